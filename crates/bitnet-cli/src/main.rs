@@ -1,0 +1,2 @@
+//! The bitnet command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tensors, pooled memory, devices and the Backend seam.

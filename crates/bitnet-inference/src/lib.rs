@@ -1,0 +1,1 @@
+//! Running a model: sessions, sampling, generation and perplexity.

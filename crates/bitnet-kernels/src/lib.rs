@@ -1,0 +1,1 @@
+//! CPU kernels for ternary networks: slices in, slices out.

@@ -1,0 +1,1 @@
+//! Checkpoints: GGUF, safetensors, configurations, tokenizers and chat templates.

@@ -1,0 +1,1 @@
+//! Ternary quantization: packed formats, quantizers and BitLinear.

@@ -1,0 +1,1 @@
+//! One conformance suite for every device, a reference device and golden data.
