@@ -1,1 +1,43 @@
-//! CPU kernels for ternary networks: slices in, slices out.
+#![doc = include_str!("../README.md")]
+
+pub mod isa;
+pub mod ternary;
+pub mod threads;
+
+pub use isa::{Isa, IsaError};
+pub use ternary::TernaryKernel;
+pub use threads::ThreadPool;
+
+/// The kernels of one instruction set, chosen once and passed to whatever computes.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// The instruction set that all of them use.
+    pub isa: Isa,
+    /// Activation quantization and ternary products.
+    pub ternary: &'static dyn TernaryKernel,
+}
+
+impl Kernels {
+    /// The best kernels of this CPU, capped by the environment variable `BITNET_ISA`.
+    ///
+    /// # Errors
+    /// [`IsaError`] when the variable holds a word that this build does not know.
+    pub fn select() -> Result<Kernels, IsaError> {
+        let isa = Isa::selected()?;
+        Ok(Kernels::for_isa(isa).expect("a selected instruction set is available"))
+    }
+
+    /// The kernels of `isa`, or `None` when this CPU cannot run them.
+    pub fn for_isa(isa: Isa) -> Option<Kernels> {
+        Some(Kernels {
+            isa,
+            ternary: ternary::for_isa(isa)?,
+        })
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernels({})", self.isa)
+    }
+}
