@@ -1,0 +1,55 @@
+//! What can go wrong with a tokenizer or a chat template.
+
+use std::path::PathBuf;
+
+/// An error of reading, building or using a tokenizer or a chat template.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is not valid JSON or lacks what it must have.
+    #[error("{what} is not valid: {why}")]
+    Invalid {
+        /// The file or the part of it, e.g. `tokenizer.json`.
+        what: String,
+        /// What is wrong in it.
+        why: String,
+    },
+    /// A vocabulary that contradicts itself.
+    #[error("vocabulary is not valid: {0}")]
+    Vocabulary(String),
+    /// A well-formed tokenizer of a kind that this crate does not handle.
+    #[error("unsupported tokenizer: {0}")]
+    Unsupported(String),
+    /// The text cannot be expressed in this vocabulary.
+    #[error("cannot tokenize this text: {0}")]
+    Encode(String),
+    /// A token id that the vocabulary does not have.
+    #[error("token id {id} is outside the vocabulary of {vocab_size} tokens")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Number of ids of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A chat template that does not compile or does not render.
+    #[error("chat template: {0}")]
+    Template(String),
+}
+
+impl TokenizerError {
+    pub(crate) fn invalid(what: &str, why: impl ToString) -> Self {
+        Self::Invalid {
+            what: what.to_owned(),
+            why: why.to_string(),
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, TokenizerError>;

@@ -1,0 +1,383 @@
+//! Tokenizers: text to token ids and back.
+//!
+//! One type, [`Tokenizer`], over two sources: a Hugging Face `tokenizer.json` (byte-level BPE, or
+//! SentencePiece-style BPE with byte fallback) and the vocabulary inside a GGUF file. Either can be
+//! written as the other. [`StreamDecoder`] gives text as tokens come, [`StopMatcher`] ends it.
+
+mod error;
+mod json;
+mod model;
+mod pieces;
+mod sentencepiece;
+mod special;
+mod stop;
+mod stream;
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::{
+    DecoderWrapper, Model as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerBuilder, TokenizerImpl,
+};
+
+pub use error::TokenizerError;
+pub use pieces::TokenKind;
+pub use special::SpecialTokens;
+pub use stop::StopMatcher;
+pub use stream::{StreamDecoder, StreamStart};
+
+use error::Result;
+use json::Definition;
+use model::Model;
+use pieces::{Pieces, Spelling, byte_token};
+
+type Encoder = TokenizerImpl<
+    Model,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+/// What text is special in a text to encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseSpecial {
+    /// `<|eot_id|>` in the text is ten characters: for text of a user.
+    No,
+    /// `<|eot_id|>` in the text is the token: for rendered chat templates.
+    Yes,
+}
+
+/// A vocabulary with its rules for encoding and decoding. Immutable, `Send + Sync`.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    /// Special tokens in the text are text / are tokens; both share one model.
+    plain: Encoder,
+    parsing: Encoder,
+    pieces: Pieces,
+    spelling: Spelling,
+    strip_leading_space: bool,
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    special: SpecialTokens,
+    chat_template: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, or the one in a directory, with what stands beside it:
+    /// `tokenizer_config.json`, `generation_config.json`, `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// `Io`, `Invalid`, `Unsupported`, `Vocabulary`.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = match path.is_dir() {
+            true => path.join("tokenizer.json"),
+            false => path.to_owned(),
+        };
+        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io {
+            path: file.clone(),
+            source,
+        })?;
+        let mut tokenizer = Self::from_json(&bytes)?;
+        tokenizer.read_siblings(file.parent().unwrap_or(Path::new(".")))?;
+        Ok(tokenizer)
+    }
+
+    /// Reads the contents of a `tokenizer.json`. Begin and end tokens are then known only as far as
+    /// its post-processor and the usual names of such tokens tell.
+    ///
+    /// # Errors
+    /// `Invalid`, `Unsupported`, `Vocabulary`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let value = serde_json::from_slice(bytes)
+            .map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
+        Self::from_definition(Definition::new(value)?)
+    }
+
+    fn from_definition(mut definition: Definition) -> Result<Self> {
+        let mut take = |key: &str| definition.value[key].take();
+        let invalid = |e: serde_json::Error| TokenizerError::invalid("tokenizer.json", e);
+        let (added, model) = (take("added_tokens"), take("model"));
+        let (normalizer, pre) = (take("normalizer"), take("pre_tokenizer"));
+        let unk = model["unk_token"].as_str().map(str::to_owned);
+        let byte_fallback = model["byte_fallback"].as_bool() == Some(true);
+        let model = Model::Bpe(
+            serde_json::from_value::<tokenizers::models::bpe::BPE>(model)
+                .map_err(invalid)?
+                .into(),
+        );
+        let mut encoder = TokenizerBuilder::new()
+            .with_model(model)
+            .with_normalizer(serde_json::from_value(normalizer).map_err(invalid)?)
+            .with_pre_tokenizer(serde_json::from_value(pre).map_err(invalid)?)
+            .build()
+            .map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
+        add_tokens(&mut encoder, &added)?;
+
+        let size = encoder
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1);
+        let mut pieces = Pieces::new();
+        let added = encoder.get_added_tokens_decoder();
+        for id in 0..size as u32 {
+            let model_text = encoder.get_model().id_to_token(id);
+            match (added.get(&id), model_text) {
+                (Some(token), _) => {
+                    let kind = match token.special {
+                        true if unk.as_ref() == Some(&token.content) => TokenKind::Unknown,
+                        true => TokenKind::Control,
+                        false => TokenKind::UserDefined,
+                    };
+                    pieces.push(&token.content, kind, definition.spelling);
+                }
+                (None, Some(text)) => {
+                    let byte = byte_fallback && byte_token(&text).is_some();
+                    let kind = if byte {
+                        TokenKind::Byte
+                    } else {
+                        TokenKind::Normal
+                    };
+                    pieces.push(&text, kind, definition.spelling);
+                }
+                (None, None) => pieces.push("", TokenKind::Unused, definition.spelling),
+            }
+        }
+        Self::assemble(
+            encoder,
+            pieces,
+            definition.spelling,
+            definition.strip_leading_space,
+        )?
+        .with_affixes(definition.prefix, definition.suffix)
+    }
+
+    /// The rest that every source has in common.
+    fn assemble(
+        encoder: Encoder,
+        pieces: Pieces,
+        spelling: Spelling,
+        strip_leading_space: bool,
+    ) -> Result<Self> {
+        let mut plain = encoder.clone();
+        plain.set_encode_special_tokens(true);
+        let mut tokenizer = Self {
+            plain,
+            parsing: encoder,
+            pieces,
+            spelling,
+            strip_leading_space,
+            prefix: Vec::new(),
+            suffix: Vec::new(),
+            special: SpecialTokens::default(),
+            chat_template: None,
+            warnings: Vec::new(),
+        };
+        tokenizer.special.stop = special::stops_by_name(&tokenizer);
+        Ok(tokenizer)
+    }
+
+    fn with_affixes(mut self, prefix: Vec<u32>, suffix: Vec<u32>) -> Result<Self> {
+        for &id in prefix.iter().chain(&suffix) {
+            self.check_id(id)?;
+        }
+        if let [bos] = prefix[..] {
+            self.special.bos.get_or_insert(bos);
+        }
+        (self.prefix, self.suffix) = (prefix, suffix);
+        Ok(self)
+    }
+
+    fn check_id(&self, id: u32) -> Result<()> {
+        let vocab_size = self.vocab_size();
+        match (id as usize) < vocab_size {
+            true => Ok(()),
+            false => Err(TokenizerError::TokenId { id, vocab_size }),
+        }
+    }
+
+    /// Token ids of a text. `add_special` puts the tokens around it that the model expects
+    /// (usually the begin token); `parse` says whether special tokens are recognised inside it.
+    ///
+    /// # Errors
+    /// `Encode` when the vocabulary cannot express the text (never with byte-level vocabularies).
+    pub fn encode_with(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse: ParseSpecial,
+    ) -> Result<Vec<u32>> {
+        let encoder = match parse {
+            ParseSpecial::No => &self.plain,
+            ParseSpecial::Yes => &self.parsing,
+        };
+        let encoding = (encoder.encode_fast(text, false))
+            .map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        let ids = encoding.get_ids();
+        Ok(match add_special {
+            true => [&self.prefix, ids, &self.suffix].concat(),
+            false => ids.to_vec(),
+        })
+    }
+
+    /// [`encode_with`](Self::encode_with), special tokens in the text recognised, as Hugging Face does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        self.encode_with(text, add_special, ParseSpecial::Yes)
+    }
+
+    /// The text of some tokens, special ones left out. Equal to what a [`StreamDecoder`] gives.
+    ///
+    /// # Errors
+    /// `TokenId` for an id outside the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.decode_by(StreamDecoder::new(StreamStart::Text), ids)
+    }
+
+    /// The text of some tokens, special ones written out.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String> {
+        self.decode_by(StreamDecoder::new(StreamStart::Text).with_special(), ids)
+    }
+
+    fn decode_by(&self, mut stream: StreamDecoder, ids: &[u32]) -> Result<String> {
+        let mut text = String::with_capacity(4 * ids.len());
+        for &id in ids {
+            text.push_str(stream.push(self, id)?);
+        }
+        text.push_str(stream.finish());
+        Ok(text)
+    }
+
+    /// Number of ids; every id of a token is smaller. A model may have more rows (padding).
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The bytes a token stands for (not always UTF-8 by themselves).
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.pieces.get(id).map(|(bytes, _)| bytes)
+    }
+
+    /// What kind of token an id is.
+    pub fn token_kind(&self, id: u32) -> Option<TokenKind> {
+        self.pieces.get(id).map(|(_, kind)| kind)
+    }
+
+    /// The token as the vocabulary spells it (`Ġthe`, `▁the`, `<0x0A>`).
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        let added = self
+            .parsing
+            .get_added_vocabulary()
+            .get_added_tokens_decoder();
+        match added.get(&id) {
+            Some(token) => Some(token.content.clone()),
+            None => self.parsing.get_model().id_to_token(id),
+        }
+    }
+
+    /// The id of a token by its spelling in the vocabulary.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.parsing.token_to_id(text)
+    }
+
+    /// The tokens with a role: begin, end, where to stop.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// Whether generation ends at this token (end of text, of turn, of message).
+    pub fn is_stop(&self, id: u32) -> bool {
+        self.special.stop.contains(&id)
+    }
+
+    /// What encoding puts before and after a text when asked for special tokens.
+    pub fn affixes(&self) -> (&[u32], &[u32]) {
+        (&self.prefix, &self.suffix)
+    }
+
+    /// The Jinja source of the chat template, where the checkpoint has one.
+    pub fn chat_template_source(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// What was odd in the source and how it was read; for a user to see.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Writes a `tokenizer.json` that Hugging Face reads.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn save_json(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let json = serde_json::to_vec_pretty(&self.to_json()?)
+            .map_err(|e| TokenizerError::invalid("tokenizer", e))?;
+        std::fs::write(path, json).map_err(|source| TokenizerError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// The value of a `tokenizer.json`.
+    fn to_json(&self) -> Result<Value> {
+        let named = |ids: &[u32]| -> Vec<(u32, String)> {
+            (ids.iter()
+                .map(|&id| (id, self.token_text(id).unwrap_or_default())))
+            .collect()
+        };
+        let mut value = serde_json::to_value(&self.parsing)
+            .map_err(|e| TokenizerError::invalid("tokenizer", e))?;
+        value["post_processor"] =
+            json::post_processor_json(&named(&self.prefix), &named(&self.suffix));
+        value["decoder"] = json::decoder_json(self.spelling, self.strip_leading_space);
+        Ok(value)
+    }
+}
+
+/// Adds the tokens of `added_tokens`, each with the id that the file says.
+fn add_tokens(encoder: &mut Encoder, added: &Value) -> Result<()> {
+    let invalid = |why: String| TokenizerError::invalid("tokenizer.json", why);
+    let Value::Array(list) = added else {
+        return match added {
+            Value::Null => Ok(()),
+            _ => Err(invalid("added_tokens is not a list".into())),
+        };
+    };
+    let mut tokens = Vec::with_capacity(list.len());
+    for entry in list {
+        let id = entry["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        let token: tokenizers::AddedToken = serde_json::from_value(entry.clone())
+            .map_err(|e| invalid(format!("added token {entry}: {e}")))?;
+        let id = id.ok_or_else(|| invalid(format!("added token {entry} has no id")))?;
+        if token.content.is_empty() {
+            return Err(invalid(format!("added token {id} is empty")));
+        }
+        tokens.push((id, token));
+    }
+    // The crate numbers tokens that its model lacks in the order given.
+    tokens.sort_by_key(|(id, _)| *id);
+    encoder
+        .add_tokens(tokens.iter().map(|(_, token)| token.clone()))
+        .map_err(|e| invalid(format!("added tokens: {e}")))?;
+    for (id, token) in tokens {
+        let got = encoder.token_to_id(&token.content);
+        if got != Some(id) {
+            return Err(invalid(format!(
+                "added token {:?} has id {id}, but its place in the vocabulary is {}",
+                token.content,
+                got.unwrap_or_default()
+            )));
+        }
+    }
+    Ok(())
+}
