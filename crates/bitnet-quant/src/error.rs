@@ -1,0 +1,88 @@
+//! What can be wrong with packed weights.
+
+/// A packed weight that cannot be decoded, or a matrix that a format cannot hold.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum QuantError {
+    /// The number of bytes is not that of the shape.
+    #[error("{format}: a {rows} x {cols} matrix takes {expected} bytes, but there are {actual}")]
+    Length {
+        /// Format name.
+        format: &'static str,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// Bytes that the shape needs.
+        expected: usize,
+        /// Bytes that were given.
+        actual: usize,
+    },
+    /// A shape whose size does not fit in `usize`.
+    #[error("a {rows} x {cols} matrix is larger than this machine can address")]
+    TooLarge {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
+    /// Rows that are not whole blocks of the format.
+    #[error(
+        "{format} stores rows in blocks of {block} weights and {cols} is not a multiple; a type that fits: {fitting}"
+    )]
+    RowNotBlocks {
+        /// Format name.
+        format: &'static str,
+        /// Weights in a block.
+        block: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// Names of the types that hold such rows.
+        fitting: String,
+    },
+    /// A 2-bit code 3 (value +2) where only -1, 0 and +1 are ternary.
+    #[error(
+        "{format}: the weight at row {row}, column {col} has code 3 (value +2), so this tensor is not ternary"
+    )]
+    NotTernary {
+        /// Format name.
+        format: &'static str,
+        /// Row of the first such weight.
+        row: usize,
+        /// Column of the first such weight.
+        col: usize,
+    },
+    /// A value to encode that is not -1, 0 or +1.
+    #[error("the weight {value} at row {row}, column {col} is not -1, 0 or +1")]
+    WeightOutOfRange {
+        /// Row of the first such weight.
+        row: usize,
+        /// Column of the first such weight.
+        col: usize,
+        /// The value.
+        value: i8,
+    },
+    /// A scale that is NaN or infinite.
+    #[error(
+        "{format}: scale number {index} is {value}; the file is damaged or was written from a model that diverged"
+    )]
+    ScaleNotFinite {
+        /// Format name.
+        format: &'static str,
+        /// Index of the scale in the tensor.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A value to quantize that is NaN or infinite, or whose block scale exceeds f16.
+    #[error("{format}: the value {value} at row {row}, column {col} cannot be quantized")]
+    ValueOutOfRange {
+        /// Format name.
+        format: &'static str,
+        /// Row of the first such value.
+        row: usize,
+        /// Column of the first such value.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
+}

@@ -1,0 +1,82 @@
+//! Packed weight formats: pure functions between bytes as a file holds them and
+//! [`TernaryCodes`](crate::TernaryCodes), and from f32 to the block types of embeddings.
+//!
+//! | format | weights | bytes | scale |
+//! |---|---|---|---|
+//! | [`i2_s`] | 128 (x86 order), 64 (ARM order) | 32, 16 | one f32 a tensor, behind the codes |
+//! | [`TQ1_0`] | 256 | 54 | f16 a block, last |
+//! | [`TQ2_0`] | 256 | 66 | f16 a block, last |
+//! | [`Q2_0_G64`], [`Q2_0_G128`] | 64, 128 | 18, 34 | f16 a block, first |
+//! | [`hf`] | `[ceil(out / 4), in]` bytes | | beside the tensor |
+//! | [`q8_0`] | 32 | 34 | f16 a block, first |
+//! | [`q6_k`] | 256 | 210 | f16 a block, last, and 16 i8 |
+
+pub mod float16;
+pub mod hf;
+pub mod i2_s;
+mod planes;
+pub mod q6_k;
+pub mod q8_0;
+mod scaled;
+mod tq1_0;
+
+pub use scaled::{Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f16_exact};
+
+use crate::QuantError;
+
+/// Types that a ternary matrix can be written as, and the weights in a block of each.
+const TERNARY: [(&str, usize); 4] = [
+    ("TQ1_0", 256),
+    ("TQ2_0", 256),
+    ("I2_S", 128),
+    ("HF packed", 1),
+];
+
+/// Types that an embedding can be written as, and the weights in a block of each.
+const EMBEDDING: [(&str, usize); 3] = [("Q6_K", 256), ("Q8_0", 32), ("F16", 1)];
+
+/// An error naming the types of `candidates` that fit, unless rows of `cols` are whole blocks.
+fn check_row(
+    format: &'static str,
+    block: usize,
+    cols: usize,
+    candidates: &[(&str, usize)],
+) -> Result<(), QuantError> {
+    if cols.is_multiple_of(block) {
+        return Ok(());
+    }
+    let fits = candidates.iter().filter(|(_, b)| cols.is_multiple_of(*b));
+    let fitting = fits.map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    Err(QuantError::RowNotBlocks {
+        format,
+        block,
+        cols,
+        fitting,
+    })
+}
+
+/// `rows * cols`, checked.
+fn count(rows: usize, cols: usize) -> Result<usize, QuantError> {
+    rows.checked_mul(cols)
+        .ok_or(QuantError::TooLarge { rows, cols })
+}
+
+/// An error unless `actual` bytes are the `expected` ones.
+fn check_length(
+    format: &'static str,
+    rows: usize,
+    cols: usize,
+    expected: usize,
+    actual: usize,
+) -> Result<(), QuantError> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(QuantError::Length {
+        format,
+        rows,
+        cols,
+        expected,
+        actual,
+    })
+}

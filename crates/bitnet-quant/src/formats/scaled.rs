@@ -1,0 +1,209 @@
+//! Ternary types with an f16 scale in every block: TQ1_0, TQ2_0 and Q2_0.
+
+use half::f16;
+
+use super::planes::{self, First};
+use super::{TERNARY, check_length, check_row, count, tq1_0};
+use crate::{QuantError, TernaryCodes};
+
+/// A block type of 2-bit or base-3 codes with one f16 scale a block.
+#[derive(Debug)]
+pub struct ScaledFormat {
+    /// Name of the type.
+    pub name: &'static str,
+    /// Weights in a block; rows are whole blocks.
+    pub block: usize,
+    /// Bytes of a block.
+    pub bytes: usize,
+    /// Byte of the block at which the scale stands; the codes fill the rest.
+    scale_at: usize,
+    /// Codes of a block as stored, to codes in order, `[block / 4]`.
+    unpack: fn(&[u8], &mut [u8]),
+    /// The other way; the output is zero before.
+    pack: fn(&[u8], &mut [u8]),
+}
+
+/// GGUF type 34: 1.6875 bits a weight.
+pub static TQ1_0: ScaledFormat = ScaledFormat {
+    name: "TQ1_0",
+    block: 256,
+    bytes: 54,
+    scale_at: 52,
+    unpack: tq1_0::unpack,
+    pack: tq1_0::pack,
+};
+
+/// GGUF type 35: 2.0625 bits a weight.
+pub static TQ2_0: ScaledFormat = ScaledFormat {
+    name: "TQ2_0",
+    block: 256,
+    bytes: 66,
+    scale_at: 64,
+    unpack: |stored, codes| {
+        for (half, out) in stored.chunks_exact(32).zip(codes.chunks_exact_mut(32)) {
+            planes::unpack(half, First::Low, out);
+        }
+    },
+    pack: |codes, stored| {
+        for (half, out) in codes.chunks_exact(32).zip(stored.chunks_exact_mut(32)) {
+            planes::pack(half, First::Low, out);
+        }
+    },
+};
+
+/// GGUF type 42 with groups of 64: 2.25 bits a weight. Code 3 is +2.
+pub static Q2_0_G64: ScaledFormat = q2_0("Q2_0 (groups of 64)", 64);
+
+/// GGUF type 42 with groups of 128: 2.125 bits a weight. Code 3 is +2.
+pub static Q2_0_G128: ScaledFormat = q2_0("Q2_0 (groups of 128)", 128);
+
+const fn q2_0(name: &'static str, block: usize) -> ScaledFormat {
+    ScaledFormat {
+        name,
+        block,
+        bytes: block / 4 + 2,
+        scale_at: 0,
+        unpack: |stored, codes| codes.copy_from_slice(stored),
+        pack: |codes, stored| stored.copy_from_slice(codes),
+    }
+}
+
+/// A decoded tensor: ternary codes and the scale of each block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScaledCodes {
+    /// The codes, `[rows, cols]`.
+    pub codes: TernaryCodes,
+    /// Scales, `[rows, cols / block]`; each is an f16 value.
+    pub scales: Vec<f32>,
+    /// Weights that share a scale.
+    pub block: usize,
+}
+
+impl ScaledCodes {
+    /// The one scale of the whole matrix, when every block that has a nonzero weight has the same.
+    ///
+    /// A block of zeros may have any scale (encoders write 0 there). A matrix of zeros has the
+    /// scale of its first block.
+    pub fn uniform_scale(&self) -> Option<f32> {
+        // Blocks are whole bytes of codes and rows are whole blocks; 0b01 is a weight of 0.
+        let blocks = self.codes.as_bytes().chunks_exact(self.block / 4);
+        let mut with_weights = blocks
+            .zip(&self.scales)
+            .filter(|(codes, _)| codes.iter().any(|&c| c != 0b01_01_01_01));
+        let Some((_, &scale)) = with_weights.next() else {
+            return Some(self.scales.first().copied().unwrap_or(0.0));
+        };
+        with_weights.all(|(_, &s)| s == scale).then_some(scale)
+    }
+}
+
+/// The f16 that equals `scale`, if there is one.
+///
+/// Block types hold their scale as f16. A scale that is not an f16 is rounded by up to one part in
+/// 2048 when it is written there; to lose nothing, write 1 and keep the f32 in a tensor of its own.
+pub fn f16_exact(scale: f32) -> Option<f16> {
+    let rounded = f16::from_f32(scale);
+    (rounded.to_f32() == scale).then_some(rounded)
+}
+
+impl ScaledFormat {
+    /// Bytes of a `[rows, cols]` matrix.
+    ///
+    /// # Errors
+    /// When a row is not whole blocks, or the size does not fit in `usize`.
+    pub fn byte_size(&self, rows: usize, cols: usize) -> Result<usize, QuantError> {
+        check_row(self.name, self.block, cols, &TERNARY)?;
+        let blocks = count(rows, cols)? / self.block;
+        blocks
+            .checked_mul(self.bytes)
+            .ok_or(QuantError::TooLarge { rows, cols })
+    }
+
+    fn codes_at(&self) -> std::ops::Range<usize> {
+        if self.scale_at == 0 {
+            2..self.bytes
+        } else {
+            0..self.scale_at
+        }
+    }
+
+    fn scale(&self, block: &[u8]) -> f32 {
+        f16::from_le_bytes([block[self.scale_at], block[self.scale_at + 1]]).to_f32()
+    }
+
+    /// Codes and scales of a `[rows, cols]` tensor.
+    ///
+    /// # Errors
+    /// When a row is not whole blocks, the length is wrong, a scale is not finite, or a code is 3
+    /// (+2): such a tensor is not ternary, [`dequantize`](Self::dequantize) reads it.
+    pub fn decode(&self, data: &[u8], rows: usize, cols: usize) -> Result<ScaledCodes, QuantError> {
+        let expected = self.byte_size(rows, cols)?;
+        check_length(self.name, rows, cols, expected, data.len())?;
+        let mut codes = vec![0; rows * cols / 4];
+        let mut scales = Vec::with_capacity(data.len() / self.bytes);
+        let outs = codes.chunks_exact_mut(self.block / 4);
+        for (block, out) in data.chunks_exact(self.bytes).zip(outs) {
+            (self.unpack)(&block[self.codes_at()], out);
+            scales.push(self.scale(block));
+        }
+        if let Some(index) = scales.iter().position(|s| !s.is_finite()) {
+            let value = scales[index];
+            return Err(QuantError::ScaleNotFinite {
+                format: self.name,
+                index,
+                value,
+            });
+        }
+        let codes = TernaryCodes::checked(rows, cols, codes, self.name)?;
+        Ok(ScaledCodes {
+            codes,
+            scales,
+            block: self.block,
+        })
+    }
+
+    /// The tensor with `scale` in every block that has a nonzero weight, and 0 in the others
+    /// (as gguf-py writes it).
+    ///
+    /// # Errors
+    /// When a row is not whole blocks.
+    pub fn encode(&self, codes: &TernaryCodes, scale: f16) -> Result<Vec<u8>, QuantError> {
+        let mut data = vec![0; self.byte_size(codes.rows(), codes.cols())?];
+        let ins = codes.as_bytes().chunks_exact(self.block / 4);
+        for (block, codes) in data.chunks_exact_mut(self.bytes).zip(ins) {
+            (self.pack)(codes, &mut block[self.codes_at()]);
+            let empty = codes.iter().all(|&c| c == 0b01_01_01_01);
+            let d = if empty { f16::ZERO } else { scale };
+            block[self.scale_at..self.scale_at + 2].copy_from_slice(&d.to_le_bytes());
+        }
+        Ok(data)
+    }
+
+    /// `scale * (code - 1)` for every weight, `[rows, cols]`; code 3 is +2.
+    ///
+    /// # Errors
+    /// When a row is not whole blocks or the length is wrong.
+    pub fn dequantize(
+        &self,
+        data: &[u8],
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<f32>, QuantError> {
+        let expected = self.byte_size(rows, cols)?;
+        check_length(self.name, rows, cols, expected, data.len())?;
+        let mut out = Vec::with_capacity(rows * cols);
+        let mut codes = vec![0; self.block / 4];
+        for block in data.chunks_exact(self.bytes) {
+            (self.unpack)(&block[self.codes_at()], &mut codes);
+            let scale = self.scale(block);
+            let four = |c: &u8| [*c & 3, (*c >> 2) & 3, (*c >> 4) & 3, *c >> 6];
+            out.extend(
+                codes
+                    .iter()
+                    .flat_map(four)
+                    .map(|c| scale * (f32::from(c) - 1.0)),
+            );
+        }
+        Ok(out)
+    }
+}
