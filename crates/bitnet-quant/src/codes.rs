@@ -34,17 +34,9 @@ impl TernaryCodes {
         format: &'static str,
     ) -> Result<Self, QuantError> {
         let stride = row_bytes(cols);
-        let expected = rows
-            .checked_mul(stride)
-            .ok_or(QuantError::TooLarge { rows, cols })?;
+        let expected = rows.checked_mul(stride).ok_or(QuantError::TooLarge { rows, cols })?;
         if codes.len() != expected {
-            return Err(QuantError::Length {
-                format,
-                rows,
-                cols,
-                expected,
-                actual: codes.len(),
-            });
+            return Err(QuantError::Length { format, rows, cols, expected, actual: codes.len() });
         }
         if !cols.is_multiple_of(4) {
             let used = (1u8 << (2 * (cols % 4))) - 1;
@@ -57,11 +49,7 @@ impl TernaryCodes {
         if let Some(byte) = codes.iter().position(|&c| c & (c >> 1) & ZEROS != 0) {
             let both = codes[byte] & (codes[byte] >> 1) & ZEROS;
             let col = (byte % stride) * 4 + both.trailing_zeros() as usize / 2;
-            return Err(QuantError::NotTernary {
-                format,
-                row: byte / stride,
-                col,
-            });
+            return Err(QuantError::NotTernary { format, row: byte / stride, col });
         }
         Ok(Self { rows, cols, codes })
     }
@@ -71,33 +59,21 @@ impl TernaryCodes {
     /// # Errors
     /// When the length is not `rows * cols`, or a weight is none of the three.
     pub fn from_weights(rows: usize, cols: usize, weights: &[i8]) -> Result<Self, QuantError> {
-        let expected = rows
-            .checked_mul(cols)
-            .ok_or(QuantError::TooLarge { rows, cols })?;
+        let expected = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
         if weights.len() != expected {
             let (format, actual) = ("ternary weights", weights.len());
-            return Err(QuantError::Length {
-                format,
-                rows,
-                cols,
-                expected,
-                actual,
-            });
+            return Err(QuantError::Length { format, rows, cols, expected, actual });
         }
         if let Some(i) = weights.iter().position(|w| !(-1..=1).contains(w)) {
-            return Err(QuantError::WeightOutOfRange {
-                row: i / cols,
-                col: i % cols,
-                value: weights[i],
-            });
+            return Err(QuantError::WeightOutOfRange { row: i / cols, col: i % cols, value: weights[i] });
         }
         let mut codes = Vec::with_capacity(rows * row_bytes(cols));
         if cols > 0 {
             for row in weights.chunks_exact(cols) {
                 codes.extend(row.chunks(4).map(|four| {
-                    four.iter().enumerate().fold(ZEROS, |byte, (i, &w)| {
-                        (byte & !(3 << (2 * i))) | (((w + 1) as u8) << (2 * i))
-                    })
+                    four.iter()
+                        .enumerate()
+                        .fold(ZEROS, |byte, (i, &w)| (byte & !(3 << (2 * i))) | (((w + 1) as u8) << (2 * i)))
                 }));
             }
         }
@@ -154,10 +130,7 @@ impl TernaryCodes {
     /// How many weights are not 0.
     pub fn count_nonzero(&self) -> usize {
         // 0 is code 01: the low bit is set for it alone, and padding is 0 as well.
-        self.codes
-            .iter()
-            .map(|c| (!c & ZEROS).count_ones() as usize)
-            .sum()
+        self.codes.iter().map(|c| (!c & ZEROS).count_ones() as usize).sum()
     }
 }
 
@@ -187,10 +160,7 @@ mod tests {
     fn weights_come_back_and_padding_is_zero_weights() {
         let w = [-1, 0, 1, 1, -1, 0, 1, -1, 1, 0];
         let codes = TernaryCodes::from_weights(2, 5, &w).unwrap();
-        assert_eq!(
-            codes.as_bytes(),
-            &[0b10_10_01_00, 0b01_01_01_00, 0b10_00_10_01, 0b01_01_01_01]
-        );
+        assert_eq!(codes.as_bytes(), &[0b10_10_01_00, 0b01_01_01_00, 0b10_00_10_01, 0b01_01_01_01]);
         assert_eq!(codes.to_weights(), w);
         assert_eq!(codes.get(1, 3), 1);
         assert_eq!(codes.count_nonzero(), 7);
@@ -202,14 +172,7 @@ mod tests {
     #[test]
     fn code_three_is_named_by_its_place() {
         let err = TernaryCodes::new(2, 8, vec![0, 0, 0, 0b00_11_00_00]).unwrap_err();
-        assert_eq!(
-            err,
-            QuantError::NotTernary {
-                format: "ternary codes",
-                row: 1,
-                col: 6
-            }
-        );
+        assert_eq!(err, QuantError::NotTernary { format: "ternary codes", row: 1, col: 6 });
     }
 
     #[test]

@@ -40,9 +40,7 @@ pub enum QuantError {
         fitting: String,
     },
     /// A 2-bit code 3 (value +2) where only -1, 0 and +1 are ternary.
-    #[error(
-        "{format}: the weight at row {row}, column {col} has code 3 (value +2), so this tensor is not ternary"
-    )]
+    #[error("{format}: the weight at row {row}, column {col} has code 3 (value +2), so this tensor is not ternary")]
     NotTernary {
         /// Format name.
         format: &'static str,
@@ -62,9 +60,7 @@ pub enum QuantError {
         value: i8,
     },
     /// A scale that is NaN or infinite.
-    #[error(
-        "{format}: scale number {index} is {value}; the file is damaged or was written from a model that diverged"
-    )]
+    #[error("{format}: scale number {index} is {value}; the file is damaged or was written from a model that diverged")]
     ScaleNotFinite {
         /// Format name.
         format: &'static str,

@@ -16,11 +16,7 @@ const MIN_MEAN: f32 = 1e-5;
 ///
 /// # Errors
 /// When the length is not `rows * cols` or a weight is not finite.
-pub fn absmean<T>(
-    weights: &[T],
-    rows: usize,
-    cols: usize,
-) -> Result<(TernaryCodes, f32), QuantError>
+pub fn absmean<T>(weights: &[T], rows: usize, cols: usize) -> Result<(TernaryCodes, f32), QuantError>
 where
     T: Copy + Into<f32>,
 {
@@ -38,21 +34,14 @@ where
 ///
 /// # Errors
 /// When the length is not `rows * cols` or a weight is not finite.
-pub fn exact<T>(
-    weights: &[T],
-    rows: usize,
-    cols: usize,
-) -> Result<Option<(TernaryCodes, f32)>, QuantError>
+pub fn exact<T>(weights: &[T], rows: usize, cols: usize) -> Result<Option<(TernaryCodes, f32)>, QuantError>
 where
     T: Copy + Into<f32>,
 {
     check(weights, rows, cols)?;
     let nonzero = weights.iter().map(|&w| w.into().abs()).find(|&w| w != 0.0);
     let s = nonzero.unwrap_or(1.0);
-    if weights
-        .iter()
-        .any(|&w| w.into() != 0.0 && w.into().abs() != s)
-    {
+    if weights.iter().any(|&w| w.into() != 0.0 && w.into().abs() != s) {
         return Ok(None);
     }
     let code = |w: f32| if w == 0.0 { 1 } else { u8::from(w > 0.0) * 2 };
@@ -61,30 +50,17 @@ where
 
 fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result<(), QuantError> {
     let format = "master weights";
-    let expected = rows
-        .checked_mul(cols)
-        .ok_or(QuantError::TooLarge { rows, cols })?;
+    let expected = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
     if weights.len() != expected {
         let size = size_of::<T>();
         let (expected, actual) = (expected.saturating_mul(size), size_of_val(weights));
-        return Err(QuantError::Length {
-            format,
-            rows,
-            cols,
-            expected,
-            actual,
-        });
+        return Err(QuantError::Length { format, rows, cols, expected, actual });
     }
     match weights.iter().position(|&w| !w.into().is_finite()) {
         None => Ok(()),
         Some(i) => {
             let (row, col, value) = (i / cols, i % cols, weights[i].into());
-            Err(QuantError::ValueOutOfRange {
-                format,
-                row,
-                col,
-                value,
-            })
+            Err(QuantError::ValueOutOfRange { format, row, col, value })
         }
     }
 }
@@ -116,8 +92,7 @@ mod tests {
     #[test]
     fn absmean_rounds_halves_to_even_and_clamps() {
         // mean |w| = 1: 0.5 rounds to 0 and 1.5 to 2, which is clamped.
-        let (codes, scale) =
-            absmean(&[0.5f32, -0.5, 1.5, -1.5, 1.0, -1.0, 0.0, 2.0], 2, 4).unwrap();
+        let (codes, scale) = absmean(&[0.5f32, -0.5, 1.5, -1.5, 1.0, -1.0, 0.0, 2.0], 2, 4).unwrap();
         assert_eq!(scale, 1.0);
         assert_eq!(codes.to_weights(), [0, 0, 1, -1, 1, -1, 0, 1]);
     }

@@ -1,8 +1,6 @@
 //! Every format against bytes and values of gguf-py and transformers (`data/make.py`).
 
-use bitnet_quant::formats::{
-    Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0,
-};
+use bitnet_quant::formats::{Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0};
 use bitnet_quant::{QuantError, TernaryCodes, ternarize};
 use half::f16;
 use safetensors::SafeTensors;
@@ -10,19 +8,11 @@ use safetensors::SafeTensors;
 static GOLDEN: &[u8] = include_bytes!("data/golden.safetensors");
 
 fn bytes(name: &str) -> Vec<u8> {
-    SafeTensors::deserialize(GOLDEN)
-        .unwrap()
-        .tensor(name)
-        .unwrap()
-        .data()
-        .to_vec()
+    SafeTensors::deserialize(GOLDEN).unwrap().tensor(name).unwrap().data().to_vec()
 }
 
 fn floats(name: &str) -> Vec<f32> {
-    bytes(name)
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+    bytes(name).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 /// Equality of bits: 0 and -0 differ.
@@ -51,33 +41,18 @@ fn tq_types_equal_gguf_py() {
         check_scaled(format, name);
         let encoded = format.encode(&weights(), f16::from_f32(0.0625)).unwrap();
         assert_eq!(encoded, bytes(name), "{name}");
-        assert_same(
-            &format.dequantize(&encoded, 5, 512).unwrap(),
-            &format!("{name}.values"),
-        );
+        assert_same(&format.dequantize(&encoded, 5, 512).unwrap(), &format!("{name}.values"));
         let any = bytes(&format!("{name}.any"));
-        assert_same(
-            &format.dequantize(&any, 8, 256).unwrap(),
-            &format!("{name}.any.values"),
-        );
+        assert_same(&format.dequantize(&any, 8, 256).unwrap(), &format!("{name}.any.values"));
     }
 }
 
 #[test]
 fn code_three_is_reported() {
-    assert!(matches!(
-        TQ2_0.decode(&bytes("tq2_0.any"), 8, 256),
-        Err(QuantError::NotTernary { .. })
-    ));
+    assert!(matches!(TQ2_0.decode(&bytes("tq2_0.any"), 8, 256), Err(QuantError::NotTernary { .. })));
     let any = bytes("q2_0.any");
-    assert!(matches!(
-        Q2_0_G64.decode(&any, 2, 128),
-        Err(QuantError::NotTernary { .. })
-    ));
-    assert_same(
-        &Q2_0_G64.dequantize(&any, 2, 128).unwrap(),
-        "q2_0.any.values",
-    );
+    assert!(matches!(Q2_0_G64.decode(&any, 2, 128), Err(QuantError::NotTernary { .. })));
+    assert_same(&Q2_0_G64.dequantize(&any, 2, 128).unwrap(), "q2_0.any.values");
 }
 
 #[test]
@@ -91,10 +66,7 @@ fn i2_s_equals_its_description() {
     for (order, name) in [(I2sOrder::X86, "i2_s.x86"), (I2sOrder::Arm, "i2_s.arm")] {
         let data = bytes(name);
         assert_eq!(i2_s::encode(&weights(), 1.21875, order).unwrap(), data);
-        assert_eq!(
-            i2_s::decode(&data, 5, 512, order).unwrap(),
-            (weights(), 1.21875)
-        );
+        assert_eq!(i2_s::decode(&data, 5, 512, order).unwrap(), (weights(), 1.21875));
         assert_eq!(i2_s::byte_size(5 * 512, order), Some(data.len()));
         // The same bytes as rows of 20 and of 10: codes are flat over the tensor.
         let (narrow, _) = i2_s::decode(&data, 128, 20, order).unwrap();
@@ -133,10 +105,7 @@ fn absmean_equals_transformers() {
         for (i, (w, g)) in codes.to_weights().into_iter().zip(golden).enumerate() {
             let ours = scale * f32::from(w);
             // Equal signs; the scale differs by the order in which PyTorch sums the mean in f32.
-            assert!(
-                (ours - g).abs() <= 4.0 * f32::EPSILON * scale,
-                "{dtype} {i}: {ours} {g}"
-            );
+            assert!((ours - g).abs() <= 4.0 * f32::EPSILON * scale, "{dtype} {i}: {ours} {g}");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Whatever is encoded comes back, and what does not fit is refused.
 
 use bitnet_quant::formats::{
-    Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, f16_exact, hf, i2_s, i2_s::I2sOrder, q6_k,
-    q8_0,
+    Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, f16_exact, hf, i2_s, i2_s::I2sOrder, q6_k, q8_0,
 };
 use bitnet_quant::{QuantError, TernaryCodes, ternarize};
 use half::f16;
@@ -19,22 +18,14 @@ fn matrix(block: usize) -> impl Strategy<Value = TernaryCodes> {
 
 fn scaled_round_trip(format: &ScaledFormat, codes: &TernaryCodes, scale: f16) {
     let data = format.encode(codes, scale).unwrap();
-    assert_eq!(
-        data.len(),
-        format.byte_size(codes.rows(), codes.cols()).unwrap()
-    );
+    assert_eq!(data.len(), format.byte_size(codes.rows(), codes.cols()).unwrap());
     let decoded = format.decode(&data, codes.rows(), codes.cols()).unwrap();
     assert_eq!(&decoded.codes, codes);
     if codes.count_nonzero() > 0 {
         assert_eq!(decoded.uniform_scale(), Some(scale.to_f32()));
     }
-    let values = format
-        .dequantize(&data, codes.rows(), codes.cols())
-        .unwrap();
-    let expected = codes
-        .to_weights()
-        .into_iter()
-        .map(|w| f32::from(w) * scale.to_f32());
+    let values = format.dequantize(&data, codes.rows(), codes.cols()).unwrap();
+    let expected = codes.to_weights().into_iter().map(|w| f32::from(w) * scale.to_f32());
     assert!(values.into_iter().eq(expected));
 }
 
@@ -105,10 +96,7 @@ fn scales_are_told_apart() {
     data[64..66].copy_from_slice(&f16::from_f32(2.0).to_le_bytes());
     assert_eq!(TQ2_0.decode(&data, 1, 512).unwrap().uniform_scale(), None);
     data[64..66].copy_from_slice(&f16::NAN.to_le_bytes());
-    assert!(matches!(
-        TQ2_0.decode(&data, 1, 512),
-        Err(QuantError::ScaleNotFinite { index: 0, .. })
-    ));
+    assert!(matches!(TQ2_0.decode(&data, 1, 512), Err(QuantError::ScaleNotFinite { index: 0, .. })));
     assert_eq!(f16_exact(0.0625), Some(f16::from_f32(0.0625)));
     assert_eq!(f16_exact(0.1), None);
     assert_eq!(f16_exact(1e9), None);
@@ -116,11 +104,7 @@ fn scales_are_told_apart() {
 
 #[test]
 fn hostile_shapes_are_errors() {
-    for (rows, cols) in [
-        (usize::MAX, 256),
-        (usize::MAX / 256, 1 << 20),
-        (1 << 40, 1 << 20),
-    ] {
+    for (rows, cols) in [(usize::MAX, 256), (usize::MAX / 256, 1 << 20), (1 << 40, 1 << 20)] {
         assert!(TQ1_0.decode(&[], rows, cols).is_err());
         assert!(i2_s::decode(&[], rows, cols, I2sOrder::X86).is_err());
         assert!(hf::decode(&[], rows, cols).is_err());

@@ -40,9 +40,7 @@ const TAIL: usize = 32;
 
 /// Bytes of an I2_S tensor of `weights` weights; `None` when they are not whole blocks of `order`.
 pub fn byte_size(weights: usize, order: I2sOrder) -> Option<usize> {
-    weights
-        .is_multiple_of(order.block())
-        .then(|| weights / 4 + TAIL)
+    weights.is_multiple_of(order.block()).then(|| weights / 4 + TAIL)
 }
 
 /// Codes and the scale (to multiply by) of an I2_S tensor of shape `[rows, cols]`.
@@ -50,38 +48,22 @@ pub fn byte_size(weights: usize, order: I2sOrder) -> Option<usize> {
 /// # Errors
 /// When `rows * cols` are not whole blocks, the length is not `rows * cols / 4 + 32`, a code is 3,
 /// or the scale is not finite.
-pub fn decode(
-    data: &[u8],
-    rows: usize,
-    cols: usize,
-    order: I2sOrder,
-) -> Result<(TernaryCodes, f32), QuantError> {
+pub fn decode(data: &[u8], rows: usize, cols: usize, order: I2sOrder) -> Result<(TernaryCodes, f32), QuantError> {
     let n = count(rows, cols)?;
     check_row(NAME, order.block(), n, &TERNARY)?;
     check_length(NAME, rows, cols, n / 4 + TAIL, data.len())?;
     let (packed, tail) = data.split_at(n / 4);
     let scale = f32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
     if !scale.is_finite() {
-        return Err(QuantError::ScaleNotFinite {
-            format: NAME,
-            index: 0,
-            value: scale,
-        });
+        return Err(QuantError::ScaleNotFinite { format: NAME, index: 0, value: scale });
     }
     let bytes = order.block() / 4;
     let mut flat = vec![0; n / 4];
     for (block, out) in packed.chunks_exact(bytes).zip(flat.chunks_exact_mut(bytes)) {
         planes::unpack(block, First::High, out);
     }
-    let rows_of_codes = if cols.is_multiple_of(4) {
-        flat
-    } else {
-        split_rows(&flat, rows, cols)
-    };
-    Ok((
-        TernaryCodes::checked(rows, cols, rows_of_codes, NAME)?,
-        scale,
-    ))
+    let rows_of_codes = if cols.is_multiple_of(4) { flat } else { split_rows(&flat, rows, cols) };
+    Ok((TernaryCodes::checked(rows, cols, rows_of_codes, NAME)?, scale))
 }
 
 /// Flat codes to rows that each start at a byte boundary.
@@ -107,11 +89,7 @@ pub fn encode(codes: &TernaryCodes, scale: f32, order: I2sOrder) -> Result<Vec<u
     let bytes = order.block() / 4;
     let n4 = codes.as_bytes().len();
     let mut data = vec![0; n4 + TAIL];
-    for (block, out) in codes
-        .as_bytes()
-        .chunks_exact(bytes)
-        .zip(data.chunks_exact_mut(bytes))
-    {
+    for (block, out) in codes.as_bytes().chunks_exact(bytes).zip(data.chunks_exact_mut(bytes)) {
         planes::pack(block, First::High, out);
     }
     data[n4..n4 + 4].copy_from_slice(&scale.to_le_bytes());
@@ -122,16 +100,7 @@ pub fn encode(codes: &TernaryCodes, scale: f32, order: I2sOrder) -> Result<Vec<u
 ///
 /// # Errors
 /// As [`decode`].
-pub fn dequantize(
-    data: &[u8],
-    rows: usize,
-    cols: usize,
-    order: I2sOrder,
-) -> Result<Vec<f32>, QuantError> {
+pub fn dequantize(data: &[u8], rows: usize, cols: usize, order: I2sOrder) -> Result<Vec<f32>, QuantError> {
     let (codes, scale) = decode(data, rows, cols, order)?;
-    Ok(codes
-        .to_weights()
-        .into_iter()
-        .map(|w| scale * f32::from(w))
-        .collect())
+    Ok(codes.to_weights().into_iter().map(|w| scale * f32::from(w)).collect())
 }

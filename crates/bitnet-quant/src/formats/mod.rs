@@ -25,40 +25,24 @@ pub use scaled::{Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f
 use crate::QuantError;
 
 /// Types that a ternary matrix can be written as, and the weights in a block of each.
-const TERNARY: [(&str, usize); 4] = [
-    ("TQ1_0", 256),
-    ("TQ2_0", 256),
-    ("I2_S", 128),
-    ("HF packed", 1),
-];
+const TERNARY: [(&str, usize); 4] = [("TQ1_0", 256), ("TQ2_0", 256), ("I2_S", 128), ("HF packed", 1)];
 
 /// Types that an embedding can be written as, and the weights in a block of each.
 const EMBEDDING: [(&str, usize); 3] = [("Q6_K", 256), ("Q8_0", 32), ("F16", 1)];
 
 /// An error naming the types of `candidates` that fit, unless rows of `cols` are whole blocks.
-fn check_row(
-    format: &'static str,
-    block: usize,
-    cols: usize,
-    candidates: &[(&str, usize)],
-) -> Result<(), QuantError> {
+fn check_row(format: &'static str, block: usize, cols: usize, candidates: &[(&str, usize)]) -> Result<(), QuantError> {
     if cols.is_multiple_of(block) {
         return Ok(());
     }
     let fits = candidates.iter().filter(|(_, b)| cols.is_multiple_of(*b));
     let fitting = fits.map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    Err(QuantError::RowNotBlocks {
-        format,
-        block,
-        cols,
-        fitting,
-    })
+    Err(QuantError::RowNotBlocks { format, block, cols, fitting })
 }
 
 /// `rows * cols`, checked.
 fn count(rows: usize, cols: usize) -> Result<usize, QuantError> {
-    rows.checked_mul(cols)
-        .ok_or(QuantError::TooLarge { rows, cols })
+    rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })
 }
 
 /// An error unless `actual` bytes are the `expected` ones.
@@ -72,11 +56,5 @@ fn check_length(
     if actual == expected {
         return Ok(());
     }
-    Err(QuantError::Length {
-        format,
-        rows,
-        cols,
-        expected,
-        actual,
-    })
+    Err(QuantError::Length { format, rows, cols, expected, actual })
 }

@@ -36,15 +36,9 @@ fn encode_block(values: &[f32], data: &mut Vec<u8>) {
         *scale = best_scale(group);
     }
     // The largest group scale becomes -128: i8 has one more negative value.
-    let largest = group_scales
-        .iter()
-        .fold(0f32, |m, s| if s.abs() > m.abs() { *s } else { m });
+    let largest = group_scales.iter().fold(0f32, |m, s| if s.abs() > m.abs() { *s } else { m });
     let d = f16::from_f32(largest / -128.0);
-    let inverse = if d == f16::ZERO {
-        0.0
-    } else {
-        1.0 / d.to_f32()
-    };
+    let inverse = if d == f16::ZERO { 0.0 } else { 1.0 / d.to_f32() };
     let scales = group_scales.map(|s| (s * inverse).round() as i8); // saturates
 
     let mut q = [32u8; BLOCK];
@@ -59,11 +53,7 @@ fn encode_block(values: &[f32], data: &mut Vec<u8>) {
         data.extend((0..64).map(|m| (half[m] & 15) | ((half[64 + m] & 15) << 4)));
     }
     for half in q.chunks_exact(128) {
-        data.extend((0..32).map(|m| {
-            (0..4).fold(0, |byte, plane| {
-                byte | ((half[32 * plane + m] >> 4) << (2 * plane))
-            })
-        }));
+        data.extend((0..32).map(|m| (0..4).fold(0, |byte, plane| byte | ((half[32 * plane + m] >> 4) << (2 * plane)))));
     }
     data.extend(scales.map(|s| s as u8));
     data.extend(d.to_le_bytes());
@@ -74,9 +64,7 @@ fn encode_block(values: &[f32], data: &mut Vec<u8>) {
 /// Tried are scales that put the value of largest magnitude near -32; for the integers that each
 /// one gives, the best scale is the projection `sum(x q) / sum(q q)`.
 fn best_scale(group: &[f32]) -> f32 {
-    let extreme = group
-        .iter()
-        .fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
+    let extreme = group.iter().fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
     if extreme == 0.0 {
         return 0.0;
     }

@@ -29,37 +29,18 @@ pub fn encode(values: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, Quant
 }
 
 /// An error unless there are `rows * cols` values, all finite and with scales that fit in f16.
-pub(super) fn check_values(
-    format: &'static str,
-    values: &[f32],
-    rows: usize,
-    cols: usize,
-) -> Result<(), QuantError> {
+pub(super) fn check_values(format: &'static str, values: &[f32], rows: usize, cols: usize) -> Result<(), QuantError> {
     let expected = count(rows, cols)?;
     if values.len() != expected {
         let actual = values.len() * 4;
-        return Err(QuantError::Length {
-            format,
-            rows,
-            cols,
-            expected: expected * 4,
-            actual,
-        });
+        return Err(QuantError::Length { format, rows, cols, expected: expected * 4, actual });
     }
     // 65504 is the largest f16; a scale is at most max |x| / 32.
-    match values
-        .iter()
-        .position(|v| !v.is_finite() || v.abs() > 65504.0 * 32.0)
-    {
+    match values.iter().position(|v| !v.is_finite() || v.abs() > 65504.0 * 32.0) {
         None => Ok(()),
         Some(i) => {
             let (row, col) = (i / cols, i % cols);
-            Err(QuantError::ValueOutOfRange {
-                format,
-                row,
-                col,
-                value: values[i],
-            })
+            Err(QuantError::ValueOutOfRange { format, row, col, value: values[i] })
         }
     }
 }

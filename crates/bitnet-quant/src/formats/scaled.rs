@@ -24,14 +24,8 @@ pub struct ScaledFormat {
 }
 
 /// GGUF type 34: 1.6875 bits a weight.
-pub static TQ1_0: ScaledFormat = ScaledFormat {
-    name: "TQ1_0",
-    block: 256,
-    bytes: 54,
-    scale_at: 52,
-    unpack: tq1_0::unpack,
-    pack: tq1_0::pack,
-};
+pub static TQ1_0: ScaledFormat =
+    ScaledFormat { name: "TQ1_0", block: 256, bytes: 54, scale_at: 52, unpack: tq1_0::unpack, pack: tq1_0::pack };
 
 /// GGUF type 35: 2.0625 bits a weight.
 pub static TQ2_0: ScaledFormat = ScaledFormat {
@@ -87,9 +81,7 @@ impl ScaledCodes {
     pub fn uniform_scale(&self) -> Option<f32> {
         // Blocks are whole bytes of codes and rows are whole blocks; 0b01 is a weight of 0.
         let blocks = self.codes.as_bytes().chunks_exact(self.block / 4);
-        let mut with_weights = blocks
-            .zip(&self.scales)
-            .filter(|(codes, _)| codes.iter().any(|&c| c != 0b01_01_01_01));
+        let mut with_weights = blocks.zip(&self.scales).filter(|(codes, _)| codes.iter().any(|&c| c != 0b01_01_01_01));
         let Some((_, &scale)) = with_weights.next() else {
             return Some(self.scales.first().copied().unwrap_or(0.0));
         };
@@ -114,17 +106,11 @@ impl ScaledFormat {
     pub fn byte_size(&self, rows: usize, cols: usize) -> Result<usize, QuantError> {
         check_row(self.name, self.block, cols, &TERNARY)?;
         let blocks = count(rows, cols)? / self.block;
-        blocks
-            .checked_mul(self.bytes)
-            .ok_or(QuantError::TooLarge { rows, cols })
+        blocks.checked_mul(self.bytes).ok_or(QuantError::TooLarge { rows, cols })
     }
 
     fn codes_at(&self) -> std::ops::Range<usize> {
-        if self.scale_at == 0 {
-            2..self.bytes
-        } else {
-            0..self.scale_at
-        }
+        if self.scale_at == 0 { 2..self.bytes } else { 0..self.scale_at }
     }
 
     fn scale(&self, block: &[u8]) -> f32 {
@@ -148,18 +134,10 @@ impl ScaledFormat {
         }
         if let Some(index) = scales.iter().position(|s| !s.is_finite()) {
             let value = scales[index];
-            return Err(QuantError::ScaleNotFinite {
-                format: self.name,
-                index,
-                value,
-            });
+            return Err(QuantError::ScaleNotFinite { format: self.name, index, value });
         }
         let codes = TernaryCodes::checked(rows, cols, codes, self.name)?;
-        Ok(ScaledCodes {
-            codes,
-            scales,
-            block: self.block,
-        })
+        Ok(ScaledCodes { codes, scales, block: self.block })
     }
 
     /// The tensor with `scale` in every block that has a nonzero weight, and 0 in the others
@@ -183,12 +161,7 @@ impl ScaledFormat {
     ///
     /// # Errors
     /// When a row is not whole blocks or the length is wrong.
-    pub fn dequantize(
-        &self,
-        data: &[u8],
-        rows: usize,
-        cols: usize,
-    ) -> Result<Vec<f32>, QuantError> {
+    pub fn dequantize(&self, data: &[u8], rows: usize, cols: usize) -> Result<Vec<f32>, QuantError> {
         let expected = self.byte_size(rows, cols)?;
         check_length(self.name, rows, cols, expected, data.len())?;
         let mut out = Vec::with_capacity(rows * cols);
@@ -197,12 +170,7 @@ impl ScaledFormat {
             (self.unpack)(&block[self.codes_at()], &mut codes);
             let scale = self.scale(block);
             let four = |c: &u8| [*c & 3, (*c >> 2) & 3, (*c >> 4) & 3, *c >> 6];
-            out.extend(
-                codes
-                    .iter()
-                    .flat_map(four)
-                    .map(|c| scale * (f32::from(c) - 1.0)),
-            );
+            out.extend(codes.iter().flat_map(four).map(|c| scale * (f32::from(c) - 1.0)));
         }
         Ok(out)
     }

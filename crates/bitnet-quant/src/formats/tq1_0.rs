@@ -17,10 +17,7 @@ pub(super) fn unpack(block: &[u8], codes: &mut [u8]) {
     for (first, len, per_byte) in PARTS {
         let mut power = 1u8;
         for _ in 0..per_byte {
-            for (digit, &q) in digits[at..at + len]
-                .iter_mut()
-                .zip(&block[first..first + len])
-            {
+            for (digit, &q) in digits[at..at + len].iter_mut().zip(&block[first..first + len]) {
                 *digit = ((u16::from(q.wrapping_mul(power)) * 3) >> 8) as u8;
             }
             at += len;
@@ -38,13 +35,7 @@ pub(super) fn pack(codes: &[u8], block: &mut [u8]) {
     let mut at = 0;
     for (first, len, per_byte) in PARTS {
         for m in 0..len {
-            let digits = (0..5).map(|n| {
-                if n < per_byte {
-                    digit(at + n * len + m)
-                } else {
-                    0
-                }
-            });
+            let digits = (0..5).map(|n| if n < per_byte { digit(at + n * len + m) } else { 0 });
             let value = digits.fold(0, |v, d| 3 * v + d);
             block[first + m] = (value * 256).div_ceil(243) as u8;
         }
