@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod blocks;
+pub mod float;
 pub mod isa;
 pub mod ternary;
 pub mod threads;
 
+pub use float::FloatKernel;
 pub use isa::{Isa, IsaError};
 pub use ternary::TernaryKernel;
 pub use threads::ThreadPool;
@@ -15,6 +18,8 @@ pub struct Kernels {
     pub isa: Isa,
     /// Activation quantization and ternary products.
     pub ternary: &'static dyn TernaryKernel,
+    /// Norms, gates, rotary embeddings, attention and dense linear layers.
+    pub float: &'static dyn FloatKernel,
 }
 
 impl Kernels {
@@ -29,10 +34,7 @@ impl Kernels {
 
     /// The kernels of `isa`, or `None` when this CPU cannot run them.
     pub fn for_isa(isa: Isa) -> Option<Kernels> {
-        Some(Kernels {
-            isa,
-            ternary: ternary::for_isa(isa)?,
-        })
+        Some(Kernels { isa, ternary: ternary::for_isa(isa)?, float: float::for_isa(isa)? })
     }
 }
 

@@ -1,0 +1,219 @@
+//! Weights as files hold them: plain floats and the block-quantized types of GGUF.
+//!
+//! A matrix `[rows, columns]` is row-major and each row is a sequence of blocks, so `bytes` may be a part of a
+//! memory-mapped file at any alignment. Products with such a matrix are in [`crate::FloatKernel::linear`].
+
+mod dequantize;
+
+pub use dequantize::dequantize_row;
+
+/// How the weights of a head, an embedding or a dense layer are stored. All are little-endian.
+#[non_exhaustive]
+#[allow(non_camel_case_types)] // the names of the format
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlockType {
+    /// 32-bit floats.
+    F32,
+    /// IEEE 16-bit floats.
+    F16,
+    /// The upper half of 32-bit floats.
+    BF16,
+    /// 32 weights in 34 bytes: f16 scale, 32 x i8.
+    Q8_0,
+    /// 256 weights in 210 bytes: low 4 bits (128), high 2 bits (64), 16 x i8 scale of 16 weights, f16 scale.
+    Q6_K,
+    /// 32 weights in 18 bytes: f16 scale, 32 x 4 bits less 8.
+    Q4_0,
+    /// 256 weights in 144 bytes: f16 scale and minimum, 8 x (6-bit scale, 6-bit minimum) of 32 weights, 256 x 4 bits.
+    Q4_K,
+}
+
+impl BlockType {
+    /// All of them.
+    pub const ALL: [BlockType; 7] = [
+        BlockType::F32,
+        BlockType::F16,
+        BlockType::BF16,
+        BlockType::Q8_0,
+        BlockType::Q6_K,
+        BlockType::Q4_0,
+        BlockType::Q4_K,
+    ];
+
+    /// Weights of a block: 1, 32 or 256.
+    pub const fn block_len(self) -> usize {
+        match self {
+            BlockType::F32 | BlockType::F16 | BlockType::BF16 => 1,
+            BlockType::Q8_0 | BlockType::Q4_0 => 32,
+            BlockType::Q6_K | BlockType::Q4_K => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            BlockType::F32 => 4,
+            BlockType::F16 | BlockType::BF16 => 2,
+            BlockType::Q8_0 => 34,
+            BlockType::Q6_K => 210,
+            BlockType::Q4_0 => 18,
+            BlockType::Q4_K => 144,
+        }
+    }
+
+    /// Bytes of a row of `columns` weights, or `None` when the row is not whole blocks (or too long to count).
+    pub const fn row_bytes(self, columns: usize) -> Option<usize> {
+        if !columns.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (columns / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// The name that GGUF tools use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BlockType::F32 => "F32",
+            BlockType::F16 => "F16",
+            BlockType::BF16 => "BF16",
+            BlockType::Q8_0 => "Q8_0",
+            BlockType::Q6_K => "Q6_K",
+            BlockType::Q4_0 => "Q4_0",
+            BlockType::Q4_K => "Q4_K",
+        }
+    }
+}
+
+impl std::fmt::Display for BlockType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A matrix or an index that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// Rows are whole blocks.
+    #[error("a row of {columns} weights is not a whole number of {kind} blocks of {}", kind.block_len())]
+    Row {
+        /// The type.
+        kind: BlockType,
+        /// Weights of a row.
+        columns: usize,
+    },
+    /// The bytes are not those of the shape.
+    #[error("a {kind} matrix of {rows} x {columns} weights does not have {bytes} bytes")]
+    Size {
+        /// The type.
+        kind: BlockType,
+        /// Rows asked for.
+        rows: usize,
+        /// Weights of a row.
+        columns: usize,
+        /// Bytes given.
+        bytes: usize,
+    },
+    /// A token that the embedding does not have.
+    #[error("token {id} is outside of the vocabulary of {rows}")]
+    Token {
+        /// The token.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+}
+
+/// A weight matrix `[rows, columns]` in the bytes of a file.
+#[derive(Clone, Copy)]
+pub struct BlockMatrix<'a> {
+    kind: BlockType,
+    rows: usize,
+    columns: usize,
+    row_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> BlockMatrix<'a> {
+    /// A view of `bytes` as `rows` rows of `columns` weights.
+    ///
+    /// # Errors
+    /// [`BlockError`] when a row is not whole blocks or the size is not that of the shape.
+    pub fn new(kind: BlockType, rows: usize, columns: usize, bytes: &'a [u8]) -> Result<BlockMatrix<'a>, BlockError> {
+        let row_bytes = kind.row_bytes(columns).ok_or(BlockError::Row { kind, columns })?;
+        if row_bytes.checked_mul(rows) != Some(bytes.len()) {
+            return Err(BlockError::Size { kind, rows, columns, bytes: bytes.len() });
+        }
+        Ok(BlockMatrix { kind, rows, columns, row_bytes, bytes })
+    }
+
+    /// How the weights are stored.
+    pub fn kind(&self) -> BlockType {
+        self.kind
+    }
+
+    /// Rows: outputs of a linear layer, tokens of an embedding.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Weights of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The bytes of row `row`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        &self.bytes[row * self.row_bytes..][..self.row_bytes]
+    }
+}
+
+/// Looks up the rows of tokens: `out[t] = table[ids[t]]`, out `[T, columns]`.
+///
+/// # Errors
+/// [`BlockError::Token`] for an id that is not a row of the table.
+///
+/// # Panics
+/// When `out` is not `[T, columns]`.
+pub fn embedding(ids: &[u32], table: &BlockMatrix<'_>, out: &mut [f32]) -> Result<(), BlockError> {
+    let columns = table.columns;
+    assert_eq!(out.len(), ids.len() * columns, "out is [ids, columns]");
+    for (t, &id) in ids.iter().enumerate() {
+        if id as usize >= table.rows {
+            return Err(BlockError::Token { id, rows: table.rows });
+        }
+        let row = &mut out[t * columns..][..columns];
+        dequantize_row(table.kind, table.row(id as usize), row);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_checked() {
+        let bytes = [0u8; 420];
+        let matrix = BlockMatrix::new(BlockType::Q6_K, 2, 256, &bytes).unwrap();
+        assert_eq!(matrix.row(1).len(), 210);
+        let wrong = |kind, rows, columns| BlockMatrix::new(kind, rows, columns, &bytes).err();
+        assert!(matches!(wrong(BlockType::Q6_K, 2, 100), Some(BlockError::Row { columns: 100, .. })));
+        assert!(matches!(wrong(BlockType::Q6_K, 3, 256), Some(BlockError::Size { rows: 3, .. })));
+        assert!(wrong(BlockType::F32, usize::MAX, 2).is_some());
+        assert!(wrong(BlockType::F32, 2, usize::MAX).is_some());
+    }
+
+    #[test]
+    fn embedding_looks_up_rows() {
+        let bytes: Vec<u8> = (0..6u8).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let table = BlockMatrix::new(BlockType::F32, 3, 2, &bytes).unwrap();
+        let mut out = [0.0; 4];
+        embedding(&[2, 0], &table, &mut out).unwrap();
+        assert_eq!(out, [4.0, 5.0, 0.0, 1.0]);
+        let error = embedding(&[0, 3], &table, &mut out).unwrap_err();
+        assert_eq!(error, BlockError::Token { id: 3, rows: 3 });
+    }
+}

@@ -1,0 +1,141 @@
+//! Operations on f32 around the ternary products: norms, gates, rotary embeddings, attention, dense linear layers.
+//!
+//! [`scalar`] is the specification; the kernels of the other instruction sets agree with it within f32 rounding.
+
+pub mod half;
+mod rope;
+pub mod scalar;
+
+pub use rope::{RopeTables, inverse_frequencies};
+
+use crate::blocks::BlockMatrix;
+use crate::{Isa, ThreadPool};
+
+/// The largest head dimension that [`FloatKernel::attention`] takes: its scratch is on the stack.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// Sizes of one call of [`FloatKernel::attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// New tokens, `T`.
+    pub tokens: usize,
+    /// Tokens in the cache before the new ones.
+    pub start: usize,
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Dimension of a head, at most [`MAX_HEAD_DIM`].
+    pub head_dim: usize,
+    /// Positions for which each head of the cache has room.
+    pub capacity: usize,
+}
+
+/// Keys and values `[kv_heads, capacity, head_dim]`, the new tokens included.
+#[derive(Clone, Copy)]
+pub enum KvCache<'a> {
+    /// In f32.
+    F32 {
+        /// The keys, already rotated.
+        keys: &'a [f32],
+        /// The values.
+        values: &'a [f32],
+    },
+    /// In the bits of IEEE f16.
+    F16 {
+        /// The keys, already rotated.
+        keys: &'a [u16],
+        /// The values.
+        values: &'a [u16],
+    },
+}
+
+/// The f32 operations of one instruction set.
+///
+/// All of them panic when the lengths of slices do not fit together; none allocates.
+pub trait FloatKernel: Send + Sync {
+    /// The instruction set.
+    fn isa(&self) -> Isa;
+
+    /// `out[t] = weight * (x[t] / sqrt(mean(x[t]^2) + eps))`; x, out `[T, H]`, weight `[H]`.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+
+    /// `x += y`.
+    fn add_assign(&self, x: &mut [f32], y: &[f32]);
+
+    /// `x = e^x`, within 2 units in the last place; underflows to zero and overflows to infinity.
+    fn exp(&self, x: &mut [f32]);
+
+    /// Softmax of each row of x `[rows, columns]`, in place. A row that is all negative infinity becomes NaN.
+    fn softmax(&self, x: &mut [f32], columns: usize);
+
+    /// `gate = silu(gate) * up`, where `silu(g) = g / (1 + e^-g)`.
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]);
+
+    /// `gate = max(gate, 0)^2 * up`.
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]);
+
+    /// Rotates the heads of x `[T, heads, 2 * pairs]` in place, token `t` by the angles of position `start + t`.
+    ///
+    /// The two numbers of a pair are half a head apart (rotate-half, as in NeoX and Hugging Face).
+    fn rope(&self, x: &mut [f32], heads: usize, tables: &RopeTables, start: usize);
+
+    /// Rounds to the bits of IEEE f16, ties to even: what an f16 cache holds.
+    fn to_f16(&self, x: &[f32], out: &mut [u16]);
+
+    /// Causal attention with grouped queries: q, out `[T, heads, head_dim]`.
+    ///
+    /// Query head `h` of token `t` attends to positions `0..=start + t` of key/value head `h / (heads / kv_heads)`,
+    /// with the scale `1 / sqrt(head_dim)`.
+    ///
+    /// # Panics
+    /// When `head_dim` is over [`MAX_HEAD_DIM`], or the shape does not fit the slices.
+    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]);
+
+    /// `out = x W^T`: weights `[N, K]`, x `[T, K]`, out `[T, N]`.
+    ///
+    /// Weights are taken as [`crate::blocks::dequantize_row`] gives them; for quantized weights the activations may be
+    /// rounded to 16 bits per 256 (an error near 1e-5 of `|x| |w|` at most).
+    fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]);
+}
+
+/// The float kernel of `isa`, or `None` when this CPU cannot run it.
+pub fn for_isa(isa: Isa) -> Option<&'static dyn FloatKernel> {
+    match isa {
+        Isa::Scalar => Some(&scalar::Scalar),
+        // Until the instruction set has its own.
+        _ => isa.is_available().then_some(&scalar::Scalar),
+    }
+}
+
+impl AttentionShape {
+    /// Query heads that share a key/value head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Panics unless everything fits together.
+    fn check(&self, q: &[f32], cache: &KvCache<'_>, out: &[f32]) {
+        let AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity } = *self;
+        assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "head dimension {head_dim} is not 1 to {MAX_HEAD_DIM}");
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} query heads for {kv_heads} key heads");
+        assert!(
+            start <= capacity && tokens <= capacity - start,
+            "positions {start} + {tokens} of a cache of {capacity}"
+        );
+        let (keys, values) = match cache {
+            KvCache::F32 { keys, values } => (keys.len(), values.len()),
+            KvCache::F16 { keys, values } => (keys.len(), values.len()),
+        };
+        assert_eq!(keys, kv_heads * capacity * head_dim, "length of the keys");
+        assert_eq!(values, keys, "length of the values");
+        assert_eq!(q.len(), tokens * heads * head_dim, "length of q");
+        assert_eq!(out.len(), q.len(), "length of out");
+    }
+}
+
+/// Rows of x `[rows, columns]`; panics when it is not whole rows.
+fn whole_rows(x: &[f32], columns: usize) -> usize {
+    assert!(columns > 0 && x.len().is_multiple_of(columns), "{} values in rows of {columns}", x.len());
+    x.len() / columns
+}

@@ -1,0 +1,157 @@
+//! The specification of the float operations: plain loops, sums in f64.
+
+use super::half::{f16_to_f32, f32_to_f16};
+use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, RopeTables, whole_rows};
+use crate::blocks::{BlockMatrix, dequantize_row};
+use crate::threads::Parts;
+use crate::{Isa, ThreadPool};
+
+/// Plain Rust.
+pub struct Scalar;
+
+impl FloatKernel for Scalar {
+    fn isa(&self) -> Isa {
+        Isa::Scalar
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let columns = weight.len();
+        whole_rows(x, columns);
+        assert_eq!(x.len(), out.len());
+        for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+            let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
+            let mean = (squares / columns as f64) as f32;
+            let scale = 1.0 / (mean + eps).sqrt();
+            for i in 0..columns {
+                out[i] = weight[i] * (x[i] * scale);
+            }
+        }
+    }
+
+    fn add_assign(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len());
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+
+    fn exp(&self, x: &mut [f32]) {
+        x.iter_mut().for_each(|v| *v = v.exp());
+    }
+
+    fn softmax(&self, x: &mut [f32], columns: usize) {
+        whole_rows(x, columns);
+        for row in x.chunks_exact_mut(columns) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter_mut().for_each(|v| *v = (*v - max).exp());
+            let sum: f64 = row.iter().map(|&v| v as f64).sum();
+            row.iter_mut().for_each(|v| *v = (*v as f64 / sum) as f32);
+        }
+    }
+
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len());
+        for (g, u) in gate.iter_mut().zip(up) {
+            *g = *g / (1.0 + (-*g).exp()) * u;
+        }
+    }
+
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len());
+        for (g, u) in gate.iter_mut().zip(up) {
+            let positive = g.max(0.0);
+            *g = positive * positive * u;
+        }
+    }
+
+    fn rope(&self, x: &mut [f32], heads: usize, tables: &RopeTables, start: usize) {
+        let pairs = tables.pairs();
+        whole_rows(x, heads * 2 * pairs);
+        for (t, token) in x.chunks_exact_mut(heads * 2 * pairs).enumerate() {
+            let (cos, sin) = tables.position(start + t);
+            for head in token.chunks_exact_mut(2 * pairs) {
+                for i in 0..pairs {
+                    let (a, b) = (head[i], head[pairs + i]);
+                    head[i] = a * cos[i] - b * sin[i];
+                    head[pairs + i] = b * cos[i] + a * sin[i];
+                }
+            }
+        }
+    }
+
+    fn to_f16(&self, x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len());
+        for (x, out) in x.iter().zip(out) {
+            *out = f32_to_f16(*x);
+        }
+    }
+
+    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]) {
+        shape.check(q, &cache, out);
+        let AttentionShape { heads, head_dim, capacity, .. } = *shape;
+        let out = Parts::new(out);
+        pool.run(shape.tokens * heads, &|task| {
+            let (token, head) = (task / heads, task % heads);
+            let query = &q[task * head_dim..][..head_dim];
+            let positions = shape.start + token + 1;
+            let first = head / shape.group() * capacity * head_dim;
+            let used = first..first + positions * head_dim;
+            // SAFETY: each task has its own head.
+            let out = unsafe { out.part(task * head_dim, head_dim) };
+            match cache {
+                KvCache::F32 { keys, values } => attend(query, &keys[used.clone()], &values[used], |v| v, out),
+                KvCache::F16 { keys, values } => attend(query, &keys[used.clone()], &values[used], f16_to_f32, out),
+            }
+        });
+    }
+
+    fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
+        let (n, k) = (weights.rows(), weights.columns());
+        let tokens = whole_rows(x, k);
+        assert_eq!(out.len(), tokens * n, "out is [T, N]");
+        let out = Parts::new(out);
+        pool.run(n, &|row| {
+            for t in 0..tokens {
+                let mut sum = 0.0f64;
+                let mut decoded = [0.0; 256];
+                let bytes_of_256 = 256 / weights.kind().block_len() * weights.kind().block_bytes();
+                let pieces = weights.row(row).chunks(bytes_of_256);
+                for (bytes, x) in pieces.zip(x[t * k..][..k].chunks(256)) {
+                    let decoded = &mut decoded[..x.len()];
+                    dequantize_row(weights.kind(), bytes, decoded);
+                    sum += dot(decoded, x, |w| w);
+                }
+                // SAFETY: each task has its own row of the weights, and so its own column.
+                let out = unsafe { out.part(t * n + row, 1) };
+                out[0] = sum as f32;
+            }
+        });
+    }
+}
+
+/// Attention of one query `[D]` to keys and values `[positions, D]`; softmax without knowing the maximum beforehand.
+fn attend<T: Copy>(query: &[f32], keys: &[T], values: &[T], to_f32: impl Fn(T) -> f32 + Copy, out: &mut [f32]) {
+    let dim = query.len();
+    let scale = 1.0 / (dim as f64).sqrt();
+    let mut max = f64::NEG_INFINITY;
+    let mut sum = 0.0;
+    let mut acc = [0.0f64; MAX_HEAD_DIM];
+    for (key, value) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)) {
+        let score = dot(key, query, to_f32) * scale;
+        let new_max = max.max(score);
+        let keep = (max - new_max).exp();
+        let p = (score - new_max).exp();
+        sum = sum * keep + p;
+        for i in 0..dim {
+            acc[i] = acc[i] * keep + p * to_f32(value[i]) as f64;
+        }
+        max = new_max;
+    }
+    for i in 0..dim {
+        out[i] = (acc[i] / sum) as f32;
+    }
+}
+
+fn dot<T: Copy>(w: &[T], x: &[f32], to_f32: impl Fn(T) -> f32) -> f64 {
+    w.iter().zip(x).map(|(&w, &x)| to_f32(w) as f64 * x as f64).sum()
+}
