@@ -1,0 +1,238 @@
+"""Makes the golden checkpoints: a tiny random model in every form in which Hugging Face checkpoints occur.
+
+    pip install -r requirements.txt && python make_checkpoints.py [FORM...]
+
+Each form becomes a directory with config.json, its weights and golden.safetensors (see README.md).
+Every draw comes from a seed that is written into the weights' metadata; seeds whose golden
+would depend on a rounding are passed over (see reference.py).
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+
+import reference  # first: it sets the environment that torch reads
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.bitnet import pack_weights
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+RENAME_1BITLLM = {"self_attn.attn_sub_norm": "self_attn.inner_attn_ln", "mlp.ffn_sub_norm": "mlp.ffn_layernorm"}
+
+
+def draw_linear(shape, generator, dtype):
+    """Heavy-tailed weights, rounded to dtype, none of which lies on the edge between two ternary values."""
+    while True:
+        w = torch.randn(shape, generator=generator) * shape[1] ** -0.5
+        w *= torch.where(torch.rand(shape, generator=generator) < 0.01, 4.0, 1.0)
+        w *= torch.exp(0.3 * torch.randn((), generator=generator))
+        w = w.to(dtype).float()
+        steps = (w / w.abs().mean()).abs()
+        if ((steps - 0.5).abs().min() > 1e-5) and ((steps - 1.5).abs().min() > 1e-5):
+            return w
+
+
+def draw(name, shape, generator, dtype):
+    if "norm" in name:
+        w = 1 + 0.25 * torch.randn(shape, generator=generator)
+        w[torch.randint(shape[0], (2,), generator=generator)] *= 3
+    elif name.endswith(".bias"):
+        w = 0.2 * torch.randn(shape, generator=generator)
+    elif "embed_tokens" in name:
+        w = 0.7 * torch.randn(shape, generator=generator)
+    else:
+        return draw_linear(shape, generator, dtype)
+    return w.to(dtype).float()
+
+
+def ternary(w):
+    scale = w.abs().mean().clamp(min=1e-5)
+    return (w / scale).round().clamp(-1, 1), scale
+
+
+def make_weights(config, generator, dtype, scale_dtype, dense, unpacked):
+    """name -> tensor as the checkpoint stores it; dense(linear name) says which linear layers stay plain."""
+    quant = config["quantization_config"]
+    auto = quant.get("linear_class") == "autobitlinear"
+    online = quant.get("quantization_mode") == "online"
+    plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
+    weights = {}
+    for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
+        if name == "lm_head.weight" and plain.tie_word_embeddings:
+            continue
+        w = draw(name, tuple(like.shape), generator, dtype)
+        linear, _, kind = name.rpartition(".")
+        quantized = kind == "weight" and w.dim() == 2 and "embed_tokens" not in name and not dense(linear)
+        if quantized and quant.get("use_rms_norm"):
+            weights[f"{linear}.rms_norm.weight"] = draw("norm", (w.shape[1],), generator, dtype).to(dtype)
+        if quantized and not (auto and online):
+            w, scale = ternary(w)
+            weights[f"{linear}.weight_scale"] = (scale if auto else 1 / scale).reshape(1).to(scale_dtype)
+            weights[name] = w.to(dtype) if unpacked else pack_weights(w)
+        else:
+            weights[name] = w.to(dtype)
+    return weights
+
+
+def save_weights(directory, weights, shards, metadata):
+    metadata = {"format": "pt", **metadata}
+    if shards == 1:
+        save_file(weights, f"{directory}/model.safetensors", metadata)
+        return
+    names = sorted(weights)
+    files = {}
+    for i in range(shards):
+        file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        part = names[i * len(names) // shards : (i + 1) * len(names) // shards]
+        save_file({n: weights[n] for n in part}, f"{directory}/{file}", metadata)
+        files |= {n: file for n in part}
+    size = sum(w.numel() * w.element_size() for w in weights.values())
+    write_json(f"{directory}/model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
+
+
+def write_json(path, value):
+    with open(path, "w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+def is_head(linear):
+    return linear == "lm_head"
+
+
+def make(form, config, *, dtype=BF16, scale_dtype=BF16, dense=is_head, unpacked=False, shards=1, written=None,
+         edit=lambda weights: weights):
+    """One form. `config` is what transformers loads; `written` (config, renames) is what we store where it
+    differs; `edit` changes the weights before both."""
+    target = os.path.join(HERE, form)
+    shutil.rmtree(target, ignore_errors=True)
+    os.makedirs(target)
+    for attempt in range(400):
+        seed = zlib.crc32(form.encode()) % 100_000 + attempt
+        generator = torch.Generator().manual_seed(seed)
+        weights = edit(make_weights(config, generator, dtype, scale_dtype, dense, unpacked))
+        stored_config, renames = written or (config, {})
+        with tempfile.TemporaryDirectory() as loaded:
+            write_json(f"{loaded}/config.json", config)
+            save_weights(loaded, weights, shards, {})
+            try:
+                line = reference.write_golden(target, reference.load(loaded), generator)
+            except reference.Unstable as why:
+                print(f"{form}: seed {seed} passed over: {why}", file=sys.stderr)
+                continue
+        for old, new in renames.items():
+            weights = {name.replace(old, new): w for name, w in weights.items()}
+        write_json(f"{target}/config.json", stored_config)
+        save_weights(target, weights, shards, {"seed": str(seed)})
+        size = sum(entry.stat().st_size for entry in os.scandir(target))
+        print(f"{form}: seed {seed}, {size // 1000} kB, {line}", flush=True)
+        return
+    raise SystemExit(f"{form}: no stable seed")
+
+
+def bitnet(quant, **changes):
+    config = {
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "vocab_size": 128, "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "hidden_act": "relu2", "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "bfloat16",
+        "quantization_config": {"quant_method": "bitnet", **quant},
+    }
+    return without_none(config | changes)
+
+
+def llama(quant, **changes):
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0, "tie_word_embeddings": False,
+    }
+    return without_none(bitnet(quant) | config | changes)
+
+
+def without_none(config):
+    """None removes a key; null inside a nested table stays."""
+    return {key: value for key, value in config.items() if value is not None}
+
+
+OFFLINE = {"linear_class": "autobitlinear", "quantization_mode": "offline"}
+ONLINE = {"linear_class": "autobitlinear", "quantization_mode": "online"}
+BITLINEAR = {}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}
+
+
+def forms():
+    """Form name -> arguments of make."""
+    yield "bitnet-offline", dict(config=bitnet(OFFLINE))
+    yield "bitnet-offline-unpacked", dict(config=bitnet(OFFLINE), unpacked=True)
+    yield "bitnet-online-bf16", dict(config=bitnet(ONLINE))
+    yield "bitnet-online-f16", dict(config=bitnet(ONLINE, torch_dtype="float16"), dtype=F16)
+    # Sizes that are no multiple of a vector: head dimension 10, intermediate 100.
+    odd = dict(hidden_size=40, intermediate_size=100, vocab_size=125, torch_dtype="float32")
+    yield "bitnet-online-f32", dict(config=bitnet(ONLINE, **odd), dtype=F32)
+    yield "bitnet-bitlinear", dict(config=bitnet(BITLINEAR, hidden_size=40, intermediate_size=100), scale_dtype=F32)
+    yield "bitnet-rope-theta", dict(config=bitnet(OFFLINE, rope_theta=20000.0, tie_word_embeddings=False))
+    rope = {"rope_type": "default", "rope_theta": 30000.0}
+    yield "bitnet-rope-parameters", dict(config=bitnet(OFFLINE, rope_theta=None, rope_parameters=rope))
+    yield "bitnet-bias-offline", dict(config=bitnet(OFFLINE, attention_bias=True))
+    yield "bitnet-bias-bitlinear", dict(config=bitnet(BITLINEAR, attention_bias=True))
+    # A head is stored although the configuration says that it is tied.
+    yield "bitnet-tied-with-head", dict(config=bitnet(OFFLINE), edit=add_head)
+    few = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "quantization_config")
+    absent = bitnet(BITLINEAR, hidden_size=80)  # 20 heads and 5 key-value heads are the class's defaults
+    yield "bitnet-absent-keys", dict(config={key: absent[key] for key in few})
+    absent = llama(BITLINEAR)
+    yield "llama-absent-keys", dict(config={key: absent[key] for key in (*few, "num_attention_heads")})
+
+    yield "llama-bitlinear", dict(config=llama({"modules_to_not_convert": None}))
+    named = {"modules_to_not_convert": ["lm_head"]}
+    yield "llama-bitlinear-head-dim", dict(config=llama(named, head_dim=24, num_key_value_heads=1), scale_dtype=F16)
+    # An empty list is not "absent": the head is quantized as well.
+    yield "llama-quantized-head", dict(config=llama({"modules_to_not_convert": []}), dense=lambda linear: False)
+    some = ["lm_head", "model.layers.0.self_attn", "up_proj", r"model.layers.\d+.mlp.gate_proj"]
+    yield "llama-dense-projections", dict(
+        config=llama({**ONLINE, "modules_to_not_convert": some}, tie_word_embeddings=True, intermediate_size=64),
+        dense=lambda linear: is_head(linear) or "layers.0.self_attn." in linear or linear.endswith(("up_proj", "gate_proj")))
+    # "model.layers.1" keeps layer 1 dense, but not layer 10.
+    yield "llama-dense-layer", dict(
+        config=llama({**ONLINE, "modules_to_not_convert": ["lm_head", "model.layers.1"]}, num_hidden_layers=11,
+                     hidden_size=32, intermediate_size=32, vocab_size=96, tie_word_embeddings=True),
+        dense=lambda linear: is_head(linear) or linear.startswith("model.layers.1."))
+    yield "llama-online-sharded", dict(config=llama(ONLINE, rope_theta=12345.0, tie_word_embeddings=True), shards=3)
+    inner = {"use_rms_norm": True}
+    yield "llama-inner-norm-online", dict(config=llama({**ONLINE, **inner}))
+    yield "llama-inner-norm-offline", dict(config=llama({**OFFLINE, **inner, "rms_norm_eps": 1e-2}))
+    yield "llama-inner-norm-bitlinear", dict(config=llama({**BITLINEAR, **inner}))
+    yield "llama-bias-online", dict(config=llama(ONLINE, attention_bias=True, mlp_bias=True, intermediate_size=64))
+
+    new = {"rope_theta": 500000.0, **LLAMA3}
+    yield "llama-rope-llama3", dict(config=llama(BITLINEAR, rope_theta=None, rope_parameters=new))
+    yield "llama-rope-llama3-scaling", dict(config=llama(BITLINEAR, rope_theta=500000.0, rope_scaling=LLAMA3))
+    new = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    yield "llama-rope-linear", dict(config=llama(BITLINEAR, rope_theta=None, rope_parameters=new))
+    yield "llama-rope-linear-scaling", dict(config=llama(BITLINEAR, rope_scaling={"type": "linear", "factor": 4.0}))
+
+    # transformers has no class for the 1bitLLM form; its arithmetic is that of BitNet with SiLU, online.
+    loaded = bitnet(ONLINE, hidden_act="silu", rope_theta=10000.0)
+    stored = {k: v for k, v in loaded.items() if k != "quantization_config"} | {
+        "architectures": ["BitnetForCausalLM"], "model_type": "llama", "input_bits": 8, "weight_bits": 1,
+        "rope_scaling": None, "attention_bias": False}
+    yield "1bitllm-f16", dict(config=loaded, dtype=F16, written=(stored | {"torch_dtype": "float16"}, RENAME_1BITLLM))
+    small = {"hidden_size": 40, "intermediate_size": 100, "num_key_value_heads": 4}
+    yield "1bitllm-f32", dict(config=loaded | small, dtype=F32, written=(stored | small | {"torch_dtype": "float32"}, RENAME_1BITLLM))
+
+
+def add_head(weights):
+    embedding = weights["model.embed_tokens.weight"]
+    return weights | {"lm_head.weight": embedding.flip(0).contiguous()}
+
+
+if __name__ == "__main__":
+    for form, arguments in forms():
+        if len(sys.argv) == 1 or form in sys.argv[1:]:
+            make(form, **arguments)
