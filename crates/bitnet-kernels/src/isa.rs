@@ -53,14 +53,7 @@ impl Isa {
 
     /// Every instruction set that this CPU can run, [`Isa::Scalar`] first, the best last.
     pub fn available() -> Vec<Isa> {
-        let all = [
-            Isa::Scalar,
-            Isa::Sse41,
-            Isa::Avx2,
-            Isa::Avx512,
-            Isa::Neon,
-            Isa::NeonDotprod,
-        ];
+        let all = [Isa::Scalar, Isa::Sse41, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
         all.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
@@ -95,8 +88,8 @@ impl Isa {
                 choices: Isa::CHOICES,
             });
         }
-        let below = Isa::available().into_iter().filter(|&isa| isa <= cap);
-        Ok(below.last().expect("scalar is always available"))
+        let mut below = Isa::available().into_iter().filter(|&isa| isa <= cap);
+        Ok(below.next_back().expect("scalar is always available"))
     }
 
     /// The name, as `BITNET_ISA` takes it.
@@ -199,19 +192,9 @@ mod tests {
     #[test]
     fn bad_words_are_explained() {
         let unknown = Isa::capped("avx3").unwrap_err().to_string();
-        assert!(
-            unknown.contains("avx3") && unknown.contains("avx2"),
-            "{unknown}"
-        );
-        let foreign = if cfg!(target_arch = "x86_64") {
-            "neon"
-        } else {
-            "avx2"
-        };
+        assert!(unknown.contains("avx3") && unknown.contains("avx2"), "{unknown}");
+        let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
         let other = Isa::capped(foreign).unwrap_err().to_string();
-        assert!(
-            other.contains(foreign) && other.contains(std::env::consts::ARCH),
-            "{other}"
-        );
+        assert!(other.contains(foreign) && other.contains(std::env::consts::ARCH), "{other}");
     }
 }

@@ -77,17 +77,12 @@ impl ThreadPool {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut pool = ThreadPool {
-            shared,
-            running: Mutex::new(()),
-            workers: Vec::new(),
-        };
+        let mut pool = ThreadPool { shared, running: Mutex::new(()), workers: Vec::new() };
         for i in 1..threads.clamp(1, INSIDE as usize) {
             let shared = Arc::clone(&pool.shared);
             let thread = std::thread::Builder::new().name(format!("bitnet-{i}"));
             let handle = thread.spawn(move || shared.work());
-            pool.workers
-                .push(handle.expect("the operating system refused a thread"));
+            pool.workers.push(handle.expect("the operating system refused a thread"));
         }
         pool
     }
@@ -194,10 +189,7 @@ impl Shared {
                     self.sleepers.0.fetch_add(1, Ordering::SeqCst);
                     gate = self.gate.0.load(Ordering::SeqCst);
                     while gate & EXIT == 0 && (gate & OPEN == 0 || number(gate) == done) {
-                        guard = self
-                            .wake
-                            .wait(guard)
-                            .unwrap_or_else(PoisonError::into_inner);
+                        guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
                         gate = self.gate.0.load(Ordering::SeqCst);
                     }
                     self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
@@ -207,10 +199,7 @@ impl Shared {
                 return;
             }
             // Enter, unless the job has ended meanwhile.
-            let entered =
-                self.gate
-                    .0
-                    .compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed);
+            let entered = self.gate.0.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed);
             if entered.is_ok() {
                 self.run_tasks();
                 done = number(gate);
@@ -236,11 +225,7 @@ unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Parts<'a, T> {
-        Parts {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            life: PhantomData,
-        }
+        Parts { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
     /// Elements `start..start + len`.
@@ -249,11 +234,7 @@ impl<'a, T> Parts<'a, T> {
     /// No two parts that are alive at once may overlap.
     #[allow(clippy::mut_from_ref)] // disjointness is the caller's promise
     pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(
-            start <= self.len && len <= self.len - start,
-            "part of {start}+{len} of {}",
-            self.len
-        );
+        assert!(start <= self.len && len <= self.len - start, "part of {start}+{len} of {}", self.len);
         // SAFETY: within the slice, which outlives `self`; exclusive by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
@@ -318,10 +299,7 @@ mod tests {
                 });
             };
             let payload = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
-            assert_eq!(
-                payload.downcast_ref::<String>(),
-                Some(&format!("task {bad}"))
-            );
+            assert_eq!(payload.downcast_ref::<String>(), Some(&format!("task {bad}")));
         }
         let ran = AtomicUsize::new(0);
         pool.run(8, &|_| {

@@ -1,0 +1,210 @@
+//! AVX-512 with VNNI: one tile is one register, one instruction multiplies 4 columns of 16 rows.
+
+use std::arch::x86_64::*;
+
+use super::{PANEL, TILE, TILE_COLS, TernaryKernel, check_dot};
+use crate::Isa;
+use crate::activation::{INFINITY_BITS, scale_of};
+
+/// AVX-512 F, BW, VL, DQ and VNNI.
+pub struct Avx512(());
+
+impl Avx512 {
+    /// `None` on a CPU without the instructions.
+    pub fn new() -> Option<Avx512> {
+        Isa::Avx512.is_available().then_some(Avx512(()))
+    }
+}
+
+impl TernaryKernel for Avx512 {
+    fn isa(&self) -> Isa {
+        Isa::Avx512
+    }
+
+    fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
+        assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
+        // SAFETY: the instructions are there (`new`), the lengths agree.
+        unsafe { quantize(x, q) }
+    }
+
+    fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
+        let count = check_dot(tiles, panels, q, sums, acc);
+        // SAFETY: the instructions are there (`new`), the lengths agree (`check_dot`).
+        unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
+    }
+}
+
+/// # Safety
+/// `q` has `x`'s length rounded up to 16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
+    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+    // Lanes past the end are not read and are 0.
+    let load = |i: usize| {
+        let mask = 0xffff_u16 >> 16usize.saturating_sub(x.len() - i).min(16);
+        // SAFETY: only lanes within `x` are read.
+        unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(i)) }
+    };
+    let mut max = _mm512_setzero_si512();
+    for i in (0..x.len()).step_by(16) {
+        max = _mm512_max_epi32(max, _mm512_and_si512(_mm512_castps_si512(load(i)), magnitude));
+    }
+    let max = _mm512_reduce_max_epi32(max) as u32;
+    let scale = scale_of(max);
+    if max >= INFINITY_BITS {
+        q.fill(0);
+        return (scale, 0);
+    }
+    let factor = _mm512_set1_ps(scale);
+    let mut sum = _mm512_setzero_si512();
+    for i in (0..x.len()).step_by(16) {
+        // To the nearest, ties to even: the rounding mode that Rust programs run in. |x * scale| is below 128.
+        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(i), factor));
+        sum = _mm512_add_epi32(sum, rounded);
+        // SAFETY: `q` is a multiple of 16 long.
+        unsafe { _mm_storeu_si128(q.as_mut_ptr().add(i).cast(), _mm512_cvtsepi32_epi8(rounded)) };
+    }
+    (scale, _mm512_reduce_add_epi32(sum))
+}
+
+/// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]`, `acc` `[T, count * 16]`.
+///
+/// # Safety
+/// The pointers are valid for these sizes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums: &[i32], acc: *mut i32) {
+    let panel = |p: usize| panels.wrapping_add(p * tiles * TILE);
+    let rows = count * PANEL;
+    // SAFETY: parts of the buffers, within them.
+    unsafe {
+        if let [sum] = *sums {
+            let mut p = 0;
+            while p + 4 <= count {
+                one::<4>(tiles, panel(p), q, sum, acc.add(p * PANEL));
+                p += 4;
+            }
+            while p < count {
+                one::<1>(tiles, panel(p), q, sum, acc.add(p * PANEL));
+                p += 1;
+            }
+            return;
+        }
+        let mut token = 0;
+        while token < sums.len() {
+            let tokens = (sums.len() - token).min(8);
+            let (q, sums) = (q.add(token * tiles * TILE_COLS), &sums[token..]);
+            let kernel = match tokens {
+                8 => some::<8>,
+                7 => some::<7>,
+                6 => some::<6>,
+                5 => some::<5>,
+                4 => some::<4>,
+                3 => some::<3>,
+                2 => some::<2>,
+                _ => some::<1>,
+            };
+            let mut p = 0;
+            while p < count {
+                // An odd last panel is computed twice rather than in code of its own.
+                let second = (p + 1).min(count - 1);
+                let to = [p, second].map(|p| acc.add(token * rows + p * PANEL));
+                kernel(tiles, [panel(p), panel(second)], q, sums, to, rows);
+                p += 2;
+            }
+            token += tokens;
+        }
+    }
+}
+
+/// One token, `P` panels side by side: as many streams from memory. The codes stay where they are in their bytes
+/// (worth 1, 4, 16 or 64 times as much, an accumulator for each), which saves the shifts.
+///
+/// # Safety
+/// `panels` `[P, tiles, 64]`, `q` `[tiles * 16]`, `acc` `[P * 16]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn one<const P: usize>(tiles: usize, panels: *const u8, q: *const i8, sum: i32, acc: *mut i32) {
+    let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8));
+    let mut sums = [[_mm512_setzero_si512(); 4]; P];
+    for tile in 0..tiles {
+        // SAFETY: 16 activations of this tile.
+        let x: [__m512i; 4] = std::array::from_fn(|k| unsafe { four(q.add(tile * TILE_COLS + 4 * k)) });
+        for p in 0..P {
+            let at = panels.wrapping_add((p * tiles + tile) * TILE);
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+            // SAFETY: a tile of the panel.
+            let codes = unsafe { _mm512_loadu_si512(at.cast()) };
+            for k in 0..4 {
+                sums[p][k] = _mm512_dpbusd_epi32(sums[p][k], _mm512_and_si512(codes, masks[k]), x[k]);
+            }
+        }
+    }
+    for (p, [s0, s1, s2, s3]) in sums.into_iter().enumerate() {
+        // Exact: each is a multiple of its factor, and fits by `MAX_COLS`.
+        let low = _mm512_add_epi32(s0, _mm512_srai_epi32::<2>(s1));
+        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(s2), _mm512_srai_epi32::<6>(s3));
+        let dot = _mm512_sub_epi32(_mm512_add_epi32(low, high), _mm512_set1_epi32(sum));
+        // SAFETY: 16 rows of panel p.
+        unsafe { _mm512_storeu_si512(acc.add(p * PANEL).cast(), dot) };
+    }
+}
+
+/// How far ahead of its reads a stream asks for memory, in bytes.
+const AHEAD: usize = 1024;
+
+/// `T` tokens, two panels: each code is unpacked once for all tokens, each activation is loaded once for both panels.
+///
+/// # Safety
+/// `panels` two of `[tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` two of 16 every `stride`, `T` times.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn some<const T: usize>(
+    tiles: usize,
+    panels: [*const u8; 2],
+    q: *const i8,
+    sums: &[i32],
+    acc: [*mut i32; 2],
+    stride: usize,
+) {
+    let mask = _mm512_set1_epi8(3);
+    let mut dots = [[_mm512_setzero_si512(); 2]; T];
+    for tile in 0..tiles {
+        let codes: [[__m512i; 4]; 2] = std::array::from_fn(|p| {
+            // SAFETY: a tile of the panel.
+            let c = unsafe { _mm512_loadu_si512(panels[p].add(tile * TILE).cast()) };
+            [
+                _mm512_and_si512(c, mask),
+                _mm512_and_si512(_mm512_srli_epi16::<2>(c), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(c), mask),
+                _mm512_and_si512(_mm512_srli_epi16::<6>(c), mask),
+            ]
+        });
+        for k in 0..4 {
+            for t in 0..T {
+                // SAFETY: activations of token t in this tile.
+                let x = unsafe { four(q.add((t * tiles + tile) * TILE_COLS + 4 * k)) };
+                for p in 0..2 {
+                    dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], codes[p][k], x);
+                }
+            }
+        }
+    }
+    for t in 0..T {
+        let sum = _mm512_set1_epi32(sums[t]);
+        for p in 0..2 {
+            // SAFETY: 16 rows of token t.
+            unsafe { _mm512_storeu_si512(acc[p].add(t * stride).cast(), _mm512_sub_epi32(dots[t][p], sum)) };
+        }
+    }
+}
+
+/// Four activations, in every lane.
+///
+/// # Safety
+/// Four bytes can be read at `q`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn four(q: *const i8) -> __m512i {
+    // SAFETY: the caller's promise.
+    _mm512_set1_epi32(unsafe { q.cast::<i32>().read_unaligned() })
+}
