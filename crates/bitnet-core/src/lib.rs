@@ -1,1 +1,21 @@
-//! Tensors, pooled memory, devices and the Backend seam.
+#![doc = include_str!("../README.md")]
+
+pub mod backend;
+mod cpu;
+mod device;
+mod dtype;
+mod error;
+mod memory;
+mod shape;
+mod storage;
+mod tensor;
+
+pub use backend::Backend;
+pub use cpu::CpuBackend;
+pub use device::{Device, DeviceCapabilities, auto_select_device};
+pub use dtype::{BitNetDType, Element};
+pub use error::{BitNetError, Result, TensorOpError};
+pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, PoolMetrics};
+pub use shape::{Indices, Layout, MAX_DIMS, TensorShape};
+pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
+pub use tensor::BitNetTensor;

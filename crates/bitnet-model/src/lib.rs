@@ -2,4 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod chat_template;
+pub mod config;
+mod error;
 pub mod tokenizer;
+
+pub use config::Config;
+pub use error::{ModelError, Result};

@@ -1,0 +1,242 @@
+//! Fused operations composed of primitives: what a device does until it has its own, and what its own must equal.
+
+use super::*;
+use crate::dtype::Element;
+use crate::{TensorOpError, TensorShape};
+use BinaryOp::*;
+use BitNetDType::{Bool, F32, I8, U32};
+
+/// An intermediate result on the device.
+struct Temp<'b> {
+    backend: &'b dyn Backend,
+    storage: TensorStorage,
+    layout: Layout,
+    dtype: BitNetDType,
+}
+
+impl<'b> Temp<'b> {
+    fn new(backend: &'b dyn Backend, dims: &[usize], dtype: BitNetDType) -> Result<Self> {
+        let shape = TensorShape::new(dims)?;
+        let storage = backend.allocate(shape.elements() * dtype.block().1)?;
+        Ok(Self { backend, storage, layout: Layout::contiguous(shape), dtype })
+    }
+
+    fn upload<T: Element>(backend: &'b dyn Backend, dims: &[usize], data: &[T]) -> Result<Self> {
+        let layout = Layout::contiguous(TensorShape::new(dims)?);
+        let storage = backend.upload(bytemuck::cast_slice(data))?;
+        Ok(Self { backend, storage, layout, dtype: T::DTYPE })
+    }
+
+    fn get(&self) -> TensorRef<'_> {
+        TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
+    }
+
+    fn set(&mut self) -> TensorMut<'_> {
+        TensorMut { storage: &mut self.storage, layout: self.layout, dtype: self.dtype }
+    }
+
+    fn unary(&self, op: UnaryOp) -> Result<Self> {
+        let mut out = Self::new(self.backend, self.layout.dims(), F32)?;
+        self.backend.unary(op, self.get(), out.set())?;
+        Ok(out)
+    }
+
+    /// `op(self, other)`, `other` broadcast to this shape.
+    fn binary(&self, op: BinaryOp, other: TensorRef) -> Result<Self> {
+        binary(self.backend, op, self.get(), other)
+    }
+
+    fn scalar(&self, op: BinaryOp, value: f32) -> Result<Self> {
+        self.binary(op, Self::upload(self.backend, &[1], &[value])?.get())
+    }
+
+    /// Reduces the last dimension, which stays with extent 1.
+    fn reduce_last(&self, op: ReduceOp) -> Result<Self> {
+        let mut dims = *self.layout.shape();
+        let axis = dims.rank() - 1;
+        dims = TensorShape::new(&[&dims.dims()[..axis], &[1]].concat())?;
+        let mut out = Self::new(self.backend, dims.dims(), F32)?;
+        self.backend.reduce(op, self.get(), axis, out.set())?;
+        Ok(out)
+    }
+
+    fn cast(&self, dtype: BitNetDType) -> Result<Self> {
+        cast(self.backend, self.get(), dtype)
+    }
+
+    fn copy_to(&self, out: TensorMut) -> Result<()> {
+        self.backend.copy(self.get(), out)
+    }
+}
+
+fn binary<'b>(backend: &'b dyn Backend, op: BinaryOp, a: TensorRef, b: TensorRef) -> Result<Temp<'b>> {
+    let b = TensorRef { layout: b.layout.broadcast_to(a.layout.dims())?, ..b };
+    let mut out = Temp::new(backend, a.layout.dims(), F32)?;
+    backend.binary(op, a, b, out.set())?;
+    Ok(out)
+}
+
+fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
+    let mut out = Temp::new(backend, x.layout.dims(), dtype)?;
+    backend.cast(x, out.set())?;
+    Ok(out)
+}
+
+pub(super) fn add_assign(backend: &dyn Backend, y: TensorMut, x: TensorRef) -> Result<()> {
+    binary(backend, Add, y.as_ref(), x)?.copy_to(y)
+}
+
+/// See [`Backend::rms_norm`].
+pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
+    let mean = binary(backend, Mul, x, x)?.reduce_last(ReduceOp::Sum)?.scalar(Div, x.layout.shape().last() as f32)?;
+    let factor = mean.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
+    binary(backend, Mul, x, factor.get())?.binary(Mul, weight)?.copy_to(out)
+}
+
+/// See [`Backend::softmax`].
+pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
+    let max = cast(backend, x, F32)?.reduce_last(ReduceOp::Max)?;
+    let exp = binary(backend, Sub, x, max.get())?.unary(UnaryOp::Exp)?;
+    exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.get())?.copy_to(out)
+}
+
+/// See [`Backend::rope`].
+pub fn rope(backend: &dyn Backend, mut x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
+    let (tokens, half) = (x.layout.dims()[0], x.layout.shape().last() / 2);
+    // [positions, D/2] -> [T, 1, D/2], which broadcasts over heads.
+    let rows = |t: TensorRef| -> Result<Layout> { t.layout.narrow(0, start, tokens)?.unsqueeze(1) };
+    let (cos, sin) = (TensorRef { layout: rows(cos)?, ..cos }, TensorRef { layout: rows(sin)?, ..sin });
+    let (low, high) = (x.layout.narrow(2, 0, half)?, x.layout.narrow(2, half, half)?);
+    let part = |layout: Layout| TensorRef { layout, ..x.as_ref() };
+    let new_low = binary(backend, Mul, part(low), cos)?.binary(Sub, binary(backend, Mul, part(high), sin)?.get())?;
+    let new_high = binary(backend, Mul, part(high), cos)?.binary(Add, binary(backend, Mul, part(low), sin)?.get())?;
+    new_low.copy_to(TensorMut { layout: low, ..x.reborrow() })?;
+    new_high.copy_to(TensorMut { layout: high, ..x })
+}
+
+/// See [`Backend::attention`].
+pub fn attention(
+    backend: &dyn Backend,
+    q: TensorRef,
+    keys: TensorRef,
+    values: TensorRef,
+    start: usize,
+    out: TensorMut,
+) -> Result<()> {
+    let [tokens, heads, width] = q.layout.dims() else {
+        return Err(shape_error("attention", "q", &q, "[T, heads, D]"));
+    };
+    let (tokens, kv_heads, seen) = (tokens.to_owned(), keys.layout.dims()[0], start + tokens);
+    let group = heads / kv_heads;
+    // [T, heads, D] -> [kv_heads, group, T, D]
+    let by_head = |l: &Layout| l.reshape(&[tokens, kv_heads, group, *width])?.transpose(0, 1)?.transpose(1, 2);
+    // [kv_heads, capacity, D] -> [kv_heads, group, seen, D], f32
+    let cached = |t: TensorRef| -> Result<(Temp, Layout)> {
+        let temp = cast(backend, TensorRef { layout: t.layout.narrow(1, 0, seen)?, ..t }, F32)?;
+        let layout = temp.layout.unsqueeze(1)?.broadcast_to(&[kv_heads, group, seen, *width])?;
+        Ok((temp, layout))
+    };
+    let (keys, key_layout) = cached(keys)?;
+    let mut scores = Temp::new(backend, &[kv_heads, group, tokens, seen], F32)?;
+    let transposed = TensorRef { layout: key_layout.transpose(2, 3)?, ..keys.get() };
+    backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.set())?;
+    let scores = scores.scalar(Div, (*width as f32).sqrt())?;
+
+    // Token t sees positions 0..=start + t.
+    let rows: Vec<f32> = (0..tokens).map(|t| (start + t) as f32).collect();
+    let columns: Vec<f32> = (0..seen).map(|s| s as f32).collect();
+    let (rows, columns) = (Temp::upload(backend, &[tokens, 1], &rows)?, Temp::upload(backend, &[seen], &columns)?);
+    let dims = [kv_heads, group, tokens, seen];
+    let spread = |t: &Temp| t.layout.broadcast_to(&dims);
+    let mut visible = Temp::new(backend, &dims, Bool)?;
+    let (row, column) = (spread(&rows)?, spread(&columns)?);
+    backend.compare(
+        CompareOp::Le,
+        TensorRef { layout: column, ..columns.get() },
+        TensorRef { layout: row, ..rows.get() },
+        visible.set(),
+    )?;
+    let hidden = Temp::upload(backend, &[1], &[f32::NEG_INFINITY])?;
+    let mut masked = Temp::new(backend, &dims, F32)?;
+    let hidden = TensorRef { layout: spread(&hidden)?, ..hidden.get() };
+    backend.select(visible.get(), scores.get(), hidden, masked.set())?;
+
+    let mut weights = Temp::new(backend, &dims, F32)?;
+    softmax(backend, masked.get(), weights.set())?;
+    let (values, value_layout) = cached(values)?;
+    let layout = by_head(&out.layout)?;
+    backend.matmul(weights.get(), TensorRef { layout: value_layout, ..values.get() }, TensorMut { layout, ..out })
+}
+
+/// See [`Backend::gated`].
+pub fn gated(backend: &dyn Backend, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+    let g = cast(backend, gate.as_ref(), F32)?;
+    let active = match act {
+        Gate::Relu2 => {
+            let relu = g.unary(UnaryOp::Relu)?;
+            relu.binary(Mul, relu.get())?
+        }
+        Gate::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.get())?,
+    };
+    active.binary(Mul, up)?.copy_to(gate)
+}
+
+/// See [`Backend::embedding`].
+pub fn embedding(backend: &dyn Backend, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
+    let ids = Temp::upload(backend, &[ids.len()], ids)?;
+    debug_assert_eq!(ids.dtype, U32);
+    let table = cast(backend, table, F32)?;
+    backend.gather(table.get(), ids.get(), out)
+}
+
+/// See [`Backend::linear`].
+pub fn linear(backend: &dyn Backend, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
+    let w = cast(backend, w, F32)?;
+    backend.matmul(x, TensorRef { layout: w.layout.transpose(0, 1)?, ..w.get() }, out)
+}
+
+/// See [`Backend::quantize_activations`].
+pub fn quantize_activations(backend: &dyn Backend, x: TensorRef, values: TensorMut, mut scales: TensorMut, sums: TensorMut) -> Result<()> {
+    let tokens = x.layout.dims()[0];
+    let largest = cast(backend, x, F32)?.unary(UnaryOp::Abs)?.reduce_last(ReduceOp::Max)?.scalar(Maximum, 1e-5)?;
+    let numerator = Temp::upload(backend, &[1], &[127f32])?;
+    let numerator = TensorRef { layout: numerator.layout.broadcast_to(largest.layout.dims())?, ..numerator.get() };
+    let factor = binary(backend, Div, numerator, largest.get())?;
+    let rounded = binary(backend, Mul, x, factor.get())?.unary(UnaryOp::Round)?;
+    let clamped = rounded.scalar(Maximum, -128.)?.scalar(Minimum, 127.)?;
+    clamped.cast(I8)?.copy_to(values)?;
+    let column = |layout: &Layout| layout.unsqueeze(1);
+    factor.copy_to(TensorMut { layout: column(&scales.layout)?, ..scales.reborrow() })?;
+    // Exact in f32: at most 128 * K, below 2^24 for any K up to 131072.
+    let total = clamped.reduce_last(ReduceOp::Sum)?;
+    debug_assert_eq!(total.layout.dims(), [tokens, 1]);
+    backend.cast(total.get(), TensorMut { layout: column(&sums.layout)?, ..sums })
+}
+
+/// See [`Backend::pack_ternary`]; the canonical codes one above the other, a factor for every row.
+pub fn pack_ternary(backend: &dyn Backend, parts: &[TernarySource]) -> Result<PackedTernary> {
+    let columns = parts.first().map_or(0, |part| part.columns);
+    let codes: Vec<u8> = parts.iter().flat_map(|part| part.codes.iter().copied()).collect();
+    let scales: Vec<f32> = parts.iter().flat_map(|part| std::iter::repeat_n(part.scale, part.rows)).collect();
+    Ok(PackedTernary { storage: backend.upload(&codes)?, rows: scales.len(), columns, scales })
+}
+
+/// See [`Backend::ternary_matmul`]; exact while `128 * K < 2^24`.
+pub fn ternary_matmul(backend: &dyn Backend, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
+    let codes = TensorRef {
+        storage: &w.storage,
+        layout: Layout::contiguous(TensorShape::new(&[w.rows, w.columns])?),
+        dtype: BitNetDType::Ternary2,
+    };
+    let (values, weights) = (cast(backend, x.values, F32)?, cast(backend, codes, F32)?);
+    let mut product = Temp::new(backend, out.layout.dims(), F32)?;
+    let transposed = TensorRef { layout: weights.layout.transpose(0, 1)?, ..weights.get() };
+    backend.matmul(values.get(), transposed, product.set())?;
+    let factors = Temp::upload(backend, &[w.rows], &w.scales)?;
+    let scales = TensorRef { layout: x.scales.layout.unsqueeze(1)?, ..x.scales };
+    product.binary(Mul, factors.get())?.binary(Div, scales)?.copy_to(out)
+}
+
+fn shape_error(op: &'static str, what: &'static str, got: &TensorRef, needed: &str) -> BitNetError {
+    TensorOpError::Shape { op, what, got: *got.layout.shape(), needed: needed.into() }.into()
+}

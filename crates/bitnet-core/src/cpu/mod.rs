@@ -1,0 +1,160 @@
+//! The CPU: host memory, and the kernels of `bitnet-kernels` for the fused operations.
+
+mod fused;
+mod primitives;
+
+use crate::backend::*;
+use crate::{BitNetDType, BitNetError, CpuStorage, HybridMemoryPool, Result, TensorStorage};
+use bitnet_kernels::{Isa, IsaError, Kernels, ThreadPool};
+
+/// The CPU with its threads and the kernels chosen for it.
+pub struct CpuBackend {
+    /// What `BITNET_ISA` asked for could not be had: every operation that needs kernels says so.
+    kernels: Result<Kernels, IsaError>,
+    threads: ThreadPool,
+    memory: HybridMemoryPool,
+}
+
+impl CpuBackend {
+    /// A CPU with the kernels of `isa` and this many threads (at least one).
+    pub fn new(isa: Result<Isa, IsaError>, threads: usize) -> Self {
+        let kernels = isa.map(|isa| Kernels::for_isa(isa).expect("an available instruction set has kernels"));
+        Self { kernels, threads: ThreadPool::new(threads.max(1)), memory: HybridMemoryPool::global().clone() }
+    }
+
+    /// The kernels that run, or why there are none.
+    pub fn kernels(&self) -> Result<&Kernels> {
+        self.kernels.as_ref().map_err(|e| BitNetError::Isa(e.clone()))
+    }
+}
+
+impl std::fmt::Debug for CpuBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CpuBackend({:?}, {} threads)", self.kernels, self.threads.threads())
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> String {
+        "cpu".into()
+    }
+
+    fn is_host(&self) -> bool {
+        true
+    }
+
+    fn as_dyn(&self) -> &dyn Backend {
+        self
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<TensorStorage> {
+        CpuStorage::allocate(&self.memory, bytes).map(TensorStorage::Cpu)
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<TensorStorage> {
+        let mut storage = CpuStorage::allocate(&self.memory, bytes.len())?;
+        storage.bytes_mut()?.copy_from_slice(bytes);
+        Ok(TensorStorage::Cpu(storage))
+    }
+
+    fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        let source = source.cpu("download", BitNetDType::U8)?.bytes();
+        let Some(part) = source.get(offset..).and_then(|rest| rest.get(..bytes.len())) else {
+            return Err(fused::length("download", "source", source.len(), offset.saturating_add(bytes.len())));
+        };
+        bytes.copy_from_slice(part);
+        Ok(())
+    }
+
+    fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::copy(source, out)
+    }
+
+    fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::unary(op, x, out)
+    }
+
+    fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::binary(op, a, b, out)
+    }
+
+    fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::compare(op, a, b, out)
+    }
+
+    fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::select(condition, a, b, out)
+    }
+
+    fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::cast(x, out)
+    }
+
+    fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
+        primitives::reduce(op, x, axis, out)
+    }
+
+    fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::matmul(a, b, out)
+    }
+
+    fn gather(&self, source: TensorRef, indices: TensorRef, out: TensorMut) -> Result<()> {
+        primitives::gather(source, indices, out)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn add_assign(&self, y: TensorMut, x: TensorRef) -> Result<()> {
+        fused::add_assign(self, y, x)
+    }
+
+    fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
+        fused::rms_norm(self, x, weight, eps, out)
+    }
+
+    fn softmax(&self, x: TensorRef, out: TensorMut) -> Result<()> {
+        fused::softmax(self, x, out)
+    }
+
+    fn rope(&self, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
+        fused::rope(self, x, cos, sin, start)
+    }
+
+    fn attention(&self, q: TensorRef, keys: TensorRef, values: TensorRef, start: usize, out: TensorMut) -> Result<()> {
+        fused::attention(self, q, keys, values, start, out)
+    }
+
+    fn gated(&self, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+        fused::gated(self, act, gate, up)
+    }
+
+    fn embedding(&self, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
+        fused::embedding(ids, table, out)
+    }
+
+    fn linear(&self, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
+        fused::linear(self, x, w, out)
+    }
+
+    fn padded_columns(&self, columns: usize) -> usize {
+        bitnet_kernels::activation::padded(columns)
+    }
+
+    fn quantize_activations(&self, x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut) -> Result<()> {
+        fused::quantize_activations(self, x, values, scales, sums)
+    }
+
+    fn ternary_row_group(&self) -> usize {
+        bitnet_kernels::ternary::PANEL
+    }
+
+    fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
+        fused::pack_ternary(self, parts)
+    }
+
+    fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
+        fused::ternary_matmul(self, x, w, out)
+    }
+}

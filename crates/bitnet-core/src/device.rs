@@ -1,0 +1,131 @@
+//! Where tensors live and who computes on them.
+
+use crate::backend::Backend;
+use crate::cpu::CpuBackend;
+use crate::{BitNetError, Result};
+use bitnet_kernels::Isa;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+/// A handle to a device, cheap to clone; its operations are those of [`Backend`].
+#[derive(Clone)]
+pub struct Device(Arc<dyn Backend>);
+
+impl Device {
+    /// This computer's CPU, with a thread for each core; one device for the whole process.
+    pub fn cpu() -> Self {
+        static CPU: OnceLock<Device> = OnceLock::new();
+        CPU.get_or_init(|| Self::cpu_with_threads(available_cores())).clone()
+    }
+
+    /// The CPU with a number of threads of its own (at least one).
+    pub fn cpu_with_threads(threads: usize) -> Self {
+        Self(Arc::new(CpuBackend::new(Isa::selected(), threads)))
+    }
+
+    /// The CPU with the kernels of one instruction set; an error if it cannot run them.
+    pub fn cpu_with_isa(isa: Isa, threads: usize) -> Result<Self> {
+        if !Isa::available().contains(&isa) {
+            let known: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+            let message = format!("this CPU cannot run {} kernels; it can run {}", isa.name(), known.join(", "));
+            return Err(BitNetError::NoDevice(message));
+        }
+        Ok(Self(Arc::new(CpuBackend::new(Ok(isa), threads))))
+    }
+
+    /// NVIDIA GPU `index`.
+    pub fn cuda(index: usize) -> Result<Self> {
+        Err(not_compiled(&format!("cuda:{index}")))
+    }
+
+    /// Apple GPU `index`, through Metal.
+    pub fn metal(index: usize) -> Result<Self> {
+        Err(not_compiled(&format!("metal:{index}")))
+    }
+
+    /// Apple GPU, through MLX.
+    pub fn mlx() -> Result<Self> {
+        Err(not_compiled("mlx"))
+    }
+
+    /// A device that lives outside this crate.
+    pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
+        Self(backend)
+    }
+}
+
+fn not_compiled(name: &str) -> BitNetError {
+    BitNetError::NoDevice(format!("device {name} is not compiled into this build: use the cpu"))
+}
+
+fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+impl Deref for Device {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// The best device compiled in and present, and why it was taken.
+pub fn auto_select_device() -> (Device, &'static str) {
+    (Device::cpu(), "no GPU backend is compiled into this build")
+}
+
+/// What was detected of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceCapabilities {
+    /// Name of the device.
+    pub name: String,
+    /// Instruction set of the kernels that will run, and every one the CPU can run.
+    pub isa: Isa,
+    /// Instruction sets the CPU can run, slowest first.
+    pub available_isas: Vec<Isa>,
+    /// Logical cores this process may use.
+    pub cores: usize,
+    /// The CPU's own name, where the system tells it.
+    pub model: Option<String>,
+    /// Memory of the system in bytes, where the system tells it.
+    pub memory_bytes: Option<u64>,
+}
+
+impl DeviceCapabilities {
+    /// What the CPU of this computer offers; an error if `BITNET_ISA` asks for what it cannot run.
+    pub fn cpu() -> Result<Self> {
+        Ok(Self {
+            name: "cpu".into(),
+            isa: Isa::selected()?,
+            available_isas: Isa::available(),
+            cores: available_cores(),
+            model: linux_field("/proc/cpuinfo", "model name"),
+            memory_bytes: linux_field("/proc/meminfo", "MemTotal")
+                .and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok())
+                .map(|kib| kib * 1024),
+        })
+    }
+}
+
+/// The value of a `name : value` line; `None` where the system has no such file.
+fn linux_field(path: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim().to_string())
+    })
+}

@@ -1,0 +1,129 @@
+//! What can go wrong in tensors, memory and devices.
+
+use crate::{BitNetDType, TensorShape};
+use std::path::PathBuf;
+
+/// Result of everything in this crate.
+pub type Result<T, E = BitNetError> = std::result::Result<T, E>;
+
+/// An error of memory, a device or a tensor operation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BitNetError {
+    /// An operation was given operands that do not fit together.
+    #[error(transparent)]
+    TensorOp(#[from] TensorOpError),
+    /// A device lacks an operation for a dtype; nothing falls back silently.
+    #[error("device {device} has no `{op}` for {dtype}: move the tensor to another device or cast it")]
+    Unsupported {
+        /// Operation.
+        op: &'static str,
+        /// Element type asked for.
+        dtype: BitNetDType,
+        /// Device asked.
+        device: String,
+    },
+    /// A device that is not compiled in or not present.
+    #[error("{0}")]
+    NoDevice(String),
+    /// Memory could not be had.
+    #[error("{device}: out of memory: {requested} bytes asked for, {live} in use, limit {limit}")]
+    OutOfMemory {
+        /// Device.
+        device: String,
+        /// Bytes asked for.
+        requested: usize,
+        /// Bytes in use.
+        live: usize,
+        /// The pool's limit in bytes.
+        limit: usize,
+    },
+    /// A file could not be opened or mapped.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// `BITNET_ISA` asks for what this CPU cannot run.
+    #[error(transparent)]
+    Isa(#[from] bitnet_kernels::IsaError),
+}
+
+/// Operands that do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorOpError {
+    /// A shape is not the one the operation needs.
+    #[error("{op}: {what} has shape {got}, needed {needed}")]
+    Shape {
+        /// Operation.
+        op: &'static str,
+        /// Which operand.
+        what: &'static str,
+        /// Its shape.
+        got: TensorShape,
+        /// The shape needed.
+        needed: String,
+    },
+    /// A dtype is not the one the operation needs.
+    #[error("{op}: {what} is {got}, needed {needed}")]
+    DType {
+        /// Operation.
+        op: &'static str,
+        /// Which operand.
+        what: &'static str,
+        /// Its dtype.
+        got: BitNetDType,
+        /// The dtype needed.
+        needed: BitNetDType,
+    },
+    /// Two operands live on different devices.
+    #[error("{op}: operands are on {left} and {right}: move one with to_device()")]
+    Device {
+        /// Operation.
+        op: &'static str,
+        /// Device of the first operand.
+        left: String,
+        /// Device of the second operand.
+        right: String,
+    },
+    /// A slice or index leaves its dimension.
+    #[error("{op}: {index} is outside dimension {axis} of {shape}")]
+    OutOfRange {
+        /// Operation.
+        op: &'static str,
+        /// The index.
+        index: usize,
+        /// The dimension.
+        axis: usize,
+        /// The shape indexed.
+        shape: TensorShape,
+    },
+    /// A layout that the operation cannot take.
+    #[error("{op}: {what} is not contiguous: call contiguous() first")]
+    NotContiguous {
+        /// Operation.
+        op: &'static str,
+        /// Which operand.
+        what: &'static str,
+    },
+    /// A mapped file holds elements at an address the CPU cannot read them from.
+    #[error("{dtype} elements of a mapped file are not aligned: copy the tensor first")]
+    Unaligned {
+        /// Element type.
+        dtype: BitNetDType,
+    },
+    /// More dimensions than a shape can hold.
+    #[error("a shape has at most {max} dimensions, got {got}")]
+    TooManyDims {
+        /// Limit.
+        max: usize,
+        /// Asked for.
+        got: usize,
+    },
+    /// The number of elements does not fit in memory.
+    #[error("shape {0} has more elements than memory can address")]
+    TooLarge(TensorShape),
+}

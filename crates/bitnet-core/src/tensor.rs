@@ -1,0 +1,189 @@
+//! The user's tensor: a strided view of reference-counted storage on a device.
+
+use crate::backend::{TensorMut, TensorRef};
+use crate::dtype::Element;
+use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A tensor. Cloning shares its storage; writing to shared storage copies it first.
+///
+/// ```
+/// use bitnet_core::{BitNetTensor, Device};
+/// let x = BitNetTensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &Device::cpu())?;
+/// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1., 4., 2., 5., 3., 6.]);
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BitNetTensor {
+    storage: Arc<TensorStorage>,
+    layout: Layout,
+    dtype: BitNetDType,
+    device: Device,
+}
+
+impl BitNetTensor {
+    /// A tensor of zeros.
+    pub fn zeros(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let shape = TensorShape::new(dims)?;
+        device.upload(&vec![0; storage_bytes(&shape, dtype)?]).map(|storage| Self::new(storage, shape, dtype, device))
+    }
+
+    /// A tensor whose elements hold whatever the memory held.
+    pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let shape = TensorShape::new(dims)?;
+        let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
+        Ok(Self::new(storage, shape, dtype, device))
+    }
+
+    /// A copy of `data` in row-major order.
+    pub fn from_slice<T: Element>(data: &[T], dims: &[usize], device: &Device) -> Result<Self> {
+        Self::from_bytes(bytemuck::cast_slice(data), dims, T::DTYPE, device)
+    }
+
+    /// A copy of the bytes of a row-major tensor; the only way in for packed types.
+    pub fn from_bytes(bytes: &[u8], dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let shape = Self::checked(bytes.len(), dims, dtype)?;
+        Ok(Self::new(device.upload(bytes)?, shape, dtype, device))
+    }
+
+    /// Bytes `range` of a mapped file as a tensor of the CPU, without a copy if the file aligns them.
+    pub fn from_mapped(file: &Arc<MappedFile>, range: Range<usize>, dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let shape = Self::checked(range.len(), dims, dtype)?;
+        let aligned = file.get(range.clone()).is_some_and(|bytes| {
+            dtype.is_packed() || bytes.as_ptr().align_offset(dtype.block().1) == 0
+        });
+        match CpuStorage::mapped(file.clone(), range.clone()) {
+            Some(storage) if aligned && device.is_host() => Ok(Self::new(TensorStorage::Cpu(storage), shape, dtype, device)),
+            Some(storage) => Ok(Self::new(device.upload(storage.bytes())?, shape, dtype, device)),
+            None => Err(TensorOpError::OutOfRange { op: "from_mapped", index: range.end, axis: 0, shape }.into()),
+        }
+    }
+
+    fn checked(len: usize, dims: &[usize], dtype: BitNetDType) -> Result<TensorShape> {
+        let shape = TensorShape::new(dims)?;
+        let needed = storage_bytes(&shape, dtype)?;
+        if len != needed {
+            let needed = format!("{needed} bytes of {dtype} for this shape, got {len}");
+            return Err(TensorOpError::Shape { op: "from_bytes", what: "data", got: shape, needed }.into());
+        }
+        Ok(shape)
+    }
+
+    fn new(storage: TensorStorage, shape: TensorShape, dtype: BitNetDType, device: &Device) -> Self {
+        Self { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype, device: device.clone() }
+    }
+
+    /// Extents.
+    pub fn dims(&self) -> &[usize] {
+        self.layout.dims()
+    }
+
+    /// Shape.
+    pub fn shape(&self) -> &TensorShape {
+        self.layout.shape()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> BitNetDType {
+        self.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of its storage, shared or not.
+    pub fn storage_bytes(&self) -> usize {
+        self.storage.len_bytes()
+    }
+
+    /// As an operand of [`Backend`](crate::backend::Backend) operations.
+    pub fn as_ref(&self) -> TensorRef<'_> {
+        TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
+    }
+
+    /// As a result of [`Backend`](crate::backend::Backend) operations; shared storage is copied first.
+    pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
+        if Arc::get_mut(&mut self.storage).is_none() {
+            *self = self.copy()?;
+        }
+        let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");
+        Ok(TensorMut { storage, layout: self.layout, dtype: self.dtype })
+    }
+
+    /// A contiguous copy with storage of its own.
+    pub fn copy(&self) -> Result<Self> {
+        let mut out = Self::empty(self.dims(), self.dtype, &self.device)?;
+        self.device.copy(self.as_ref(), out.as_mut()?)?;
+        Ok(out)
+    }
+
+    /// The same elements with other extents; see [`Layout::reshape`].
+    pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
+        if self.dtype.is_packed() && dims.last() != self.dims().last() {
+            let needed = format!("rows that stay whole: {} is packed along the last dimension", self.dtype);
+            return Err(TensorOpError::Shape { op: "reshape", what: "tensor", got: *self.shape(), needed }.into());
+        }
+        Ok(Self { layout: self.layout.reshape(dims)?, ..self.clone() })
+    }
+
+    /// Elements `start..start + len` of dimension `axis`, sharing storage.
+    pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Result<Self> {
+        self.unpacked("narrow")?;
+        Ok(Self { layout: self.layout.narrow(axis, start, len)?, ..self.clone() })
+    }
+
+    /// Dimensions `a` and `b` exchanged, sharing storage.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
+        self.unpacked("transpose")?;
+        Ok(Self { layout: self.layout.transpose(a, b)?, ..self.clone() })
+    }
+
+    fn unpacked(&self, op: &'static str) -> Result<()> {
+        if self.dtype.is_packed() {
+            return Err(crate::backend::unsupported(&*self.device, op, self.dtype));
+        }
+        Ok(())
+    }
+
+    /// The elements in row-major order; an error if `T` is not the tensor's type.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if self.dtype != T::DTYPE {
+            return Err(TensorOpError::DType { op: "to_vec", what: "tensor", got: self.dtype, needed: T::DTYPE }.into());
+        }
+        if !self.layout.is_contiguous() {
+            return self.copy()?.to_vec();
+        }
+        let mut out = vec![T::zeroed(); self.shape().elements()];
+        let offset = self.layout.offset() * size_of::<T>();
+        self.device.download(&self.storage, offset, bytemuck::cast_slice_mut(&mut out))?;
+        Ok(out)
+    }
+
+    /// A copy on another device; the tensor itself if it is there already.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if *device == self.device {
+            return Ok(self.clone());
+        }
+        if !self.layout.is_contiguous() {
+            return self.copy()?.to_device(device);
+        }
+        let mut bytes = vec![0; storage_bytes(self.shape(), self.dtype)?];
+        let offset = self.layout.offset() / self.dtype.block().0 * self.dtype.block().1;
+        self.device.download(&self.storage, offset, &mut bytes)?;
+        Self::from_bytes(&bytes, self.dims(), self.dtype, device)
+    }
+
+    /// A copy in host memory.
+    pub fn to_cpu(&self) -> Result<Self> {
+        self.to_device(&Device::cpu())
+    }
+}
+
+/// Bytes of a contiguous tensor.
+fn storage_bytes(shape: &TensorShape, dtype: BitNetDType) -> Result<usize> {
+    let rows = shape.elements() / shape.last().max(1);
+    rows.checked_mul(dtype.row_bytes(shape.last())).ok_or_else(|| TensorOpError::TooLarge(*shape).into())
+}

@@ -1,0 +1,304 @@
+//! The configuration of a model: one form for every checkpoint, and how Hugging Face's `config.json` becomes it.
+
+mod quantization;
+mod rope;
+
+pub use quantization::{LinearClass, QuantizationConfig};
+pub use rope::{RopeConfig, RopeScaling};
+
+use crate::{ModelError, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Largest extent or count a configuration may state; far above any model, far below an overflow.
+const MAX_EXTENT: usize = 1 << 24;
+
+/// Families of decoder blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// BitNet b1.58: a norm inside attention and inside the feed-forward layer.
+    BitNet,
+    /// Llama: no inner norms.
+    Llama,
+}
+
+/// Activation of the feed-forward gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenAct {
+    /// `relu(x)^2`.
+    Relu2,
+    /// `x * sigmoid(x)`.
+    Silu,
+}
+
+impl HiddenAct {
+    /// The name used in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu2 => "relu2",
+            Self::Silu => "silu",
+        }
+    }
+
+    /// The activation of that name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "relu2" | "relu_squared" | "relu_sqr" => Ok(Self::Relu2),
+            "silu" | "swish" => Ok(Self::Silu),
+            other => Err(ModelError::Config(format!("hidden_act is {other:?}; this build computes relu2 and silu"))),
+        }
+    }
+}
+
+/// Shape and constants of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Family.
+    pub architecture: Architecture,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Longest context the model was made for.
+    pub max_positions: usize,
+    /// Added to the mean square in every norm.
+    pub norm_eps: f32,
+    /// Rotary position embedding.
+    pub rope: RopeConfig,
+    /// Activation of the feed-forward gate.
+    pub hidden_act: HiddenAct,
+    /// Whether the head is the embedding table.
+    pub tied: bool,
+    /// First token of a text.
+    pub bos: Option<u32>,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+    /// How linear layers are quantized; `None`: not at all.
+    pub quantization: Option<QuantizationConfig>,
+}
+
+/// `config.json`. Absent keys take the defaults of the transformers class that `model_type` names.
+#[derive(Deserialize)]
+struct Raw {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    /// Outer `None`: absent; inner: null, one key head for every query head.
+    #[serde(default, deserialize_with = "present")]
+    num_key_value_heads: Option<Option<usize>>,
+    head_dim: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f32>,
+    hidden_act: Option<String>,
+    tie_word_embeddings: Option<bool>,
+    rope_theta: Option<f64>,
+    rope_parameters: Option<Value>,
+    rope_scaling: Option<Value>,
+    bos_token_id: Option<Value>,
+    eos_token_id: Option<Value>,
+    quantization_config: Option<Value>,
+    weight_bits: Option<u32>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+impl Config {
+    /// Reads the text of a `config.json`.
+    ///
+    /// Defaults of absent keys are those of transformers' `BitNetConfig` and `LlamaConfig`; the form of 1bitLLM
+    /// (`model_type` "llama" with `BitnetForCausalLM`) is a BitNet with SiLU whose master weights are quantized online.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let raw: Raw = serde_json::from_str(text).map_err(|e| ModelError::Config(format!("not a config.json: {e}")))?;
+        let class = raw.architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
+        let one_bit_llm = class == Some("BitnetForCausalLM");
+        let architecture = match (raw.model_type.as_deref(), class) {
+            _ if one_bit_llm => Architecture::BitNet,
+            (Some("bitnet"), _) | (None, Some("BitNetForCausalLM")) => Architecture::BitNet,
+            (Some("llama"), _) | (None, Some("LlamaForCausalLM")) => Architecture::Llama,
+            (Some(other), _) => {
+                let known = "this build runs \"bitnet\" and \"llama\"";
+                return Err(ModelError::Config(format!("model_type is {other:?}; {known}")));
+            }
+            (None, _) => return Err(ModelError::Config("no model_type: is this a model's config.json?".into())),
+        };
+        let bitnet_class = architecture == Architecture::BitNet && !one_bit_llm;
+        let default = |bitnet: usize, llama: usize| if bitnet_class { bitnet } else { llama };
+
+        let hidden_size = raw.hidden_size.unwrap_or(default(2560, 4096));
+        let heads = raw.num_attention_heads.unwrap_or(default(20, 32));
+        let kv_heads = match raw.num_key_value_heads {
+            Some(given) => given.unwrap_or(heads),
+            None => default(5, heads),
+        };
+        let head_dim = match raw.head_dim {
+            Some(dim) => dim,
+            None if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+            None => {
+                let problem = format!("hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}");
+                return Err(ModelError::Config(problem));
+            }
+        };
+        let quantization = match &raw.quantization_config {
+            Some(Value::Null) | None if one_bit_llm || raw.weight_bits == Some(1) => {
+                Some(QuantizationConfig { class: LinearClass::Online, ..QuantizationConfig::default() })
+            }
+            Some(Value::Null) | None => None,
+            Some(value) => Some(QuantizationConfig::from_json(value)?),
+        };
+        let theta = raw.rope_theta.unwrap_or(if bitnet_class { 500_000. } else { 10_000. });
+        let act = raw.hidden_act.as_deref().unwrap_or(if bitnet_class { "relu2" } else { "silu" });
+        let config = Self {
+            architecture,
+            hidden_size,
+            intermediate_size: raw.intermediate_size.unwrap_or(default(6912, 11008)),
+            layers: raw.num_hidden_layers.unwrap_or(default(30, 32)),
+            heads,
+            kv_heads,
+            head_dim,
+            vocab_size: raw.vocab_size.unwrap_or(default(128256, 32000)),
+            max_positions: raw.max_position_embeddings.unwrap_or(2048),
+            norm_eps: raw.rms_norm_eps.unwrap_or(if bitnet_class { 1e-5 } else { 1e-6 }),
+            rope: RopeConfig::from_json(theta, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
+            hidden_act: HiddenAct::from_name(act)?,
+            tied: raw.tie_word_embeddings.unwrap_or(false),
+            bos: token_ids(raw.bos_token_id.as_ref(), "bos_token_id")?.first().copied(),
+            eos: token_ids(raw.eos_token_id.as_ref(), "eos_token_id")?,
+            quantization,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// An error if the numbers contradict each other or could not be a model's.
+    pub fn validate(&self) -> Result<()> {
+        let extents = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_positions),
+        ];
+        for (name, value) in extents {
+            if value == 0 || value > MAX_EXTENT {
+                return Err(ModelError::Config(format!("{name} is {value}; it must be between 1 and {MAX_EXTENT}")));
+            }
+        }
+        let problem = if self.layers > 1024 {
+            format!("num_hidden_layers is {}; at most 1024 are supported", self.layers)
+        } else if self.heads > 4096 {
+            format!("num_attention_heads is {}; at most 4096 are supported", self.heads)
+        } else if !self.heads.is_multiple_of(self.kv_heads) {
+            format!("num_attention_heads {} is not a multiple of num_key_value_heads {}", self.heads, self.kv_heads)
+        } else if !self.head_dim.is_multiple_of(2) || self.head_dim > bitnet_kernels::float::MAX_HEAD_DIM {
+            let most = bitnet_kernels::float::MAX_HEAD_DIM;
+            format!("head_dim is {}; it must be even and at most {most}", self.head_dim)
+        } else if !(self.norm_eps.is_finite() && self.norm_eps >= 0.) {
+            format!("rms_norm_eps is {}; it must be a small positive number", self.norm_eps)
+        } else if self.architecture == Architecture::BitNet && self.heads * self.head_dim != self.hidden_size {
+            // The norm inside attention is over hidden_size and reads the heads' output.
+            format!("heads x head_dim is {}, but hidden_size is {}", self.heads * self.head_dim, self.hidden_size)
+        } else {
+            return Ok(());
+        };
+        Err(ModelError::Config(problem))
+    }
+
+    /// Width of the concatenated query heads.
+    pub fn query_size(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of the concatenated key (or value) heads.
+    pub fn kv_size(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Weights of all linear layers in the blocks, without head and embedding.
+    pub fn block_parameters(&self) -> usize {
+        let attention = 2 * self.hidden_size * (self.query_size() + self.kv_size());
+        self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+    }
+}
+
+/// A token id, a list of them, or nothing.
+fn token_ids(value: Option<&Value>, key: &str) -> Result<Vec<u32>> {
+    let id = |v: &Value| {
+        let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| ModelError::Config(format!("{key} is {v}; it must be a token id")))
+    };
+    match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+        // Some published configurations write -1 for "none".
+        Some(v) if v.as_i64() == Some(-1) => Ok(Vec::new()),
+        Some(v) => Ok(vec![id(v)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_keys_take_the_defaults_of_the_class() {
+        let bitnet = Config::from_json(r#"{"model_type": "bitnet"}"#).unwrap();
+        assert_eq!((bitnet.hidden_size, bitnet.intermediate_size, bitnet.layers), (2560, 6912, 30));
+        assert_eq!((bitnet.heads, bitnet.kv_heads, bitnet.head_dim), (20, 5, 128));
+        assert_eq!((bitnet.hidden_act, bitnet.rope.theta, bitnet.norm_eps), (HiddenAct::Relu2, 500_000., 1e-5));
+        let llama = Config::from_json(r#"{"model_type": "llama", "num_key_value_heads": null}"#).unwrap();
+        assert_eq!((llama.hidden_size, llama.kv_heads, llama.hidden_act), (4096, 32, HiddenAct::Silu));
+        assert_eq!((llama.rope.theta, llama.norm_eps, llama.tied), (10_000., 1e-6, false));
+        assert!(llama.quantization.is_none());
+    }
+
+    #[test]
+    fn the_form_of_1bit_llm_is_a_bitnet_with_silu_quantized_online() {
+        let text = r#"{"model_type": "llama", "architectures": ["BitnetForCausalLM"], "weight_bits": 1, "input_bits": 8,
+            "hidden_size": 64, "num_attention_heads": 4, "hidden_act": "silu"}"#;
+        let config = Config::from_json(text).unwrap();
+        assert_eq!((config.architecture, config.hidden_act), (Architecture::BitNet, HiddenAct::Silu));
+        assert_eq!(config.quantization.unwrap().class, LinearClass::Online);
+    }
+
+    #[test]
+    fn contradictions_are_errors_that_name_the_key() {
+        for (text, word) in [
+            ("[]", "config.json"),
+            ("{}", "model_type"),
+            (r#"{"model_type": "mamba"}"#, "mamba"),
+            (r#"{"model_type": "bitnet", "num_attention_heads": 0}"#, "num_attention_heads"),
+            (r#"{"model_type": "bitnet", "num_key_value_heads": 3}"#, "num_key_value_heads"),
+            (r#"{"model_type": "bitnet", "hidden_size": 18446744073709551615}"#, "hidden_size"),
+            (r#"{"model_type": "llama", "hidden_act": "gelu"}"#, "gelu"),
+            (r#"{"model_type": "llama", "head_dim": 63}"#, "head_dim"),
+            (r#"{"model_type": "llama", "rms_norm_eps": -1}"#, "rms_norm_eps"),
+            (r#"{"model_type": "llama", "eos_token_id": "x"}"#, "eos_token_id"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 2}}"#, "yarn"),
+            (r#"{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}"#, "awq"),
+        ] {
+            let message = Config::from_json(text).unwrap_err().to_string();
+            assert!(message.contains(word), "{text}: {message}");
+            assert!(!message.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Rotary position embedding: base and scaling.
+
+use crate::{ModelError, Result};
+use serde_json::Value;
+
+/// Base and scaling of the rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the wavelengths.
+    pub theta: f64,
+    /// How positions beyond the original context are reached.
+    pub scaling: RopeScaling,
+}
+
+/// How positions beyond the original context are reached (transformers, `modeling_rope_utils.py`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Every frequency divided by `factor`.
+    Linear {
+        /// Divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths above `original / low` are scaled.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high` are kept.
+        high_freq_factor: f64,
+        /// Context before scaling.
+        original: f64,
+    },
+}
+
+impl RopeConfig {
+    /// From `rope_parameters` (newer) or `rope_theta` with `rope_scaling` (older).
+    pub(super) fn from_json(theta: f64, parameters: Option<&Value>, scaling: Option<&Value>) -> Result<Self> {
+        let object = parameters.filter(|v| !v.is_null()).or(scaling.filter(|v| !v.is_null()));
+        let config = match object {
+            None => Self { theta, scaling: RopeScaling::None },
+            Some(object) => {
+                let number = |key: &str| object.get(key).and_then(Value::as_f64);
+                let need = |key: &str| {
+                    number(key).ok_or_else(|| ModelError::Config(format!("rope parameters: {key} is missing or not a number")))
+                };
+                let kind = object.get("rope_type").or(object.get("type")).and_then(Value::as_str).unwrap_or("default");
+                let scaling = match kind {
+                    "default" => RopeScaling::None,
+                    "linear" => RopeScaling::Linear { factor: need("factor")? },
+                    "llama3" => RopeScaling::Llama3 {
+                        factor: need("factor")?,
+                        low_freq_factor: need("low_freq_factor")?,
+                        high_freq_factor: need("high_freq_factor")?,
+                        original: need("original_max_position_embeddings")?,
+                    },
+                    other => {
+                        let known = "this build computes \"default\", \"linear\" and \"llama3\"";
+                        return Err(ModelError::Config(format!("rope_type is {other:?}; {known}")));
+                    }
+                };
+                Self { theta: number("rope_theta").unwrap_or(theta), scaling }
+            }
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// An error if a number could not be a model's.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |name: &str, value: f64| {
+            if value.is_finite() && value > 0. {
+                return Ok(());
+            }
+            Err(ModelError::Config(format!("rope {name} is {value}; it must be a positive number")))
+        };
+        positive("theta", self.theta)?;
+        match self.scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } => positive("factor", factor),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+                positive("factor", factor)?;
+                positive("low_freq_factor", low_freq_factor)?;
+                positive("original_max_position_embeddings", original)?;
+                positive("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor)
+            }
+        }
+    }
+
+    /// Angle per position of each pair of a head: `theta^(-2i/D)`, scaled; in f32 as transformers computes it.
+    pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
+        let base = |i: usize| 1. / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
+        let scale = |f: f32| match self.scaling {
+            RopeScaling::None => f,
+            RopeScaling::Linear { factor } => f / factor as f32,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+                let wavelength = std::f64::consts::TAU / f as f64;
+                if wavelength < original / high_freq_factor {
+                    f
+                } else if wavelength > original / low_freq_factor {
+                    f / factor as f32
+                } else {
+                    let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    ((1. - smooth) * f as f64 / factor + smooth * f as f64) as f32
+                }
+            }
+        };
+        (0..head_dim / 2).map(base).map(scale).collect()
+    }
+
+    /// Cosines and sines `[positions, head_dim / 2]` of the angles.
+    pub fn tables(&self, positions: usize, head_dim: usize) -> (Vec<f32>, Vec<f32>) {
+        let frequencies = self.inverse_frequencies(head_dim);
+        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        angles.map(|angle| (angle.cos(), angle.sin())).unzip()
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong in a checkpoint.
+
+use std::path::PathBuf;
+
+/// Result of everything in this crate.
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;
+
+/// An error of a checkpoint's files. Every message is one line that says what is wrong and, where it can, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// What is wrong in one file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// File.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<ModelError>,
+    },
+    /// A GGUF file is malformed or holds what cannot be read.
+    #[error("GGUF: {0}")]
+    Gguf(String),
+    /// A safetensors file or its index is malformed.
+    #[error("safetensors: {0}")]
+    Safetensors(String),
+    /// A configuration is malformed, contradictory or of another kind of model.
+    #[error("config: {0}")]
+    Config(String),
+    /// A tokenizer, vocabulary or chat template.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// A tensor is missing, or its shape or type is not the one the model needs.
+    #[error("tensor {name}: {problem}")]
+    Tensor {
+        /// Name in the checkpoint.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A conversion that the target format cannot hold.
+    #[error("cannot convert: {0}")]
+    Convert(String),
+    /// A ternary format.
+    #[error(transparent)]
+    Quant(#[from] bitnet_quant::QuantError),
+    /// Memory, devices, tensors.
+    #[error(transparent)]
+    Core(#[from] bitnet_core::BitNetError),
+}
+
+impl ModelError {
+    /// This error, with the file it is about.
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        match self {
+            Self::Io { .. } | Self::File { .. } => self,
+            source => Self::File { path: path.into(), source: Box::new(source) },
+        }
+    }
+
+    /// An error of a named tensor.
+    pub fn tensor(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Tensor { name: name.into(), problem: problem.into() }
+    }
+}
