@@ -30,6 +30,35 @@ pub struct TensorMut<'a> {
     pub dtype: BitNetDType,
 }
 
+impl TensorRef<'_> {
+    /// See [`Layout::narrow`].
+    pub fn narrow(self, axis: usize, start: usize, len: usize) -> Result<Self> {
+        Ok(Self { layout: self.layout.narrow(axis, start, len)?, ..self })
+    }
+
+    /// See [`Layout::reshape`].
+    pub fn reshape(self, dims: &[usize]) -> Result<Self> {
+        Ok(Self { layout: self.layout.reshape(dims)?, ..self })
+    }
+
+    /// See [`Layout::transpose`].
+    pub fn transpose(self, a: usize, b: usize) -> Result<Self> {
+        Ok(Self { layout: self.layout.transpose(a, b)?, ..self })
+    }
+}
+
+impl<'a> TensorMut<'a> {
+    /// See [`Layout::narrow`].
+    pub fn narrow(self, axis: usize, start: usize, len: usize) -> Result<Self> {
+        Ok(Self { layout: self.layout.narrow(axis, start, len)?, ..self })
+    }
+
+    /// See [`Layout::reshape`].
+    pub fn reshape(self, dims: &[usize]) -> Result<Self> {
+        Ok(Self { layout: self.layout.reshape(dims)?, ..self })
+    }
+}
+
 impl TensorMut<'_> {
     /// The same tensor, to read.
     pub fn as_ref(&self) -> TensorRef<'_> {

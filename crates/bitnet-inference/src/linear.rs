@@ -1,0 +1,107 @@
+//! A linear layer of either kind, and how several read one input.
+
+use bitnet_core::backend::{Backend, TensorMut, TensorRef};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
+use bitnet_model::checkpoint::{LinearSource, WeightSource};
+use bitnet_quant::{ActivationBuffer, BitLinear};
+
+/// A linear layer, ready for a device.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weights: LinearWeights,
+    /// Norm of the inputs that belongs to this layer alone: weights and epsilon.
+    norm: Option<(BitNetTensor, f32)>,
+}
+
+#[derive(Debug)]
+enum LinearWeights {
+    Ternary(BitLinear),
+    Dense { weights: BitNetTensor, bias: Option<BitNetTensor> },
+}
+
+impl Linear {
+    pub(crate) fn load(source: LinearSource, device: &Device) -> bitnet_model::Result<Self> {
+        let vector = |v: &Vec<f32>| BitNetTensor::from_slice(v, &[v.len()], device);
+        let weights = match &source.weight {
+            WeightSource::Ternary { codes, scale } => {
+                LinearWeights::Ternary(BitLinear::new(codes, *scale, source.bias.as_deref(), device)?)
+            }
+            WeightSource::Dense(dense) => LinearWeights::Dense {
+                weights: dense.to_tensor(device)?,
+                bias: source.bias.as_ref().map(vector).transpose()?,
+            },
+        };
+        let norm = source.inner_norm.as_ref().map(|(w, eps)| Ok::<_, bitnet_core::BitNetError>((vector(w)?, *eps)));
+        Ok(Self { weights, norm: norm.transpose()? })
+    }
+
+    /// Whether it norms its input itself.
+    pub(crate) fn has_own_norm(&self) -> bool {
+        self.norm.is_some()
+    }
+
+    /// Bytes of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.weights {
+            LinearWeights::Ternary(layer) => layer.packed_bytes(),
+            LinearWeights::Dense { weights, .. } => weights.storage_bytes(),
+        }
+    }
+}
+
+/// Memory that linear layers use for their inputs.
+#[derive(Debug)]
+pub(crate) struct LinearScratch {
+    quantized: ActivationBuffer,
+    /// f32 `[batch * inputs]`: the input after a layer's own norm; empty if no layer has one.
+    normed: BitNetTensor,
+}
+
+impl LinearScratch {
+    pub(crate) fn new(batch: usize, inputs: usize, own_norms: bool, device: &Device) -> Result<Self> {
+        let room = if own_norms { batch * inputs } else { 0 };
+        Ok(Self {
+            quantized: ActivationBuffer::new(batch, inputs, device)?,
+            normed: BitNetTensor::empty(&[room], BitNetDType::F32, device)?,
+        })
+    }
+
+    /// Runs layers that read the same `x` f32 `[T, K]`; each writes its `out` `[T, N]`. The input is quantized once for all
+    /// layers that have no norm of their own.
+    pub(crate) fn project<const N: usize>(
+        &mut self,
+        device: &Device,
+        x: TensorRef,
+        layers: [(&Linear, TensorMut); N],
+    ) -> Result<()> {
+        let mut quantized = false;
+        for (layer, mut out) in layers {
+            let elements = x.layout.shape().elements();
+            let input = match &layer.norm {
+                Some((weight, eps)) => {
+                    let normed = self.normed.as_mut()?.narrow(0, 0, elements)?.reshape(x.layout.dims())?;
+                    device.rms_norm(x, weight.as_ref(), *eps, normed)?;
+                    quantized = false;
+                    self.normed.as_ref().narrow(0, 0, elements)?.reshape(x.layout.dims())?
+                }
+                None => x,
+            };
+            match &layer.weights {
+                LinearWeights::Ternary(ternary) => {
+                    if !quantized {
+                        self.quantized.quantize(input)?;
+                        quantized = layer.norm.is_none();
+                    }
+                    ternary.forward_quantized(&self.quantized, device, out)?;
+                }
+                LinearWeights::Dense { weights, bias } => {
+                    device.linear(input, weights.as_ref(), out.reborrow())?;
+                    if let Some(bias) = bias {
+                        device.add_assign(out, bias.as_ref())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! An immutable model on a device, shared by its sessions.
+
+use crate::Result;
+use crate::linear::Linear;
+use bitnet_core::backend::Gate;
+use bitnet_core::{BitNetTensor, Device};
+use bitnet_model::Config;
+use bitnet_model::checkpoint::{Norm, Projection, Weights};
+use bitnet_model::config::{Architecture, HiddenAct};
+
+/// The weights of a model in the layout of its device.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) device: Device,
+    pub(crate) config: Config,
+    /// `[vocab, hidden]`
+    pub(crate) embedding: BitNetTensor,
+    /// `None`: the embedding.
+    pub(crate) head: Option<Linear>,
+    pub(crate) layers: Vec<Layer>,
+    /// `[hidden]`
+    pub(crate) norm: BitNetTensor,
+    pub(crate) gate: Gate,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// `[hidden]`
+    pub(crate) attention_norm: BitNetTensor,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    /// `[hidden]`
+    pub(crate) attention_inner_norm: Option<BitNetTensor>,
+    pub(crate) output: Linear,
+    /// `[hidden]`
+    pub(crate) feed_forward_norm: BitNetTensor,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    /// `[intermediate]`
+    pub(crate) feed_forward_inner_norm: Option<BitNetTensor>,
+    pub(crate) down: Linear,
+}
+
+impl Layer {
+    pub(crate) fn linears(&self) -> [&Linear; 7] {
+        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+    }
+}
+
+impl Model {
+    /// Reads every weight and lays it out for `device`; `progress` is told how many of how many layers are done.
+    pub fn load(weights: &dyn Weights, device: &Device, mut progress: impl FnMut(usize, usize)) -> Result<Self> {
+        let config = weights.config().clone();
+        let vector = |norm: Norm| -> Result<BitNetTensor> {
+            let values = weights.norm(norm)?;
+            Ok(BitNetTensor::from_slice(&values, &[values.len()], device)?)
+        };
+        let inner = |norm: Norm| (config.architecture == Architecture::BitNet).then(|| vector(norm)).transpose();
+        let mut layers = Vec::with_capacity(config.layers);
+        for index in 0..config.layers {
+            let linear = |p: Projection| Linear::load(weights.linear(index, p)?, device);
+            layers.push(Layer {
+                attention_norm: vector(Norm::Attention(index))?,
+                query: linear(Projection::Query)?,
+                key: linear(Projection::Key)?,
+                value: linear(Projection::Value)?,
+                attention_inner_norm: inner(Norm::AttentionInner(index))?,
+                output: linear(Projection::Output)?,
+                feed_forward_norm: vector(Norm::FeedForward(index))?,
+                gate: linear(Projection::Gate)?,
+                up: linear(Projection::Up)?,
+                feed_forward_inner_norm: inner(Norm::FeedForwardInner(index))?,
+                down: linear(Projection::Down)?,
+            });
+            weights.release(index);
+            progress(index + 1, config.layers);
+        }
+        let gate = match config.hidden_act {
+            HiddenAct::Relu2 => Gate::Relu2,
+            HiddenAct::Silu => Gate::Silu,
+        };
+        Ok(Self {
+            embedding: weights.embedding()?.to_tensor(device)?,
+            head: weights.head()?.map(|head| Linear::load(head, device)).transpose()?,
+            norm: vector(Norm::Output)?,
+            device: device.clone(),
+            config,
+            layers,
+            gate,
+        })
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of weights that a decode step reads: every layer and the head.
+    pub fn bytes_per_token(&self) -> usize {
+        let layers = self.layers.iter().flat_map(Layer::linears);
+        let head = self.head.as_ref().map_or(self.embedding.storage_bytes(), Linear::bytes);
+        layers.map(Linear::bytes).sum::<usize>() + head
+    }
+}

@@ -1,0 +1,192 @@
+//! What a model is made of, whichever file it comes from.
+
+use crate::{Config, ModelError, Result};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
+use bitnet_quant::TernaryCodes;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The linear layers of a decoder block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Projection {
+    Query,
+    Key,
+    Value,
+    Output,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Projection {
+    /// All of them, in the order of computation.
+    pub const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// Outputs and inputs in a model of this configuration.
+    pub fn shape(self, config: &Config) -> (usize, usize) {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        match self {
+            Self::Query => (config.query_size(), hidden),
+            Self::Key | Self::Value => (config.kv_size(), hidden),
+            Self::Output => (hidden, config.query_size()),
+            Self::Gate | Self::Up => (inner, hidden),
+            Self::Down => (hidden, inner),
+        }
+    }
+}
+
+/// The norms of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Before attention of a layer.
+    Attention(usize),
+    /// Inside attention of a layer, before its output projection (BitNet).
+    AttentionInner(usize),
+    /// Before the feed-forward part of a layer.
+    FeedForward(usize),
+    /// Inside the feed-forward part of a layer, before its down projection (BitNet).
+    FeedForwardInner(usize),
+    /// After the last layer.
+    Output,
+}
+
+impl Norm {
+    /// Weights in a model of this configuration.
+    pub fn len(self, config: &Config) -> usize {
+        match self {
+            Self::FeedForwardInner(_) => config.intermediate_size,
+            _ => config.hidden_size,
+        }
+    }
+}
+
+/// One linear layer as a checkpoint holds it.
+#[derive(Debug)]
+pub struct LinearSource {
+    /// Weights `[outputs, inputs]`.
+    pub weight: WeightSource,
+    /// Added to the outputs.
+    pub bias: Option<Vec<f32>>,
+    /// A norm of the inputs that belongs to the layer itself: weights and epsilon.
+    pub inner_norm: Option<(Vec<f32>, f32)>,
+}
+
+/// The weights of a linear layer.
+#[derive(Debug)]
+pub enum WeightSource {
+    /// Ternary: the layer quantizes its inputs to 8 bits.
+    Ternary {
+        /// -1, 0, +1.
+        codes: TernaryCodes,
+        /// Factor of every weight.
+        scale: f32,
+    },
+    /// Of any other type: the layer computes in floating point.
+    Dense(DenseTensor),
+}
+
+/// A matrix in the bytes of a file, or of our own.
+#[derive(Debug, Clone)]
+pub struct DenseTensor {
+    /// Element type.
+    pub dtype: BitNetDType,
+    /// Outputs, or tokens of an embedding.
+    pub rows: usize,
+    /// Inputs, or width of an embedding.
+    pub cols: usize,
+    data: Data,
+}
+
+#[derive(Debug, Clone)]
+enum Data {
+    Mapped(Arc<MappedFile>, Range<usize>),
+    Owned(Arc<Vec<u8>>),
+}
+
+impl DenseTensor {
+    /// Bytes `range` of a mapped file; an error if they do not hold such a matrix.
+    pub fn mapped(name: &str, file: Arc<MappedFile>, range: Range<usize>, dtype: BitNetDType, rows: usize, cols: usize) -> Result<Self> {
+        check(name, file.get(range.clone()).map(<[u8]>::len), dtype, rows, cols)?;
+        Ok(Self { dtype, rows, cols, data: Data::Mapped(file, range) })
+    }
+
+    /// Bytes of our own; an error if they do not hold such a matrix.
+    pub fn owned(name: &str, bytes: Vec<u8>, dtype: BitNetDType, rows: usize, cols: usize) -> Result<Self> {
+        check(name, Some(bytes.len()), dtype, rows, cols)?;
+        Ok(Self { dtype, rows, cols, data: Data::Owned(Arc::new(bytes)) })
+    }
+
+    /// The bytes, row after row.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Mapped(file, range) => &file[range.clone()],
+            Data::Owned(bytes) => bytes,
+        }
+    }
+
+    /// The values of one row.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let len = self.dtype.row_bytes(self.cols);
+        let kind = self.dtype.weight_type().expect("checked when made");
+        bitnet_kernels::blocks::dequantize_row(kind, &self.bytes()[row * len..][..len], out);
+    }
+
+    /// All values in row-major order.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.; self.rows * self.cols];
+        for (row, out) in out.chunks_exact_mut(self.cols).enumerate() {
+            self.row(row, out);
+        }
+        out
+    }
+
+    /// As a tensor on a device; on the CPU a mapped file is used where it lies.
+    pub fn to_tensor(&self, device: &Device) -> Result<BitNetTensor> {
+        let dims = [self.rows, self.cols];
+        Ok(match &self.data {
+            Data::Mapped(file, range) => BitNetTensor::from_mapped(file, range.clone(), &dims, self.dtype, device)?,
+            Data::Owned(bytes) => BitNetTensor::from_bytes(bytes, &dims, self.dtype, device)?,
+        })
+    }
+
+    /// The same matrix with row `order[i]` as row `i`.
+    pub fn reorder_rows(&self, order: impl Iterator<Item = usize>) -> Result<Self> {
+        let len = self.dtype.row_bytes(self.cols);
+        let bytes = order.flat_map(|row| &self.bytes()[row * len..(row + 1) * len]).copied().collect();
+        Self::owned("reordered", bytes, self.dtype, self.rows, self.cols)
+    }
+}
+
+fn check(name: &str, len: Option<usize>, dtype: BitNetDType, rows: usize, cols: usize) -> Result<()> {
+    let kind = dtype
+        .weight_type()
+        .ok_or_else(|| ModelError::tensor(name, format!("is {dtype}, which is not a type of weights")))?;
+    let row = kind.row_bytes(cols).ok_or_else(|| {
+        ModelError::tensor(name, format!("rows of {cols} are not whole blocks of {dtype}"))
+    })?;
+    let needed = row.checked_mul(rows);
+    if len.is_none() || len != needed || rows == 0 || cols == 0 {
+        let problem = format!("{rows} x {cols} of {dtype} do not fit the {} bytes it has", len.unwrap_or(0));
+        return Err(ModelError::tensor(name, problem));
+    }
+    Ok(())
+}
+
+/// A source of weights: a checkpoint, or weights made up for a benchmark. Layers are read one at a time, so that a model
+/// never lies in memory twice.
+pub trait Weights: Send + Sync {
+    /// Shape and constants.
+    fn config(&self) -> &Config;
+    /// Embedding `[vocab, hidden]`.
+    fn embedding(&self) -> Result<DenseTensor>;
+    /// Output head `[vocab, hidden]`; `None`: the embedding.
+    fn head(&self) -> Result<Option<LinearSource>>;
+    /// Weights of a norm.
+    fn norm(&self, norm: Norm) -> Result<Vec<f32>>;
+    /// A linear layer of block `layer`.
+    fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource>;
+    /// Tells that what was read of block `layer` has been copied, so that mapped pages can go.
+    fn release(&self, _layer: usize) {}
+}

@@ -1,0 +1,58 @@
+//! Activations quantized to 8 bits per token, in memory that is used again.
+
+use bitnet_core::backend::{QuantizedActivations, TensorMut, TensorRef};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Layout, Result, TensorShape};
+
+/// Room for the quantized activations of some tokens: 8-bit values with a scale and a sum for each token.
+///
+/// `s = 127 / max(|x|, 1e-5)`, `q = clamp(round(x * s), -128, 127)`, halves to even (transformers, `integrations/bitnet.py`).
+#[derive(Debug)]
+pub struct ActivationBuffer {
+    device: Device,
+    values: BitNetTensor,
+    scales: BitNetTensor,
+    sums: BitNetTensor,
+    /// Tokens and columns of what it holds now.
+    shape: (usize, usize),
+}
+
+impl ActivationBuffer {
+    /// Room for `tokens` rows of up to `columns` values.
+    pub fn new(tokens: usize, columns: usize, device: &Device) -> Result<Self> {
+        let room = tokens * device.padded_columns(columns);
+        Ok(Self {
+            device: device.clone(),
+            values: BitNetTensor::empty(&[room], BitNetDType::I8, device)?,
+            scales: BitNetTensor::empty(&[tokens], BitNetDType::F32, device)?,
+            sums: BitNetTensor::empty(&[tokens], BitNetDType::I32, device)?,
+            shape: (0, 0),
+        })
+    }
+
+    fn layout(&self, tokens: usize, columns: usize) -> Result<Layout> {
+        let padded = TensorShape::new(&[tokens, self.device.padded_columns(columns)])?;
+        Layout::contiguous(padded).narrow(1, 0, columns)
+    }
+
+    /// Holds `x` f32 `[T, K]`, quantized.
+    pub fn quantize(&mut self, x: TensorRef) -> Result<()> {
+        let (tokens, columns) = (x.layout.dims()[0], x.layout.shape().last());
+        let layout = self.layout(tokens, columns)?;
+        let values = TensorMut { layout, ..self.values.as_mut()? };
+        let scales = self.scales.as_mut()?.narrow(0, 0, tokens)?;
+        let sums = self.sums.as_mut()?.narrow(0, 0, tokens)?;
+        self.device.quantize_activations(x, values, scales, sums)?;
+        self.shape = (tokens, columns);
+        Ok(())
+    }
+
+    /// What it holds.
+    pub fn get(&self) -> Result<QuantizedActivations<'_>> {
+        let (tokens, columns) = self.shape;
+        Ok(QuantizedActivations {
+            values: TensorRef { layout: self.layout(tokens, columns)?, ..self.values.as_ref() },
+            scales: self.scales.as_ref().narrow(0, 0, tokens)?,
+            sums: self.sums.as_ref().narrow(0, 0, tokens)?,
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! The ternary linear layer of BitNet b1.58, as inference uses it.
+
+use crate::{ActivationBuffer, TernaryCodes};
+use bitnet_core::backend::{PackedTernary, TensorMut, TensorRef, TernarySource};
+use bitnet_core::{BitNetTensor, Device, Result};
+
+/// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the factor `g`, and `q` with the scale `s` is the input
+/// quantized to 8 bits per token. The integer product is exact.
+#[derive(Debug)]
+pub struct BitLinear {
+    weights: PackedTernary,
+    bias: Option<BitNetTensor>,
+}
+
+impl BitLinear {
+    /// Packs the weights `[outputs, inputs]` for a device; `bias` has a value for each output.
+    pub fn new(codes: &TernaryCodes, scale: f32, bias: Option<&[f32]>, device: &Device) -> Result<Self> {
+        let source = TernarySource { codes: codes.as_bytes(), rows: codes.rows(), columns: codes.cols(), scale };
+        Ok(Self {
+            weights: device.pack_ternary(&[source])?,
+            bias: bias.map(|b| BitNetTensor::from_slice(b, &[b.len()], device)).transpose()?,
+        })
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        self.weights.rows
+    }
+
+    /// Inputs.
+    pub fn inputs(&self) -> usize {
+        self.weights.columns
+    }
+
+    /// Bytes of the packed weights.
+    pub fn packed_bytes(&self) -> usize {
+        self.weights.storage.len_bytes()
+    }
+
+    /// `out` f32 `[T, outputs]` from the quantized inputs `[T, inputs]`.
+    pub fn forward_quantized(&self, x: &ActivationBuffer, device: &Device, mut out: TensorMut) -> Result<()> {
+        device.ternary_matmul(x.get()?, &self.weights, out.reborrow())?;
+        match &self.bias {
+            Some(bias) => device.add_assign(out, bias.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// `out` f32 `[T, outputs]` from `x` f32 `[T, inputs]`; `buffer` is overwritten.
+    pub fn forward(&self, x: TensorRef, buffer: &mut ActivationBuffer, device: &Device, out: TensorMut) -> Result<()> {
+        buffer.quantize(x)?;
+        self.forward_quantized(buffer, device, out)
+    }
+}
