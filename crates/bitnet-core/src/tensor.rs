@@ -48,13 +48,21 @@ impl BitNetTensor {
     }
 
     /// Bytes `range` of a mapped file as a tensor of the CPU, without a copy if the file aligns them.
-    pub fn from_mapped(file: &Arc<MappedFile>, range: Range<usize>, dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+    pub fn from_mapped(
+        file: &Arc<MappedFile>,
+        range: Range<usize>,
+        dims: &[usize],
+        dtype: BitNetDType,
+        device: &Device,
+    ) -> Result<Self> {
         let shape = Self::checked(range.len(), dims, dtype)?;
-        let aligned = file.get(range.clone()).is_some_and(|bytes| {
-            dtype.is_packed() || bytes.as_ptr().align_offset(dtype.block().1) == 0
-        });
+        let aligned = file
+            .get(range.clone())
+            .is_some_and(|bytes| dtype.is_packed() || bytes.as_ptr().align_offset(dtype.block().1) == 0);
         match CpuStorage::mapped(file.clone(), range.clone()) {
-            Some(storage) if aligned && device.is_host() => Ok(Self::new(TensorStorage::Cpu(storage), shape, dtype, device)),
+            Some(storage) if aligned && device.is_host() => {
+                Ok(Self::new(TensorStorage::Cpu(storage), shape, dtype, device))
+            }
             Some(storage) => Ok(Self::new(device.upload(storage.bytes())?, shape, dtype, device)),
             None => Err(TensorOpError::OutOfRange { op: "from_mapped", index: range.end, axis: 0, shape }.into()),
         }

@@ -1,6 +1,6 @@
 //! A linear layer of either kind, and how several read one input.
 
-use bitnet_core::backend::{Backend, TensorMut, TensorRef};
+use bitnet_core::backend::{TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_model::checkpoint::{LinearSource, WeightSource};
 use bitnet_quant::{ActivationBuffer, BitLinear};

@@ -74,9 +74,7 @@ impl Session {
         let device = model.device();
         let cache_dims = [c.kv_heads, capacity, c.head_dim];
         let f32s = |dims: &[usize]| BitNetTensor::empty(dims, BitNetDType::F32, device);
-        let cache = (0..c.layers)
-            .map(|_| Ok((f32s(&cache_dims)?, f32s(&cache_dims)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let cache = (0..c.layers).map(|_| Ok((f32s(&cache_dims)?, f32s(&cache_dims)?))).collect::<Result<Vec<_>>>()?;
         let (cos, sin) = c.rope.tables(capacity, c.head_dim);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &[capacity, c.head_dim / 2], device);
         Ok(Self {
@@ -264,7 +262,12 @@ impl Scratch {
         )?;
         let by_head = [count, c.heads, c.head_dim];
         let by_kv_head = [count, c.kv_heads, c.head_dim];
-        device.rope(rows_mut(&mut s.query, count, query_width)?.reshape(&by_head)?, cos.as_ref(), sin.as_ref(), start)?;
+        device.rope(
+            rows_mut(&mut s.query, count, query_width)?.reshape(&by_head)?,
+            cos.as_ref(),
+            sin.as_ref(),
+            start,
+        )?;
         device.rope(rows_mut(&mut s.key, count, kv_width)?.reshape(&by_kv_head)?, cos.as_ref(), sin.as_ref(), start)?;
         for (new, cache) in [(&s.key, &mut *keys), (&s.value, &mut *values)] {
             // [T, kv_heads, D] to positions start.. of [kv_heads, capacity, D]

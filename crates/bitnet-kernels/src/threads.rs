@@ -135,6 +135,20 @@ impl ThreadPool {
             resume_unwind(panic);
         }
     }
+
+    /// Calls `f(i, part)` for every part of `chunk` elements of `data` (the last may be shorter), each once.
+    ///
+    /// # Panics
+    /// When `chunk` is zero.
+    pub fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        let len = data.len();
+        let parts = Parts::new(data);
+        self.run(len.div_ceil(chunk), &|task| {
+            let start = task * chunk;
+            // SAFETY: each task has its own number, so the parts are disjoint.
+            f(task, unsafe { parts.part(start, chunk.min(len - start)) });
+        });
+    }
 }
 
 impl Drop for ThreadPool {

@@ -1,6 +1,6 @@
 //! Float operations of every instruction set of this CPU against PyTorch (`golden/float_ops.py`).
 
-use bitnet_kernels::float::{self, AttentionShape, KvCache, RopeTables, inverse_frequencies};
+use bitnet_kernels::float::{self, AttentionShape, KvCache, inverse_frequencies, rope_tables};
 use bitnet_kernels::{FloatKernel, Isa, ThreadPool};
 
 struct Golden(&'static [u8]);
@@ -49,8 +49,9 @@ fn check(kernel: &dyn FloatKernel) {
     close(&frequencies[0], &golden.take(16), 0.0);
     close(&frequencies[1], &golden.take(16), 0.0);
     let mut x = golden.take(5 * 3 * 32);
-    let tables = RopeTables::new(&frequencies[0], 12);
-    kernel.rope(&mut x, 3, &tables, 7);
+    let (cos, sin) = rope_tables(&frequencies[0], 12);
+    let (pairs, angles) = (frequencies[0].len(), 7 * frequencies[0].len()..);
+    kernel.rope(&mut x, 3, pairs, &cos[angles.clone()], &sin[angles]);
     // A frequency off by one unit in the last place turns angles up to 11 by 1e-6.
     for (a, b) in x.iter().zip(golden.take(5 * 3 * 32)) {
         assert!((a - b).abs() <= 4e-6, "{a} {b}");

@@ -17,9 +17,9 @@ pub(crate) fn source_in(folder: &Path, config: &Value) -> Result<Option<String>,
     }
     Ok(match &config["chat_template"] {
         Value::String(text) => Some(text.clone()),
-        Value::Array(list) => (list.iter().find(|t| t["name"] == "default"))
-            .and_then(|t| t["template"].as_str())
-            .map(str::to_owned),
+        Value::Array(list) => {
+            (list.iter().find(|t| t["name"] == "default")).and_then(|t| t["template"].as_str()).map(str::to_owned)
+        }
         _ => None,
     })
 }

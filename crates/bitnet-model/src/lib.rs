@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chat_template;
+pub mod checkpoint;
 pub mod config;
 mod error;
 pub mod tokenizer;

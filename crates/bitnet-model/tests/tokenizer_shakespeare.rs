@@ -16,9 +16,7 @@ fn ids(file: &[u8], name: &str) -> Vec<u32> {
         other => panic!("{name} is {other}"),
     };
     let at = |i: usize| 8 + header_len + entry["data_offsets"][i].as_u64().unwrap() as usize;
-    (file[at(0)..at(1)].chunks(width))
-        .map(|b| u32::from_le_bytes(b[..4].try_into().unwrap()))
-        .collect()
+    (file[at(0)..at(1)].chunks(width)).map(|b| u32::from_le_bytes(b[..4].try_into().unwrap())).collect()
 }
 
 #[test]
@@ -26,21 +24,14 @@ fn prompt_and_greedy_text_equal_the_golden() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
     let folder = root.join("shakespeare-hf-offline");
     if !folder.exists() {
-        eprintln!(
-            "skipped: no shared reference checkpoint at {}",
-            folder.display()
-        );
+        eprintln!("skipped: no shared reference checkpoint at {}", folder.display());
         return;
     }
     let tokenizer = Tokenizer::from_file(&folder).unwrap();
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let golden: Value = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     let tensors = std::fs::read(folder.join("golden.safetensors")).unwrap();
     let prompt = golden["prompt"].as_str().unwrap();
-    assert_eq!(
-        tokenizer.encode(prompt, true).unwrap(),
-        ids(&tensors, "input_ids")
-    );
+    assert_eq!(tokenizer.encode(prompt, true).unwrap(), ids(&tensors, "input_ids"));
 
     let greedy = ids(&tensors, "greedy_ids");
     let text = golden["greedy_text"].as_str().unwrap();

@@ -196,7 +196,13 @@ pub fn linear(backend: &dyn Backend, x: TensorRef, w: TensorRef, out: TensorMut)
 }
 
 /// See [`Backend::quantize_activations`].
-pub fn quantize_activations(backend: &dyn Backend, x: TensorRef, values: TensorMut, mut scales: TensorMut, sums: TensorMut) -> Result<()> {
+pub fn quantize_activations(
+    backend: &dyn Backend,
+    x: TensorRef,
+    values: TensorMut,
+    mut scales: TensorMut,
+    sums: TensorMut,
+) -> Result<()> {
     let tokens = x.layout.dims()[0];
     let largest = cast(backend, x, F32)?.unary(UnaryOp::Abs)?.reduce_last(ReduceOp::Max)?.scalar(Maximum, 1e-5)?;
     let numerator = Temp::upload(backend, &[1], &[127f32])?;

@@ -117,7 +117,7 @@ pub(super) fn rope(cpu: &CpuBackend, x: TensorMut, cos: TensorRef, sin: TensorRe
     let kernel = cpu.kernels()?.float;
     rows(cpu, slice_mut(OP, "x", x)?, heads * width, |first, x| {
         let angles = (start + first) * half..(start + first + x.len() / (heads * width)) * half;
-        kernel.rope(x, heads, &cos[angles.clone()], &sin[angles]);
+        kernel.rope(x, heads, half, &cos[angles.clone()], &sin[angles]);
     });
     Ok(())
 }
@@ -188,7 +188,7 @@ fn weights<'a>(op: &'static str, w: &TensorRef<'a>) -> Result<BlockMatrix<'a>> {
     let bytes = w.storage.cpu(op, w.dtype)?.bytes();
     let needed = rows * w.dtype.row_bytes(columns);
     let bytes = bytes.get(..needed).ok_or_else(|| length(op, "weights", bytes.len(), needed))?;
-    Ok(BlockMatrix::new(kind, rows, columns, bytes))
+    Ok(BlockMatrix::new(kind, rows, columns, bytes).expect("rows and bytes were checked"))
 }
 
 pub(super) fn embedding(ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
@@ -202,7 +202,7 @@ pub(super) fn embedding(ids: &[u32], table: TensorRef, out: TensorMut) -> Result
             let shape = *table.layout.shape();
             return Err(TensorOpError::OutOfRange { op: OP, index: id as usize, axis: 0, shape }.into());
         }
-        dequantize_row(w.block_type(), w.row(id as usize), out);
+        dequantize_row(w.kind(), w.row(id as usize), out);
     }
     Ok(())
 }
@@ -268,7 +268,12 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
         let codes = part.rows.checked_mul(columns.div_ceil(4));
         let size = ternary::packed_len(part.rows, columns).and_then(|len| bytes.checked_add(len));
         match size {
-            Some(sum) if whole && part.columns == columns && codes == Some(part.codes.len()) && columns <= ternary::MAX_COLS => {
+            Some(sum)
+                if whole
+                    && part.columns == columns
+                    && codes == Some(part.codes.len())
+                    && columns <= ternary::MAX_COLS =>
+            {
                 bytes = sum;
             }
             _ => {
@@ -293,7 +298,12 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
     Ok(PackedTernary { storage: TensorStorage::Cpu(storage), rows, columns, scales })
 }
 
-pub(super) fn ternary_matmul(cpu: &CpuBackend, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
+pub(super) fn ternary_matmul(
+    cpu: &CpuBackend,
+    x: QuantizedActivations,
+    w: &PackedTernary,
+    out: TensorMut,
+) -> Result<()> {
     const OP: &str = "ternary_matmul";
     let tokens = x.scales.layout.shape().elements();
     expect(x.values.layout.dims() == [tokens, w.columns], OP, "values", &x.values, "[T, K], K the weights' columns")?;
@@ -301,7 +311,8 @@ pub(super) fn ternary_matmul(cpu: &CpuBackend, x: QuantizedActivations, w: &Pack
     expect(out.layout.dims() == [tokens, w.rows], OP, "out", &out.as_ref(), "[T, rows of the weights]")?;
     padded_rows(OP, &x.values)?;
     let q = &x.values.storage.cpu(OP, x.values.dtype)?.elements::<i8>()?[..tokens * padded(w.columns)];
-    let activations = ternary::Activations { q, scales: slice(OP, "scales", &x.scales)?, sums: slice(OP, "sums", &x.sums)? };
+    let activations =
+        ternary::Activations { q, scales: slice(OP, "scales", &x.scales)?, sums: slice(OP, "sums", &x.sums)? };
     let tiles = w.storage.cpu(OP, BitNetDType::Ternary2)?.bytes();
     let matrix = ternary::TernaryMatrix::new(tiles, w.rows, w.columns);
     let kernel = cpu.kernels()?.ternary;

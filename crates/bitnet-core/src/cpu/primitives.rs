@@ -122,7 +122,7 @@ pub(super) fn compare(op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut)
     Ok(())
 }
 
-fn bools(out: TensorMut) -> Result<(&mut [u8], Layout)> {
+fn bools<'a>(out: TensorMut<'a>) -> Result<(&'a mut [u8], Layout)> {
     if out.dtype != Bool {
         return Err(TensorOpError::DType { op: "compare", what: "out", got: out.dtype, needed: Bool }.into());
     }
@@ -260,7 +260,8 @@ pub(super) fn matmul(a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
         && dims.1[rank - 1] == dims.2[rank - 1]
         && dims.0[rank - 1] == dims.1[rank - 2];
     if !fits {
-        let needed = format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
+        let needed =
+            format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
         return Err(TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into());
     }
     let (inner, columns) = (dims.0[rank - 1], dims.2[rank - 1]);
@@ -297,7 +298,9 @@ pub(super) fn gather(source: TensorRef, indices: TensorRef, out: TensorMut) -> R
     for (t, i) in indices.layout.indices().enumerate() {
         let row = wanted[i] as usize;
         if row >= count {
-            return Err(TensorOpError::OutOfRange { op: "gather", index: row, axis: 0, shape: *source.layout.shape() }.into());
+            return Err(
+                TensorOpError::OutOfRange { op: "gather", index: row, axis: 0, shape: *source.layout.shape() }.into()
+            );
         }
         let from = TensorRef { layout: source.layout.narrow(0, row, 1)?, ..source };
         copy(from, TensorMut { layout: out.layout.narrow(0, t, 1)?, storage: out.storage, dtype: out.dtype })?;

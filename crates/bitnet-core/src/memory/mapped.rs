@@ -52,9 +52,7 @@ impl MappedFile {
             if start < end {
                 // SAFETY: the pages are backed by the file and read-only; dropping them only means that the next
                 // read fetches the same bytes again. A failure leaves them resident, which is harmless.
-                let _ = unsafe {
-                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
-                };
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
         #[cfg(not(unix))]

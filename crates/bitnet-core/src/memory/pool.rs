@@ -82,12 +82,8 @@ impl HybridMemoryPool {
         let inner = &self.0;
         let small = len < inner.config.threshold;
         let reserved = if small { SmallBlockPool::class_bytes(len) } else { len };
-        let out_of_memory = |live| BitNetError::OutOfMemory {
-            device: "cpu".into(),
-            requested: len,
-            live,
-            limit: inner.config.limit,
-        };
+        let out_of_memory =
+            |live| BitNetError::OutOfMemory { device: "cpu".into(), requested: len, live, limit: inner.config.limit };
         let live = inner
             .live
             .fetch_update(Relaxed, Relaxed, |live| live.checked_add(reserved).filter(|&sum| sum <= inner.config.limit))

@@ -6,7 +6,7 @@ pub mod half;
 mod rope;
 pub mod scalar;
 
-pub use rope::{RopeTables, inverse_frequencies};
+pub use rope::{inverse_frequencies, rope_tables};
 
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
@@ -75,10 +75,10 @@ pub trait FloatKernel: Send + Sync {
     /// `gate = max(gate, 0)^2 * up`.
     fn relu2_gate(&self, gate: &mut [f32], up: &[f32]);
 
-    /// Rotates the heads of x `[T, heads, 2 * pairs]` in place, token `t` by the angles of position `start + t`.
+    /// Rotates the heads of x `[T, heads, 2 * pairs]` in place by the angles of each token: cos, sin `[T, pairs]`.
     ///
     /// The two numbers of a pair are half a head apart (rotate-half, as in NeoX and Hugging Face).
-    fn rope(&self, x: &mut [f32], heads: usize, tables: &RopeTables, start: usize);
+    fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]);
 
     /// Rounds to the bits of IEEE f16, ties to even: what an f16 cache holds.
     fn to_f16(&self, x: &[f32], out: &mut [u16]);

@@ -1,7 +1,7 @@
 //! The specification of the float operations: plain loops, sums in f64.
 
 use super::half::{f16_to_f32, f32_to_f16};
-use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, RopeTables, whole_rows};
+use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
 use crate::threads::Parts;
 use crate::{Isa, ThreadPool};
@@ -64,11 +64,11 @@ impl FloatKernel for Scalar {
         }
     }
 
-    fn rope(&self, x: &mut [f32], heads: usize, tables: &RopeTables, start: usize) {
-        let pairs = tables.pairs();
-        whole_rows(x, heads * 2 * pairs);
-        for (t, token) in x.chunks_exact_mut(heads * 2 * pairs).enumerate() {
-            let (cos, sin) = tables.position(start + t);
+    fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]) {
+        let tokens = whole_rows(x, heads * 2 * pairs);
+        assert!(cos.len() == tokens * pairs && sin.len() == cos.len(), "tables of {tokens} tokens");
+        let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
+        for (token, (cos, sin)) in x.chunks_exact_mut(heads * 2 * pairs).zip(angles) {
             for head in token.chunks_exact_mut(2 * pairs) {
                 for i in 0..pairs {
                     let (a, b) = (head[i], head[pairs + i]);

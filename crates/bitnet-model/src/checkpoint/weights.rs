@@ -21,8 +21,7 @@ pub enum Projection {
 
 impl Projection {
     /// All of them, in the order of computation.
-    pub const ALL: [Self; 7] =
-        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+    pub const ALL: [Self; 7] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
     /// Outputs and inputs in a model of this configuration.
     pub fn shape(self, config: &Config) -> (usize, usize) {
@@ -107,7 +106,14 @@ enum Data {
 
 impl DenseTensor {
     /// Bytes `range` of a mapped file; an error if they do not hold such a matrix.
-    pub fn mapped(name: &str, file: Arc<MappedFile>, range: Range<usize>, dtype: BitNetDType, rows: usize, cols: usize) -> Result<Self> {
+    pub fn mapped(
+        name: &str,
+        file: Arc<MappedFile>,
+        range: Range<usize>,
+        dtype: BitNetDType,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Self> {
         check(name, file.get(range.clone()).map(<[u8]>::len), dtype, rows, cols)?;
         Ok(Self { dtype, rows, cols, data: Data::Mapped(file, range) })
     }
@@ -163,9 +169,9 @@ fn check(name: &str, len: Option<usize>, dtype: BitNetDType, rows: usize, cols: 
     let kind = dtype
         .weight_type()
         .ok_or_else(|| ModelError::tensor(name, format!("is {dtype}, which is not a type of weights")))?;
-    let row = kind.row_bytes(cols).ok_or_else(|| {
-        ModelError::tensor(name, format!("rows of {cols} are not whole blocks of {dtype}"))
-    })?;
+    let row = kind
+        .row_bytes(cols)
+        .ok_or_else(|| ModelError::tensor(name, format!("rows of {cols} are not whole blocks of {dtype}")))?;
     let needed = row.checked_mul(rows);
     if len.is_none() || len != needed || rows == 0 || cols == 0 {
         let problem = format!("{rows} x {cols} of {dtype} do not fit the {} bytes it has", len.unwrap_or(0));

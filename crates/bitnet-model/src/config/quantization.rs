@@ -49,15 +49,16 @@ impl QuantizationConfig {
         if let Some(method) = text("quant_method")?.filter(|&m| m != "bitnet") {
             return Err(wrong("quant_method", &method.into(), "\"bitnet\""));
         }
-        let class = match (text("linear_class")?.unwrap_or("bitlinear"), text("quantization_mode")?.unwrap_or("offline")) {
-            ("bitlinear", "offline" | "online") => LinearClass::BitLinear,
-            ("autobitlinear", "offline") => LinearClass::Offline,
-            ("autobitlinear", "online") => LinearClass::Online,
-            ("bitlinear" | "autobitlinear", mode) => {
-                return Err(wrong("quantization_mode", &mode.into(), "\"offline\" and \"online\""));
-            }
-            (class, _) => return Err(wrong("linear_class", &class.into(), "\"bitlinear\" and \"autobitlinear\"")),
-        };
+        let class =
+            match (text("linear_class")?.unwrap_or("bitlinear"), text("quantization_mode")?.unwrap_or("offline")) {
+                ("bitlinear", "offline" | "online") => LinearClass::BitLinear,
+                ("autobitlinear", "offline") => LinearClass::Offline,
+                ("autobitlinear", "online") => LinearClass::Online,
+                ("bitlinear" | "autobitlinear", mode) => {
+                    return Err(wrong("quantization_mode", &mode.into(), "\"offline\" and \"online\""));
+                }
+                (class, _) => return Err(wrong("linear_class", &class.into(), "\"bitlinear\" and \"autobitlinear\"")),
+            };
         let use_norm = match value.get("use_rms_norm") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(b)) => *b,
@@ -65,17 +66,17 @@ impl QuantizationConfig {
         };
         let eps = match value.get("rms_norm_eps") {
             None | Some(Value::Null) => 1e-6,
-            Some(v) => v.as_f64().filter(|e| (0. ..1.).contains(e)).ok_or_else(|| wrong("rms_norm_eps", v, "a number"))?,
+            Some(v) => {
+                v.as_f64().filter(|e| (0. ..1.).contains(e)).ok_or_else(|| wrong("rms_norm_eps", v, "a number"))?
+            }
         };
         let not_converted = match value.get("modules_to_not_convert") {
             None | Some(Value::Null) => None,
-            Some(Value::Array(names)) => Some(
-                names
-                    .iter()
-                    .map(|n| n.as_str().map(str::to_string))
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| wrong("modules_to_not_convert", &Value::from("not all strings"), "a list of names"))?,
-            ),
+            Some(Value::Array(names)) => {
+                Some(names.iter().map(|n| n.as_str().map(str::to_string)).collect::<Option<Vec<_>>>().ok_or_else(
+                    || wrong("modules_to_not_convert", &Value::from("not all strings"), "a list of names"),
+                )?)
+            }
             Some(other) => return Err(wrong("modules_to_not_convert", other, "a list of names")),
         };
         Ok(Self { class, inner_norm_eps: use_norm.then_some(eps as f32), not_converted })

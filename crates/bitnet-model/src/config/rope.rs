@@ -1,6 +1,7 @@
 //! Rotary position embedding: base and scaling.
 
 use crate::{ModelError, Result};
+use bitnet_kernels::float::{inverse_frequencies, rope_tables};
 use serde_json::Value;
 
 /// Base and scaling of the rotary embedding.
@@ -44,7 +45,8 @@ impl RopeConfig {
             Some(object) => {
                 let number = |key: &str| object.get(key).and_then(Value::as_f64);
                 let need = |key: &str| {
-                    number(key).ok_or_else(|| ModelError::Config(format!("rope parameters: {key} is missing or not a number")))
+                    number(key)
+                        .ok_or_else(|| ModelError::Config(format!("rope parameters: {key} is missing or not a number")))
                 };
                 let kind = object.get("rope_type").or(object.get("type")).and_then(Value::as_str).unwrap_or("default");
                 let scaling = match kind {
@@ -91,7 +93,6 @@ impl RopeConfig {
 
     /// Angle per position of each pair of a head: `theta^(-2i/D)`, scaled; in f32 as transformers computes it.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let base = |i: usize| 1. / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
         let scale = |f: f32| match self.scaling {
             RopeScaling::None => f,
             RopeScaling::Linear { factor } => f / factor as f32,
@@ -107,13 +108,11 @@ impl RopeConfig {
                 }
             }
         };
-        (0..head_dim / 2).map(base).map(scale).collect()
+        inverse_frequencies(self.theta as f32, head_dim).into_iter().map(scale).collect()
     }
 
     /// Cosines and sines `[positions, head_dim / 2]` of the angles.
     pub fn tables(&self, positions: usize, head_dim: usize) -> (Vec<f32>, Vec<f32>) {
-        let frequencies = self.inverse_frequencies(head_dim);
-        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        angles.map(|angle| (angle.cos(), angle.sin())).unzip()
+        rope_tables(&self.inverse_frequencies(head_dim), positions)
     }
 }

@@ -45,10 +45,7 @@ pub enum TokenizerError {
 
 impl TokenizerError {
     pub(crate) fn invalid(what: &str, why: impl ToString) -> Self {
-        Self::Invalid {
-            what: what.to_owned(),
-            why: why.to_string(),
-        }
+        Self::Invalid { what: what.to_owned(), why: why.to_string() }
     }
 }
 

@@ -47,13 +47,7 @@ impl Definition {
         for key in ["decoder", "truncation", "padding"] {
             object.remove(key);
         }
-        Ok(Self {
-            value,
-            spelling,
-            strip_leading_space,
-            prefix,
-            suffix,
-        })
+        Ok(Self { value, spelling, strip_leading_space, prefix, suffix })
     }
 }
 
@@ -71,14 +65,8 @@ fn check_model(model: &Value) -> Result<()> {
         }
     }
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
-        if model
-            .get(key)
-            .and_then(Value::as_str)
-            .is_some_and(|s| !s.is_empty())
-        {
-            return Err(TokenizerError::Unsupported(format!(
-                "tokenizer.json sets {key}"
-            )));
+        if model.get(key).and_then(Value::as_str).is_some_and(|s| !s.is_empty()) {
+            return Err(TokenizerError::Unsupported(format!("tokenizer.json sets {key}")));
         }
     }
     let vocab = (model.get("vocab").and_then(Value::as_object))
@@ -89,29 +77,21 @@ fn check_model(model: &Value) -> Result<()> {
         let id = (id.as_u64()).ok_or_else(|| invalid(format!("the id of {token:?} is {id}")))?;
         // Ids index tables: a stray large one must not size them.
         if id > 2 * vocab.len() as u64 + 65_536 {
-            return Err(invalid(format!(
-                "token {token:?} has id {id} in a vocabulary of {} tokens",
-                vocab.len()
-            )));
+            return Err(invalid(format!("token {token:?} has id {id} in a vocabulary of {} tokens", vocab.len())));
         }
         if !ids.insert(id) {
-            return Err(invalid(format!(
-                "two tokens have id {id}; one is {token:?}"
-            )));
+            return Err(invalid(format!("two tokens have id {id}; one is {token:?}")));
         }
     }
     if let Some(unk) = model.get("unk_token").and_then(Value::as_str)
         && !vocab.contains_key(unk)
     {
-        return Err(invalid(format!(
-            "its unknown token {unk:?} is not in the vocabulary"
-        )));
+        return Err(invalid(format!("its unknown token {unk:?} is not in the vocabulary")));
     }
-    let merges = (model.get("merges").and_then(Value::as_array))
-        .ok_or_else(|| invalid("its model has no list of merges"))?;
+    let merges =
+        (model.get("merges").and_then(Value::as_array)).ok_or_else(|| invalid("its model has no list of merges"))?;
     for (i, merge) in merges.iter().enumerate() {
-        let (a, b) = merge_pair(merge)
-            .ok_or_else(|| invalid(format!("merge {i} is {merge}, not a pair of tokens")))?;
+        let (a, b) = merge_pair(merge).ok_or_else(|| invalid(format!("merge {i} is {merge}, not a pair of tokens")))?;
         for token in [a, b, &[a, b].concat()] {
             if !vocab.contains_key(token) {
                 return Err(invalid(format!(
@@ -151,33 +131,13 @@ pub(crate) fn type_of(step: &Map<String, Value>) -> &str {
 /// Only kinds that are known to be safe on any input.
 fn check_types(part: &str, value: &Value) -> Result<()> {
     let known: &[&str] = match part {
-        "normalizer" => &[
-            "NFC",
-            "NFD",
-            "NFKC",
-            "NFKD",
-            "Lowercase",
-            "Prepend",
-            "Replace",
-            "Strip",
-        ],
-        _ => &[
-            "ByteLevel",
-            "Split",
-            "Digits",
-            "Punctuation",
-            "Metaspace",
-            "Whitespace",
-            "WhitespaceSplit",
-        ],
+        "normalizer" => &["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend", "Replace", "Strip"],
+        _ => &["ByteLevel", "Split", "Digits", "Punctuation", "Metaspace", "Whitespace", "WhitespaceSplit"],
     };
     let mut list = Vec::new();
     steps(value, &mut list);
     match list.iter().map(|s| type_of(s)).find(|t| !known.contains(t)) {
-        Some(other) => Err(TokenizerError::Unsupported(format!(
-            "{part} {other}; known are {}",
-            known.join(", ")
-        ))),
+        Some(other) => Err(TokenizerError::Unsupported(format!("{part} {other}; known are {}", known.join(", ")))),
         None => Ok(()),
     }
 }
@@ -196,10 +156,9 @@ fn decoder(value: Option<&Value>) -> Result<(Spelling, bool)> {
     let text = |i: usize, key: &str| list[i].get(key).and_then(Value::as_str);
     match types[..] {
         ["ByteLevel"] => Ok((Spelling::ByteLevel, false)),
-        ["Metaspace"] if text(0, "replacement") == Some("▁") => Ok((
-            Spelling::SentencePiece,
-            text(0, "prepend_scheme") != Some("never"),
-        )),
+        ["Metaspace"] if text(0, "replacement") == Some("▁") => {
+            Ok((Spelling::SentencePiece, text(0, "prepend_scheme") != Some("never")))
+        }
         ["Replace", "ByteFallback", "Fuse"] | ["Replace", "ByteFallback", "Fuse", "Strip"] => {
             let replace = list[0].get("pattern").and_then(|p| p.get("String"));
             if replace.and_then(Value::as_str) != Some("▁") || text(0, "content") != Some(" ") {
@@ -210,9 +169,7 @@ fn decoder(value: Option<&Value>) -> Result<(Spelling, bool)> {
             };
             let number = |key: &str| strip.get(key).and_then(Value::as_u64);
             match (text(3, "content"), number("start"), number("stop")) {
-                (Some(" "), Some(start @ 0..=1), Some(0)) => {
-                    Ok((Spelling::SentencePiece, start == 1))
-                }
+                (Some(" "), Some(start @ 0..=1), Some(0)) => Ok((Spelling::SentencePiece, start == 1)),
                 _ => Err(unsupported()),
             }
         }
@@ -227,8 +184,9 @@ fn post_processor(value: &Value, prefix: &mut Vec<u32>, suffix: &mut Vec<u32>) -
     for step in list {
         match type_of(step) {
             "ByteLevel" => {}
-            "TemplateProcessing" => template(step, prefix, suffix)
-                .ok_or_else(|| invalid("its post-processor template is malformed"))?,
+            "TemplateProcessing" => {
+                template(step, prefix, suffix).ok_or_else(|| invalid("its post-processor template is malformed"))?
+            }
             other => {
                 return Err(TokenizerError::Unsupported(format!(
                     "post-processor {other}; known are ByteLevel and TemplateProcessing"
@@ -247,19 +205,10 @@ fn template(step: &Map<String, Value>, prefix: &mut Vec<u32>, suffix: &mut Vec<u
             continue;
         }
         let name = item.get("SpecialToken")?.get("id")?.as_str()?;
-        let ids = step
-            .get("special_tokens")?
-            .get(name)?
-            .get("ids")?
-            .as_array()?;
+        let ids = step.get("special_tokens")?.get(name)?.get("ids")?.as_array()?;
         for id in ids {
             let id = u32::try_from(id.as_u64()?).ok()?;
-            if seen_text {
-                &mut *suffix
-            } else {
-                &mut *prefix
-            }
-            .push(id);
+            if seen_text { &mut *suffix } else { &mut *prefix }.push(id);
         }
     }
     seen_text.then_some(())
@@ -271,18 +220,10 @@ pub(crate) fn post_processor_json(prefix: &[(u32, String)], suffix: &[(u32, Stri
     let around = |name: &str| -> Vec<Value> {
         let text = json!({"Sequence": {"id": name, "type_id": 0}});
         let before = prefix.iter().map(special);
-        before
-            .chain([text])
-            .chain(suffix.iter().map(special))
-            .collect()
+        before.chain([text]).chain(suffix.iter().map(special)).collect()
     };
     let tokens: Map<String, Value> = (prefix.iter().chain(suffix))
-        .map(|(id, text)| {
-            (
-                text.clone(),
-                json!({"id": text, "ids": [id], "tokens": [text]}),
-            )
-        })
+        .map(|(id, text)| (text.clone(), json!({"id": text, "ids": [id], "tokens": [text]})))
         .collect();
     let pair = [around("A"), around("B")].concat();
     json!({

@@ -17,8 +17,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::{
-    DecoderWrapper, Model as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    TokenizerBuilder, TokenizerImpl,
+    DecoderWrapper, Model as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+    TokenizerImpl,
 };
 
 pub use error::TokenizerError;
@@ -32,13 +32,7 @@ use json::Definition;
 use model::Model;
 use pieces::{Pieces, Spelling, byte_token};
 
-type Encoder = TokenizerImpl<
-    Model,
-    NormalizerWrapper,
-    PreTokenizerWrapper,
-    PostProcessorWrapper,
-    DecoderWrapper,
->;
+type Encoder = TokenizerImpl<Model, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// What text is special in a text to encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +71,7 @@ impl Tokenizer {
             true => path.join("tokenizer.json"),
             false => path.to_owned(),
         };
-        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io {
-            path: file.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io { path: file.clone(), source })?;
         let mut tokenizer = Self::from_json(&bytes)?;
         tokenizer.read_siblings(file.parent().unwrap_or(Path::new(".")))?;
         Ok(tokenizer)
@@ -92,8 +83,7 @@ impl Tokenizer {
     /// # Errors
     /// `Invalid`, `Unsupported`, `Vocabulary`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let value = serde_json::from_slice(bytes)
-            .map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
+        let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
         Self::from_definition(Definition::new(value)?)
     }
 
@@ -104,11 +94,7 @@ impl Tokenizer {
         let (normalizer, pre) = (take("normalizer"), take("pre_tokenizer"));
         let unk = model["unk_token"].as_str().map(str::to_owned);
         let byte_fallback = model["byte_fallback"].as_bool() == Some(true);
-        let model = Model::Bpe(
-            serde_json::from_value::<tokenizers::models::bpe::BPE>(model)
-                .map_err(invalid)?
-                .into(),
-        );
+        let model = Model::Bpe(serde_json::from_value::<tokenizers::models::bpe::BPE>(model).map_err(invalid)?.into());
         let mut encoder = TokenizerBuilder::new()
             .with_model(model)
             .with_normalizer(serde_json::from_value(normalizer).map_err(invalid)?)
@@ -117,11 +103,7 @@ impl Tokenizer {
             .map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
         add_tokens(&mut encoder, &added)?;
 
-        let size = encoder
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |id| id as usize + 1);
+        let size = encoder.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let mut pieces = Pieces::new();
         let added = encoder.get_added_tokens_decoder();
         for id in 0..size as u32 {
@@ -137,32 +119,18 @@ impl Tokenizer {
                 }
                 (None, Some(text)) => {
                     let byte = byte_fallback && byte_token(&text).is_some();
-                    let kind = if byte {
-                        TokenKind::Byte
-                    } else {
-                        TokenKind::Normal
-                    };
+                    let kind = if byte { TokenKind::Byte } else { TokenKind::Normal };
                     pieces.push(&text, kind, definition.spelling);
                 }
                 (None, None) => pieces.push("", TokenKind::Unused, definition.spelling),
             }
         }
-        Self::assemble(
-            encoder,
-            pieces,
-            definition.spelling,
-            definition.strip_leading_space,
-        )?
-        .with_affixes(definition.prefix, definition.suffix)
+        Self::assemble(encoder, pieces, definition.spelling, definition.strip_leading_space)?
+            .with_affixes(definition.prefix, definition.suffix)
     }
 
     /// The rest that every source has in common.
-    fn assemble(
-        encoder: Encoder,
-        pieces: Pieces,
-        spelling: Spelling,
-        strip_leading_space: bool,
-    ) -> Result<Self> {
+    fn assemble(encoder: Encoder, pieces: Pieces, spelling: Spelling, strip_leading_space: bool) -> Result<Self> {
         let mut plain = encoder.clone();
         plain.set_encode_special_tokens(true);
         let mut tokenizer = Self {
@@ -205,18 +173,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `Encode` when the vocabulary cannot express the text (never with byte-level vocabularies).
-    pub fn encode_with(
-        &self,
-        text: &str,
-        add_special: bool,
-        parse: ParseSpecial,
-    ) -> Result<Vec<u32>> {
+    pub fn encode_with(&self, text: &str, add_special: bool, parse: ParseSpecial) -> Result<Vec<u32>> {
         let encoder = match parse {
             ParseSpecial::No => &self.plain,
             ParseSpecial::Yes => &self.parsing,
         };
-        let encoding = (encoder.encode_fast(text, false))
-            .map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        let encoding = (encoder.encode_fast(text, false)).map_err(|e| TokenizerError::Encode(e.to_string()))?;
         let ids = encoding.get_ids();
         Ok(match add_special {
             true => [&self.prefix, ids, &self.suffix].concat(),
@@ -274,10 +236,7 @@ impl Tokenizer {
 
     /// The token as the vocabulary spells it (`Ġthe`, `▁the`, `<0x0A>`).
     pub fn token_text(&self, id: u32) -> Option<String> {
-        let added = self
-            .parsing
-            .get_added_vocabulary()
-            .get_added_tokens_decoder();
+        let added = self.parsing.get_added_vocabulary().get_added_tokens_decoder();
         match added.get(&id) {
             Some(token) => Some(token.content.clone()),
             None => self.parsing.get_model().id_to_token(id),
@@ -320,25 +279,17 @@ impl Tokenizer {
     /// `Io`.
     pub fn save_json(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let json = serde_json::to_vec_pretty(&self.to_json()?)
-            .map_err(|e| TokenizerError::invalid("tokenizer", e))?;
-        std::fs::write(path, json).map_err(|source| TokenizerError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        let json = serde_json::to_vec_pretty(&self.to_json()?).map_err(|e| TokenizerError::invalid("tokenizer", e))?;
+        std::fs::write(path, json).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
     }
 
     /// The value of a `tokenizer.json`.
     fn to_json(&self) -> Result<Value> {
         let named = |ids: &[u32]| -> Vec<(u32, String)> {
-            (ids.iter()
-                .map(|&id| (id, self.token_text(id).unwrap_or_default())))
-            .collect()
+            (ids.iter().map(|&id| (id, self.token_text(id).unwrap_or_default()))).collect()
         };
-        let mut value = serde_json::to_value(&self.parsing)
-            .map_err(|e| TokenizerError::invalid("tokenizer", e))?;
-        value["post_processor"] =
-            json::post_processor_json(&named(&self.prefix), &named(&self.suffix));
+        let mut value = serde_json::to_value(&self.parsing).map_err(|e| TokenizerError::invalid("tokenizer", e))?;
+        value["post_processor"] = json::post_processor_json(&named(&self.prefix), &named(&self.suffix));
         value["decoder"] = json::decoder_json(self.spelling, self.strip_leading_space);
         Ok(value)
     }
@@ -356,8 +307,8 @@ fn add_tokens(encoder: &mut Encoder, added: &Value) -> Result<()> {
     let mut tokens = Vec::with_capacity(list.len());
     for entry in list {
         let id = entry["id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        let token: tokenizers::AddedToken = serde_json::from_value(entry.clone())
-            .map_err(|e| invalid(format!("added token {entry}: {e}")))?;
+        let token: tokenizers::AddedToken =
+            serde_json::from_value(entry.clone()).map_err(|e| invalid(format!("added token {entry}: {e}")))?;
         let id = id.ok_or_else(|| invalid(format!("added token {entry} has no id")))?;
         if token.content.is_empty() {
             return Err(invalid(format!("added token {id} is empty")));

@@ -61,11 +61,7 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     pub(crate) fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            ends: Vec::new(),
-            kinds: Vec::new(),
-        }
+        Self { bytes: Vec::new(), ends: Vec::new(), kinds: Vec::new() }
     }
 
     /// Appends the next id. Added tokens are spelled as they are written.
@@ -93,8 +89,7 @@ impl Pieces {
             (_, Spelling::ByteLevel) => self.bytes.extend_from_slice(text.as_bytes()),
             (_, Spelling::SentencePiece) => {
                 let mut parts = text.split('▁');
-                self.bytes
-                    .extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+                self.bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
                 for part in parts {
                     self.bytes.push(b' ');
                     self.bytes.extend_from_slice(part.as_bytes());

@@ -77,13 +77,7 @@ impl SentencePiece {
                 bytes[b as usize] = Some(id);
             }
         }
-        Self {
-            tokens,
-            ids,
-            bytes,
-            unknown,
-            longest,
-        }
+        Self { tokens, ids, bytes, unknown, longest }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -140,23 +134,13 @@ impl SentencePiece {
             let start = symbols[left].start;
             let len = symbols[left].len + symbols[right].len;
             let (id, score) = self.piece(&text[start..start + len])?;
-            Some(Candidate {
-                score,
-                left,
-                right,
-                len,
-                id,
-            })
+            Some(Candidate { score, left, right, len, id })
         };
-        let mut heap: BinaryHeap<Candidate> = (1..symbols.len())
-            .filter_map(|right| candidate(&symbols, right - 1, right))
-            .collect();
+        let mut heap: BinaryHeap<Candidate> =
+            (1..symbols.len()).filter_map(|right| candidate(&symbols, right - 1, right)).collect();
         while let Some(best) = heap.pop() {
             let (left, right) = (best.left, best.right);
-            if symbols[left].len == 0
-                || symbols[right].len == 0
-                || symbols[left].len + symbols[right].len != best.len
-            {
+            if symbols[left].len == 0 || symbols[right].len == 0 || symbols[left].len + symbols[right].len != best.len {
                 continue;
             }
             symbols[left].len = best.len;

@@ -43,12 +43,7 @@ const STOP_NAMES: [&str; 13] = [
 pub(super) fn stops_by_name(tokenizer: &Tokenizer) -> Vec<u32> {
     let mut stops: Vec<u32> = (STOP_NAMES.iter())
         .filter_map(|name| tokenizer.token_id(name))
-        .filter(|&id| {
-            matches!(
-                tokenizer.token_kind(id),
-                Some(TokenKind::Control | TokenKind::UserDefined)
-            )
-        })
+        .filter(|&id| matches!(tokenizer.token_kind(id), Some(TokenKind::Control | TokenKind::UserDefined)))
         .collect();
     stops.sort_unstable();
     stops
@@ -78,18 +73,8 @@ impl Tokenizer {
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);
         let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
         if add_bos.is_some() || add_eos.is_some() {
-            self.prefix = self
-                .special
-                .bos
-                .filter(|_| add_bos == Some(true))
-                .into_iter()
-                .collect();
-            self.suffix = self
-                .special
-                .eos
-                .filter(|_| add_eos == Some(true))
-                .into_iter()
-                .collect();
+            self.prefix = self.special.bos.filter(|_| add_bos == Some(true)).into_iter().collect();
+            self.suffix = self.special.eos.filter(|_| add_eos == Some(true)).into_iter().collect();
         }
 
         for name in ["generation_config.json", "config.json"] {
@@ -117,9 +102,7 @@ impl Tokenizer {
     fn add_model_stop(&mut self, id: u32, file: &str) {
         match self.check_id(id) {
             Ok(()) => self.special.add_stop(id),
-            Err(e) => self
-                .warnings
-                .push(format!("{file}: eos_token_id: {e}; ignored")),
+            Err(e) => self.warnings.push(format!("{file}: eos_token_id: {e}; ignored")),
         }
     }
 
@@ -154,9 +137,6 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
             .map(Some)
             .map_err(|e| TokenizerError::invalid(&path.display().to_string(), e)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TokenizerError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(TokenizerError::Io { path: path.to_owned(), source }),
     }
 }

@@ -17,11 +17,7 @@ impl StopMatcher {
     /// A matcher for these strings. Empty ones are ignored: they would stop before the first token.
     pub fn new(stops: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
-            stops: stops
-                .into_iter()
-                .map(Into::into)
-                .filter(|s: &String| !s.is_empty())
-                .collect(),
+            stops: stops.into_iter().map(Into::into).filter(|s: &String| !s.is_empty()).collect(),
             ..Self::default()
         }
     }
@@ -35,11 +31,7 @@ impl StopMatcher {
         }
         self.held.push_str(text);
         let first = (self.stops.iter().enumerate())
-            .filter_map(|(i, stop)| {
-                self.held
-                    .find(stop.as_str())
-                    .map(|at| (at + stop.len(), at, i))
-            })
+            .filter_map(|(i, stop)| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at, i)))
             .min();
         if let Some((_, at, i)) = first {
             self.stopped = Some(i);
@@ -93,12 +85,7 @@ mod tests {
         let cases: [(&[&str], &str, &str, Option<&str>); 8] = [
             (&[], "plain", "plain", None),
             (&[""], "plain", "plain", None),
-            (
-                &["END"],
-                "some EN text END more",
-                "some EN text ",
-                Some("END"),
-            ),
+            (&["END"], "some EN text END more", "some EN text ", Some("END")),
             (&["aab"], "aaaab", "aa", Some("aab")),
             (&["abc", "b"], "xabc", "xa", Some("b")),
             (&["\n\n", "User:"], "hi\nUser: x", "hi\n", Some("User:")),
@@ -108,11 +95,7 @@ mod tests {
         for (stops, text, expected, found) in cases {
             for n in 1..=text.chars().count() {
                 let (out, stopped) = run(stops, text, n);
-                assert_eq!(
-                    (out.as_str(), stopped.as_deref()),
-                    (expected, found),
-                    "{text} by {n}"
-                );
+                assert_eq!((out.as_str(), stopped.as_deref()), (expected, found), "{text} by {n}");
             }
         }
     }

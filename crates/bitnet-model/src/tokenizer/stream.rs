@@ -47,10 +47,8 @@ impl StreamDecoder {
     /// # Errors
     /// `TokenId` for an id that `tokenizer` does not have; the state is then unchanged.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<&str> {
-        let (bytes, kind) = tokenizer.pieces.get(id).ok_or(TokenizerError::TokenId {
-            id,
-            vocab_size: tokenizer.vocab_size(),
-        })?;
+        let (bytes, kind) =
+            tokenizer.pieces.get(id).ok_or(TokenizerError::TokenId { id, vocab_size: tokenizer.vocab_size() })?;
         self.text.clear();
         if kind.is_special() && !self.special {
             return Ok(&self.text);
