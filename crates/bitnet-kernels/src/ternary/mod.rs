@@ -7,8 +7,12 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod dotprod;
 pub mod layout;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub mod sse41;
@@ -66,7 +70,10 @@ pub fn for_isa(isa: Isa) -> Option<&'static dyn TernaryKernel> {
         Isa::Avx2 => avx2::Avx2::new().map(leak),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::Avx512::new().map(leak),
-        #[allow(unreachable_patterns)]
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::Neon::new().map(leak),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => dotprod::NeonDotprod::new().map(leak),
         _ => None,
     }
 }
