@@ -5,6 +5,9 @@ pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod gguf;
+pub mod output;
+pub mod safetensors;
 pub mod tokenizer;
 
 pub use config::Config;

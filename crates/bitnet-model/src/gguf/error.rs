@@ -1,0 +1,90 @@
+//! What can be wrong with a GGUF file.
+
+use crate::output::WriteError;
+
+/// A GGUF file that cannot be read or written. Messages are one line.
+#[derive(Debug, thiserror::Error)]
+pub enum GgufError {
+    /// The file does not start with `GGUF`.
+    #[error("not a GGUF file: it starts with \"{}\" instead of \"GGUF\"", .0.escape_ascii())]
+    NotGguf(Vec<u8>),
+    /// A byte order that is not read.
+    #[error("a big-endian GGUF file; convert it to little-endian (gguf-py has gguf_convert_endian)")]
+    BigEndian,
+    /// A version that is not read.
+    #[error("GGUF version {0} is not supported (2 and 3 are); convert the model again from its original checkpoint")]
+    Version(u32),
+    /// The file ends inside something.
+    #[error(
+        "the file ends at byte {have} inside {what}, which takes {need} bytes from byte {at}: \
+         it is cut short or damaged; fetch it again"
+    )]
+    Truncated {
+        /// What is being read.
+        what: String,
+        /// Where it starts.
+        at: usize,
+        /// The bytes that it takes.
+        need: u64,
+        /// The length of the file.
+        have: usize,
+    },
+    /// Something contradicts the format.
+    #[error("{what}: {problem}; the file is damaged, fetch or convert it again")]
+    Malformed {
+        /// Which part of the file.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor of a type that is known but not read.
+    #[error("tensor {tensor} has type {name} (number {number}), which is not supported: {advice}")]
+    UnsupportedType {
+        /// Name of the tensor.
+        tensor: String,
+        /// Name of the type.
+        name: &'static str,
+        /// Its number in the file.
+        number: u32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("tensor {0} is missing; the file is incomplete or of another architecture")]
+    MissingTensor(String),
+    /// A metadata key that the model needs is not there.
+    #[error("metadata key {0} is missing; convert the model again with a complete converter")]
+    MissingKey(String),
+    /// A metadata value of another kind than expected.
+    #[error("metadata key {key} should be {expected}, but is {found}")]
+    WrongKind {
+        /// The key.
+        key: String,
+        /// The kind expected.
+        expected: &'static str,
+        /// The value found, shortened.
+        found: String,
+    },
+    /// A tensor whose rows are not whole blocks of its type.
+    #[error("tensor {tensor}: rows of {cols} are not whole blocks of {block} of type {name}")]
+    RowNotBlocks {
+        /// Name of the tensor.
+        tensor: String,
+        /// Length of its rows.
+        cols: usize,
+        /// Weights in a block.
+        block: usize,
+        /// Name of the type.
+        name: &'static str,
+    },
+    /// Writing failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A name from a file as an error may show it: one line, not too long.
+pub(super) fn shown(name: &str) -> String {
+    let short: String = name.chars().take(64).collect();
+    let more = if short.len() < name.len() { "..." } else { "" };
+    format!("\"{}{more}\"", short.escape_debug())
+}

@@ -1,0 +1,192 @@
+//! Tensor types: their numbers, names and sizes, and which of two a colliding number means.
+
+/// The type of a tensor's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the names of the format
+#[allow(non_camel_case_types)]
+pub enum GgufType {
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q6_K,
+    Q4_0,
+    Q4_K,
+    /// Ternary of bitnet.cpp, in x86 or ARM block order: the file does not say which.
+    I2_S,
+    TQ1_0,
+    TQ2_0,
+    /// Q2_0 with groups of 64, upstream's.
+    Q2_0_G64,
+    /// Q2_0 with groups of 128.
+    Q2_0_G128,
+    /// A type that is known by name and not read.
+    Unsupported {
+        number: u32,
+        name: &'static str,
+    },
+}
+
+use GgufType::*;
+
+/// Type, number in a file, name, weights in a block, bytes of a block.
+/// I2_S has 32 bytes more at the end of the tensor.
+const READ: [(GgufType, u32, &str, usize, usize); 12] = [
+    (F32, 0, "F32", 1, 4),
+    (F16, 1, "F16", 1, 2),
+    (BF16, 30, "BF16", 1, 2),
+    (Q8_0, 8, "Q8_0", 32, 34),
+    (Q6_K, 14, "Q6_K", 256, 210),
+    (Q4_0, 2, "Q4_0", 32, 18),
+    (Q4_K, 12, "Q4_K", 256, 144),
+    (I2_S, 36, "I2_S", 4, 1),
+    (TQ1_0, 34, "TQ1_0", 256, 54),
+    (TQ2_0, 35, "TQ2_0", 256, 66),
+    (Q2_0_G64, 42, "Q2_0", 64, 18),
+    (Q2_0_G128, 42, "Q2_0 (groups of 128)", 128, 34),
+];
+
+/// Types that are named and not read: number, name, weights in a block, bytes of a block.
+const NAMED: [(u32, &str, usize, usize); 28] = [
+    (3, "Q4_1", 32, 20),
+    (6, "Q5_0", 32, 22),
+    (7, "Q5_1", 32, 24),
+    (9, "Q8_1", 32, 40),
+    (10, "Q2_K", 256, 84),
+    (11, "Q3_K", 256, 110),
+    (13, "Q5_K", 256, 176),
+    (15, "Q8_K", 256, 292),
+    (16, "IQ2_XXS", 256, 66),
+    (17, "IQ2_XS", 256, 74),
+    (18, "IQ3_XXS", 256, 98),
+    (19, "IQ1_S", 256, 50),
+    (20, "IQ4_NL", 32, 18),
+    (21, "IQ3_S", 256, 110),
+    (22, "IQ2_S", 256, 82),
+    (23, "IQ4_XS", 256, 136),
+    (24, "I8", 1, 1),
+    (25, "I16", 1, 2),
+    (26, "I32", 1, 4),
+    (27, "I64", 1, 8),
+    (28, "F64", 1, 8),
+    (29, "IQ1_M", 256, 56),
+    (31, "Q4_0_4_4", 32, 18),
+    (32, "Q4_0_4_8", 32, 18),
+    (33, "Q4_0_8_8", 32, 18),
+    (39, MXFP4, 32, 17),
+    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
+];
+
+const MXFP4: &str = "MXFP4";
+const I8_S: &str = "I8_S";
+const TL1: &str = "TL1";
+const TL2: &str = "TL2";
+
+impl GgufType {
+    /// Name of the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unsupported { name, .. } => name,
+            _ => self.row().map_or("", |r| r.2),
+        }
+    }
+
+    /// The number that stands for it in a file.
+    pub fn number(self) -> u32 {
+        match self {
+            Unsupported { number, .. } => number,
+            _ => self.row().map_or(u32::MAX, |r| r.1),
+        }
+    }
+
+    /// Whether weights are stored as -1, 0, +1 and scales (Q2_0 may also hold +2).
+    pub fn is_ternary(self) -> bool {
+        matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128)
+    }
+
+    /// Weights in a block and bytes of a block; `None` for a layout that the file does not tell.
+    pub fn block(self) -> Option<(usize, usize)> {
+        match self {
+            Unsupported { number, name } => NAMED.iter().find(|r| r.0 == number && r.1 == name).map(|r| (r.2, r.3)),
+            _ => self.row().map(|r| (r.3, r.4)),
+        }
+    }
+
+    /// Bytes of a tensor of `rows` rows of `cols`; `None` when rows are not whole blocks, the size
+    /// overflows, or the type has no known layout.
+    pub fn byte_size(self, rows: usize, cols: usize) -> Option<usize> {
+        let (block, bytes) = self.block()?;
+        let n = rows.checked_mul(cols)?;
+        if self == I2_S {
+            // Codes are flat over the tensor, the scale has a tail of 32 bytes.
+            return n.is_multiple_of(block).then(|| n / block + 32);
+        }
+        if !cols.is_multiple_of(block) {
+            return None;
+        }
+        (n / block).checked_mul(bytes)
+    }
+
+    /// Why a type is not read and what to do; `None` for a type that is.
+    pub fn advice(self) -> Option<&'static str> {
+        let Unsupported { name, .. } = self else { return None };
+        Some(match name {
+            TL1 | TL2 => {
+                "its layout depends on a tile configuration that is not in the file; \
+                 convert the Hugging Face checkpoint again, to I2_S or TQ2_0"
+            }
+            I8_S => "it is an activation type of bitnet.cpp; convert the Hugging Face checkpoint again",
+            _ => "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q2_0) or F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K tensors",
+        })
+    }
+
+    fn row(self) -> Option<&'static (GgufType, u32, &'static str, usize, usize)> {
+        READ.iter().find(|r| r.0 == self)
+    }
+}
+
+/// What the file says of a tensor's size.
+pub(super) struct Extent {
+    pub rows: usize,
+    pub cols: usize,
+    /// Bytes to the next tensor or the end of the file, rounded up to the alignment.
+    pub room: usize,
+    /// Whether the room ends at another tensor, so that a file cut short does not change it.
+    pub bounded: bool,
+}
+
+impl Extent {
+    /// Whether a tensor of type `ty` fills the room but for its padding.
+    fn fits(&self, ty: GgufType, alignment: usize) -> bool {
+        let size = ty.byte_size(self.rows, self.cols);
+        size.and_then(|s| s.checked_next_multiple_of(alignment)) == Some(self.room)
+    }
+}
+
+/// What `number` means in a file whose tensors of that number are `tensors`.
+///
+/// Numbers collide: bitnet.cpp's old fork has 36 I2_S, 37 I8_S, 38 TL1, 39 TL2; its fork of 2026 has
+/// TL2 as 42; upstream has 39 MXFP4 and 42 Q2_0, of which there are builds with groups of 64 and of 128.
+/// The sizes of all tensors of the number decide together: one tensor of fewer than 2048 weights
+/// fits both groups once it is padded, and then 64, upstream's, is taken. `None`: an unknown number.
+pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> Option<GgufType> {
+    let any_bounded = tensors.iter().any(|t| t.bounded);
+    let all_fit = |ty: &GgufType| tensors.iter().filter(|t| t.bounded || !any_bounded).all(|t| t.fits(*ty, alignment));
+    match number {
+        37 => Some(Unsupported { number, name: I8_S }),
+        38 => Some(Unsupported { number, name: TL1 }),
+        39 => {
+            let mxfp4 = Unsupported { number, name: MXFP4 };
+            Some(if all_fit(&mxfp4) { mxfp4 } else { Unsupported { number, name: TL2 } })
+        }
+        42 => {
+            let group = [Q2_0_G64, Q2_0_G128].into_iter().find(all_fit);
+            Some(group.unwrap_or(Unsupported { number, name: TL2 }))
+        }
+        _ => match READ.iter().find(|r| r.1 == number) {
+            Some(row) => Some(row.0),
+            None => NAMED.iter().find(|r| r.0 == number).map(|r| Unsupported { number, name: r.1 }),
+        },
+    }
+}

@@ -1,0 +1,158 @@
+//! Writing a file whole or not at all, one tensor at a time.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A file that could not be written. What stood under its name before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No room is left.
+    #[error("no space left for {} after {written} bytes; free some or write elsewhere", .path.display())]
+    Full {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// Bytes written until then.
+        written: u64,
+    },
+    /// The system refused.
+    #[error("cannot write {}: {source}", .path.display())]
+    Io {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A tensor's data is not as long as was announced.
+    #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape takes")]
+    Length {
+        /// Name of the tensor.
+        tensor: String,
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes given.
+        actual: u64,
+    },
+    /// A tensor that the format cannot hold.
+    #[error("tensor {tensor} cannot be written: {problem}")]
+    Tensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// Why.
+        problem: String,
+    },
+    /// Metadata that the format cannot hold.
+    #[error("metadata cannot be written: {0}")]
+    Metadata(String),
+}
+
+/// A file that appears under its name when [`commit`](Self::commit) has been called.
+pub(crate) struct AtomicFile {
+    /// `None` once it is committed.
+    file: Option<BufWriter<File>>,
+    path: PathBuf,
+    temporary: PathBuf,
+    written: u64,
+}
+
+impl AtomicFile {
+    pub(crate) fn create(path: &Path) -> Result<Self, WriteError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // In the same folder, so that the renaming stays within one file system.
+        let temporary = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        let file = File::create(&temporary).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
+        let file = Some(BufWriter::with_capacity(1 << 20, file));
+        Ok(Self { file, path: path.to_owned(), temporary, written: 0 })
+    }
+
+    fn failed(&self, source: std::io::Error) -> WriteError {
+        let path = self.path.clone();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WriteError::Full { path, written: self.written },
+            _ => WriteError::Io { path, source },
+        }
+    }
+
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        match file.write_all(bytes) {
+            Ok(()) => self.written += bytes.len() as u64,
+            Err(e) => return Err(self.failed(e)),
+        }
+        Ok(())
+    }
+
+    /// Zeros up to the next multiple of `alignment`.
+    pub(crate) fn pad(&mut self, alignment: usize) -> Result<(), WriteError> {
+        let to = self.written.next_multiple_of(alignment as u64);
+        while self.written < to {
+            self.put(&[0; 64][..((to - self.written) as usize).min(64)])?;
+        }
+        Ok(())
+    }
+
+    /// The data of one tensor, `expected` bytes, as `write` gives it.
+    pub(crate) fn tensor<E>(
+        &mut self,
+        name: &str,
+        expected: u64,
+        write: impl FnOnce(&mut TensorSink) -> Result<(), E>,
+        failed: impl FnOnce(WriteError) -> E,
+    ) -> Result<(), E> {
+        let start = self.written;
+        let mut sink = TensorSink { file: self, name, start, expected };
+        write(&mut sink)?;
+        let actual = self.written - start;
+        if actual != expected {
+            return Err(failed(WriteError::Length { tensor: name.to_owned(), expected, actual }));
+        }
+        Ok(())
+    }
+
+    /// Makes the file appear under its name; gives its length.
+    pub(crate) fn commit(mut self) -> Result<u64, WriteError> {
+        if let Some(file) = self.file.take() {
+            let done = file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
+            if let Err(e) = done.and_then(|()| fs::rename(&self.temporary, &self.path)) {
+                let error = self.failed(e);
+                // Nothing is left to report to if this fails as well.
+                let _ = fs::remove_file(&self.temporary);
+                return Err(error);
+            }
+        }
+        Ok(self.written)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // Without flushing: the bytes are not wanted. Failure leaves a hidden file behind.
+            drop(file.into_parts());
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Where the data of one tensor goes, in as many pieces as the caller likes.
+pub struct TensorSink<'a> {
+    file: &'a mut AtomicFile,
+    name: &'a str,
+    start: u64,
+    expected: u64,
+}
+
+impl TensorSink<'_> {
+    /// Appends bytes to the tensor.
+    ///
+    /// # Errors
+    /// When they exceed the tensor, or cannot be written.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        let actual = self.file.written - self.start + bytes.len() as u64;
+        if actual > self.expected {
+            let (tensor, expected) = (self.name.to_owned(), self.expected);
+            return Err(WriteError::Length { tensor, expected, actual });
+        }
+        self.file.put(bytes)
+    }
+}
