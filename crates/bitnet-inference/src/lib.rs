@@ -2,10 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod generate;
 mod linear;
 mod model;
+mod perplexity;
+mod sampler;
 mod session;
 
 pub use error::{InferenceError, Result};
+pub use generate::{FinishReason, GenerateOptions, Generation, generate};
 pub use model::Model;
+pub use perplexity::{Perplexity, count_windows, perplexity};
+pub use sampler::{Sampler, Sampling};
 pub use session::Session;

@@ -17,7 +17,8 @@ const HEAD_BATCH: usize = 16;
 pub struct Session {
     model: Arc<Model>,
     capacity: usize,
-    position: usize,
+    /// The text so far.
+    tokens: Vec<u32>,
     /// Keys and values of each layer, f32 `[kv_heads, capacity, head_dim]`.
     cache: Vec<(BitNetTensor, BitNetTensor)>,
     /// Cosines and sines `[capacity, head_dim / 2]`.
@@ -79,7 +80,7 @@ impl Session {
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &[capacity, c.head_dim / 2], device);
         Ok(Self {
             capacity,
-            position: 0,
+            tokens: Vec::with_capacity(capacity),
             cache,
             angles: (table(&cos)?, table(&sin)?),
             scratch: Scratch::new(&model, capacity.min(BATCH))?,
@@ -95,7 +96,17 @@ impl Session {
 
     /// Tokens fed so far.
     pub fn position(&self) -> usize {
-        self.position
+        self.tokens.len()
+    }
+
+    /// The text so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Logits of what follows the last token fed, `[vocab]`; zeros before the first.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
     }
 
     /// Most tokens it can hold.
@@ -105,7 +116,20 @@ impl Session {
 
     /// Forgets all tokens from `position` on.
     pub fn truncate(&mut self, position: usize) {
-        self.position = self.position.min(position);
+        self.tokens.truncate(position);
+    }
+
+    /// Makes the text so far equal to `text`, keeping what it begins with, and computes the logits of what follows.
+    /// Gives the number of tokens that had to be read: at least one, the last.
+    pub fn resume(&mut self, text: &[u32]) -> Result<usize> {
+        let known = self.tokens.iter().zip(text).take_while(|(a, b)| a == b).count();
+        let kept = known.min(text.len().saturating_sub(1));
+        if text.len() > self.capacity {
+            return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.capacity });
+        }
+        self.truncate(kept);
+        self.feed(&text[kept..])?;
+        Ok(text.len() - kept)
     }
 
     /// Appends tokens and gives the logits of what follows the last one, `[vocab]`.
@@ -161,7 +185,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(InferenceError::EmptyPrompt);
         }
-        let needed = self.position.saturating_add(tokens.len());
+        let needed = self.position().saturating_add(tokens.len());
         if needed > self.capacity {
             return Err(InferenceError::ContextFull { needed, capacity: self.capacity });
         }
@@ -177,17 +201,17 @@ impl Session {
     fn forward(&mut self, tokens: &[u32], observe: &mut dyn FnMut(usize, TensorRef) -> Result<()>) -> Result<()> {
         let model = &*self.model;
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
-        let (count, width) = (tokens.len(), config.hidden_size);
+        let (start, count, width) = (self.tokens.len(), tokens.len(), config.hidden_size);
         device.embedding(tokens, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
         for (index, (layer, cache)) in model.layers.iter().zip(&mut self.cache).enumerate() {
             observe(index, rows(&s.hidden, count, width)?)?;
-            s.attention(model, layer, cache, &self.angles, self.position, count)?;
+            s.attention(model, layer, cache, &self.angles, start, count)?;
             s.feed_forward(model, layer, count)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
         device.rms_norm(rows(&s.hidden, count, width)?, model.norm.as_ref(), config.norm_eps, normed)?;
         observe(model.layers.len(), rows(&s.normed, count, width)?)?;
-        self.position += count;
+        self.tokens.extend_from_slice(tokens);
         Ok(())
     }
 
