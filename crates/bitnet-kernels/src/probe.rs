@@ -1,0 +1,139 @@
+//! Limits of this machine, measured: what no kernel can exceed, to hold its speed against.
+
+#[cfg(target_arch = "aarch64")]
+#[path = "probe/aarch64.rs"]
+mod rate;
+#[cfg(target_arch = "x86_64")]
+#[path = "probe/x86_64.rs"]
+mod rate;
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::ternary::{TILE, TILE_COLS, scalar::Scalar};
+use crate::{Isa, Kernels, TernaryKernel, ThreadPool};
+
+/// Bytes that a bandwidth probe reads again and again: far more than any cache it should bypass.
+const BYTES: usize = 512 << 20;
+/// What one task of it reads.
+const CHUNK: usize = 1 << 20;
+
+/// Bytes a second, in GB/s (1e9), at which the threads of `pool` together read a buffer of 512 MiB: the best of the
+/// passes that fit in about `seconds`, at least one.
+///
+/// # Panics
+/// When the memory cannot be had.
+pub fn read_bandwidth(pool: &ThreadPool, seconds: f64) -> f64 {
+    let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
+    advise_huge_pages(buffer.spare_capacity_mut());
+    buffer.resize(BYTES / 8, 1);
+    let total = AtomicU64::new(0);
+    let rate = best(seconds, || {
+        pool.run(BYTES / CHUNK, &|task| {
+            let chunk = &buffer[task * (CHUNK / 8)..][..CHUNK / 8];
+            total.fetch_add(sum(chunk), Ordering::Relaxed);
+        });
+        BYTES as f64
+    });
+    assert_eq!(total.into_inner() % (BYTES as u64 / 8), 0, "every word was read");
+    rate / 1e9
+}
+
+/// Four streams, each a line of 64 bytes at a time.
+fn sum(words: &[u64]) -> u64 {
+    let (a, b) = words.split_at(words.len() / 2);
+    let ((a, b), (c, d)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
+    let mut sums = [[0u64; 8]; 4];
+    let lines = a.as_chunks().0.iter().zip(b.as_chunks().0).zip(c.as_chunks().0).zip(d.as_chunks().0);
+    for (((a, b), c), d) in lines {
+        let four: [&[u64; 8]; 4] = [a, b, c, d];
+        for (sums, words) in sums.iter_mut().zip(four) {
+            for (sum, word) in sums.iter_mut().zip(words) {
+                *sum = sum.wrapping_add(*word);
+            }
+        }
+    }
+    sums.as_flattened().iter().fold(0, |a, b| a.wrapping_add(*b))
+}
+
+/// 8-bit multiply-adds a second, in GOP/s (1e9; a multiplication and an addition are two), of the threads of `pool`
+/// together: a loop over registers of the best 8-bit instructions of `kernels`' instruction set. It runs for about
+/// `seconds` and takes the best part. For the scalar set, which has no such instruction, the scalar product on a
+/// panel that stays in the first-level cache.
+pub fn int8_rate(kernels: &Kernels, pool: &ThreadPool, seconds: f64) -> f64 {
+    assert!(kernels.isa.is_available(), "{} on a CPU without it", kernels.isa);
+    let isa = kernels.isa;
+    let rate = best(seconds, || {
+        let ops = AtomicU64::new(0);
+        pool.run(pool.threads() * 8, &|_| {
+            ops.fetch_add(multiply_adds(isa), Ordering::Relaxed);
+        });
+        2.0 * ops.into_inner() as f64
+    });
+    rate / 1e9
+}
+
+/// Some tens of microseconds or more of multiply-adds; gives their number.
+fn multiply_adds(isa: Isa) -> u64 {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if let Some(count) = rate::multiply_adds(isa) {
+        return count;
+    }
+    let _ = isa; // the only one elsewhere
+    const TILES: usize = 64;
+    let (panel, q) = ([0b01_10_00_01; TILES * TILE], [3; TILES * TILE_COLS]);
+    let mut acc = [0; 16];
+    for _ in 0..16 {
+        Scalar.dot(TILES, black_box(&panel), black_box(&q), &[0], &mut acc);
+        black_box(&mut acc);
+    }
+    16 * (TILES * TILE_COLS * 16) as u64
+}
+
+/// The best rate of `work` (which gives its amount) among as many calls as fit in `seconds`, at least two.
+fn best(seconds: f64, mut work: impl FnMut() -> f64) -> f64 {
+    let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let mut best = 0.0f64;
+    let mut calls = 0;
+    while calls < 2 || Instant::now() < end {
+        let start = Instant::now();
+        let amount = work();
+        best = best.max(amount / start.elapsed().as_secs_f64());
+        calls += 1;
+    }
+    best
+}
+
+/// Asks the system to back `buffer`, not yet written, with huge pages where it can; elsewhere does nothing.
+pub fn advise_huge_pages<T>(buffer: &mut [std::mem::MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        let page = 4096;
+        let start = (buffer.as_ptr() as usize).next_multiple_of(page);
+        let end = buffer.as_ptr_range().end as usize / page * page;
+        if start < end {
+            // SAFETY: whole pages inside the buffer; the advice does not change what they hold.
+            unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = buffer;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_plausible() {
+        let pool = ThreadPool::new(1);
+        let read = read_bandwidth(&pool, 0.0);
+        assert!((0.01..1e5).contains(&read), "{read} GB/s");
+        let mut rates = Vec::new();
+        for isa in Isa::available() {
+            rates.push(int8_rate(&Kernels::for_isa(isa).unwrap(), &pool, 0.01));
+        }
+        assert!(rates.iter().all(|rate| (0.01..1e6).contains(rate)), "{rates:?} GOP/s");
+    }
+}
