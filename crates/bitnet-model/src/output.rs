@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A file that could not be written. What stood under its name before is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +59,10 @@ pub(crate) struct AtomicFile {
 impl AtomicFile {
     pub(crate) fn create(path: &Path) -> Result<Self, WriteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // In the same folder, so that the renaming stays within one file system.
-        let temporary = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        // In the same folder, so that the renaming stays within one file system; a name for each writer.
+        static WRITERS: AtomicU32 = AtomicU32::new(0);
+        let (process, writer) = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
+        let temporary = path.with_file_name(format!(".{name}.{process}.{writer}.partial"));
         let file = File::create(&temporary).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
         let file = Some(BufWriter::with_capacity(1 << 20, file));
         Ok(Self { file, path: path.to_owned(), temporary, written: 0 })
