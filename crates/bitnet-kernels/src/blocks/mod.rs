@@ -6,6 +6,7 @@
 mod dequantize;
 
 pub use dequantize::dequantize_row;
+pub(crate) use dequantize::{dequantize, q4_k_scales};
 
 /// How the weights of a head, an embedding or a dense layer are stored. All are little-endian.
 #[non_exhaustive]

@@ -2,9 +2,22 @@
 //!
 //! [`scalar`] is the specification; the kernels of the other instruction sets agree with it within f32 rounding.
 
+mod attention;
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+mod dot;
 pub mod half;
+mod linear;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 mod rope;
 pub mod scalar;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+pub mod sse41;
+mod vector;
 
 pub use rope::{inverse_frequencies, rope_tables};
 
@@ -101,10 +114,21 @@ pub trait FloatKernel: Send + Sync {
 
 /// The float kernel of `isa`, or `None` when this CPU cannot run it.
 pub fn for_isa(isa: Isa) -> Option<&'static dyn FloatKernel> {
+    // The kernels have no size, so these boxes allocate nothing.
+    fn leak(kernel: Option<impl FloatKernel + 'static>) -> Option<&'static dyn FloatKernel> {
+        kernel.map(|kernel| &*Box::leak(Box::new(kernel)) as _)
+    }
     match isa {
         Isa::Scalar => Some(&scalar::Scalar),
-        // Until the instruction set has its own.
-        _ => isa.is_available().then_some(&scalar::Scalar),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Sse41 => leak(sse41::Sse41::new()),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => leak(avx2::Avx2::new()),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => leak(avx512::Avx512::new()),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDotprod => leak(neon::Neon::new().filter(|_| isa.is_available())),
+        _ => None,
     }
 }
 
@@ -118,7 +142,10 @@ impl AttentionShape {
     fn check(&self, q: &[f32], cache: &KvCache<'_>, out: &[f32]) {
         let AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity } = *self;
         assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "head dimension {head_dim} is not 1 to {MAX_HEAD_DIM}");
-        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} query heads for {kv_heads} key heads");
+        assert!(
+            kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads),
+            "{heads} query heads for {kv_heads} key heads"
+        );
         assert!(
             start <= capacity && tokens <= capacity - start,
             "positions {start} + {tokens} of a cache of {capacity}"

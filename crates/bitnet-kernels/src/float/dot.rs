@@ -1,0 +1,197 @@
+//! Products of rows of quantized blocks with one vector of activations.
+//!
+//! The activations are rounded to 16 bits with a scale for each 256 of them, so that the products are exact 32-bit
+//! integers over a group of weights with one scale; from there on all is f32. The rounding changes a product by at most
+//! `max|x| / 65534 * sum|w|` over each 256, near 1e-6 of `|x| |w|` for what networks hold.
+
+use super::simd::{Simd, interleave};
+use crate::blocks::{BlockType, q4_k_scales};
+
+/// Activations that are quantized together, as many as fit the first-level cache with their weights.
+pub(crate) const CHUNK: usize = 4096;
+
+/// One chunk of activations, `x = scales[i / 256] * q[interleave(i)]`.
+pub(crate) struct Quantized {
+    q: [i16; CHUNK],
+    scales: [f32; CHUNK / 256],
+    /// Sums of 16, as the f32 that they stand for.
+    sums_16: [f32; CHUNK / 16],
+    /// Sums of 32.
+    sums_32: [f32; CHUNK / 32],
+}
+
+impl Quantized {
+    pub(crate) fn new() -> Quantized {
+        Quantized { q: [0; CHUNK], scales: [0.0; CHUNK / 256], sums_16: [0.0; CHUNK / 16], sums_32: [0.0; CHUNK / 32] }
+    }
+
+    /// Quantizes x `[up to CHUNK]`, a multiple of 32, padding with zeros to 256. A number that is not finite makes every
+    /// product with its 256 so.
+    #[inline(always)]
+    pub(crate) fn fill<S: Simd>(&mut self, x: &[f32]) {
+        assert!(x.len() <= CHUNK && x.len().is_multiple_of(32));
+        for (block, x) in x.chunks(256).enumerate() {
+            // As bits, so that "not a number" is the largest.
+            let bits = x.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+            let scale = f32::from_bits(bits) / 32767.0;
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            self.scales[block] = scale;
+            let mut rounded = [0i16; 256];
+            for (r, v) in rounded.iter_mut().zip(x) {
+                *r = (v * inverse).round_ties_even() as i16;
+            }
+            for i in 0..256 {
+                self.q[256 * block + interleave(i, S::BYTES)] = rounded[i];
+            }
+            for (i, group) in rounded.as_chunks::<16>().0.iter().enumerate() {
+                let sum: i32 = group.iter().map(|&q| q as i32).sum();
+                self.sums_16[16 * block + i] = sum as f32 * scale;
+            }
+            for i in 8 * block..8 * block + 8 {
+                self.sums_32[i] = self.sums_16[2 * i] + self.sums_16[2 * i + 1];
+            }
+        }
+    }
+}
+
+/// The product of a row's blocks with the activations in `x`, of which there are as many.
+#[inline(always)]
+pub(crate) fn dot<S: Simd>(s: S, kind: BlockType, row: &[u8], x: &Quantized) -> f32 {
+    let blocks = row.len() / kind.block_bytes();
+    assert!(row.len().is_multiple_of(kind.block_bytes()) && blocks * kind.block_len() <= CHUNK);
+    match kind {
+        BlockType::Q6_K => q6_k(s, row, x),
+        BlockType::Q4_K => q4_k(s, row, x),
+        BlockType::Q8_0 => small::<S, 34>(s, row, x, 0.0, |b, c| {
+            // SAFETY: `small` gives whole units of blocks.
+            unsafe { s.q8_0(b, c) }
+        }),
+        BlockType::Q4_0 => small::<S, 18>(s, row, x, 8.0, |b, c| {
+            // SAFETY: as above.
+            unsafe { s.q4_0(b, c) }
+        }),
+        BlockType::F32 | BlockType::F16 | BlockType::BF16 => unreachable!("not quantized"),
+    }
+}
+
+#[inline(always)]
+fn half_at<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
+    s.half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+/// `sum over groups of scale_g * (sum(code * x) - 32 * sum(x))`, groups of 16.
+#[inline(always)]
+fn q6_k<S: Simd>(s: S, row: &[u8], x: &Quantized) -> f32 {
+    let mut acc = [s.splat(0.0); 2];
+    let mut offset = s.splat(0.0);
+    for (i, b) in row.as_chunks::<210>().0.iter().enumerate() {
+        let d = half_at(s, b, 208);
+        let (unit, d) = (d * 32.0, d * x.scales[i]);
+        let mut scales = [0.0f32; 16];
+        for g in 0..16 {
+            scales[g] = b[192 + g] as i8 as f32;
+        }
+        let unit = s.splat(unit);
+        for g in (0..16).step_by(S::LANES) {
+            // SAFETY: 16 scales and 16 sums of a block, LANES at a time.
+            let (scale, sum) = unsafe { (s.load(scales.as_ptr().add(g)), s.load(x.sums_16.as_ptr().add(16 * i + g))) };
+            offset = s.fma(s.mul(scale, unit), sum, offset);
+        }
+        let d = s.splat(d);
+        for chunk in 0..256 / S::BYTES {
+            let at = chunk * S::BYTES;
+            let (part, within) = (at / 128, at % 128 / S::BYTES);
+            // SAFETY: part and within address the block's own bytes, `at` its own 256 activations and 16 scales.
+            unsafe {
+                let codes = s.q6_k(b.as_ptr().add(64 * part), b.as_ptr().add(128 + 32 * part), within);
+                let sums = s.dot_u8(s.zero_i(), codes, x.q.as_ptr().add(256 * i + at));
+                let scale = s.mul(d, s.spread_16(scales.as_ptr().add(at / 16)));
+                acc[chunk % 2] = s.fma(s.to_f32(sums), scale, acc[chunk % 2]);
+            }
+        }
+    }
+    s.sum(s.sub(s.add(acc[0], acc[1]), offset))
+}
+
+/// `sum over sub-blocks of scale * sum(code * x) - min * sum(x)`, sub-blocks of 32.
+#[inline(always)]
+fn q4_k<S: Simd>(s: S, row: &[u8], x: &Quantized) -> f32 {
+    let mut acc = [s.splat(0.0); 2];
+    let mut offset = 0.0;
+    for (i, b) in row.as_chunks::<144>().0.iter().enumerate() {
+        let (d, dmin) = (half_at(s, b, 0) * x.scales[i], half_at(s, b, 2));
+        let (scales, mins) = q4_k_scales(b[4..16].try_into().expect("12 bytes"));
+        let scales = scales.map(|v| d * v as f32);
+        let mut sum = 0.0;
+        for j in 0..8 {
+            sum += mins[j] as f32 * x.sums_32[8 * i + j];
+        }
+        offset += dmin * sum;
+        let span = S::BYTES.max(32); // weights that share what `spread_32` gives
+        for at in (0..256).step_by(span) {
+            let mut sums = s.zero_i();
+            for at in (at..at + span).step_by(S::BYTES) {
+                // SAFETY: 64 weights in 32 bytes; the block's own 256 activations.
+                unsafe {
+                    let codes = s.q4_k(b.as_ptr().add(16 + at / 64 * 32), at % 64 / S::BYTES);
+                    sums = s.dot_u8(sums, codes, x.q.as_ptr().add(256 * i + at));
+                }
+            }
+            // SAFETY: the block's own 8 scales.
+            let scale = unsafe { s.spread_32(scales.as_ptr().add(at / 32)) };
+            acc[at / span % 2] = s.fma(s.to_f32(sums), scale, acc[at / span % 2]);
+        }
+    }
+    s.sum(s.add(acc[0], acc[1])) - offset
+}
+
+/// Blocks of 32 weights with one scale: `sum over blocks of scale * (sum(code * x) - offset * sum(x))`.
+#[inline(always)]
+fn small<S: Simd, const BYTES: usize>(
+    s: S,
+    row: &[u8],
+    x: &Quantized,
+    offset: f32,
+    codes: impl Fn(*const u8, usize) -> S::I,
+) -> f32 {
+    let unit = (S::BYTES / 32).max(1); // blocks in a vector
+    let mut acc = [s.splat(0.0); 2];
+    let mut below = 0.0;
+    let mut add = |blocks: &[u8], first: usize| {
+        let mut scales = [0.0f32; 2];
+        for (j, scale) in scales.iter_mut().enumerate().take(unit) {
+            let d = half_at(s, blocks, BYTES * j);
+            *scale = d * x.scales[(first + j) / 8];
+            below += d * x.sums_32[first + j];
+        }
+        let mut sums = s.zero_i();
+        for chunk in 0..(32 / S::BYTES).max(1) {
+            // SAFETY: x has activations for every block (asserted in `dot`), rounded up to 256.
+            let at = unsafe { x.q.as_ptr().add(32 * first + chunk * S::BYTES) };
+            // SAFETY: as above.
+            sums = unsafe {
+                match offset {
+                    0.0 => s.dot_i8(sums, codes(blocks.as_ptr(), chunk), at),
+                    _ => s.dot_u8(sums, codes(blocks.as_ptr(), chunk), at),
+                }
+            };
+        }
+        // SAFETY: there are two scales.
+        let scale = unsafe { s.spread_32(scales.as_ptr()) };
+        let acc = &mut acc[first / unit % 2];
+        *acc = s.fma(s.to_f32(sums), scale, *acc);
+    };
+    let whole = row.chunks_exact(unit * BYTES);
+    let rest = whole.remainder();
+    let count = whole.len();
+    for (i, blocks) in whole.enumerate() {
+        add(blocks, i * unit);
+    }
+    if !rest.is_empty() {
+        // One block where a vector holds two: the other is of zeros.
+        let mut blocks = [0; 2 * 34];
+        blocks[..rest.len()].copy_from_slice(rest);
+        add(&blocks, count * unit);
+    }
+    s.sum(s.add(acc[0], acc[1])) - offset * below
+}

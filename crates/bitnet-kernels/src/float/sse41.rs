@@ -1,0 +1,231 @@
+//! SSE4.1 vectors: 4 f32, without fused products and 16-bit conversions.
+
+use std::arch::x86_64::*;
+
+use super::half::f32_to_f16;
+use super::simd::Simd;
+use crate::Isa;
+
+/// The float operations with SSE4.1.
+#[derive(Clone, Copy)]
+pub struct Sse41(());
+
+impl Sse41 {
+    /// `None` when the CPU lacks the instructions of [`Isa::Sse41`].
+    pub fn new() -> Option<Sse41> {
+        Isa::Sse41.is_available().then_some(Sse41(()))
+    }
+}
+
+#[target_feature(enable = "ssse3,sse4.1")]
+fn enter<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+// SAFETY of the blocks below: a value of the type exists only where the instructions do; pointers by the trait's contract.
+impl Simd for Sse41 {
+    const ISA: Isa = Isa::Sse41;
+    const LANES: usize = 4;
+    const MANY_REGISTERS: bool = false;
+    type F = __m128;
+    type I = __m128i;
+
+    #[inline(always)]
+    fn enter<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: see above.
+        unsafe { enter(f) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, v: __m128, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_ps(to, v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn zero_i(self) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_setzero_si128() }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, v: __m128i) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_cvtepi32_ps(v) }
+    }
+
+    #[inline(always)]
+    fn bits(self, v: __m128i, shift: usize, mask: u8) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128(shift as i32)), _mm_set1_epi8(mask as i8)) }
+    }
+
+    #[inline(always)]
+    fn join(self, low: __m128i, high: __m128i) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_or_si128(low, _mm_slli_epi16::<4>(high)) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m128, b: __m128, c: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_add_ps(_mm_mul_ps(a, b), c) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> __m128 {
+        // SAFETY: see above.
+        unsafe {
+            let bits = _mm_cvtepu16_epi32(_mm_loadl_epi64(from.cast())); // as `half::f16_to_f32`
+            let sign = _mm_slli_epi32::<16>(_mm_and_si128(bits, _mm_set1_epi32(0x8000)));
+            let magnitude = _mm_slli_epi32::<13>(_mm_and_si128(bits, _mm_set1_epi32(0x7fff)));
+            let scale = _mm_castsi128_ps(_mm_set1_epi32((127 + 112) << 23));
+            let scaled = _mm_mul_ps(_mm_castsi128_ps(magnitude), scale);
+            let infinite = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32((0x7c00 << 13) - 1));
+            let infinite = _mm_and_si128(infinite, _mm_set1_epi32(0x7f80_0000));
+            _mm_or_ps(scaled, _mm_castsi128_ps(_mm_or_si128(infinite, sign)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, v: __m128, to: *mut u16) {
+        // SAFETY: see above.
+        unsafe {
+            let mut lanes = [0.0; 4];
+            _mm_storeu_ps(lanes.as_mut_ptr(), v);
+            to.cast::<[u16; 4]>().write_unaligned(lanes.map(f32_to_f16))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_castsi128_ps(_mm_slli_epi32::<16>(_mm_cvtepu16_epi32(_mm_loadl_epi64(from.cast())))) }
+    }
+
+    #[inline(always)]
+    fn round(self, v: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_castsi128_ps(_mm_slli_epi32::<23>(_mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127)))) }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: __m128) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self, v: __m128) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps::<1>(v, v)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_loadu_si128(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_u8(self, acc: __m128i, w: __m128i, x: *const i16) -> __m128i {
+        // SAFETY: see above.
+        unsafe {
+            let even = _mm_and_si128(w, _mm_set1_epi16(255));
+            let odd = _mm_srli_epi16::<8>(w);
+            let even = _mm_madd_epi16(even, _mm_loadu_si128(x.cast()));
+            let odd = _mm_madd_epi16(odd, _mm_loadu_si128(x.add(8).cast()));
+            _mm_add_epi32(acc, _mm_add_epi32(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_i8(self, acc: __m128i, w: __m128i, x: *const i16) -> __m128i {
+        // SAFETY: see above.
+        unsafe {
+            let even = _mm_srai_epi16::<8>(_mm_slli_epi16::<8>(w));
+            let odd = _mm_srai_epi16::<8>(w);
+            let even = _mm_madd_epi16(even, _mm_loadu_si128(x.cast()));
+            let odd = _mm_madd_epi16(odd, _mm_loadu_si128(x.add(8).cast()));
+            _mm_add_epi32(acc, _mm_add_epi32(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spread_16(self, from: *const f32) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_set1_ps(*from) }
+    }
+
+    #[inline(always)]
+    unsafe fn spread_32(self, from: *const f32) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_set1_ps(*from) }
+    }
+
+    #[inline(always)]
+    unsafe fn q4_0(self, blocks: *const u8, chunk: usize) -> __m128i {
+        // SAFETY: see above.
+        unsafe { self.bits(_mm_loadu_si128(blocks.add(2).cast()), 4 * chunk, 15) }
+    }
+}

@@ -1,0 +1,218 @@
+//! [`FloatKernel`] for every instruction set that has vectors, and the operations that work element by element.
+
+use super::simd::{MAX_LANES, Simd};
+use super::{AttentionShape, FloatKernel, KvCache, RopeTables, attention, linear, whole_rows};
+use crate::blocks::BlockMatrix;
+use crate::{Isa, ThreadPool};
+
+impl<S: Simd> FloatKernel for S {
+    fn isa(&self) -> Isa {
+        S::ISA
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let (s, columns) = (*self, weight.len());
+        whole_rows(x, columns);
+        assert_eq!(x.len(), out.len());
+        s.enter(|| {
+            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+                let mean =
+                    reduce(s, x, 0.0, |acc, v| s.fma(v, v, acc), |a, b| s.add(a, b), |v| s.sum(v)) / columns as f32;
+                let scale = s.splat(1.0 / (mean + eps).sqrt());
+                zip(s, x, weight, out, |x, w| s.mul(w, s.mul(x, scale)));
+            }
+        });
+    }
+
+    fn add_assign(&self, x: &mut [f32], y: &[f32]) {
+        let s = *self;
+        s.enter(|| update(s, x, y, |x, y| s.add(x, y)));
+    }
+
+    fn exp(&self, x: &mut [f32]) {
+        let s = *self;
+        s.enter(|| map(s, x, |x| s.exp(x)));
+    }
+
+    fn softmax(&self, x: &mut [f32], columns: usize) {
+        let s = *self;
+        whole_rows(x, columns);
+        s.enter(|| {
+            for row in x.chunks_exact_mut(columns) {
+                let max = |a, b| s.max(a, b);
+                let top = s.splat(reduce(s, row, f32::NEG_INFINITY, max, max, |v| s.largest(v)));
+                map(s, row, |x| s.exp(s.sub(x, top)));
+                let add = |a, b| s.add(a, b);
+                let scale = s.splat(1.0 / reduce(s, row, 0.0, add, add, |v| s.sum(v)));
+                map(s, row, |x| s.mul(x, scale));
+            }
+        });
+    }
+
+    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        let s = *self;
+        s.enter(|| {
+            let (zero, one) = (s.splat(0.0), s.splat(1.0));
+            update(s, gate, up, |g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u))
+        });
+    }
+
+    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+        let s = *self;
+        s.enter(|| {
+            let zero = s.splat(0.0);
+            update(s, gate, up, |g, u| {
+                let positive = s.max(zero, g);
+                s.mul(s.mul(positive, positive), u)
+            })
+        });
+    }
+
+    fn rope(&self, x: &mut [f32], heads: usize, tables: &RopeTables, start: usize) {
+        let (s, pairs) = (*self, tables.pairs());
+        whole_rows(x, heads * 2 * pairs);
+        s.enter(|| {
+            for (t, token) in x.chunks_exact_mut(heads * 2 * pairs).enumerate() {
+                let (cos, sin) = tables.position(start + t);
+                for head in token.chunks_exact_mut(2 * pairs) {
+                    let (a, b) = head.split_at_mut(pairs);
+                    rotate(s, a, b, cos, sin);
+                }
+            }
+        });
+    }
+
+    fn to_f16(&self, x: &[f32], out: &mut [u16]) {
+        let s = *self;
+        assert_eq!(x.len(), out.len());
+        s.enter(|| {
+            let whole = x.len() / S::LANES * S::LANES;
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: i + LANES <= whole, within both.
+                unsafe { s.store_f16(s.load(x.as_ptr().add(i)), out.as_mut_ptr().add(i)) };
+            }
+            let mut rest = [0; MAX_LANES];
+            // SAFETY: the arrays have LANES elements.
+            unsafe { s.store_f16(s.load(padded(&x[whole..], 0.0).as_ptr()), rest.as_mut_ptr()) };
+            let left = x.len() - whole;
+            out[whole..].copy_from_slice(&rest[..left]);
+        });
+    }
+
+    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]) {
+        attention::attention(*self, pool, shape, q, cache, out);
+    }
+
+    fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
+        linear::linear(*self, pool, weights, x, out);
+    }
+}
+
+/// Fewer than a vector of numbers as the start of one.
+#[inline(always)]
+fn padded(x: &[f32], with: f32) -> [f32; MAX_LANES] {
+    let mut lanes = [with; MAX_LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    lanes
+}
+
+/// `out[i] = f(x[i], y[i])`.
+#[inline(always)]
+fn zip<S: Simd>(s: S, x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(S::F, S::F) -> S::F) {
+    assert!(x.len() == y.len() && x.len() == out.len());
+    let whole = x.len() / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: i + LANES <= whole, within all three.
+        unsafe { s.store(f(s.load(x.as_ptr().add(i)), s.load(y.as_ptr().add(i))), out.as_mut_ptr().add(i)) };
+    }
+    if whole < x.len() {
+        let mut rest = [0.0; MAX_LANES];
+        let (x, y) = (padded(&x[whole..], 0.0), padded(&y[whole..], 0.0));
+        // SAFETY: the arrays have LANES elements.
+        unsafe { s.store(f(s.load(x.as_ptr()), s.load(y.as_ptr())), rest.as_mut_ptr()) };
+        let left = out.len() - whole;
+        out[whole..].copy_from_slice(&rest[..left]);
+    }
+}
+
+/// `x[i] = f(x[i], y[i])`.
+#[inline(always)]
+fn update<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+    assert_eq!(x.len(), y.len());
+    let whole = x.len() / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: i + LANES <= whole, within both.
+        unsafe { s.store(f(s.load(x.as_ptr().add(i)), s.load(y.as_ptr().add(i))), x.as_mut_ptr().add(i)) };
+    }
+    if whole < x.len() {
+        let (mut rest, y) = (padded(&x[whole..], 0.0), padded(&y[whole..], 0.0));
+        // SAFETY: the arrays have LANES elements.
+        unsafe { s.store(f(s.load(rest.as_ptr()), s.load(y.as_ptr())), rest.as_mut_ptr()) };
+        let left = x.len() - whole;
+        x[whole..].copy_from_slice(&rest[..left]);
+    }
+}
+
+/// `x[i] = f(x[i])`.
+#[inline(always)]
+fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
+    let whole = x.len() / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: i + LANES <= whole.
+        unsafe { s.store(f(s.load(x.as_ptr().add(i))), x.as_mut_ptr().add(i)) };
+    }
+    if whole < x.len() {
+        let mut rest = padded(&x[whole..], 0.0);
+        // SAFETY: the array has LANES elements.
+        unsafe { s.store(f(s.load(rest.as_ptr())), rest.as_mut_ptr()) };
+        let left = x.len() - whole;
+        x[whole..].copy_from_slice(&rest[..left]);
+    }
+}
+
+/// Folds x into vectors that start as `neutral`, joins them and then their lanes. `add(acc, neutral)` must be `acc`.
+#[inline(always)]
+fn reduce<S: Simd>(
+    s: S,
+    x: &[f32],
+    neutral: f32,
+    add: impl Fn(S::F, S::F) -> S::F,
+    join: impl Fn(S::F, S::F) -> S::F,
+    lanes: impl Fn(S::F) -> f32,
+) -> f32 {
+    // Four sums at once hide the latency, and keep the rounding error of long rows small.
+    let mut acc = [s.splat(neutral); 4];
+    let step = 4 * S::LANES;
+    let whole = x.len() / step * step;
+    for i in (0..whole).step_by(step) {
+        for (j, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: i + 4 LANES <= whole.
+            *acc = add(*acc, unsafe { s.load(x.as_ptr().add(i + j * S::LANES)) });
+        }
+    }
+    for (chunk, acc) in x[whole..].chunks(S::LANES).zip(&mut acc) {
+        // SAFETY: the array has LANES elements.
+        *acc = add(*acc, unsafe { s.load(padded(chunk, neutral).as_ptr()) });
+    }
+    lanes(join(join(acc[0], acc[1]), join(acc[2], acc[3])))
+}
+
+/// `(a, b) = (a cos - b sin, b cos + a sin)`, all `[pairs]`.
+#[inline(always)]
+fn rotate<S: Simd>(s: S, a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let pairs = a.len();
+    assert!(b.len() == pairs && cos.len() == pairs && sin.len() == pairs);
+    let whole = pairs / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: i + LANES <= whole, within all four.
+        unsafe {
+            let (x, y) = (s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i)));
+            let (c, d) = (s.load(cos.as_ptr().add(i)), s.load(sin.as_ptr().add(i)));
+            s.store(s.sub(s.mul(x, c), s.mul(y, d)), a.as_mut_ptr().add(i));
+            s.store(s.add(s.mul(y, c), s.mul(x, d)), b.as_mut_ptr().add(i));
+        }
+    }
+    for i in whole..pairs {
+        (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], b[i] * cos[i] + a[i] * sin[i]);
+    }
+}

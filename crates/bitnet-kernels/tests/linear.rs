@@ -1,0 +1,118 @@
+//! Dense products with every block type and instruction set of this CPU against f64.
+
+use bitnet_kernels::blocks::{BlockMatrix, BlockType, dequantize_row};
+use bitnet_kernels::float::{self, half};
+use bitnet_kernels::{Isa, ThreadPool};
+use proptest::prelude::*;
+
+/// A small generator of bits: xorshift.
+struct Bits(u64);
+
+impl Bits {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Uniform in -1..1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Random blocks with scales near 1.
+fn blocks(kind: BlockType, count: usize, bits: &mut Bits) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..count * kind.block_bytes()).map(|_| bits.next() as u8).collect();
+    for block in bytes.chunks_exact_mut(kind.block_bytes()) {
+        let x = bits.float();
+        let scales: &[usize] = match kind {
+            BlockType::F32 => {
+                block.copy_from_slice(&x.to_le_bytes());
+                continue;
+            }
+            BlockType::BF16 => {
+                block.copy_from_slice(&x.to_le_bytes()[2..]);
+                continue;
+            }
+            BlockType::Q6_K => &[208],
+            BlockType::Q4_K => &[0, 2],
+            _ => &[0],
+        };
+        for &at in scales {
+            block[at..at + 2].copy_from_slice(&half::f32_to_f16(bits.float()).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// `|out - W x| <= 2e-6 |W row| |x|` for f32 sums; `1e-5` where activations are rounded to 16 bits.
+fn check(kind: BlockType, rows: usize, columns: usize, tokens: usize, outlier: f32, seed: u64) {
+    let mut bits = Bits(seed | 1);
+    // At an odd address, as a file may have it.
+    let mut bytes = vec![0];
+    bytes.extend(blocks(kind, rows * columns / kind.block_len(), &mut bits));
+    let weights = BlockMatrix::new(kind, rows, columns, &bytes[1..]).unwrap();
+    let mut x: Vec<f32> = (0..tokens * columns).map(|_| bits.float()).collect();
+    for x in x.chunks_exact_mut(columns) {
+        x[columns / 3] *= outlier;
+    }
+    let pool = ThreadPool::new(2);
+    for isa in Isa::available() {
+        let mut out = vec![f32::NAN; tokens * rows];
+        float::for_isa(isa).expect("available").linear(&pool, &weights, &x, &mut out);
+        let bound = if kind.block_len() == 1 { 2e-6 } else { 1e-5 };
+        let mut w = vec![0.0; columns];
+        for r in 0..rows {
+            dequantize_row(kind, weights.row(r), &mut w);
+            let norm = |x: &[f32]| x.iter().map(|&v| v as f64 * v as f64).sum::<f64>().sqrt();
+            for (t, x) in x.chunks_exact(columns).enumerate() {
+                let exact: f64 = w.iter().zip(x).map(|(&w, &x)| w as f64 * x as f64).sum();
+                let error = (out[t * rows + r] as f64 - exact).abs();
+                assert!(error <= bound * norm(&w) * norm(x), "{isa} {kind} [{t}, {r}]: {} {exact}", out[t * rows + r]);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn odd_shapes(kind in 0..7usize, rows in 1..40usize, blocks in 1..12usize, tokens in 1..7usize, seed: u64) {
+        let kind = BlockType::ALL[kind];
+        let columns = blocks * if kind.block_len() == 1 { 29 } else { kind.block_len() };
+        check(kind, rows, columns, tokens, 1.0, seed);
+    }
+}
+
+#[test]
+fn long_rows_and_outliers() {
+    for kind in BlockType::ALL {
+        for tokens in [1, 5] {
+            // More columns than are quantized or decoded at a time.
+            check(kind, 21, 4096 + 256, tokens, 1.0, 1);
+            check(kind, 21, 4096 + 256, tokens, 1000.0, 2);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows() {
+    let pool = ThreadPool::new(1);
+    for kind in BlockType::ALL {
+        let mut bits = Bits(5);
+        let bytes = blocks(kind, 512 / kind.block_len(), &mut bits);
+        let weights = BlockMatrix::new(kind, 1, 512, &bytes).unwrap();
+        for isa in Isa::available() {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut x = [1.0; 512];
+                x[300] = bad;
+                let mut out = [0.0];
+                float::for_isa(isa).expect("available").linear(&pool, &weights, &x, &mut out);
+                assert!(!out[0].is_finite(), "{isa} {kind} {bad}: {}", out[0]);
+            }
+        }
+    }
+}
