@@ -10,15 +10,11 @@ use serde_json::{Map, Value, json};
 use super::error::{Result, TokenizerError};
 use super::pieces::Spelling;
 
-const FILE: &str = "tokenizer.json";
-
-fn invalid(why: impl ToString) -> TokenizerError {
-    TokenizerError::invalid(FILE, why)
-}
-
 /// The parts of a `tokenizer.json` that are ours to interpret.
 #[derive(Debug)]
 pub(crate) struct Definition {
+    /// What errors call the source: `tokenizer.json` or the GGUF vocabulary it was made from.
+    pub what: &'static str,
     /// The file without post-processor, decoder, truncation and padding; safe to give to the crate.
     pub value: Value,
     pub spelling: Spelling,
@@ -29,9 +25,10 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    pub(crate) fn new(mut value: Value) -> Result<Self> {
+    pub(crate) fn new(mut value: Value, what: &'static str) -> Result<Self> {
+        let invalid = |why: &str| TokenizerError::invalid(what, why);
         let object = (value.as_object_mut()).ok_or_else(|| invalid("it is not a JSON object"))?;
-        check_model(object.get("model").unwrap_or(&Value::Null))?;
+        check_model(object.get("model").unwrap_or(&Value::Null), what)?;
         let model = &mut object["model"];
         // Random merges are for training only.
         model["dropout"] = Value::Null;
@@ -43,17 +40,20 @@ impl Definition {
         let (spelling, strip_leading_space) = decoder(object.get("decoder"))?;
         let post = object.remove("post_processor").unwrap_or_default();
         let (mut prefix, mut suffix) = (Vec::new(), Vec::new());
-        post_processor(&post, &mut prefix, &mut suffix)?;
+        if post_processor(&post, &mut prefix, &mut suffix)?.is_none() {
+            return Err(invalid("its post-processor template is malformed"));
+        }
         for key in ["decoder", "truncation", "padding"] {
             object.remove(key);
         }
-        Ok(Self { value, spelling, strip_leading_space, prefix, suffix })
+        Ok(Self { what, value, spelling, strip_leading_space, prefix, suffix })
     }
 }
 
 /// BPE only, ids distinct and dense enough, merges of tokens that exist.
-fn check_model(model: &Value) -> Result<()> {
-    let model = (model.as_object()).ok_or_else(|| invalid("it has no model"))?;
+fn check_model(model: &Value, what: &str) -> Result<()> {
+    let invalid = |why: String| TokenizerError::invalid(what, why);
+    let model = (model.as_object()).ok_or_else(|| invalid("it has no model".into()))?;
     match model.get("type").and_then(Value::as_str) {
         Some("BPE") => {}
         None if model.contains_key("merges") => {}
@@ -71,7 +71,7 @@ fn check_model(model: &Value) -> Result<()> {
     }
     let vocab = (model.get("vocab").and_then(Value::as_object))
         .filter(|v| !v.is_empty())
-        .ok_or_else(|| invalid("its vocabulary is empty"))?;
+        .ok_or_else(|| invalid("its vocabulary is empty".into()))?;
     let mut ids = HashSet::with_capacity(vocab.len());
     for (token, id) in vocab {
         let id = (id.as_u64()).ok_or_else(|| invalid(format!("the id of {token:?} is {id}")))?;
@@ -88,8 +88,8 @@ fn check_model(model: &Value) -> Result<()> {
     {
         return Err(invalid(format!("its unknown token {unk:?} is not in the vocabulary")));
     }
-    let merges =
-        (model.get("merges").and_then(Value::as_array)).ok_or_else(|| invalid("its model has no list of merges"))?;
+    let merges = (model.get("merges").and_then(Value::as_array))
+        .ok_or_else(|| invalid("its model has no list of merges".into()))?;
     for (i, merge) in merges.iter().enumerate() {
         let (a, b) = merge_pair(merge).ok_or_else(|| invalid(format!("merge {i} is {merge}, not a pair of tokens")))?;
         for token in [a, b, &[a, b].concat()] {
@@ -177,15 +177,17 @@ fn decoder(value: Option<&Value>) -> Result<(Spelling, bool)> {
     }
 }
 
-/// Collects the ids that a post-processor puts around a single text.
-fn post_processor(value: &Value, prefix: &mut Vec<u32>, suffix: &mut Vec<u32>) -> Result<()> {
+/// Collects the ids that a post-processor puts around a single text; `None` when it is malformed.
+fn post_processor(value: &Value, prefix: &mut Vec<u32>, suffix: &mut Vec<u32>) -> Result<Option<()>> {
     let mut list = Vec::new();
     steps(value, &mut list);
     for step in list {
         match type_of(step) {
             "ByteLevel" => {}
             "TemplateProcessing" => {
-                template(step, prefix, suffix).ok_or_else(|| invalid("its post-processor template is malformed"))?
+                if template(step, prefix, suffix).is_none() {
+                    return Ok(None);
+                }
             }
             other => {
                 return Err(TokenizerError::Unsupported(format!(
@@ -194,7 +196,7 @@ fn post_processor(value: &Value, prefix: &mut Vec<u32>, suffix: &mut Vec<u32>) -
             }
         }
     }
-    Ok(())
+    Ok(Some(()))
 }
 
 fn template(step: &Map<String, Value>, prefix: &mut Vec<u32>, suffix: &mut Vec<u32>) -> Option<()> {

@@ -5,9 +5,11 @@
 //! written as the other. [`StreamDecoder`] gives text as tokens come, [`StopMatcher`] ends it.
 
 mod error;
+mod gguf;
 mod json;
 mod model;
 mod pieces;
+mod pretokenizer;
 mod sentencepiece;
 mod special;
 mod stop;
@@ -16,12 +18,14 @@ mod stream;
 use std::path::Path;
 
 use serde_json::Value;
+use tokenizers::models::bpe::BPE;
 use tokenizers::{
     DecoderWrapper, Model as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
     TokenizerImpl,
 };
 
 pub use error::TokenizerError;
+pub use gguf::GgufVocab;
 pub use pieces::TokenKind;
 pub use special::SpecialTokens;
 pub use stop::StopMatcher;
@@ -31,6 +35,8 @@ use error::Result;
 use json::Definition;
 use model::Model;
 use pieces::{Pieces, Spelling, byte_token};
+
+const FILE: &str = "tokenizer.json";
 
 type Encoder = TokenizerImpl<Model, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
@@ -83,47 +89,49 @@ impl Tokenizer {
     /// # Errors
     /// `Invalid`, `Unsupported`, `Vocabulary`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
-        Self::from_definition(Definition::new(value)?)
+        let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::invalid(FILE, e))?;
+        Self::from_definition(Definition::new(value, FILE)?, None)
     }
 
-    fn from_definition(mut definition: Definition) -> Result<Self> {
+    /// `kinds`: of each id, where the source states them; otherwise they follow from the definition.
+    fn from_definition(mut definition: Definition, kinds: Option<&[TokenKind]>) -> Result<Self> {
+        let what = definition.what;
         let mut take = |key: &str| definition.value[key].take();
-        let invalid = |e: serde_json::Error| TokenizerError::invalid("tokenizer.json", e);
+        let invalid = |e: serde_json::Error| TokenizerError::invalid(what, e);
         let (added, model) = (take("added_tokens"), take("model"));
         let (normalizer, pre) = (take("normalizer"), take("pre_tokenizer"));
         let unk = model["unk_token"].as_str().map(str::to_owned);
         let byte_fallback = model["byte_fallback"].as_bool() == Some(true);
-        let model = Model::Bpe(serde_json::from_value::<tokenizers::models::bpe::BPE>(model).map_err(invalid)?.into());
+        let model: BPE = serde_json::from_value(model).map_err(invalid)?;
         let mut encoder = TokenizerBuilder::new()
-            .with_model(model)
+            .with_model(Model::Bpe(model.into()))
             .with_normalizer(serde_json::from_value(normalizer).map_err(invalid)?)
             .with_pre_tokenizer(serde_json::from_value(pre).map_err(invalid)?)
             .build()
-            .map_err(|e| TokenizerError::invalid("tokenizer.json", e))?;
-        add_tokens(&mut encoder, &added)?;
+            .map_err(|e| TokenizerError::invalid(what, e))?;
+        add_tokens(&mut encoder, &added, what)?;
 
-        let size = encoder.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let last = encoder.get_vocab(true).into_values().max();
+        let size = kinds.map_or(last.map_or(0, |id| id as usize + 1), <[_]>::len);
         let mut pieces = Pieces::new();
         let added = encoder.get_added_tokens_decoder();
         for id in 0..size as u32 {
-            let model_text = encoder.get_model().id_to_token(id);
-            match (added.get(&id), model_text) {
+            let text = encoder.get_model().id_to_token(id);
+            let (text, kind) = match (added.get(&id), text) {
                 (Some(token), _) => {
                     let kind = match token.special {
                         true if unk.as_ref() == Some(&token.content) => TokenKind::Unknown,
                         true => TokenKind::Control,
                         false => TokenKind::UserDefined,
                     };
-                    pieces.push(&token.content, kind, definition.spelling);
+                    (token.content.clone(), kind)
                 }
-                (None, Some(text)) => {
-                    let byte = byte_fallback && byte_token(&text).is_some();
-                    let kind = if byte { TokenKind::Byte } else { TokenKind::Normal };
-                    pieces.push(&text, kind, definition.spelling);
-                }
-                (None, None) => pieces.push("", TokenKind::Unused, definition.spelling),
-            }
+                (None, Some(text)) if byte_fallback && byte_token(&text).is_some() => (text, TokenKind::Byte),
+                (None, Some(text)) => (text, TokenKind::Normal),
+                (None, None) => (String::new(), TokenKind::Unused),
+            };
+            let kind = kinds.map_or(kind, |k| k[id as usize]);
+            pieces.push(&text, kind, definition.spelling);
         }
         Self::assemble(encoder, pieces, definition.spelling, definition.strip_leading_space)?
             .with_affixes(definition.prefix, definition.suffix)
@@ -145,7 +153,7 @@ impl Tokenizer {
             chat_template: None,
             warnings: Vec::new(),
         };
-        tokenizer.special.stop = special::stops_by_name(&tokenizer);
+        tokenizer.roles_by_name();
         Ok(tokenizer)
     }
 
@@ -295,9 +303,9 @@ impl Tokenizer {
     }
 }
 
-/// Adds the tokens of `added_tokens`, each with the id that the file says.
-fn add_tokens(encoder: &mut Encoder, added: &Value) -> Result<()> {
-    let invalid = |why: String| TokenizerError::invalid("tokenizer.json", why);
+/// Adds the tokens of `added_tokens`, each with the id that its source (`what`) says.
+fn add_tokens(encoder: &mut Encoder, added: &Value, what: &str) -> Result<()> {
+    let invalid = |why: String| TokenizerError::invalid(what, why);
     let Value::Array(list) = added else {
         return match added {
             Value::Null => Ok(()),

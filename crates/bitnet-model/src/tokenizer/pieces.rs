@@ -104,6 +104,10 @@ impl Pieces {
         self.ends.len()
     }
 
+    pub(crate) fn kinds(&self) -> &[TokenKind] {
+        &self.kinds
+    }
+
     pub(crate) fn get(&self, id: u32) -> Option<(&[u8], TokenKind)> {
         let i = id as usize;
         let end = *self.ends.get(i)? as usize;

@@ -18,36 +18,28 @@ pub struct SpecialTokens {
     pub unk: Option<u32>,
     /// Padding.
     pub pad: Option<u32>,
+    /// End of a turn of a conversation.
+    pub eot: Option<u32>,
     /// Every token at which generation ends: end of text, of turn, of message. Ascending.
     pub stop: Vec<u32>,
 }
 
-/// Names under which models in circulation end a text, a turn or a message.
-const STOP_NAMES: [&str; 13] = [
+/// Names under which models in circulation end a turn; the first that exists is *the* end of turn.
+const TURN_ENDS: [&str; 10] = [
     "<|eot_id|>",
-    "<|eom_id|>",
     "<|im_end|>",
-    "<|end|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end_of_turn|>",
     "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|end|>",
     "<end_of_utterance>",
-    "<|eom|>",
     "<|eot|>",
     "<EOT>",
-    "<｜end▁of▁sentence｜>",
+    "_<EOT>",
+    "[EOT]",
 ];
-
-/// Stop tokens that are recognised by name; a normal token that happens to be spelled so is text.
-pub(super) fn stops_by_name(tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut stops: Vec<u32> = (STOP_NAMES.iter())
-        .filter_map(|name| tokenizer.token_id(name))
-        .filter(|&id| matches!(tokenizer.token_kind(id), Some(TokenKind::Control | TokenKind::UserDefined)))
-        .collect();
-    stops.sort_unstable();
-    stops
-}
+/// Names under which they end a text or a message.
+const OTHER_ENDS: [&str; 6] =
+    ["<|eom_id|>", "<|eom|>", "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "[EOS]"];
 
 impl SpecialTokens {
     pub(super) fn add_stop(&mut self, id: u32) {
@@ -58,6 +50,21 @@ impl SpecialTokens {
 }
 
 impl Tokenizer {
+    /// Roles that names tell. A normal token that happens to be spelled so is text.
+    pub(super) fn roles_by_name(&mut self) {
+        let added = |name: &&str| {
+            let id = self.token_id(name)?;
+            let kind = self.token_kind(id)?;
+            matches!(kind, TokenKind::Control | TokenKind::UserDefined).then_some(id)
+        };
+        let turns: Vec<u32> = TURN_ENDS.iter().filter_map(added).collect();
+        let others: Vec<u32> = OTHER_ENDS.iter().filter_map(added).collect();
+        self.special.eot = turns.first().copied();
+        for id in turns.into_iter().chain(others) {
+            self.special.add_stop(id);
+        }
+    }
+
     /// Takes roles and the chat template from the files beside a `tokenizer.json`.
     pub(super) fn read_siblings(&mut self, folder: &Path) -> Result<()> {
         let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
