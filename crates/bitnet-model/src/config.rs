@@ -109,13 +109,16 @@ struct Raw {
     rope_theta: Option<f64>,
     rope_parameters: Option<Value>,
     rope_scaling: Option<Value>,
-    bos_token_id: Option<Value>,
-    eos_token_id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    bos_token_id: Option<Option<Value>>,
+    #[serde(default, deserialize_with = "present")]
+    eos_token_id: Option<Option<Value>>,
     quantization_config: Option<Value>,
     weight_bits: Option<u32>,
 }
 
-fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<usize>>, D::Error> {
+/// Tells null, `Some(None)`, from an absent key.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
@@ -148,9 +151,10 @@ impl Config {
             None => default(5, heads),
         };
         let head_dim = match raw.head_dim {
-            Some(dim) => dim,
-            None if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
-            None => {
+            // The BitNet class has no such key.
+            Some(dim) if architecture == Architecture::Llama => dim,
+            _ if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+            _ => {
                 let problem = format!("hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}");
                 return Err(ModelError::Config(problem));
             }
@@ -163,6 +167,7 @@ impl Config {
             Some(value) => Some(QuantizationConfig::from_json(value)?),
         };
         let theta = raw.rope_theta.unwrap_or(if bitnet_class { 500_000. } else { 10_000. });
+        let max_positions = raw.max_position_embeddings.unwrap_or(2048);
         let act = raw.hidden_act.as_deref().unwrap_or(if bitnet_class { "relu2" } else { "silu" });
         let config = Self {
             architecture,
@@ -173,13 +178,13 @@ impl Config {
             kv_heads,
             head_dim,
             vocab_size: raw.vocab_size.unwrap_or(default(128256, 32000)),
-            max_positions: raw.max_position_embeddings.unwrap_or(2048),
+            max_positions,
             norm_eps: raw.rms_norm_eps.unwrap_or(if bitnet_class { 1e-5 } else { 1e-6 }),
-            rope: RopeConfig::from_json(theta, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
+            rope: RopeConfig::from_json(theta, max_positions, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
             hidden_act: HiddenAct::from_name(act)?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
-            bos: token_ids(raw.bos_token_id.as_ref(), "bos_token_id")?.first().copied(),
-            eos: token_ids(raw.eos_token_id.as_ref(), "eos_token_id")?,
+            bos: token_ids(raw.bos_token_id, default(128_000, 1), "bos_token_id")?.first().copied(),
+            eos: token_ids(raw.eos_token_id, default(128_001, 2), "eos_token_id")?,
             quantization,
         };
         config.validate()?;
@@ -240,18 +245,19 @@ impl Config {
     }
 }
 
-/// A token id, a list of them, or nothing.
-fn token_ids(value: Option<&Value>, key: &str) -> Result<Vec<u32>> {
+/// A token id, a list of them, or null for nothing; an absent key is the default.
+fn token_ids(value: Option<Option<Value>>, default: usize, key: &str) -> Result<Vec<u32>> {
     let id = |v: &Value| {
         let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| ModelError::Config(format!("{key} is {v}; it must be a token id")))
     };
     match value {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+        None => Ok(vec![default as u32]),
+        Some(None) => Ok(Vec::new()),
+        Some(Some(Value::Array(ids))) => ids.iter().map(id).collect(),
         // Some published configurations write -1 for "none".
-        Some(v) if v.as_i64() == Some(-1) => Ok(Vec::new()),
-        Some(v) => Ok(vec![id(v)?]),
+        Some(Some(v)) if v.as_i64() == Some(-1) => Ok(Vec::new()),
+        Some(Some(v)) => Ok(vec![id(&v)?]),
     }
 }
 

@@ -26,11 +26,14 @@ pub enum ModelError {
         source: Box<ModelError>,
     },
     /// A GGUF file is malformed or holds what cannot be read.
-    #[error("GGUF: {0}")]
-    Gguf(String),
+    #[error(transparent)]
+    Gguf(#[from] crate::gguf::GgufError),
     /// A safetensors file or its index is malformed.
-    #[error("safetensors: {0}")]
-    Safetensors(String),
+    #[error(transparent)]
+    Safetensors(#[from] crate::safetensors::SafetensorsError),
+    /// A file could not be written whole; what was there before is still there.
+    #[error(transparent)]
+    Write(#[from] crate::output::WriteError),
     /// A configuration is malformed, contradictory or of another kind of model.
     #[error("config: {0}")]
     Config(String),
@@ -45,6 +48,9 @@ pub enum ModelError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A checkpoint without a tokenizer that can be used.
+    #[error("the checkpoint has no usable tokenizer ({0}): give --tokens instead of text, or a checkpoint that has one")]
+    NoTokenizer(String),
     /// A conversion that the target format cannot hold.
     #[error("cannot convert: {0}")]
     Convert(String),

@@ -1,5 +1,129 @@
 //! Checkpoints of every form, read as one.
 
+mod gguf;
+mod gguf_config;
+pub mod gguf_names;
+pub(crate) mod gguf_vocab;
+mod hf;
+mod random;
 mod weights;
 
+pub use bitnet_quant::formats::i2_s::I2sOrder;
+pub use random::RandomWeights;
 pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+
+use crate::tokenizer::Tokenizer;
+use crate::{ModelError, Result};
+use std::path::Path;
+
+/// How to read what a checkpoint does not say of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions {
+    /// Order of blocks in I2_S tensors; x86 unless told otherwise.
+    pub i2s_order: I2sOrder,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { i2s_order: I2sOrder::X86 }
+    }
+}
+
+/// A tensor as the checkpoint lists it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSummary {
+    /// Name.
+    pub name: String,
+    /// Type, as the format names it.
+    pub kind: String,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// Bytes in the file.
+    pub bytes: usize,
+}
+
+/// A checkpoint: weights, tokenizer, and what is odd about them. Opening maps files and reads headers only.
+pub struct Checkpoint {
+    weights: Box<dyn Weights>,
+    tokenizer: std::result::Result<Tokenizer, String>,
+    format: String,
+    tensors: Vec<TensorSummary>,
+    notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face directory or a GGUF file.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        if metadata.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path, options) }
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        if !path.join("config.json").is_file() {
+            let problem = "is no checkpoint: it has no config.json (pass a Hugging Face directory or a .gguf file)";
+            return Err(ModelError::Config(problem.into()).in_file(path));
+        }
+        let hf = hf::HuggingFace::open(path)?;
+        let mut notes = Vec::new();
+        let unused = hf.unused();
+        if let Some(first) = unused.first() {
+            notes.push(format!("{} tensors are not used by this architecture, {first} for one", unused.len()));
+        }
+        let tokenizer = match path.join("tokenizer.json").is_file() {
+            true => Tokenizer::from_file(path).map_err(|e| e.to_string()),
+            false => Err(format!("{} has no tokenizer.json", path.display())),
+        };
+        Ok(Self::new(hf.format(), hf.summaries(), tokenizer, notes, Box::new(hf)))
+    }
+
+    fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let gguf = gguf::GgufCheckpoint::open(path, options.i2s_order)?;
+        let tokenizer = gguf.vocab().and_then(|vocab| Ok(Tokenizer::from_gguf(&vocab)?)).map_err(|e| e.to_string());
+        Ok(Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), Box::new(gguf)))
+    }
+
+    fn new(
+        format: String,
+        tensors: Vec<TensorSummary>,
+        tokenizer: std::result::Result<Tokenizer, String>,
+        mut notes: Vec<String>,
+        weights: Box<dyn Weights>,
+    ) -> Self {
+        match &tokenizer {
+            Ok(tokenizer) => {
+                notes.extend(tokenizer.warnings().iter().cloned());
+                let (have, model) = (tokenizer.vocab_size(), weights.config().vocab_size);
+                if have > model {
+                    notes.push(format!("the tokenizer has {have} tokens, the model {model}"));
+                }
+            }
+            Err(why) => notes.push(format!("no tokenizer: {why}")),
+        }
+        Self { weights, tokenizer, format, tensors, notes }
+    }
+
+    /// The weights, with their configuration.
+    pub fn weights(&self) -> &dyn Weights {
+        &*self.weights
+    }
+
+    /// The tokenizer, or why there is none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().map_err(|why| ModelError::NoTokenizer(why.clone()))
+    }
+
+    /// File format and form of the weights, in words.
+    pub fn format(&self) -> &str {
+        &self.format
+    }
+
+    /// The tensors it lists.
+    pub fn tensors(&self) -> &[TensorSummary] {
+        &self.tensors
+    }
+
+    /// What is missing or odd, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}

@@ -14,7 +14,7 @@ pub struct RopeConfig {
 }
 
 /// How positions beyond the original context are reached (transformers, `modeling_rope_utils.py`).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -34,12 +34,21 @@ pub enum RopeScaling {
         /// Context before scaling.
         original: f64,
     },
+    /// Every frequency divided by a factor of its own: how GGUF stores the scaling of Llama 3.1.
+    PerPair(Vec<f32>),
 }
 
 impl RopeConfig {
     /// From `rope_parameters` (newer) or `rope_theta` with `rope_scaling` (older).
-    pub(super) fn from_json(theta: f64, parameters: Option<&Value>, scaling: Option<&Value>) -> Result<Self> {
-        let object = parameters.filter(|v| !v.is_null()).or(scaling.filter(|v| !v.is_null()));
+    ///
+    /// As in transformers, `rope_scaling` wins over `rope_parameters`, and a `rope_theta` inside over the one outside.
+    pub(super) fn from_json(
+        theta: f64,
+        max_positions: usize,
+        parameters: Option<&Value>,
+        scaling: Option<&Value>,
+    ) -> Result<Self> {
+        let object = scaling.filter(|v| !v.is_null()).or(parameters.filter(|v| !v.is_null()));
         let config = match object {
             None => Self { theta, scaling: RopeScaling::None },
             Some(object) => {
@@ -56,7 +65,7 @@ impl RopeConfig {
                         factor: need("factor")?,
                         low_freq_factor: need("low_freq_factor")?,
                         high_freq_factor: need("high_freq_factor")?,
-                        original: need("original_max_position_embeddings")?,
+                        original: number("original_max_position_embeddings").unwrap_or(max_positions as f64),
                     },
                     other => {
                         let known = "this build computes \"default\", \"linear\" and \"llama3\"";
@@ -79,10 +88,11 @@ impl RopeConfig {
             Err(ModelError::Config(format!("rope {name} is {value}; it must be a positive number")))
         };
         positive("theta", self.theta)?;
-        match self.scaling {
+        match &self.scaling {
             RopeScaling::None => Ok(()),
-            RopeScaling::Linear { factor } => positive("factor", factor),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+            RopeScaling::PerPair(factors) => factors.iter().try_for_each(|&f| positive("factor", f as f64)),
+            &RopeScaling::Linear { factor } => positive("factor", factor),
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 positive("factor", factor)?;
                 positive("low_freq_factor", low_freq_factor)?;
                 positive("original_max_position_embeddings", original)?;
@@ -93,10 +103,11 @@ impl RopeConfig {
 
     /// Angle per position of each pair of a head: `theta^(-2i/D)`, scaled; in f32 as transformers computes it.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let scale = |f: f32| match self.scaling {
+        let scale = |(i, f): (usize, f32)| match &self.scaling {
             RopeScaling::None => f,
-            RopeScaling::Linear { factor } => f / factor as f32,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+            RopeScaling::PerPair(factors) => f / factors.get(i).copied().unwrap_or(1.),
+            &RopeScaling::Linear { factor } => f / factor as f32,
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let wavelength = std::f64::consts::TAU / f as f64;
                 if wavelength < original / high_freq_factor {
                     f
@@ -108,7 +119,7 @@ impl RopeConfig {
                 }
             }
         };
-        inverse_frequencies(self.theta as f32, head_dim).into_iter().map(scale).collect()
+        inverse_frequencies(self.theta as f32, head_dim).into_iter().enumerate().map(scale).collect()
     }
 
     /// Cosines and sines `[positions, head_dim / 2]` of the angles.

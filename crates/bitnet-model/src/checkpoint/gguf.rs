@@ -1,0 +1,222 @@
+//! Checkpoints of llama.cpp and bitnet.cpp: GGUF.
+
+use super::TensorSummary;
+use super::gguf_names::{Family, linear_name, norm_name};
+use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::config::Architecture;
+use crate::gguf::{Gguf, GgufType, TensorInfo};
+use crate::tokenizer::GgufVocab;
+use crate::{Config, ModelError, Result};
+use bitnet_core::{BitNetDType, MappedFile};
+use bitnet_quant::formats::{self, i2_s::I2sOrder, scaled::ScaledFormat};
+use bitnet_quant::{TernaryCodes, ternarize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Weights of a GGUF file, mapped.
+#[derive(Debug)]
+pub(super) struct GgufCheckpoint {
+    config: Config,
+    family: Family,
+    order: I2sOrder,
+    file: Arc<MappedFile>,
+    gguf: Gguf,
+}
+
+impl GgufCheckpoint {
+    pub(super) fn open(path: &Path, order: I2sOrder) -> Result<Self> {
+        let file = Arc::new(MappedFile::open(path)?);
+        let gguf = Gguf::parse(&file).map_err(|e| ModelError::from(e).in_file(path))?;
+        let (config, family) = super::gguf_config::read(&gguf, &file).map_err(|e| e.in_file(path))?;
+        Ok(Self { config, family, order, file, gguf })
+    }
+
+    pub(super) fn format(&self) -> String {
+        format!("GGUF v{}, architecture {}", self.gguf.version, self.family.name())
+    }
+
+    pub(super) fn summaries(&self) -> Vec<TensorSummary> {
+        let summary = |t: &TensorInfo| TensorSummary {
+            name: t.name.clone(),
+            kind: t.ty.name().into(),
+            shape: t.shape.clone(),
+            bytes: t.range.len(),
+        };
+        self.gguf.tensors.iter().map(summary).collect()
+    }
+
+    pub(super) fn vocab(&self) -> Result<GgufVocab> {
+        super::gguf_vocab::read(&self.gguf.metadata)
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let key = format!("{}.hidden_activation", self.family.name());
+        if self.config.architecture == Architecture::BitNet && self.gguf.metadata.value(&key).is_none() {
+            notes.push(format!("{key} is absent: {} is assumed", self.config.hidden_act.name()));
+        }
+        if self.gguf.tensors.iter().any(|t| t.ty == GgufType::I2_S) {
+            let order = match self.order {
+                I2sOrder::X86 => "x86",
+                I2sOrder::Arm => "ARM",
+            };
+            notes.push(format!("I2_S does not say in which order it was written: {order} is assumed"));
+        }
+        for t in self.gguf.tensors.iter().filter(|t| t.ty.advice().is_some()) {
+            notes.push(format!("{} is {}, which is not read", t.name, t.ty.name()));
+        }
+        notes
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+        let tensor = self.gguf.tensor(name)?;
+        let same = tensor.shape.iter().product::<usize>() == shape.iter().product() && tensor.shape.last() == shape.last();
+        if !same {
+            let problem = format!("has shape {:?}, but the metadata asks for {shape:?}", tensor.shape);
+            return Err(ModelError::tensor(name, problem));
+        }
+        Ok(tensor)
+    }
+
+    fn dense(&self, tensor: &TensorInfo, rows: usize, cols: usize) -> Result<DenseTensor> {
+        let dtype = match tensor.ty {
+            GgufType::F32 => BitNetDType::F32,
+            GgufType::F16 => BitNetDType::F16,
+            GgufType::BF16 => BitNetDType::BF16,
+            GgufType::Q8_0 => BitNetDType::Q8_0,
+            GgufType::Q6_K => BitNetDType::Q6K,
+            GgufType::Q4_0 => BitNetDType::Q4_0,
+            GgufType::Q4_K => BitNetDType::Q4K,
+            other => {
+                let problem = format!("is {}; embeddings and heads are read as F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K", other.name());
+                return Err(ModelError::tensor(&tensor.name, problem));
+            }
+        };
+        DenseTensor::mapped(&tensor.name, self.file.clone(), tensor.range.clone(), dtype, rows, cols)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, &[len])?;
+        Ok(self.dense(tensor, 1, len)?.to_f32())
+    }
+
+    /// The factor that upstream llama.cpp stores beside a weight, 1 if it does not.
+    fn extra_scale(&self, base: &str) -> Result<f32> {
+        let name = format!("{base}.scale");
+        if self.gguf.find(&name).is_none() { Ok(1.) } else { Ok(self.vector(&name, 1)?[0]) }
+    }
+
+    /// The linear layer whose tensors are called `base.weight`, `base.bias`, `base.scale`.
+    fn linear_tensor(&self, base: &str, rows: usize, cols: usize, quantized: bool) -> Result<LinearSource> {
+        let name = format!("{base}.weight");
+        let tensor = self.tensor(&name, &[rows, cols])?;
+        let bytes = tensor.data(&self.file);
+        let scaled = |format: &ScaledFormat| self.scaled(format, tensor, rows, cols);
+        let weight = match tensor.ty {
+            GgufType::I2_S => {
+                let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
+                WeightSource::Ternary { codes, scale }
+            }
+            GgufType::TQ1_0 => scaled(&formats::scaled::TQ1_0)?,
+            GgufType::TQ2_0 => scaled(&formats::scaled::TQ2_0)?,
+            GgufType::Q2_0_G64 => scaled(&formats::scaled::Q2_0_G64)?,
+            GgufType::Q2_0_G128 => scaled(&formats::scaled::Q2_0_G128)?,
+            // A BitNet quantizes its weights whatever type holds them; rounded to another type they are ternary still.
+            _ if quantized => {
+                let values = self.dense(tensor, rows, cols)?.to_f32();
+                let exact = ternarize::exact(&values, rows, cols)?;
+                let (codes, scale) = exact.map_or_else(|| ternarize::absmean(&values, rows, cols), Ok)?;
+                WeightSource::Ternary { codes, scale }
+            }
+            _ => WeightSource::Dense(self.dense(tensor, rows, cols)?),
+        };
+        let extra = self.extra_scale(base)?;
+        let weight = match weight {
+            WeightSource::Ternary { codes, scale } if (scale * extra).is_finite() => {
+                WeightSource::Ternary { codes, scale: scale * extra }
+            }
+            WeightSource::Dense(dense) if extra == 1. => WeightSource::Dense(dense),
+            _ => return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not go with its type"))),
+        };
+        let bias = format!("{base}.bias");
+        let bias = self.gguf.find(&bias).map(|_| self.vector(&bias, rows)).transpose()?;
+        Ok(LinearSource { weight, bias, inner_norm: None })
+    }
+
+    /// A type with a scale in every block: ternary if all scales are one and no code is +2, else dense, value by value.
+    fn scaled(&self, format: &ScaledFormat, tensor: &TensorInfo, rows: usize, cols: usize) -> Result<WeightSource> {
+        let bytes = tensor.data(&self.file);
+        if let Ok(decoded) = format.decode(bytes, rows, cols)
+            && let Some(scale) = decoded.uniform_scale()
+        {
+            return Ok(WeightSource::Ternary { codes: decoded.codes, scale });
+        }
+        // Every value is a small multiple of an f16.
+        let values = formats::float16::encode_f16(&format.dequantize(bytes, rows, cols)?);
+        Ok(WeightSource::Dense(DenseTensor::owned(&tensor.name, values, BitNetDType::F16, rows, cols)?))
+    }
+}
+
+/// Which row of the file is row `r` of a rotate-half head: llama.cpp interleaves the halves of a head in `llama` files.
+fn interleaved(r: usize, head_dim: usize) -> usize {
+    let (head, at) = (r / head_dim, r % head_dim);
+    let (half, pair) = (at / (head_dim / 2), at % (head_dim / 2));
+    head * head_dim + 2 * pair + half
+}
+
+/// Undoes the interleaving of rows.
+fn deinterleave(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
+    let weight = match source.weight {
+        WeightSource::Ternary { codes, scale } => {
+            let (rows, cols) = (codes.rows(), codes.cols());
+            let bytes = (0..rows).flat_map(|r| codes.row(interleaved(r, head_dim))).copied().collect();
+            WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
+        }
+        WeightSource::Dense(dense) => {
+            WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(|r| interleaved(r, head_dim)))?)
+        }
+    };
+    let bias = source.bias.map(|b| (0..b.len()).map(|r| b[interleaved(r, head_dim)]).collect());
+    Ok(LinearSource { weight, bias, ..source })
+}
+
+impl Weights for GgufCheckpoint {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn embedding(&self) -> Result<DenseTensor> {
+        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
+        self.dense(self.tensor("token_embd.weight", &[rows, cols])?, rows, cols)
+    }
+
+    fn head(&self) -> Result<Option<LinearSource>> {
+        if self.config.tied {
+            return Ok(None);
+        }
+        self.linear_tensor("output", self.config.vocab_size, self.config.hidden_size, false).map(Some)
+    }
+
+    fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
+        self.vector(&norm_name(norm), norm.len(&self.config))
+    }
+
+    fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
+        let (rows, cols) = projection.shape(&self.config);
+        let quantized = self.config.architecture == Architecture::BitNet;
+        let source = self.linear_tensor(&linear_name(layer, projection), rows, cols, quantized)?;
+        match projection {
+            Projection::Query | Projection::Key if self.family.interleaves_heads() => {
+                deinterleave(source, self.config.head_dim)
+            }
+            _ => Ok(source),
+        }
+    }
+
+    fn release(&self, layer: usize) {
+        let prefix = format!("blk.{layer}.");
+        for tensor in self.gguf.tensors.iter().filter(|t| t.name.starts_with(&prefix)) {
+            self.file.release(tensor.range.clone());
+        }
+    }
+}

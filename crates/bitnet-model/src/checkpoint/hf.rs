@@ -1,0 +1,241 @@
+//! Checkpoints of Hugging Face: `config.json` and safetensors.
+
+use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::TensorSummary;
+use crate::config::{Architecture, LinearClass};
+use crate::safetensors::{Dtype, Located, Shards, Tensors};
+use crate::{Config, ModelError, Result};
+use bitnet_core::{BitNetDType, MappedFile};
+use bitnet_quant::{formats, ternarize};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Weights of a Hugging Face directory, mapped.
+#[derive(Debug)]
+pub(super) struct HuggingFace {
+    config: Config,
+    files: Vec<Arc<MappedFile>>,
+    tensors: Tensors,
+}
+
+/// Largest `config.json` that is read.
+const MAX_CONFIG: u64 = 1 << 24;
+
+impl HuggingFace {
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = read_text(&path)?;
+        let config = Config::from_json(&text).map_err(|e| e.in_file(&path))?;
+        let shards = Shards::find(folder)?;
+        let files = shards.paths(folder).into_iter().map(|path| Ok(Arc::new(MappedFile::open(path)?)));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        let bytes: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
+        let tensors = shards.open(&bytes).map_err(|e| ModelError::from(e).in_file(folder))?;
+        Ok(Self { config, files, tensors })
+    }
+
+    pub(super) fn format(&self) -> String {
+        let linear = match self.config.quantization.as_ref().map(|q| q.class) {
+            None => "not quantized",
+            Some(LinearClass::BitLinear) => "BitLinear, packed",
+            Some(LinearClass::Offline) => "AutoBitLinear, offline",
+            Some(LinearClass::Online) => "master weights, quantized when loaded",
+        };
+        let architecture = match self.config.architecture {
+            Architecture::BitNet => "bitnet",
+            Architecture::Llama => "llama",
+        };
+        format!("Hugging Face safetensors, {architecture}, {linear}")
+    }
+
+    pub(super) fn summaries(&self) -> Vec<TensorSummary> {
+        let summary = |t: &Located| TensorSummary {
+            name: t.info.name.clone(),
+            kind: format!("{:?}", t.info.dtype),
+            shape: t.info.shape.clone(),
+            bytes: t.info.range.len(),
+        };
+        self.tensors.iter().map(summary).collect()
+    }
+
+    /// Names of tensors that no part of the model reads.
+    pub(super) fn unused(&self) -> Vec<String> {
+        let mut modules: HashSet<String> = ["model.embed_tokens", "model.norm", "lm_head"].map(String::from).into();
+        for layer in 0..self.config.layers {
+            modules.extend(Projection::ALL.map(|p| module(layer, p)));
+            let norms = [Norm::Attention(layer), Norm::AttentionInner(layer), Norm::FeedForward(layer), Norm::FeedForwardInner(layer)];
+            modules.extend(norms.iter().flat_map(|&n| norm_modules(n)));
+        }
+        let read = |name: &str| {
+            let known = [".rms_norm.weight", ".weight_scale", ".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end));
+            known.is_some_and(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
+        };
+        self.tensors.iter().map(|t| &t.info.name).filter(|name| !read(name)).cloned().collect()
+    }
+
+    fn bytes(&self, tensor: &Located) -> &[u8] {
+        tensor.info.data(&self.files[tensor.shard])
+    }
+
+    /// A vector of floats of a known length.
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensors.tensor(name)?;
+        if tensor.info.shape.iter().product::<usize>() != len {
+            let problem = format!("has shape {:?}, needed {len} values", tensor.info.shape);
+            return Err(ModelError::tensor(name, problem));
+        }
+        Ok(tensor.info.to_f32(&self.files[tensor.shard])?)
+    }
+
+    fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<DenseTensor> {
+        let tensor = self.tensors.tensor(name)?;
+        expect_shape(tensor, &[rows, cols])?;
+        let dtype = match tensor.info.dtype {
+            Dtype::F32 => BitNetDType::F32,
+            Dtype::F16 => BitNetDType::F16,
+            Dtype::BF16 => BitNetDType::BF16,
+            other => return Err(ModelError::tensor(name, format!("is {other:?}; needed F32, F16 or BF16"))),
+        };
+        DenseTensor::mapped(name, self.files[tensor.shard].clone(), tensor.info.range.clone(), dtype, rows, cols)
+    }
+
+    /// The linear layer `module` with `[rows, cols]` weights.
+    fn linear_module(&self, module: &str, rows: usize, cols: usize) -> Result<LinearSource> {
+        let name = format!("{module}.weight");
+        let tensor = self.tensors.tensor(&name)?;
+        let quantization = self.config.quantization.as_ref();
+        let class = quantization.filter(|q| q.converts(module)).map(|q| q.class);
+        let mut bias = match self.tensors.find(&format!("{module}.bias")) {
+            Some(_) => Some(self.vector(&format!("{module}.bias"), rows)?),
+            None => None,
+        };
+        let scale = || Ok::<f32, ModelError>(self.vector(&format!("{module}.weight_scale"), 1)?[0]);
+        let packed = tensor.info.dtype == Dtype::U8;
+        let weight = match class {
+            None if packed => {
+                let problem = "is packed, but config.json does not say that this layer is quantized";
+                return Err(ModelError::tensor(name, problem));
+            }
+            None => WeightSource::Dense(self.dense(&name, rows, cols)?),
+            Some(LinearClass::Online) if packed => {
+                return Err(ModelError::tensor(name, "is packed, but config.json says master weights (online)"));
+            }
+            Some(LinearClass::Online) => {
+                let (codes, scale) = ternarize::absmean(&self.dense(&name, rows, cols)?.to_f32(), rows, cols)?;
+                WeightSource::Ternary { codes, scale }
+            }
+            Some(LinearClass::BitLinear) => {
+                if !packed {
+                    return Err(ModelError::tensor(name, format!("is {:?}; the BitLinear class packs it in U8", tensor.info.dtype)));
+                }
+                expect_shape(tensor, &[rows.div_ceil(4), cols])?;
+                // The product is divided by this scale.
+                WeightSource::Ternary { codes: formats::hf::decode(self.bytes(tensor), rows, cols)?, scale: 1. / scale()? }
+            }
+            Some(LinearClass::Offline) => {
+                let scale = scale()?;
+                // The product is multiplied by this scale after the bias was added.
+                bias.iter_mut().flatten().for_each(|b| *b *= scale);
+                if packed {
+                    expect_shape(tensor, &[rows.div_ceil(4), cols])?;
+                    WeightSource::Ternary { codes: formats::hf::decode(self.bytes(tensor), rows, cols)?, scale }
+                } else {
+                    let weights = self.dense(&name, rows, cols)?.to_f32();
+                    let (codes, unit) = ternarize::exact(&weights, rows, cols)?.ok_or_else(|| {
+                        ModelError::tensor(&name, "is not ternary, though config.json says it was quantized offline")
+                    })?;
+                    WeightSource::Ternary { codes, scale: unit * scale }
+                }
+            }
+        };
+        if let WeightSource::Ternary { scale, .. } = weight
+            && !scale.is_finite()
+        {
+            return Err(ModelError::tensor(format!("{module}.weight_scale"), "is zero or not a number"));
+        }
+        let eps = quantization.and_then(|q| q.inner_norm_eps).filter(|_| class.is_some());
+        let norm = eps.map(|eps| Ok::<_, ModelError>((self.vector(&format!("{module}.rms_norm.weight"), cols)?, eps)));
+        Ok(LinearSource { weight, bias, inner_norm: norm.transpose()? })
+    }
+}
+
+fn expect_shape(tensor: &Located, shape: &[usize]) -> Result<()> {
+    if tensor.info.shape == shape {
+        return Ok(());
+    }
+    let problem = format!("has shape {:?}, but config.json asks for {shape:?}", tensor.info.shape);
+    Err(ModelError::tensor(&tensor.info.name, problem))
+}
+
+fn module(layer: usize, projection: Projection) -> String {
+    let name = match projection {
+        Projection::Query => "self_attn.q_proj",
+        Projection::Key => "self_attn.k_proj",
+        Projection::Value => "self_attn.v_proj",
+        Projection::Output => "self_attn.o_proj",
+        Projection::Gate => "mlp.gate_proj",
+        Projection::Up => "mlp.up_proj",
+        Projection::Down => "mlp.down_proj",
+    };
+    format!("model.layers.{layer}.{name}")
+}
+
+/// Names of a norm; the second, where there is one, is that of 1bitLLM's checkpoints.
+fn norm_modules(norm: Norm) -> Vec<String> {
+    let names: (usize, &[&str]) = match norm {
+        Norm::Output => return vec!["model.norm".into()],
+        Norm::Attention(layer) => (layer, &["input_layernorm"]),
+        Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
+        Norm::FeedForward(layer) => (layer, &["post_attention_layernorm"]),
+        Norm::FeedForwardInner(layer) => (layer, &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"]),
+    };
+    names.1.iter().map(|name| format!("model.layers.{}.{name}", names.0)).collect()
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let io = |source| ModelError::Io { path: path.into(), source };
+    if std::fs::metadata(path).map_err(io)?.len() > MAX_CONFIG {
+        return Err(ModelError::Config("is far larger than a configuration".into()).in_file(path));
+    }
+    std::fs::read_to_string(path).map_err(io)
+}
+
+impl Weights for HuggingFace {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn embedding(&self) -> Result<DenseTensor> {
+        self.dense("model.embed_tokens.weight", self.config.vocab_size, self.config.hidden_size)
+    }
+
+    fn head(&self) -> Result<Option<LinearSource>> {
+        let stored = self.tensors.find("lm_head.weight");
+        let same = |head| Some(self.bytes(head)) == self.tensors.find("model.embed_tokens.weight").map(|e| self.bytes(e));
+        match stored {
+            None if self.config.tied => Ok(None),
+            // A tied checkpoint may store its head all the same; transformers uses it when it differs.
+            Some(head) if self.config.tied && same(head) => Ok(None),
+            _ => self.linear_module("lm_head", self.config.vocab_size, self.config.hidden_size).map(Some),
+        }
+    }
+
+    fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
+        let names: Vec<String> = norm_modules(norm).into_iter().map(|module| module + ".weight").collect();
+        let name = names.iter().find(|name| self.tensors.find(name).is_some()).unwrap_or(&names[0]);
+        self.vector(name, norm.len(&self.config))
+    }
+
+    fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
+        let (rows, cols) = projection.shape(&self.config);
+        self.linear_module(&module(layer, projection), rows, cols)
+    }
+
+    fn release(&self, layer: usize) {
+        let prefix = format!("model.layers.{layer}.");
+        for tensor in self.tensors.iter().filter(|t| t.info.name.starts_with(&prefix)) {
+            self.files[tensor.shard].release(tensor.info.range.clone());
+        }
+    }
+}

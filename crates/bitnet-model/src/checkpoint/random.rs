@@ -1,0 +1,71 @@
+//! Weights made up in memory, for measuring a shape.
+
+use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::{Config, Result};
+use bitnet_core::BitNetDType;
+use bitnet_quant::TernaryCodes;
+
+/// Random ternary weights and a random Q6_K embedding, which is also the head. It computes noise at full cost.
+#[derive(Debug, Clone)]
+pub struct RandomWeights {
+    config: Config,
+    seed: u64,
+}
+
+impl RandomWeights {
+    /// Weights for a configuration; equal seeds give equal weights.
+    pub fn new(config: Config, seed: u64) -> Self {
+        Self { config: Config { tied: true, ..config }, seed }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the next state and its output.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Weights for RandomWeights {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn embedding(&self) -> Result<DenseTensor> {
+        const BLOCK: usize = BitNetDType::Q6K.block().1;
+        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
+        let mut bytes = vec![0; rows * BitNetDType::Q6K.row_bytes(cols)];
+        let mut state = self.seed;
+        for block in bytes.chunks_exact_mut(BLOCK) {
+            for part in block.chunks_mut(8) {
+                part.copy_from_slice(&split_mix(&mut state).to_le_bytes()[..part.len()]);
+            }
+            // A small scale: values of about 1e-2.
+            block[BLOCK - 2..].copy_from_slice(&half::f16::from_f32(1e-5).to_le_bytes());
+        }
+        DenseTensor::owned("embedding", bytes, BitNetDType::Q6K, rows, cols)
+    }
+
+    fn head(&self) -> Result<Option<LinearSource>> {
+        Ok(None)
+    }
+
+    fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
+        Ok(vec![1.; norm.len(&self.config)])
+    }
+
+    fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
+        let (rows, cols) = projection.shape(&self.config);
+        let mut state = self.seed ^ ((layer as u64) << 8 | projection as u64 + 1);
+        // Two random bits a weight, 3 made 1: -1, 0 and +1 in the proportions 1:2:1.
+        let mut codes = vec![0; rows * cols.div_ceil(4)];
+        for part in codes.chunks_mut(8) {
+            let bits = split_mix(&mut state);
+            let threes = bits & (bits >> 1) & 0x5555_5555_5555_5555;
+            part.copy_from_slice(&(bits & !(threes << 1)).to_le_bytes()[..part.len()]);
+        }
+        let weight = WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, codes)?, scale: 0.02 };
+        Ok(LinearSource { weight, bias: None, inner_norm: None })
+    }
+}
