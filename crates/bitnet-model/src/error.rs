@@ -49,7 +49,9 @@ pub enum ModelError {
         problem: String,
     },
     /// A checkpoint without a tokenizer that can be used.
-    #[error("the checkpoint has no usable tokenizer ({0}): give --tokens instead of text, or a checkpoint that has one")]
+    #[error(
+        "the checkpoint has no usable tokenizer ({0}): give --tokens instead of text, or a checkpoint that has one"
+    )]
     NoTokenizer(String),
     /// A conversion that the target format cannot hold.
     #[error("cannot convert: {0}")]

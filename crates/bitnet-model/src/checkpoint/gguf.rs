@@ -8,7 +8,7 @@ use crate::gguf::{Gguf, GgufType, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
-use bitnet_quant::formats::{self, i2_s::I2sOrder, scaled::ScaledFormat};
+use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder};
 use bitnet_quant::{TernaryCodes, ternarize};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +70,8 @@ impl GgufCheckpoint {
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
         let tensor = self.gguf.tensor(name)?;
-        let same = tensor.shape.iter().product::<usize>() == shape.iter().product() && tensor.shape.last() == shape.last();
+        let same = tensor.shape.iter().product::<usize>() == shape.iter().product::<usize>()
+            && tensor.shape.last() == shape.last();
         if !same {
             let problem = format!("has shape {:?}, but the metadata asks for {shape:?}", tensor.shape);
             return Err(ModelError::tensor(name, problem));
@@ -88,7 +89,10 @@ impl GgufCheckpoint {
             GgufType::Q4_0 => BitNetDType::Q4_0,
             GgufType::Q4_K => BitNetDType::Q4K,
             other => {
-                let problem = format!("is {}; embeddings and heads are read as F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K", other.name());
+                let problem = format!(
+                    "is {}; embeddings and heads are read as F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K",
+                    other.name()
+                );
                 return Err(ModelError::tensor(&tensor.name, problem));
             }
         };
@@ -117,10 +121,10 @@ impl GgufCheckpoint {
                 let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
                 WeightSource::Ternary { codes, scale }
             }
-            GgufType::TQ1_0 => scaled(&formats::scaled::TQ1_0)?,
-            GgufType::TQ2_0 => scaled(&formats::scaled::TQ2_0)?,
-            GgufType::Q2_0_G64 => scaled(&formats::scaled::Q2_0_G64)?,
-            GgufType::Q2_0_G128 => scaled(&formats::scaled::Q2_0_G128)?,
+            GgufType::TQ1_0 => scaled(&formats::TQ1_0)?,
+            GgufType::TQ2_0 => scaled(&formats::TQ2_0)?,
+            GgufType::Q2_0_G64 => scaled(&formats::Q2_0_G64)?,
+            GgufType::Q2_0_G128 => scaled(&formats::Q2_0_G128)?,
             // A BitNet quantizes its weights whatever type holds them; rounded to another type they are ternary still.
             _ if quantized => {
                 let values = self.dense(tensor, rows, cols)?.to_f32();
@@ -136,7 +140,9 @@ impl GgufCheckpoint {
                 WeightSource::Ternary { codes, scale: scale * extra }
             }
             WeightSource::Dense(dense) if extra == 1. => WeightSource::Dense(dense),
-            _ => return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not go with its type"))),
+            _ => {
+                return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not go with its type")));
+            }
         };
         let bias = format!("{base}.bias");
         let bias = self.gguf.find(&bias).map(|_| self.vector(&bias, rows)).transpose()?;

@@ -25,11 +25,15 @@ pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
         None => return Err(ModelError::Config(format!("{hidden_size} is not a multiple of {heads} heads"))),
     };
     if find("rope.dimension_count")?.is_some_and(|dim| dim != head_dim) {
-        let problem = format!("{} is not the head dimension {head_dim}: partial rotation is not computed", key("rope.dimension_count"));
+        let problem = format!(
+            "{} is not the head dimension {head_dim}: partial rotation is not computed",
+            key("rope.dimension_count")
+        );
         return Err(ModelError::Config(problem));
     }
     let act: Option<&str> = metadata.find(&key("hidden_activation"))?;
-    let ids = |suffix: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{suffix}_token_id")).map_err(ModelError::from);
+    let ids =
+        |suffix: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{suffix}_token_id")).map_err(ModelError::from);
     let config = Config {
         architecture: family.architecture(),
         hidden_size,
@@ -64,7 +68,8 @@ fn rope(gguf: &Gguf, file: &[u8], key: &dyn Fn(&str) -> String, head_dim: usize)
     let scaling = match (gguf.find("rope_freqs.weight"), kind, factor) {
         (Some(tensor), _, _) => {
             if tensor.ty != GgufType::F32 || tensor.count() != head_dim / 2 {
-                let problem = format!("is {} {:?}; needed {} values of F32", tensor.ty.name(), tensor.shape, head_dim / 2);
+                let problem =
+                    format!("is {} {:?}; needed {} values of F32", tensor.ty.name(), tensor.shape, head_dim / 2);
                 return Err(ModelError::tensor("rope_freqs.weight", problem));
             }
             let values = tensor.data(file).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
@@ -74,7 +79,9 @@ fn rope(gguf: &Gguf, file: &[u8], key: &dyn Fn(&str) -> String, head_dim: usize)
         (None, Some("none"), Some(_)) => RopeScaling::None,
         (None, Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor: factor as f64 },
         (None, Some(kind), _) => {
-            return Err(ModelError::Config(format!("rope.scaling.type is {kind:?}; this build computes none and linear")));
+            return Err(ModelError::Config(format!(
+                "rope.scaling.type is {kind:?}; this build computes none and linear"
+            )));
         }
     };
     let config = RopeConfig { theta, scaling };

@@ -7,7 +7,9 @@ use crate::tokenizer::GgufVocab;
 /// Reads the keys under `tokenizer.`.
 pub(crate) fn read(metadata: &Metadata) -> Result<GgufVocab> {
     let text = |key: &str| metadata.find::<&str>(&format!("tokenizer.{key}")).map(|s| s.map(str::to_string));
-    let strings = |key: &str| metadata.find::<&[String]>(&format!("tokenizer.ggml.{key}")).map(|s| s.unwrap_or_default().to_vec());
+    let strings = |key: &str| {
+        metadata.find::<&[String]>(&format!("tokenizer.ggml.{key}")).map(|s| s.unwrap_or_default().to_vec())
+    };
     let id = |key: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{key}_token_id"));
     let flag = |key: &str| metadata.find::<bool>(&format!("tokenizer.ggml.{key}"));
     Ok(GgufVocab {
@@ -50,7 +52,8 @@ pub(crate) fn write(vocab: &GgufVocab, metadata: &mut Metadata) {
             set(key, Value::String(text.clone()));
         }
     }
-    let ids = [("bos", vocab.bos), ("eos", vocab.eos), ("eot", vocab.eot), ("unknown", vocab.unk), ("padding", vocab.pad)];
+    let ids =
+        [("bos", vocab.bos), ("eos", vocab.eos), ("eot", vocab.eot), ("unknown", vocab.unk), ("padding", vocab.pad)];
     for (key, id) in ids {
         if let Some(id) = id {
             set(&format!("ggml.{key}_token_id"), Value::U32(id));

@@ -1,7 +1,7 @@
 //! Checkpoints of Hugging Face: `config.json` and safetensors.
 
-use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use super::TensorSummary;
+use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::config::{Architecture, LinearClass};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
@@ -64,11 +64,17 @@ impl HuggingFace {
         let mut modules: HashSet<String> = ["model.embed_tokens", "model.norm", "lm_head"].map(String::from).into();
         for layer in 0..self.config.layers {
             modules.extend(Projection::ALL.map(|p| module(layer, p)));
-            let norms = [Norm::Attention(layer), Norm::AttentionInner(layer), Norm::FeedForward(layer), Norm::FeedForwardInner(layer)];
+            let norms = [
+                Norm::Attention(layer),
+                Norm::AttentionInner(layer),
+                Norm::FeedForward(layer),
+                Norm::FeedForwardInner(layer),
+            ];
             modules.extend(norms.iter().flat_map(|&n| norm_modules(n)));
         }
         let read = |name: &str| {
-            let known = [".rms_norm.weight", ".weight_scale", ".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end));
+            let known =
+                [".rms_norm.weight", ".weight_scale", ".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end));
             known.is_some_and(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
         };
         self.tensors.iter().map(|t| &t.info.name).filter(|name| !read(name)).cloned().collect()
@@ -127,11 +133,17 @@ impl HuggingFace {
             }
             Some(LinearClass::BitLinear) => {
                 if !packed {
-                    return Err(ModelError::tensor(name, format!("is {:?}; the BitLinear class packs it in U8", tensor.info.dtype)));
+                    return Err(ModelError::tensor(
+                        name,
+                        format!("is {:?}; the BitLinear class packs it in U8", tensor.info.dtype),
+                    ));
                 }
                 expect_shape(tensor, &[rows.div_ceil(4), cols])?;
                 // The product is divided by this scale.
-                WeightSource::Ternary { codes: formats::hf::decode(self.bytes(tensor), rows, cols)?, scale: 1. / scale()? }
+                WeightSource::Ternary {
+                    codes: formats::hf::decode(self.bytes(tensor), rows, cols)?,
+                    scale: 1. / scale()?,
+                }
             }
             Some(LinearClass::Offline) => {
                 let scale = scale()?;
@@ -212,7 +224,8 @@ impl Weights for HuggingFace {
 
     fn head(&self) -> Result<Option<LinearSource>> {
         let stored = self.tensors.find("lm_head.weight");
-        let same = |head| Some(self.bytes(head)) == self.tensors.find("model.embed_tokens.weight").map(|e| self.bytes(e));
+        let same =
+            |head| Some(self.bytes(head)) == self.tensors.find("model.embed_tokens.weight").map(|e| self.bytes(e));
         match stored {
             None if self.config.tied => Ok(None),
             // A tied checkpoint may store its head all the same; transformers uses it when it differs.
