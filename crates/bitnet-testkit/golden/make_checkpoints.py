@@ -37,14 +37,14 @@ def draw_linear(shape, generator, dtype):
             return w
 
 
-def draw(name, shape, generator, dtype):
+def draw(name, shape, generator, dtype, embedding=0.7):
     if "norm" in name:
         w = 1 + 0.25 * torch.randn(shape, generator=generator)
         w[torch.randint(shape[0], (2,), generator=generator)] *= 3
     elif name.endswith(".bias"):
         w = 0.2 * torch.randn(shape, generator=generator)
     elif "embed_tokens" in name:
-        w = 0.7 * torch.randn(shape, generator=generator)
+        w = embedding * torch.randn(shape, generator=generator)
     else:
         return draw_linear(shape, generator, dtype)
     return w.to(dtype).float()

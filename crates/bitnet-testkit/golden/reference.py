@@ -89,13 +89,14 @@ def choose_tokens(model, margins, generator):
     """input_ids, and the same followed by the greedy tokens, with the least gap of these."""
     vocab = model.config.vocab_size
     ids = torch.randint(vocab, (1,), generator=generator)
+    candidates = torch.arange(vocab)[-128:]
     while True:
-        batch = torch.cat([ids.expand(vocab, -1), torch.arange(vocab)[:, None]], dim=1)
+        batch = torch.cat([ids.expand(len(candidates), -1), candidates[:, None]], dim=1)
         least = margins.run(model, batch)[1][:, -1]
-        least[ids] = 0  # no token twice
+        least[torch.isin(candidates, ids)] = 0  # no token twice
         if len(ids) == TOKENS - 1:
             break
-        ids = torch.cat([ids, least.argmax()[None]])
+        ids = torch.cat([ids, candidates[least.argmax()][None]])
     batch = batch[least > MIN_MARGIN]
     if len(batch) == 0:
         raise Unstable("every last token comes too near to a rounding boundary")

@@ -1,0 +1,69 @@
+"""Writes GGUF files byte by byte, with any version and any type number; gguf-py refuses several that occur."""
+
+import struct
+
+import numpy as np
+
+F32, F16, Q8_0, Q4_0, Q4_K, Q6_K, BF16, TQ1_0, TQ2_0, I2_S, Q2_0 = 0, 1, 8, 2, 12, 14, 30, 34, 35, 36, 42
+ALIGNMENT = 32
+
+
+def string(text):
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(v):
+    """(type number, bytes) of a metadata value: int -> u32, numpy int32 -> i32, float -> f32."""
+    match v:
+        case bool():
+            return 7, struct.pack("<?", v)
+        case np.int32():
+            return 5, struct.pack("<i", v)
+        case int():
+            return 4, struct.pack("<I", v)
+        case float():
+            return 6, struct.pack("<f", v)
+        case str():
+            return 8, string(v)
+        case list():
+            items = [value(item) for item in v]
+            return 9, struct.pack("<IQ", items[0][0], len(v)) + b"".join(data for _, data in items)
+
+
+def write(path, metadata, tensors, version=3):
+    """tensors: name -> (type number, shape with the rows first, bytes)"""
+    out = bytearray(struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(metadata)))
+    for key, v in metadata.items():
+        kind, data = value(v)
+        out += string(key) + struct.pack("<I", kind) + data
+    offset = 0
+    for name, (kind, shape, data) in tensors.items():
+        out += string(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+        out += struct.pack("<IQ", kind, offset)
+        offset += padded(len(data))
+    out += bytes(padded(len(out)) - len(out))
+    for _, _, data in tensors.values():
+        out += data + bytes(padded(len(data)) - len(data))
+    with open(path, "wb") as file:
+        file.write(out)
+
+
+def padded(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def encode_i2_s(ternary, scale, plane=32):
+    """Four planes of `plane` weights to a block, the first in the highest bits; f32 scale after the weights.
+    x86 builds write planes of 32, ARM builds of 16."""
+    codes = (ternary.reshape(-1, 4, plane) + 1).astype(np.uint8)
+    packed = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
+    return packed.tobytes() + struct.pack("<f", scale) + bytes(28)
+
+
+def encode_q2_0(ternary, scales, group):
+    """f16 scale of the group, then its weights in sequence, four to a byte, the first in the lowest bits."""
+    codes = (ternary.reshape(-1, group // 4, 4) + 1).astype(np.uint8)
+    packed = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
+    scales = np.broadcast_to(scales, len(packed)).astype(np.float16)
+    return b"".join(scale.tobytes() + row.tobytes() for scale, row in zip(scales, packed))

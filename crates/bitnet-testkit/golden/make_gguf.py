@@ -1,0 +1,252 @@
+"""Makes the golden GGUF files: tiny random models in every architecture and type that occurs.
+
+    pip install -r requirements.txt && python make_gguf.py [FILE...]
+
+gguf/NAME.gguf comes with gguf/NAME.golden.safetensors, which transformers computed from the values that the
+file decodes to (gguf-py decodes the types it knows). Ternary layers quantize their input per
+token as BitNet does; dense layers do not quantize it.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+
+import reference  # first: it sets the environment that torch reads
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as T
+from gguf_writer import (BF16, F16, F32, I2_S, Q2_0, Q4_0, Q4_K, Q6_K, Q8_0, TQ1_0, TQ2_0, encode_i2_s,
+                         encode_q2_0, write)
+from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, save_weights, ternary, write_json
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.bitnet import pack_weights
+
+FOLDER = os.path.join(HERE, "gguf")
+NAMES = {
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name):
+    module, _, kind = name.rpartition(".")
+    if module.startswith("model.layers."):
+        _, _, layer, rest = module.split(".", 3)
+        return f"blk.{layer}.{NAMES[rest]}.{kind}"
+    return f"{NAMES[module]}.{kind}"
+
+
+def interleave(w, heads):
+    """Rows of q or k in the order of the interleaved RoPE: the pairs (i, i + d/2) of a head side by side."""
+    return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
+
+
+def encode_dense(kind, w, generator):
+    """f32 [rows, columns] -> (bytes, the values they decode to)"""
+    if kind in (Q4_K, Q6_K):  # gguf-py only decodes these
+        data = random_k_blocks(kind, w, generator)
+    else:
+        data = gguf.quants.quantize(w, T(kind))
+    return data.tobytes(), gguf.quants.dequantize(data, T(kind)).astype(np.float32)
+
+
+def random_k_blocks(kind, w, generator):
+    """Random codes under block scales that give them the spread of w."""
+    size = gguf.GGML_QUANT_SIZES[T(kind)][1]
+    data = torch.randint(256, (w.size // 256, size), generator=generator).to(torch.uint8).numpy()
+    d = w.std() * (0.5 + torch.rand(len(data), 1, generator=generator).numpy())
+    if kind == Q6_K:  # ql[128] qh[64] scales[16] d: random codes and scales have a spread of 1368 d
+        data[:, 208:210] = (d / 1368).astype(np.float16).view(np.uint8)
+    else:  # d dmin scales[12] qs[128]: a spread of 256 d; dmin = 7.5 d centres them on zero
+        data[:, 0:2] = (d / 256).astype(np.float16).view(np.uint8)
+        data[:, 2:4] = (d / 256 * 7.5).astype(np.float16).view(np.uint8)
+    return data.reshape(len(w), -1)
+
+
+def encode_ternary(form, w, scale):
+    """ternary f32 [rows, columns], scale -> (type number, bytes); `form` is a key of the table of forms"""
+    match form:
+        case "i2_s":
+            return I2_S, encode_i2_s(w, scale)
+        case "i2_s-arm":
+            return I2_S, encode_i2_s(w, scale, plane=16)
+        case "q2_0-g64" | "q2_0-g128":
+            return Q2_0, encode_q2_0(w, scale, int(form.split("-g")[1]))
+        case "tq1_0" | "tq2_0":
+            kind = TQ1_0 if form == "tq1_0" else TQ2_0
+            return kind, gguf.quants.quantize((w * scale).astype(np.float32), T(kind)).tobytes()
+
+
+def metadata(config, arch, extra):
+    plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
+    # GPT-2's printable letters for the 256 bytes, then a few merges and two control tokens
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letter = {byte: chr(byte) for byte in printable}
+    letter |= {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letter)}
+    merges = ["t h", "th e", "i n", "e r", "a n", "Ġ t", "Ġ a", "o n", "r e", "Ġt he", "an d", "in g", "Ġ s", "e n"]
+    tokens = [letter[byte] for byte in (*printable, *(b for b in range(256) if b not in printable))]
+    tokens += [merge.replace(" ", "") for merge in merges] + ["<|begin|>", "<|end|>"]
+    assert len(tokens) == plain.vocab_size
+    head_dim = getattr(plain, "head_dim", None) or plain.hidden_size // plain.num_attention_heads
+    keys = {
+        "vocab_size": plain.vocab_size, "context_length": plain.max_position_embeddings,
+        "embedding_length": plain.hidden_size, "block_count": plain.num_hidden_layers,
+        "feed_forward_length": plain.intermediate_size, "rope.dimension_count": head_dim,
+        "attention.head_count": plain.num_attention_heads, "attention.head_count_kv": plain.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": float(plain.rms_norm_eps),
+        "rope.freq_base": float(plain.rope_parameters["rope_theta"]),
+    }
+    everything = {
+        "general.architecture": arch, "general.name": "golden", **{f"{arch}.{k}": v for k, v in keys.items()},
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [np.int32(1)] * 270 + [np.int32(3)] * 2, "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 270, "tokenizer.ggml.eos_token_id": 271,
+        "tokenizer.ggml.add_bos_token": True, **extra,
+    }
+    return {key: v for key, v in everything.items() if v is not None}
+
+
+def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, generator):
+    """(tensors for the GGUF file, weights for transformers)"""
+    plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
+    tensors, weights = {}, {}
+    for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
+        if name == "lm_head.weight" and plain.tie_word_embeddings:
+            continue
+        # a small embedding, so that a tied head does not answer each token with itself
+        w = draw(name, tuple(like.shape), generator, torch.float32, embedding=0.2)
+        projection = name.split(".")[-2]
+        heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
+        order = (lambda v: interleave(v, heads)) if arch == "llama" and heads else (lambda v: v)
+        if w.dim() == 1:
+            tensors[gguf_name(name)] = F32, w.shape, w.numpy().tobytes()
+            weights[name] = w
+        elif isinstance(linear, str) and name.startswith("model.layers."):
+            w, scale = ternary(w)
+            scale = np.float32(np.float16(scale))
+            if block_scales:  # a scale to each block of 256, as a quantizer of arbitrary weights writes them
+                blocks = (scale * (0.5 + torch.rand(w.numel() // 256, 1, generator=generator)).numpy())
+                blocks = blocks.astype(np.float16).astype(np.float32)
+                stored = (w.numpy().reshape(-1, 256) * blocks).reshape(w.shape)
+                weights[name], scale = torch.tensor(stored), np.float32(1)
+                kind, data = encode_ternary(linear, order(stored), scale)
+            else:
+                weights[name] = pack_weights(w.clone())
+                kind, data = encode_ternary(linear, order(w.numpy()), 1.0 if scale_tensors else scale)
+            weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
+            tensors[gguf_name(name)] = kind, w.shape, data
+            if scale_tensors:
+                tensors[gguf_name(name).replace(".weight", ".scale")] = F32, (1,), scale.tobytes()
+        else:
+            kind = embedding if "embed_tokens" in name else head if name == "lm_head.weight" else linear(projection)
+            data, decoded = encode_dense(kind, order(w.numpy()), generator)
+            if heads and arch == "llama":  # back to the order of the checkpoint
+                decoded = decoded.reshape(heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
+            weights[name] = torch.tensor(decoded)
+            tensors[gguf_name(name)] = kind, w.shape, data
+    return tensors, weights
+
+
+def make(name, config, arch, linear, *, embedding=F16, head=F16, scale_tensors=False, block_scales=False,
+         extra={}, more_tensors={}, shared_seed=None, version=3):
+    """One file. `linear` names a ternary type or maps a projection to a dense one."""
+    path = os.path.join(FOLDER, name)
+    for attempt in range(400):
+        seed = zlib.crc32((shared_seed or name).encode()) % 100_000 + attempt
+        generator = torch.Generator().manual_seed(seed)
+        tensors, weights = one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, generator)
+        with tempfile.TemporaryDirectory() as loaded:
+            write_json(f"{loaded}/config.json", config)
+            save_weights(loaded, weights, 1, {})
+            try:
+                line = reference.write_golden(loaded, reference.load(loaded), generator)
+            except reference.Unstable as why:
+                print(f"{name}: seed {seed} passed over: {why}", file=sys.stderr)
+                continue
+            shutil.copy(f"{loaded}/golden.safetensors", f"{path}.golden.safetensors")
+        write(f"{path}.gguf", metadata(config, arch, {"golden.seed": seed, **extra}), tensors | more_tensors, version)
+        print(f"{name}: seed {seed}, {os.path.getsize(path + '.gguf') // 1000} kB, {line}", flush=True)
+        return
+    raise SystemExit(f"{name}: no stable seed")
+
+
+WIDE = {"vocab_size": 272, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1,
+        "bos_token_id": 270, "eos_token_id": 271, "rope_theta": 10000.0}
+NARROW = {**WIDE, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "quantization_config": None}
+RELU2 = {"bitnet.hidden_activation": "relu2"}
+UPSTREAM = {"bitnet.rope.scaling.type": "linear", "bitnet.rope.scaling.factor": 1.0}
+
+
+def files():
+    """File name -> arguments of make."""
+    two_b = bitnet(OFFLINE, **WIDE)
+    yield "bitnet-b1.58-i2_s", dict(config=two_b, arch="bitnet-b1.58", linear="i2_s", shared_seed="i2_s")
+    yield "bitnet-b1.58-i2_s-arm", dict(config=two_b, arch="bitnet-b1.58", linear="i2_s-arm", shared_seed="i2_s")
+    yield "bitnet-b1.58-i2_s-q6_k", dict(config=two_b, arch="bitnet-b1.58", linear="i2_s", embedding=Q6_K)
+    # The older upload: a head of its own, scores, no pre-tokenizer.
+    older = {"tokenizer.ggml.pre": None, "tokenizer.ggml.scores": [0.0] * 272}
+    yield "bitnet-25-i2_s", dict(config=bitnet(OFFLINE, **WIDE, tie_word_embeddings=False), arch="bitnet-25",
+                                 linear="i2_s", embedding=Q8_0, head=F16, extra=older)
+    silu = two_b | {"hidden_act": "silu"}
+    yield "bitnet-tq2_0", dict(config=silu, arch="bitnet", linear="tq2_0", extra=UPSTREAM)
+    yield "bitnet-tq1_0-scale", dict(config=two_b, arch="bitnet", linear="tq1_0", embedding=Q8_0, scale_tensors=True,
+                                     extra=UPSTREAM | RELU2)
+    ternary_llama = llama(OFFLINE, **WIDE)
+    mixed = dict(config=ternary_llama, arch="llama")
+    yield "llama-tq2_0", dict(**mixed, linear="tq2_0", embedding=Q4_K, head=Q6_K)
+    tied = dict(config=ternary_llama | {"tie_word_embeddings": True}, arch="llama", embedding=Q8_0)
+    yield "llama-tq2_0-block-scales", dict(**tied, linear="tq2_0", block_scales=True)
+    yield "llama-q2_0-g64", dict(**mixed, linear="q2_0-g64", embedding=Q8_0, head=Q8_0)
+    yield "llama-q2_0-g128", dict(**mixed, linear="q2_0-g128", embedding=Q8_0, head=Q8_0)
+    dense = llama({}, **NARROW)
+    for name, kind in {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}.items():
+        yield f"llama-{name}", dict(config=dense, arch="llama", linear=lambda _, kind=kind: kind, embedding=kind, head=kind)
+    yield "llama-q8_0-v2", dict(config=dense, arch="llama", linear=lambda _: Q8_0, embedding=Q8_0, head=Q8_0,
+                                shared_seed="llama-q8_0", version=2)
+    head_dim = {"llama.attention.key_length": 24, "llama.attention.value_length": 24}
+    yield "llama-f32-head-dim", dict(config=dense | {"head_dim": 24, "num_hidden_layers": 1}, arch="llama",
+                                     linear=lambda _: F32, embedding=F32, head=F32, extra=head_dim)
+    small = llama({}, **NARROW | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1},
+                  num_key_value_heads=1)
+    yield "llama-q4_k-q6_k", dict(config=small, arch="llama", embedding=Q8_0, head=Q8_0,
+                                  linear=lambda projection: Q6_K if projection in ("down_proj", "v_proj") else Q4_K)
+    scaled = dict(arch="llama", linear=lambda _: Q8_0, embedding=Q8_0, head=Q8_0)
+    linear = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    yield "llama-rope-linear", dict(**scaled, config=dense | {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, extra=linear)
+    factors = llama3_factors(head_dim=16, theta=10000.0)
+    yield "llama-rope-llama3", dict(**scaled, config=dense | {"rope_scaling": LLAMA3},
+                                    more_tensors={"rope_freqs.weight": (F32, (8,), factors.tobytes())})
+
+
+def llama3_factors(head_dim, theta):
+    """What each frequency is divided by, as converters write it to rope_freqs.weight."""
+    config = AutoConfig.for_model(**llama({}, **NARROW, rope_scaling=LLAMA3))
+    scaled = AutoModelForCausalLM.from_config(config).model.rotary_emb.inv_freq.numpy()
+    return (theta ** (-np.arange(0, head_dim, 2) / head_dim) / scaled).astype(np.float32)
+
+
+def check(name, arguments):
+    """gguf-py must read back every file whose types it knows."""
+    if str(arguments["linear"]).startswith(("i2_s", "q2_0")):
+        return
+    for tensor in gguf.GGUFReader(os.path.join(FOLDER, f"{name}.gguf")).tensors:
+        assert np.isfinite(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).all(), tensor.name
+
+
+if __name__ == "__main__":
+    os.makedirs(FOLDER, exist_ok=True)
+    for file, arguments in files():
+        if len(sys.argv) == 1 or file in sys.argv[1:]:
+            make(file, **arguments)
+            check(file, arguments)
+    # Two files of one model have one golden.
+    for one, other in (("bitnet-b1.58-i2_s", "bitnet-b1.58-i2_s-arm"), ("llama-q8_0", "llama-q8_0-v2")):
+        one, other = (load_file(f"{FOLDER}/{n}.golden.safetensors") for n in (one, other))
+        assert all(torch.equal(one[key], other[key]) for key in one)
