@@ -1,0 +1,35 @@
+//! A GGUF file: whatever the header promises must be there, and decoders must not trust it.
+#![no_main]
+
+use bitnet_model::gguf::{Gguf, GgufType};
+use bitnet_quant::formats::{Q2_0_G64, Q2_0_G128, TQ1_0, TQ2_0, i2_s, i2_s::I2sOrder};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|file: &[u8]| {
+    let g = match Gguf::parse(file) {
+        Ok(g) => g,
+        Err(e) => return assert!(!e.to_string().contains('\n')),
+    };
+    for key in g.metadata.iter().map(|(key, _)| key) {
+        let _ = g.metadata.require::<u32>(key).map_err(|e| e.to_string());
+        let _ = g.metadata.require::<&[String]>(key).map_err(|e| e.to_string());
+    }
+    for t in &g.tensors {
+        let (data, cols) = (t.data(file), t.cols());
+        let rows = t.count() / cols;
+        if t.ty.is_ternary() {
+            assert_eq!(t.ty.byte_size(rows, cols), Some(data.len()));
+        }
+        match t.ty {
+            GgufType::I2_S => {
+                let _ = i2_s::decode(data, rows, cols, I2sOrder::X86);
+                let _ = i2_s::decode(data, rows, cols, I2sOrder::Arm);
+            }
+            GgufType::TQ1_0 => drop(TQ1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::TQ2_0 => drop(TQ2_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::Q2_0_G64 => drop(Q2_0_G64.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::Q2_0_G128 => drop(Q2_0_G128.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            _ => drop(g.tensor(&t.name).map_err(|e| e.to_string())),
+        }
+    }
+});

@@ -1,0 +1,83 @@
+"""Makes the seed corpora beside it. Run: python fuzz/seeds/make.py (Python 3, nothing else needed)."""
+
+import json
+import pathlib
+import struct
+
+here = pathlib.Path(__file__).parent
+
+
+def put(target, name, data):
+    (here / target).mkdir(exist_ok=True)
+    (here / target / name).write_bytes(data)
+
+
+def string(s):
+    return struct.pack("<Q", len(s)) + s.encode()
+
+
+def gguf(version, entries, tensors):
+    """entries: bytes; tensors: (name, dims innermost first, type number, bytes)."""
+    out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries)) + b"".join(entries)
+    offset, data = 0, b""
+    for name, dims, number, size in tensors:
+        out += string(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
+        out += struct.pack("<IQ", number, len(data))
+        data += b"\x55" * size + b"\0" * (-size % 32)
+    return out + b"\0" * (-len(out) % 32) + data
+
+
+ARCH = string("general.architecture") + struct.pack("<I", 8) + string("bitnet")
+ALIGN = string("general.alignment") + struct.pack("<II", 4, 32)
+TOKENS = string("t") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("bc")
+NESTED = string("n") + struct.pack("<IIQ", 9, 9, 2) + struct.pack("<IQ2B", 0, 2, 1, 2) + struct.pack("<IQf", 6, 1, 0.5)
+NUMBERS = [string(f"k{i}") + struct.pack("<I" + f, i, 1) for i, f in enumerate("BbHhIif?")]
+NUMBERS += [string(f"k{i}") + struct.pack("<I" + f, i, 1) for i, f in ((10, "Q"), (11, "q"), (12, "d"))]
+
+put("gguf", "empty", gguf(3, [], []))
+put("gguf", "version2", gguf(2, [ARCH], [("x", [4], 0, 16)]))
+put("gguf", "metadata", gguf(3, [ALIGN, ARCH, NESTED, TOKENS] + NUMBERS, []))
+put("gguf", "ternary", gguf(3, [ARCH], [("a", [128, 2], 36, 96), ("b", [256], 34, 54), ("c", [256], 35, 66), ("d", [3], 0, 12)]))
+put("gguf", "q2_0", gguf(3, [], [("a", [64, 3], 42, 54), ("b", [128], 42, 36), ("c", [4, 2, 2], 1, 32)]))
+put("gguf", "q2_0_128", gguf(3, [], [("a", [2048], 42, 544), ("b", [2048], 42, 544)]))
+put("gguf", "named", gguf(3, [], [("a", [256], 39, 136), ("b", [256], 38, 96), ("c", [256], 13, 176)]))
+
+
+def safetensors(header, size):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + b"\0" * size
+
+
+def tensor(dtype, shape, start, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+put("safetensors_header", "empty", safetensors({}, 0))
+put("safetensors_header", "packed", safetensors({
+    "__metadata__": {"format": "pt"},
+    "a.weight": tensor("U8", [2, 3], 0, 6),
+    "a.weight_scale": tensor("BF16", [1], 6, 8),
+}, 8))
+put("safetensors_header", "floats", safetensors({"a": tensor("F32", [2], 0, 8), "b": tensor("F16", [], 8, 10)}, 10))
+put("safetensors_header", "index", json.dumps({
+    "metadata": {"total_size": 8},
+    "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
+}).encode())
+
+SHAPE = {
+    "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 2048, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+}
+AUTO = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}
+for name, config in {
+    "bitnet": {"model_type": "bitnet", "architectures": ["BitNetForCausalLM"], "hidden_act": "relu2",
+               "rope_theta": 500000.0, "tie_word_embeddings": True, "quantization_config": AUTO},
+    "online": {"model_type": "bitnet", "hidden_act": "relu2", "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+               "quantization_config": AUTO | {"quantization_mode": "online"}, "eos_token_id": [1, 2]},
+    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "head_dim": 64,
+              "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                               "original_max_position_embeddings": 128},
+              "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["lm_head"], "use_rms_norm": True}},
+    "1bitllm": {"model_type": "llama", "architectures": ["BitnetForCausalLM"], "hidden_act": "silu", "weight_bits": 1},
+}.items():
+    put("config", name, json.dumps(SHAPE | config).encode())
