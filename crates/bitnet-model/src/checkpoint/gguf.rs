@@ -141,7 +141,10 @@ impl GgufCheckpoint {
             }
             WeightSource::Dense(dense) if extra == 1. => WeightSource::Dense(dense),
             _ => {
-                return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not go with its type")));
+                return Err(ModelError::tensor(
+                    name,
+                    format!("has the scale {extra}, which does not go with its type"),
+                ));
             }
         };
         let bias = format!("{base}.bias");
