@@ -19,8 +19,8 @@ const BYTES: usize = 512 << 20;
 /// What one task of it reads.
 const CHUNK: usize = 1 << 20;
 
-/// Bytes a second, in GB/s (1e9), at which the threads of `pool` together read a buffer of 512 MiB: the best of the
-/// passes that fit in about `seconds`, at least one.
+/// Bytes a second, in GB/s (1e9), at which the threads of `pool` together read a buffer of 512 MiB: the best eighth
+/// of it, in as many passes as fit in about `seconds`, at least one.
 ///
 /// # Panics
 /// When the memory cannot be had.
@@ -28,15 +28,17 @@ pub fn read_bandwidth(pool: &ThreadPool, seconds: f64) -> f64 {
     let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
     advise_huge_pages(buffer.spare_capacity_mut());
     buffer.resize(BYTES / 8, 1);
-    let total = AtomicU64::new(0);
-    let rate = best(seconds, || {
-        pool.run(BYTES / CHUNK, &|task| {
-            let chunk = &buffer[task * (CHUNK / 8)..][..CHUNK / 8];
+    let (total, mut part) = (AtomicU64::new(0), 0);
+    let rate = best(seconds, 8, || {
+        let words = &buffer[part % 8 * (BYTES / 64)..][..BYTES / 64];
+        pool.run(words.len() * 8 / CHUNK, &|task| {
+            let chunk = &words[task * (CHUNK / 8)..][..CHUNK / 8];
             total.fetch_add(sum(chunk), Ordering::Relaxed);
         });
-        BYTES as f64
+        part += 1;
+        (words.len() * 8) as f64
     });
-    assert_eq!(total.into_inner() % (BYTES as u64 / 8), 0, "every word was read");
+    assert_eq!(total.into_inner(), (part * BYTES / 64) as u64, "every word was read");
     rate / 1e9
 }
 
@@ -64,7 +66,7 @@ fn sum(words: &[u64]) -> u64 {
 pub fn int8_rate(kernels: &Kernels, pool: &ThreadPool, seconds: f64) -> f64 {
     assert!(kernels.isa.is_available(), "{} on a CPU without it", kernels.isa);
     let isa = kernels.isa;
-    let rate = best(seconds, || {
+    let rate = best(seconds, 2, || {
         let ops = AtomicU64::new(0);
         pool.run(pool.threads() * 8, &|_| {
             ops.fetch_add(multiply_adds(isa), Ordering::Relaxed);
@@ -91,12 +93,12 @@ fn multiply_adds(isa: Isa) -> u64 {
     16 * (TILES * TILE_COLS * 16) as u64
 }
 
-/// The best rate of `work` (which gives its amount) among as many calls as fit in `seconds`, at least two.
-fn best(seconds: f64, mut work: impl FnMut() -> f64) -> f64 {
+/// The best rate of `work` (which gives its amount) among as many calls as fit in `seconds`, at least `least`.
+fn best(seconds: f64, least: usize, mut work: impl FnMut() -> f64) -> f64 {
     let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let mut best = 0.0f64;
     let mut calls = 0;
-    while calls < 2 || Instant::now() < end {
+    while calls < least || Instant::now() < end {
         let start = Instant::now();
         let amount = work();
         best = best.max(amount / start.elapsed().as_secs_f64());
