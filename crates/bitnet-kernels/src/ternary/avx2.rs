@@ -134,9 +134,7 @@ unsafe fn panel<const T: usize>(
         let mut narrow = [[_mm256_setzero_si256(); 2]; T];
         for tile in begin..end {
             let at = panel.wrapping_add(tile * TILE);
-            if T == 1 {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-            }
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
             // SAFETY: the two halves of a tile of the panel.
             let mut codes = [0, 32].map(|half| unsafe { _mm256_loadu_si256(at.add(half).cast()) });
             for k in 0..4 {

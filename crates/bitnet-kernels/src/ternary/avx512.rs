@@ -38,17 +38,14 @@ impl TernaryKernel for Avx512 {
 /// `q` has `x`'s length rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
+    let (whole, rest) = x.as_chunks::<16>();
+    // SAFETY: sixteen floats.
+    let load = |v: &[f32; 16]| unsafe { _mm512_loadu_ps(v.as_ptr()) };
+    // SAFETY: the lanes past the end are not read; they are 0.
+    let last = unsafe { _mm512_maskz_loadu_ps((1u16 << rest.len()) - 1, rest.as_ptr()) };
     let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-    // Lanes past the end are not read and are 0.
-    let load = |i: usize| {
-        let mask = 0xffff_u16 >> 16usize.saturating_sub(x.len() - i).min(16);
-        // SAFETY: only lanes within `x` are read.
-        unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(i)) }
-    };
-    let mut max = _mm512_setzero_si512();
-    for i in (0..x.len()).step_by(16) {
-        max = _mm512_max_epi32(max, _mm512_and_si512(_mm512_castps_si512(load(i)), magnitude));
-    }
+    let bits = |v: __m512| _mm512_and_si512(_mm512_castps_si512(v), magnitude);
+    let max = whole.iter().fold(bits(last), |max, v| _mm512_max_epi32(max, bits(load(v))));
     let max = _mm512_reduce_max_epi32(max) as u32;
     let scale = scale_of(max);
     if max >= INFINITY_BITS {
@@ -57,12 +54,13 @@ unsafe fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
     }
     let factor = _mm512_set1_ps(scale);
     let mut sum = _mm512_setzero_si512();
-    for i in (0..x.len()).step_by(16) {
+    let rest = (!rest.is_empty()).then_some(last);
+    for (v, q) in whole.iter().map(load).chain(rest).zip(q.as_chunks_mut::<16>().0) {
         // To the nearest, ties to even: the rounding mode that Rust programs run in. |x * scale| is below 128.
-        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(i), factor));
+        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, factor));
         sum = _mm512_add_epi32(sum, rounded);
-        // SAFETY: `q` is a multiple of 16 long.
-        unsafe { _mm_storeu_si128(q.as_mut_ptr().add(i).cast(), _mm512_cvtsepi32_epi8(rounded)) };
+        // SAFETY: sixteen bytes.
+        unsafe { _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(rounded)) };
     }
     (scale, _mm512_reduce_add_epi32(sum))
 }
@@ -129,9 +127,11 @@ unsafe fn one<const P: usize>(tiles: usize, panels: *const u8, q: *const i8, sum
     for tile in 0..tiles {
         // SAFETY: 16 activations of this tile.
         let x: [__m512i; 4] = std::array::from_fn(|k| unsafe { four(q.add(tile * TILE_COLS + 4 * k)) });
+        // At the end of its panel a stream goes on with the one that is its own next.
+        let ahead = (tile + AHEAD) * TILE + if tile + AHEAD < tiles { 0 } else { (P - 1) * tiles * TILE };
         for p in 0..P {
             let at = panels.wrapping_add((p * tiles + tile) * TILE);
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(panels.wrapping_add(p * tiles * TILE + ahead).cast());
             // SAFETY: a tile of the panel.
             let codes = unsafe { _mm512_loadu_si512(at.cast()) };
             for k in 0..4 {
@@ -149,8 +149,8 @@ unsafe fn one<const P: usize>(tiles: usize, panels: *const u8, q: *const i8, sum
     }
 }
 
-/// How far ahead of its reads a stream asks for memory, in bytes.
-const AHEAD: usize = 1024;
+/// How far ahead of its reads a stream asks for memory, in tiles.
+const AHEAD: usize = 16;
 
 /// `T` tokens, two panels: each code is unpacked once for all tokens, each activation is loaded once for both panels.
 ///
@@ -170,6 +170,7 @@ unsafe fn some<const T: usize>(
     let mut dots = [[_mm512_setzero_si512(); 2]; T];
     for tile in 0..tiles {
         let codes: [[__m512i; 4]; 2] = std::array::from_fn(|p| {
+            _mm_prefetch::<_MM_HINT_T0>(panels[p].wrapping_add((tile + AHEAD) * TILE).cast());
             // SAFETY: a tile of the panel.
             let c = unsafe { _mm512_loadu_si512(panels[p].add(tile * TILE).cast()) };
             [

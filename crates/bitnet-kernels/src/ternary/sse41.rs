@@ -132,9 +132,7 @@ unsafe fn panel<const T: usize>(
         let mut narrow = [[_mm_setzero_si128(); 4]; T];
         for tile in begin..end {
             let at = panel.wrapping_add(tile * TILE);
-            if T == 1 {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
-            }
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
             // SAFETY: the four quarters of a tile of the panel.
             let mut codes = [0, 16, 32, 48].map(|quarter| unsafe { _mm_loadu_si128(at.add(quarter).cast()) });
             for k in 0..4 {
