@@ -1,1 +1,4 @@
-//! One conformance suite for every device, a reference device and golden data.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod golden;

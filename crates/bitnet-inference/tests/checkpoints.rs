@@ -1,0 +1,93 @@
+//! Every form of checkpoint against transformers: hidden states layer by layer, logits, greedy tokens, on every kernel path.
+
+use bitnet_core::Device;
+use bitnet_inference::{Model, Sampler, Sampling, Session};
+use bitnet_kernels::Isa;
+use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
+use bitnet_testkit::golden::{self, Golden, relative_error};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the design asks for: a rounding of an activation that falls the other way is within it.
+const TOLERANCE: f32 = 1e-3;
+
+fn load(path: &Path, device: &Device) -> Arc<Model> {
+    let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    Arc::new(Model::load(checkpoint.weights(), device, |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+}
+
+/// Logits of all tokens, `[T, vocab]`.
+fn logits(model: &Arc<Model>, tokens: &[u32]) -> Vec<f32> {
+    let mut session = Session::new(model.clone(), tokens.len()).unwrap();
+    let mut all = Vec::new();
+    session.feed_all(tokens, |_, logits| all.extend_from_slice(logits)).unwrap();
+    all
+}
+
+fn compare(path: &Path, golden: &Golden, device: &Device, label: &str) -> f32 {
+    let model = load(path, device);
+    let name = format!("{} on {label}", path.file_name().unwrap().to_string_lossy());
+    let mut session = Session::new(model.clone(), golden.greedy_ids.len()).unwrap();
+    let states = session.hidden_states(&golden.input_ids).unwrap();
+    assert_eq!(states.len(), golden.hidden_states.len(), "{name}: layers");
+    for (layer, (got, expected)) in states.iter().zip(&golden.hidden_states).enumerate() {
+        let error = relative_error(got, expected);
+        assert!(error <= TOLERANCE, "{name}: hidden state {layer} differs by {error:e}");
+    }
+    let error = relative_error(&logits(&model, &golden.input_ids), &golden.logits);
+    assert!(error <= TOLERANCE, "{name}: logits differ by {error:e}");
+
+    // The prompt in one batch, then a token at a time, as text is generated.
+    let mut sampler = Sampler::new(Sampling::greedy(), model.config().vocab_size).unwrap();
+    let mut tokens = golden.input_ids.clone();
+    session.resume(&tokens).unwrap();
+    while tokens.len() < golden.greedy_ids.len() {
+        let next = sampler.sample(session.logits()).unwrap();
+        tokens.push(next);
+        session.feed(&[next]).unwrap();
+    }
+    assert_eq!(tokens, golden.greedy_ids, "{name}: greedy tokens");
+    error
+}
+
+fn devices() -> Vec<(String, Device)> {
+    let isas = Isa::available().into_iter();
+    isas.map(|isa| (isa.name().to_string(), Device::cpu_with_isa(isa, 2).unwrap())).collect()
+}
+
+#[test]
+fn every_hugging_face_form_equals_transformers() {
+    for path in golden::checkpoints() {
+        let golden = Golden::read(&path);
+        for (label, device) in devices() {
+            let error = compare(&path, &golden, &device, &label);
+            println!("{:40} {label:8} logits differ by {error:.1e}", path.file_name().unwrap().to_string_lossy());
+        }
+    }
+}
+
+#[test]
+fn the_shakespeare_checkpoints_equal_transformers() {
+    for form in ["offline", "online"] {
+        let Some(path) = golden::shared(&format!("models/shakespeare-hf-{form}")) else { return };
+        let golden = Golden::read(&path);
+        for (label, device) in devices() {
+            let error = compare(&path, &golden, &device, &label);
+            println!("shakespeare-hf-{form} {label:8} logits differ by {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn tokens_one_by_one_equal_a_batch() {
+    let path = golden::folder().join("bitnet-offline");
+    let golden = Golden::read(&path);
+    let model = load(&path, &Device::cpu());
+    let whole = logits(&model, &golden.input_ids);
+    let mut session = Session::new(model.clone(), golden.input_ids.len()).unwrap();
+    let vocab = model.config().vocab_size;
+    for (token, expected) in golden.input_ids.iter().zip(whole.chunks_exact(vocab)) {
+        let error = relative_error(session.feed(&[*token]).unwrap(), expected);
+        assert!(error <= 1e-5, "differs by {error:e}");
+    }
+}
