@@ -161,6 +161,21 @@ impl AttentionShape {
     }
 }
 
+/// `1 / sqrt(mean(x^2) + eps)`: in f64 and in one order, so that every kernel norms alike to the last bit. Activations are
+/// rounded to 8 bits next, where the last bit can decide.
+#[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    let mut sums = [0.0f64; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for chunk in whole {
+        for (sum, &v) in sums.iter_mut().zip(chunk) {
+            *sum += v as f64 * v as f64;
+        }
+    }
+    let squares: f64 = rest.iter().map(|&v| v as f64 * v as f64).sum::<f64>() + sums.iter().sum::<f64>();
+    1.0 / ((squares / x.len() as f64) as f32 + eps).sqrt()
+}
+
 /// Rows of x `[rows, columns]`; panics when it is not whole rows.
 fn whole_rows(x: &[f32], columns: usize) -> usize {
     assert!(columns > 0 && x.len().is_multiple_of(columns), "{} values in rows of {columns}", x.len());

@@ -1,7 +1,7 @@
 //! The specification of the float operations: plain loops, sums in f64.
 
 use super::half::{f16_to_f32, f32_to_f16};
-use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, whole_rows};
+use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, inverse_rms, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
 use crate::threads::Parts;
 use crate::{Isa, ThreadPool};
@@ -19,9 +19,7 @@ impl FloatKernel for Scalar {
         whole_rows(x, columns);
         assert_eq!(x.len(), out.len());
         for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
-            let mean = (squares / columns as f64) as f32;
-            let scale = 1.0 / (mean + eps).sqrt();
+            let scale = inverse_rms(x, eps);
             for i in 0..columns {
                 out[i] = weight[i] * (x[i] * scale);
             }

@@ -116,8 +116,13 @@ impl Simd for Sse41 {
 
     #[inline(always)]
     fn fma(self, a: __m128, b: __m128, c: __m128) -> __m128 {
+        // The product is exact in f64, so that but for the rarest double rounding this is what one instruction gives.
         // SAFETY: see above.
-        unsafe { _mm_add_ps(_mm_mul_ps(a, b), c) }
+        unsafe {
+            let half = |a, b, c| _mm_cvtpd_ps(_mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c)));
+            let high = half(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b), _mm_movehl_ps(c, c));
+            _mm_movelh_ps(half(a, b, c), high)
+        }
     }
 
     #[inline(always)]

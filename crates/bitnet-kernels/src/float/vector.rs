@@ -1,7 +1,7 @@
 //! [`FloatKernel`] for every instruction set that has vectors, and the operations that work element by element.
 
 use super::simd::{MAX_LANES, Simd};
-use super::{AttentionShape, FloatKernel, KvCache, attention, linear, whole_rows};
+use super::{AttentionShape, FloatKernel, KvCache, attention, inverse_rms, linear, whole_rows};
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
 
@@ -16,9 +16,7 @@ impl<S: Simd> FloatKernel for S {
         assert_eq!(x.len(), out.len());
         s.enter(|| {
             for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                let mean =
-                    reduce(s, x, 0.0, |acc, v| s.fma(v, v, acc), |a, b| s.add(a, b), |v| s.sum(v)) / columns as f32;
-                let scale = s.splat(1.0 / (mean + eps).sqrt());
+                let scale = s.splat(inverse_rms(x, eps));
                 zip(s, x, weight, out, |x, w| s.mul(w, s.mul(x, scale)));
             }
         });
