@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use bitnet_model::safetensors::{Dtype, Safetensors, SafetensorsError, SafetensorsWriter, Shards};
+use bitnet_quant::formats::i2_s::{self, I2sOrder};
+use bitnet_quant::formats::i2s_order::OrderHint;
 
 /// A folder of one's own, removed at the end.
 struct Folder(PathBuf);
@@ -104,6 +106,39 @@ fn floats_are_widened_and_other_types_refused() {
     assert_eq!(::safetensors::SafeTensors::deserialize(&bytes).unwrap().len(), 3);
     let err = Safetensors::parse(&bytes[..bytes.len() - 1], "t.safetensors").unwrap_err().to_string();
     assert!(err.starts_with("t.safetensors is not a readable safetensors file"), "{err}");
+}
+
+/// The block order of an I2_S file is told by the norms in front of its matrices.
+#[test]
+fn i2_s_order_of_the_shared_model_is_recognised() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models/shakespeare-hf-offline/model.safetensors");
+    let Ok(file) = std::fs::read(&path) else {
+        println!("skipped: there is no {}", path.display());
+        return;
+    };
+    let s = Safetensors::parse(&file, "offline").unwrap();
+    for order in [I2sOrder::X86, I2sOrder::Arm] {
+        for layer in 0..6 {
+            let mut hint = OrderHint::default();
+            for (matrix, norm) in
+                [("mlp.down_proj", "mlp.ffn_sub_norm"), ("self_attn.o_proj", "self_attn.attn_sub_norm")]
+            {
+                let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+                let norm = s.tensor(&name(norm)).unwrap().to_f32(&file).unwrap();
+                let packed = s.tensor(&name(matrix)).unwrap();
+                let (rows, cols) = (packed.shape[0] * 4, packed.shape[1]);
+                let codes = bitnet_quant::formats::hf::decode(packed.data(&file), rows, cols).unwrap();
+                let bytes = i2_s::encode(&codes, 1.0, order).unwrap();
+                hint.add(&bytes, rows, cols, &norm).unwrap();
+                let mut flat = OrderHint::default();
+                flat.add(&bytes, rows, cols, &vec![1.0; cols]).unwrap();
+                assert_eq!(flat.order(), None, "a norm that does not vary tells nothing");
+                assert!(flat.add(&bytes, rows, cols, &norm[1..]).is_err());
+            }
+            assert_eq!(hint.order(), Some(order), "layer {layer}: {hint:?}");
+        }
+    }
 }
 
 /// The shared checkpoints: the packed form holds what absmean makes of the masters of the other.

@@ -1,5 +1,6 @@
 //! Whatever is encoded comes back, and what does not fit is refused.
 
+use bitnet_kernels::blocks::{BlockType, dequantize_row};
 use bitnet_quant::formats::{
     Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, f16_exact, hf, i2_s, i2_s::I2sOrder, q6_k, q8_0,
 };
@@ -110,4 +111,54 @@ fn hostile_shapes_are_errors() {
         assert!(hf::decode(&[], rows, cols).is_err());
         assert!(q8_0::encode(&[], rows, cols).is_err());
     }
+}
+
+/// Q6_K as bitnet-kernels dequantizes it, which is held against gguf-py there.
+fn q6_k_values(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let bytes = q6_k::encode(values, rows, cols).unwrap();
+    assert_eq!(bytes.len(), values.len() / 256 * 210);
+    let mut out = vec![0.0; values.len()];
+    dequantize_row(BlockType::Q6_K, &bytes, &mut out);
+    out
+}
+
+proptest! {
+    /// Half a step for rounding, up to one more at the end of the range (31 against -32), and what
+    /// rounding a group's scale to 8 bits moves its largest value by.
+    #[test]
+    fn q6_k_error_is_bounded(values in prop::collection::vec(-1f32..1.0, 512), small in 1e-4f32..1.0) {
+        let scaled: Vec<f32> = values.iter().enumerate().map(|(i, v)| if i % 64 < 16 { v * small } else { *v }).collect();
+        let out = q6_k_values(&scaled, 2, 256);
+        let largest = |v: &[f32]| v.iter().fold(0f32, |m, x| m.max(x.abs()));
+        for (block, out) in scaled.chunks(256).zip(out.chunks(256)) {
+            let scale_step = largest(block) / 32.0 / 127.0;
+            for (group, out) in block.chunks(16).zip(out.chunks(16)) {
+                let bound = 1.5 * largest(group) / 31.0 + 16.5 * scale_step;
+                for (x, y) in group.iter().zip(out) {
+                    prop_assert!((x - y).abs() <= bound, "{} {} {}", x, y, bound);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn q6_k_keeps_what_it_can() {
+    // Multiples of one step in its whole range: exact. Zeros: zeros.
+    let steps: Vec<f32> = (0..256).map(|i| if i % 16 == 0 { -32.0 } else { ((i * 7) % 64) as f32 - 32.0 }).collect();
+    assert_eq!(q6_k_values(&steps, 1, 256), steps);
+    assert_eq!(q6_k_values(&[0.0; 256], 1, 256), [0.0; 256]);
+    // A sum of uniform values, near a normal distribution: the error is 1 % of the values, in squares.
+    let mut state = 1u32;
+    let mut uniform = || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let values: Vec<f32> = (0..256 * 64).map(|_| (0..6).map(|_| uniform()).sum()).collect();
+    let out = q6_k_values(&values, 64, 256);
+    let squares = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x * x)).sum::<f64>();
+    let error = squares(&mut values.iter().zip(&out).map(|(x, y)| x - y)) / squares(&mut values.iter().copied());
+    assert!(error.sqrt() < 0.018, "{}", error.sqrt());
+    assert!(q6_k::encode(&[f32::NAN; 256], 1, 256).is_err());
+    assert!(q8_0::encode(&[f32::INFINITY; 32], 1, 32).is_err());
 }

@@ -7,9 +7,10 @@
 //! The order depends on the machine that wrote the file, and nothing in the file says which it was.
 //! Microsoft's Python converters and every x86 build in its default configuration write
 //! [`I2sOrder::X86`]; a quantizer built for ARM writes [`I2sOrder::Arm`]. When rows are a multiple
-//! of 128 the two differ by one fixed permutation of the columns, the same in every row, so no
-//! statistic of a tensor alone tells them apart either. (An x86 build with `ACT_PARALLEL` switched
-//! off writes a third order, four rows in a byte, with the same size; it is not read here.)
+//! of 128 the two differ by one permutation of the columns, the same in every row, so no statistic
+//! of a tensor alone tells them apart; [`OrderHint`](super::i2s_order::OrderHint) looks at the norm
+//! in front of it as well. (An x86 build with `ACT_PARALLEL` switched off writes a third order,
+//! four rows in a byte, with the same size; it is not read here.)
 
 use super::planes::{self, First};
 use super::{TERNARY, check_length, check_row, count};

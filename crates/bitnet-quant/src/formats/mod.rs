@@ -14,6 +14,7 @@
 pub mod float16;
 pub mod hf;
 pub mod i2_s;
+pub mod i2s_order;
 mod planes;
 pub mod q6_k;
 pub mod q8_0;
