@@ -4,6 +4,7 @@
 pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod convert;
 mod error;
 pub mod gguf;
 pub mod output;

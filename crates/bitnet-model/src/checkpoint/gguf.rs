@@ -1,7 +1,7 @@
 //! Checkpoints of llama.cpp and bitnet.cpp: GGUF.
 
 use super::TensorSummary;
-use super::gguf_names::{Family, linear_name, norm_name};
+use super::gguf_names::{Family, interleaved, linear_name, norm_name};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::config::Architecture;
 use crate::gguf::{Gguf, GgufType, TensorInfo};
@@ -9,7 +9,7 @@ use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
 use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder};
-use bitnet_quant::{TernaryCodes, ternarize};
+use bitnet_quant::ternarize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,8 +45,12 @@ impl GgufCheckpoint {
         self.gguf.tensors.iter().map(summary).collect()
     }
 
-    pub(super) fn vocab(&self) -> Result<GgufVocab> {
-        super::gguf_vocab::read(&self.gguf.metadata)
+    /// The vocabulary, if the file brings one.
+    pub(super) fn vocab(&self) -> Result<Option<GgufVocab>> {
+        match self.gguf.metadata.find::<&str>("tokenizer.ggml.model")? {
+            None | Some("no_vocab") => Ok(None),
+            Some(_) => super::gguf_vocab::read(&self.gguf.metadata).map(Some),
+        }
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -166,29 +170,6 @@ impl GgufCheckpoint {
     }
 }
 
-/// Which row of the file is row `r` of a rotate-half head: llama.cpp interleaves the halves of a head in `llama` files.
-fn interleaved(r: usize, head_dim: usize) -> usize {
-    let (head, at) = (r / head_dim, r % head_dim);
-    let (half, pair) = (at / (head_dim / 2), at % (head_dim / 2));
-    head * head_dim + 2 * pair + half
-}
-
-/// Undoes the interleaving of rows.
-fn deinterleave(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
-    let weight = match source.weight {
-        WeightSource::Ternary { codes, scale } => {
-            let (rows, cols) = (codes.rows(), codes.cols());
-            let bytes = (0..rows).flat_map(|r| codes.row(interleaved(r, head_dim))).copied().collect();
-            WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
-        }
-        WeightSource::Dense(dense) => {
-            WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(|r| interleaved(r, head_dim)))?)
-        }
-    };
-    let bias = source.bias.map(|b| (0..b.len()).map(|r| b[interleaved(r, head_dim)]).collect());
-    Ok(LinearSource { weight, bias, ..source })
-}
-
 impl Weights for GgufCheckpoint {
     fn config(&self) -> &Config {
         &self.config
@@ -216,7 +197,7 @@ impl Weights for GgufCheckpoint {
         let source = self.linear_tensor(&linear_name(layer, projection), rows, cols, quantized)?;
         match projection {
             Projection::Query | Projection::Key if self.family.interleaves_heads() => {
-                deinterleave(source, self.config.head_dim)
+                interleaved::undo(source, self.config.head_dim)
             }
             _ => Ok(source),
         }

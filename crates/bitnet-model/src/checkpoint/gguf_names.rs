@@ -1,4 +1,4 @@
-//! What GGUF calls architectures and tensors.
+//! What GGUF calls architectures and tensors, and how it orders their rows.
 
 use super::weights::{Norm, Projection};
 use crate::config::{Architecture, HiddenAct};
@@ -71,5 +71,43 @@ pub fn norm_name(norm: Norm) -> String {
         Norm::AttentionInner(layer) => format!("blk.{layer}.attn_sub_norm.weight"),
         Norm::FeedForward(layer) => format!("blk.{layer}.ffn_norm.weight"),
         Norm::FeedForwardInner(layer) => format!("blk.{layer}.ffn_sub_norm.weight"),
+    }
+}
+
+/// The order of the rows of query and key in files of the family `llama`: the two halves of a head alternate, where
+/// Hugging Face has one after the other.
+pub mod interleaved {
+    use crate::Result;
+    use crate::checkpoint::{LinearSource, WeightSource};
+    use bitnet_quant::TernaryCodes;
+
+    /// From halves one after the other to alternating ones.
+    pub fn apply(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
+        reorder(source, |row| {
+            let (head, at) = (row / head_dim, row % head_dim);
+            head * head_dim + at % 2 * (head_dim / 2) + at / 2
+        })
+    }
+
+    /// From alternating halves to one after the other.
+    pub fn undo(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
+        reorder(source, |row| {
+            let (head, at) = (row / head_dim, row % head_dim);
+            head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
+        })
+    }
+
+    /// Row `from(r)` becomes row `r`.
+    fn reorder(source: LinearSource, from: impl Fn(usize) -> usize) -> Result<LinearSource> {
+        let weight = match source.weight {
+            WeightSource::Ternary { codes, scale } => {
+                let (rows, cols) = (codes.rows(), codes.cols());
+                let bytes = (0..rows).flat_map(|r| codes.row(from(r))).copied().collect();
+                WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
+            }
+            WeightSource::Dense(dense) => WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(&from))?),
+        };
+        let bias = source.bias.map(|b| (0..b.len()).map(|r| b[from(r)]).collect());
+        Ok(LinearSource { weight, bias, ..source })
     }
 }

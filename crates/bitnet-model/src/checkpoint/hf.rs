@@ -180,7 +180,7 @@ fn expect_shape(tensor: &Located, shape: &[usize]) -> Result<()> {
     Err(ModelError::tensor(&tensor.info.name, problem))
 }
 
-fn module(layer: usize, projection: Projection) -> String {
+pub(crate) fn module(layer: usize, projection: Projection) -> String {
     let name = match projection {
         Projection::Query => "self_attn.q_proj",
         Projection::Key => "self_attn.k_proj",
@@ -194,7 +194,7 @@ fn module(layer: usize, projection: Projection) -> String {
 }
 
 /// Names of a norm; the second, where there is one, is that of 1bitLLM's checkpoints.
-fn norm_modules(norm: Norm) -> Vec<String> {
+pub(crate) fn norm_modules(norm: Norm) -> Vec<String> {
     let names: (usize, &[&str]) = match norm {
         Norm::Output => return vec!["model.norm".into()],
         Norm::Attention(layer) => (layer, &["input_layernorm"]),

@@ -4,7 +4,7 @@ mod gguf;
 mod gguf_config;
 pub mod gguf_names;
 pub(crate) mod gguf_vocab;
-mod hf;
+pub(crate) mod hf;
 mod random;
 mod weights;
 
@@ -45,7 +45,8 @@ pub struct TensorSummary {
 /// A checkpoint: weights, tokenizer, and what is odd about them. Opening maps files and reads headers only.
 pub struct Checkpoint {
     weights: Box<dyn Weights>,
-    tokenizer: std::result::Result<Tokenizer, String>,
+    /// `None`: the checkpoint brings none; an error: one that cannot be used.
+    tokenizer: Option<std::result::Result<Tokenizer, String>>,
     format: String,
     tensors: Vec<TensorSummary>,
     notes: Vec<String>,
@@ -70,34 +71,36 @@ impl Checkpoint {
             notes.push(format!("{} tensors are not used by this architecture, {first} for one", unused.len()));
         }
         let tokenizer = match path.join("tokenizer.json").is_file() {
-            true => Tokenizer::from_file(path).map_err(|e| e.to_string()),
-            false => Err(format!("{} has no tokenizer.json", path.display())),
+            true => Some(Tokenizer::from_file(path).map_err(|e| e.to_string())),
+            false => None,
         };
         Ok(Self::new(hf.format(), hf.summaries(), tokenizer, notes, Box::new(hf)))
     }
 
     fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
         let gguf = gguf::GgufCheckpoint::open(path, options.i2s_order)?;
-        let tokenizer = gguf.vocab().and_then(|vocab| Ok(Tokenizer::from_gguf(&vocab)?)).map_err(|e| e.to_string());
+        let tokenizer = gguf.vocab().transpose();
+        let tokenizer = tokenizer.map(|v| v.and_then(|v| Ok(Tokenizer::from_gguf(&v)?)).map_err(|e| e.to_string()));
         Ok(Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), Box::new(gguf)))
     }
 
     fn new(
         format: String,
         tensors: Vec<TensorSummary>,
-        tokenizer: std::result::Result<Tokenizer, String>,
+        tokenizer: Option<std::result::Result<Tokenizer, String>>,
         mut notes: Vec<String>,
         weights: Box<dyn Weights>,
     ) -> Self {
         match &tokenizer {
-            Ok(tokenizer) => {
+            Some(Ok(tokenizer)) => {
                 notes.extend(tokenizer.warnings().iter().cloned());
                 let (have, model) = (tokenizer.vocab_size(), weights.config().vocab_size);
                 if have > model {
                     notes.push(format!("the tokenizer has {have} tokens, the model {model}"));
                 }
             }
-            Err(why) => notes.push(format!("no tokenizer: {why}")),
+            Some(Err(why)) => notes.push(format!("the tokenizer cannot be used: {why}")),
+            None => notes.push("no tokenizer".into()),
         }
         Self { weights, tokenizer, format, tensors, notes }
     }
@@ -109,7 +112,12 @@ impl Checkpoint {
 
     /// The tokenizer, or why there is none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().map_err(|why| ModelError::NoTokenizer(why.clone()))
+        self.source_tokenizer().unwrap_or_else(|| Err(ModelError::NoTokenizer("it brings none".into())))
+    }
+
+    /// As [`tokenizer`](Self::tokenizer), telling a checkpoint that brings none from one whose tokenizer cannot be used.
+    pub(crate) fn source_tokenizer(&self) -> Option<Result<&Tokenizer>> {
+        Some(self.tokenizer.as_ref()?.as_ref().map_err(|why| ModelError::NoTokenizer(why.clone())))
     }
 
     /// File format and form of the weights, in words.

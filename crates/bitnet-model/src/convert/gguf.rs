@@ -1,0 +1,258 @@
+//! GGUF as bitnet.cpp (I2_S) and llama.cpp (TQ1_0, TQ2_0) read it.
+
+use super::{Embeddings, Target, encode, ternary};
+use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
+use crate::checkpoint::gguf_vocab;
+use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::config::{Architecture, RopeScaling};
+use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
+use crate::{Config, ModelError, Result};
+use bitnet_core::BitNetDType;
+use bitnet_quant::formats::{self, i2_s::I2sOrder};
+use half::f16;
+use std::path::Path;
+
+/// Where the data of a tensor comes from.
+enum Source {
+    Values(Vec<f32>),
+    Embedding,
+    Linear(Option<(usize, Projection)>),
+}
+
+/// The linear layer of that place in the file's order of rows; `None` is the head.
+struct Writer<'a> {
+    weights: &'a dyn Weights,
+    family: Family,
+    ternary: GgufType,
+    embeddings: BitNetDType,
+}
+
+pub(super) fn write(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    target: Target,
+    embeddings: Embeddings,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let weights = checkpoint.weights();
+    let config = weights.config();
+    let (family, ternary) = match (config.architecture, target) {
+        (Architecture::Llama, Target::I2S) => (Family::Llama, GgufType::I2_S),
+        (Architecture::BitNet, Target::I2S) => (Family::BitNetB158, GgufType::I2_S),
+        (Architecture::Llama, _) => (Family::Llama, tq(target)),
+        (Architecture::BitNet, _) => (Family::BitNet, tq(target)),
+    };
+    let embeddings = match embeddings {
+        Embeddings::F16 => BitNetDType::F16,
+        Embeddings::Q8_0 => BitNetDType::Q8_0,
+        Embeddings::Q6K => BitNetDType::Q6K,
+    };
+    let plan = Writer { weights, family, ternary, embeddings };
+    let mut writer = GgufWriter::new(metadata(checkpoint, family, target)?);
+    let mut sources = Vec::new();
+    plan.announce(&mut writer, &mut sources)?;
+
+    let total = sources.len();
+    let mut next = sources.into_iter().enumerate();
+    writer.write(out, |_, sink| {
+        let (index, source) = next.next().expect("a source for every tensor");
+        let bytes = match source {
+            Source::Values(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Source::Embedding => encode(&plan.weights.embedding()?, plan.embeddings)?,
+            Source::Linear(place) => plan.data(&plan.linear(place)?, place.is_none())?,
+        };
+        progress(index + 1, total);
+        sink.put(&bytes).map_err(ModelError::from)
+    })?;
+    Ok(())
+}
+
+fn tq(target: Target) -> GgufType {
+    if target == Target::Tq1_0 { GgufType::TQ1_0 } else { GgufType::TQ2_0 }
+}
+
+impl Writer<'_> {
+    /// Announces every tensor, and pushes where its data comes from.
+    fn announce(&self, writer: &mut GgufWriter, sources: &mut Vec<Source>) -> Result<()> {
+        let config = self.weights.config();
+        let mut add = |name: &str, ty: GgufType, shape: &[usize], source: Source| -> Result<()> {
+            let (cols, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
+            self.check_rows(name, ty, rows, cols)?;
+            writer.add(name, ty, shape)?;
+            sources.push(source);
+            Ok(())
+        };
+        let norm = |norm: Norm| Ok::<_, ModelError>((norm_name(norm), self.weights.norm(norm)?));
+        let embedding = [config.vocab_size, config.hidden_size];
+        add("token_embd.weight", gguf_type(self.embeddings), &embedding, Source::Embedding)?;
+        let (name, values) = norm(Norm::Output)?;
+        add(&name, GgufType::F32, &[values.len()], Source::Values(values))?;
+        let head = self.weights.head()?.is_some().then_some((None, "output".to_string()));
+        let blocks = (0..config.layers).flat_map(|layer| {
+            Projection::ALL.map(|projection| (Some((layer, projection)), linear_name(layer, projection)))
+        });
+        for (place, base) in head.into_iter().chain(blocks) {
+            let source = self.linear(place)?;
+            if source.inner_norm.is_some() {
+                let problem =
+                    format!("{base} has a norm of its own (use_rms_norm), which GGUF cannot hold: use --to hf");
+                return Err(ModelError::Convert(problem));
+            }
+            let (ty, rows, cols) = match &source.weight {
+                WeightSource::Ternary { codes, .. } => (self.ternary, codes.rows(), codes.cols()),
+                WeightSource::Dense(d) => (gguf_type(self.dense_type(d, place.is_none())), d.rows, d.cols),
+            };
+            add(&format!("{base}.weight"), ty, &[rows, cols], Source::Linear(place))?;
+            if let Some(scale) = ternary(&source).and_then(|(_, scale)| self.separate_scale(scale)) {
+                add(&format!("{base}.scale"), GgufType::F32, &[1], Source::Values(vec![scale]))?;
+            }
+            if let Some(bias) = source.bias {
+                add(&format!("{base}.bias"), GgufType::F32, &[bias.len()], Source::Values(bias))?;
+            }
+        }
+        for layer in 0..config.layers {
+            let mut norms = vec![Norm::Attention(layer), Norm::FeedForward(layer)];
+            if config.architecture == Architecture::BitNet {
+                norms.extend([Norm::AttentionInner(layer), Norm::FeedForwardInner(layer)]);
+            }
+            for n in norms {
+                let (name, values) = norm(n)?;
+                add(&name, GgufType::F32, &[values.len()], Source::Values(values))?;
+            }
+        }
+        if matches!(config.rope.scaling, RopeScaling::Llama3 { .. } | RopeScaling::PerPair(_)) {
+            let plain = crate::config::RopeConfig { scaling: RopeScaling::None, ..config.rope.clone() };
+            let scaled = config.rope.inverse_frequencies(config.head_dim);
+            let factors: Vec<f32> =
+                plain.inverse_frequencies(config.head_dim).iter().zip(scaled).map(|(p, s)| p / s).collect();
+            add("rope_freqs.weight", GgufType::F32, &[factors.len()], Source::Values(factors))?;
+        }
+        Ok(())
+    }
+
+    /// An error that names what would fit, when rows are not whole blocks of a type.
+    fn check_rows(&self, name: &str, ty: GgufType, rows: usize, cols: usize) -> Result<()> {
+        // I2_S blocks run over rows, and readers go by 128.
+        let block = if ty == GgufType::I2_S { 128 } else { ty.block().map_or(1, |b| b.0) };
+        if cols.is_multiple_of(block) {
+            return Ok(());
+        }
+        let fits = match ty {
+            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 if cols.is_multiple_of(128) => {
+                "--to i2_s (blocks of 128)"
+            }
+            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 => "--to hf (any number of columns)",
+            _ if cols.is_multiple_of(32) => "--embeddings q8_0 (blocks of 32)",
+            _ => "--embeddings f16 (any number of columns)",
+        };
+        let problem =
+            format!("{name} is {rows} x {cols}, and rows of {} are whole blocks of {block}; use {fits}", ty.name());
+        Err(ModelError::Convert(problem))
+    }
+
+    /// The linear layer of that place (`None`: the head) with its rows in the order of the file.
+    fn linear(&self, place: Option<(usize, Projection)>) -> Result<LinearSource> {
+        match place {
+            None => self.weights.head()?.ok_or_else(|| ModelError::Convert("the head disappeared".into())),
+            Some((layer, projection)) => {
+                let source = self.weights.linear(layer, projection)?;
+                let heads = matches!(projection, Projection::Query | Projection::Key);
+                let head_dim = self.weights.config().head_dim;
+                if heads && self.family.interleaves_heads() { interleaved::apply(source, head_dim) } else { Ok(source) }
+            }
+        }
+    }
+
+    /// The factor that goes into a tensor of its own: one that the block type's f16 would round.
+    fn separate_scale(&self, scale: f32) -> Option<f32> {
+        (self.ternary != GgufType::I2_S && formats::f16_exact(scale).is_none()).then_some(scale)
+    }
+
+    /// Heads take the type of the embedding; other dense layers keep theirs.
+    fn dense_type(&self, dense: &DenseTensor, head: bool) -> BitNetDType {
+        if head { self.embeddings } else { dense.dtype }
+    }
+
+    fn data(&self, source: &LinearSource, head: bool) -> Result<Vec<u8>> {
+        let (codes, scale) = match &source.weight {
+            WeightSource::Ternary { codes, scale } => (codes, *scale),
+            WeightSource::Dense(dense) => return encode(dense, self.dense_type(dense, head)),
+        };
+        let inside = formats::f16_exact(scale).unwrap_or(f16::ONE);
+        Ok(match self.ternary {
+            GgufType::I2_S => formats::i2_s::encode(codes, scale, I2sOrder::X86)?,
+            GgufType::TQ1_0 => formats::TQ1_0.encode(codes, inside)?,
+            _ => formats::TQ2_0.encode(codes, inside)?,
+        })
+    }
+}
+
+fn gguf_type(dtype: BitNetDType) -> GgufType {
+    match dtype {
+        BitNetDType::F16 => GgufType::F16,
+        BitNetDType::BF16 => GgufType::BF16,
+        BitNetDType::Q8_0 => GgufType::Q8_0,
+        BitNetDType::Q6K => GgufType::Q6_K,
+        BitNetDType::Q4_0 => GgufType::Q4_0,
+        BitNetDType::Q4K => GgufType::Q4_K,
+        _ => GgufType::F32,
+    }
+}
+
+fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<Metadata> {
+    let config = checkpoint.weights().config();
+    let mut metadata = Metadata::default();
+    let mut set = |key: &str, value: Value| {
+        metadata.insert(key, value);
+    };
+    set("general.architecture", Value::String(family.name().into()));
+    set("general.name", Value::String("converted by bitnet-rust".into()));
+    // llama.cpp's number of the prevailing type; bitnet.cpp's for I2_S.
+    let file_type = match target {
+        Target::I2S => 40,
+        Target::Tq1_0 => 36,
+        _ => 37,
+    };
+    set("general.file_type", Value::U32(file_type));
+    set("general.quantization_version", Value::U32(2));
+    shape(config, &mut |key, value| set(&format!("{}.{key}", family.name()), value))?;
+    match checkpoint.source_tokenizer() {
+        Some(tokenizer) => {
+            let mut vocab = tokenizer?.to_gguf(config.vocab_size)?;
+            vocab.bos = vocab.bos.or(config.bos);
+            vocab.eos = vocab.eos.or(config.eos.first().copied());
+            gguf_vocab::write(&vocab, &mut metadata);
+        }
+        None => {
+            metadata.insert("tokenizer.ggml.model", Value::String("no_vocab".into()));
+        }
+    }
+    Ok(metadata)
+}
+
+fn shape(config: &Config, set: &mut dyn FnMut(&str, Value)) -> Result<()> {
+    let counts = [
+        ("block_count", config.layers),
+        ("embedding_length", config.hidden_size),
+        ("feed_forward_length", config.intermediate_size),
+        ("context_length", config.max_positions),
+        ("vocab_size", config.vocab_size),
+        ("attention.head_count", config.heads),
+        ("attention.head_count_kv", config.kv_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+        ("rope.dimension_count", config.head_dim),
+    ];
+    for (key, count) in counts {
+        let count = u32::try_from(count).map_err(|_| ModelError::Convert(format!("{key} is {count}")))?;
+        set(key, Value::U32(count));
+    }
+    set("attention.layer_norm_rms_epsilon", Value::F32(config.norm_eps));
+    set("rope.freq_base", Value::F32(config.rope.theta as f32));
+    set("hidden_activation", Value::String(config.hidden_act.name().into()));
+    if let RopeScaling::Linear { factor } = config.rope.scaling {
+        set("rope.scaling.type", Value::String("linear".into()));
+        set("rope.scaling.factor", Value::F32(factor as f32));
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! A Hugging Face directory with packed weights, as transformers reads it.
+
+use super::{encode, ternary};
+use crate::checkpoint::hf::{module, norm_modules};
+use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::config::{Architecture, RopeScaling};
+use crate::safetensors::{Dtype, SafetensorsWriter};
+use crate::tokenizer::Tokenizer;
+use crate::{Config, ModelError, Result};
+use bitnet_core::BitNetDType;
+use bitnet_quant::formats;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Where the data of a tensor comes from.
+enum Source {
+    Values(Vec<f32>),
+    Embedding,
+    /// A linear layer of a block, or the head.
+    Linear(Option<(usize, Projection)>),
+}
+
+/// What the layers are like, for `config.json`.
+#[derive(Default)]
+struct Layers {
+    dense: Vec<String>,
+    inner_norm_eps: Option<f32>,
+    attention_bias: bool,
+    mlp_bias: bool,
+}
+
+pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    let weights = checkpoint.weights();
+    let config = weights.config();
+    let mut writer = SafetensorsWriter::new();
+    writer.metadata("format", "pt");
+    let mut sources = Vec::new();
+    let layers = announce(weights, &mut writer, &mut sources)?;
+    let tied = weights.head()?.is_none();
+    let config_json = config_json(config, tied, &layers)?;
+
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ModelError::Io { path, source }
+    };
+    std::fs::create_dir_all(out).map_err(io(out))?;
+    let total = sources.len();
+    let mut next = sources.into_iter().enumerate();
+    writer.write(&out.join("model.safetensors"), |_, sink| {
+        let (index, source) = next.next().expect("a source for every tensor");
+        let bytes = match source {
+            Source::Values(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Source::Embedding => {
+                let embedding = weights.embedding()?;
+                encode(&embedding, float_type(&embedding).0)?
+            }
+            Source::Linear(place) => match linear(weights, place)?.weight {
+                WeightSource::Ternary { codes, .. } => formats::hf::encode(&codes),
+                WeightSource::Dense(dense) => encode(&dense, float_type(&dense).0)?,
+            },
+        };
+        progress(index + 1, total);
+        sink.put(&bytes).map_err(ModelError::from)
+    })?;
+    if let Some(tokenizer) = checkpoint.source_tokenizer() {
+        let tokenizer = tokenizer?;
+        tokenizer.save_json(out.join("tokenizer.json"))?;
+        write_json(&out.join("tokenizer_config.json"), &tokenizer_config(tokenizer))?;
+    }
+    write_json(&out.join("config.json"), &config_json)
+}
+
+fn linear(weights: &dyn Weights, place: Option<(usize, Projection)>) -> Result<LinearSource> {
+    match place {
+        Some((layer, projection)) => weights.linear(layer, projection),
+        None => weights.head()?.ok_or_else(|| ModelError::Convert("the head disappeared".into())),
+    }
+}
+
+/// A float type that transformers reads: the source's own, or f32, which holds every layers value exactly.
+fn float_type(dense: &DenseTensor) -> (BitNetDType, Dtype) {
+    match dense.dtype {
+        BitNetDType::F16 => (BitNetDType::F16, Dtype::F16),
+        BitNetDType::BF16 => (BitNetDType::BF16, Dtype::BF16),
+        _ => (BitNetDType::F32, Dtype::F32),
+    }
+}
+
+/// Announces every tensor and pushes where its data comes from.
+fn announce(weights: &dyn Weights, writer: &mut SafetensorsWriter, sources: &mut Vec<Source>) -> Result<Layers> {
+    let config = weights.config();
+    let mut layers = Layers::default();
+    let mut add = |name: &str, dtype: Dtype, shape: &[usize], source: Source| -> Result<()> {
+        writer.add(name, dtype, shape)?;
+        sources.push(source);
+        Ok(())
+    };
+    let embedding = weights.embedding()?;
+    let shape = [embedding.rows, embedding.cols];
+    add("model.embed_tokens.weight", float_type(&embedding).1, &shape, Source::Embedding)?;
+    let head = weights.head()?.is_some().then(|| (None, "lm_head".to_string()));
+    let blocks = (0..config.layers).flat_map(|layer| Projection::ALL.map(|p| (Some((layer, p)), module(layer, p))));
+    for (place, name) in head.into_iter().chain(blocks) {
+        let source = linear(weights, place)?;
+        let mut bias = source.bias.clone();
+        match &source.weight {
+            WeightSource::Ternary { codes, scale } => {
+                if !codes.rows().is_multiple_of(4) {
+                    let problem = format!("{name} has {} outputs; transformers packs multiples of 4", codes.rows());
+                    return Err(ModelError::Convert(problem));
+                }
+                add(&format!("{name}.weight"), Dtype::U8, &[codes.rows() / 4, codes.cols()], Source::Linear(place))?;
+                add(&format!("{name}.weight_scale"), Dtype::F32, &[1], Source::Values(vec![*scale]))?;
+                // Offline layers multiply the bias by the scale as well.
+                bias.iter_mut().flatten().for_each(|b| *b /= scale);
+            }
+            WeightSource::Dense(dense) => {
+                add(&format!("{name}.weight"), float_type(dense).1, &[dense.rows, dense.cols], Source::Linear(place))?;
+                layers.dense.push(name.clone());
+            }
+        }
+        if let Some(bias) = bias {
+            layers.attention_bias |= name.contains(".self_attn.");
+            layers.mlp_bias |= name.contains(".mlp.");
+            add(&format!("{name}.bias"), Dtype::F32, &[bias.len()], Source::Values(bias))?;
+        }
+        if let (Some((norm, eps)), Some(_)) = (&source.inner_norm, ternary(&source)) {
+            add(&format!("{name}.rms_norm.weight"), Dtype::F32, &[norm.len()], Source::Values(norm.clone()))?;
+            layers.inner_norm_eps = Some(*eps);
+        }
+    }
+    let mut norms = vec![Norm::Output];
+    for layer in 0..config.layers {
+        norms.extend([Norm::Attention(layer), Norm::FeedForward(layer)]);
+        if config.architecture == Architecture::BitNet {
+            norms.extend([Norm::AttentionInner(layer), Norm::FeedForwardInner(layer)]);
+        }
+    }
+    for norm in norms {
+        let values = weights.norm(norm)?;
+        add(&format!("{}.weight", norm_modules(norm)[0]), Dtype::F32, &[values.len()], Source::Values(values))?;
+    }
+    Ok(layers)
+}
+
+fn config_json(config: &Config, tied: bool, layers: &Layers) -> Result<Value> {
+    let (model_type, class) = match config.architecture {
+        Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),
+        Architecture::Llama => ("llama", "LlamaForCausalLM"),
+    };
+    let mut rope = json!({ "rope_type": "default", "rope_theta": config.rope.theta });
+    match &config.rope.scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } => {
+            rope["rope_type"] = "linear".into();
+            rope["factor"] = (*factor).into();
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+            rope["rope_type"] = "llama3".into();
+            rope["factor"] = (*factor).into();
+            rope["low_freq_factor"] = (*low_freq_factor).into();
+            rope["high_freq_factor"] = (*high_freq_factor).into();
+            rope["original_max_position_embeddings"] = (*original as u64).into();
+        }
+        RopeScaling::PerPair(_) => {
+            let problem = "the file scales each rotary frequency by a factor of its own, which config.json cannot say";
+            return Err(ModelError::Convert(problem.into()));
+        }
+    }
+    let mut value = json!({
+        "architectures": [class],
+        "model_type": model_type,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": shortest(config.norm_eps),
+        "hidden_act": config.hidden_act.name(),
+        "tie_word_embeddings": tied,
+        "rope_theta": config.rope.theta,
+        "rope_parameters": rope,
+        "bos_token_id": config.bos,
+        "eos_token_id": config.eos,
+        "attention_bias": layers.attention_bias,
+        "mlp_bias": layers.mlp_bias,
+        "quantization_config": {
+            "quant_method": "bitnet",
+            "linear_class": "autobitlinear",
+            "quantization_mode": "offline",
+            "modules_to_not_convert": layers.dense,
+            "use_rms_norm": layers.inner_norm_eps.is_some(),
+        },
+    });
+    if let Some(eps) = layers.inner_norm_eps {
+        value["quantization_config"]["rms_norm_eps"] = shortest(eps).into();
+    }
+    if layers.dense.is_empty() && tied {
+        // An empty list would convert the head.
+        value["quantization_config"]["modules_to_not_convert"] = Value::Null;
+    }
+    Ok(value)
+}
+
+/// The f64 with the shortest decimal digits that still gives `x`.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(x as f64)
+}
+
+fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
+    let special = tokenizer.special();
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": text(special.bos),
+        "eos_token": text(special.eos),
+        "unk_token": text(special.unk),
+        "pad_token": text(special.pad),
+        "chat_template": tokenizer.chat_template_source(),
+    })
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| ModelError::Convert(e.to_string()))?;
+    std::fs::write(path, text + "\n").map_err(|source| ModelError::Io { path: path.into(), source })
+}

@@ -1,0 +1,78 @@
+//! Writing a checkpoint in another form, its ternary values and scales unchanged.
+
+mod gguf;
+mod hf;
+
+use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, WeightSource};
+use crate::{ModelError, Result};
+use bitnet_core::BitNetDType;
+use bitnet_quant::formats;
+use std::path::Path;
+
+/// Forms that can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// GGUF with I2_S as bitnet.cpp's x86 build reads it.
+    I2S,
+    /// GGUF with TQ1_0 (1.69 bits a weight), for llama.cpp.
+    Tq1_0,
+    /// GGUF with TQ2_0 (2.06 bits a weight), for llama.cpp.
+    Tq2_0,
+    /// A Hugging Face directory with packed weights (AutoBitLinear, offline).
+    HuggingFace,
+}
+
+/// Type of embeddings and heads in a GGUF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Embeddings {
+    /// 16-bit floats.
+    F16,
+    /// 8.5 bits a weight.
+    Q8_0,
+    /// 6.6 bits a weight.
+    Q6K,
+}
+
+/// Writes `checkpoint` to `out`: a file, or for [`Target::HuggingFace`] a directory. What was at `out` stays until the new
+/// files are complete. `progress` is told how many of how many tensors are written.
+///
+/// `embeddings` is for GGUF; a Hugging Face directory keeps the floats of the source.
+///
+/// # Errors
+/// When the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), an
+/// inner norm in a linear layer or a tokenizer that GGUF has no word for.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    target: Target,
+    embeddings: Embeddings,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    match target {
+        Target::I2S | Target::Tq1_0 | Target::Tq2_0 => gguf::write(checkpoint, out, target, embeddings, progress),
+        Target::HuggingFace => hf::write(checkpoint, out, progress),
+    }
+}
+
+/// A linear layer whose weights are ternary, taken apart.
+fn ternary(source: &LinearSource) -> Option<(&bitnet_quant::TernaryCodes, f32)> {
+    match &source.weight {
+        WeightSource::Ternary { codes, scale } => Some((codes, *scale)),
+        WeightSource::Dense(_) => None,
+    }
+}
+
+/// The bytes of `dense` as another type; unchanged if it is of that type already.
+fn encode(dense: &DenseTensor, dtype: BitNetDType) -> Result<Vec<u8>> {
+    if dense.dtype == dtype {
+        return Ok(dense.bytes().to_vec());
+    }
+    let values = dense.to_f32();
+    Ok(match dtype {
+        BitNetDType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        BitNetDType::F16 => formats::float16::encode_f16(&values),
+        BitNetDType::Q8_0 => formats::q8_0::encode(&values, dense.rows, dense.cols)?,
+        BitNetDType::Q6K => formats::q6_k::encode(&values, dense.rows, dense.cols)?,
+        other => return Err(ModelError::Convert(format!("{other} is read, but not written"))),
+    })
+}
