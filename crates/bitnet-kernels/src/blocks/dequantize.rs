@@ -2,6 +2,7 @@
 
 use super::BlockType;
 use crate::float::half::{bf16_to_f32, f16_to_f32};
+use crate::float::simd::inlined;
 
 /// Decodes whole blocks: `bytes` of `kind` to `out`.
 ///
@@ -22,10 +23,12 @@ pub fn dequantize_row(kind: BlockType, bytes: &[u8], out: &mut [f32]) {
 #[inline(always)]
 pub(crate) fn dequantize(kind: BlockType, bytes: &[u8], out: &mut [f32]) {
     match kind {
-        BlockType::F32 => blocks(bytes, out, |b: &[u8; 4], o: &mut [f32; 1]| o[0] = f32::from_le_bytes(*b)),
-        BlockType::F16 => blocks(bytes, out, |b: &[u8; 2], o: &mut [f32; 1]| o[0] = f16_to_f32(u16::from_le_bytes(*b))),
+        BlockType::F32 => blocks(bytes, out, inlined!(|b: &[u8; 4], o: &mut [f32; 1]| o[0] = f32::from_le_bytes(*b))),
+        BlockType::F16 => {
+            blocks(bytes, out, inlined!(|b: &[u8; 2], o: &mut [f32; 1]| o[0] = f16_to_f32(u16::from_le_bytes(*b))))
+        }
         BlockType::BF16 => {
-            blocks(bytes, out, |b: &[u8; 2], o: &mut [f32; 1]| o[0] = bf16_to_f32(u16::from_le_bytes(*b)))
+            blocks(bytes, out, inlined!(|b: &[u8; 2], o: &mut [f32; 1]| o[0] = bf16_to_f32(u16::from_le_bytes(*b))))
         }
         BlockType::Q8_0 => blocks(bytes, out, q8_0),
         BlockType::Q6_K => blocks(bytes, out, q6_k),

@@ -9,7 +9,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::simd::{Element, F16, MAX_LANES, Simd};
+use super::simd::{Element, F16, MAX_LANES, Simd, inlined};
 use super::{AttentionShape, KvCache, MAX_HEAD_DIM};
 use crate::ThreadPool;
 use crate::threads::Parts;
@@ -74,7 +74,7 @@ fn typed<S: Simd, T: Element>(
         // The last tokens have the most keys: they come first.
         let token = (blocks - 1 - task / tasks) * block;
         let tokens = block.min(shape.tokens - token);
-        s.enter(|| prompt(s, shape, q, token..token + tokens, heads..heads + count, keys, values, &out));
+        s.enter(inlined!(|| prompt(s, shape, q, token..token + tokens, heads..heads + count, keys, values, &out)));
     });
 }
 
@@ -310,7 +310,8 @@ fn decode<'a, S: Simd, T: Element + 'a>(
             // SAFETY: each task has its own heads.
             let out = unsafe { out.part(first * dim, count * dim) };
             let (keys, values) = (&keys[..positions * dim], &values[..positions * dim]);
-            let (_, totals) = s.enter(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, out));
+            let (_, totals) =
+                s.enter(inlined!(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, out)));
             for (head, total) in out.chunks_exact_mut(dim).zip(totals) {
                 head.iter_mut().for_each(|v| *v /= total);
             }
@@ -335,7 +336,8 @@ fn decode<'a, S: Simd, T: Element + 'a>(
         let mut sums = [0.0f32; HEADS * MAX_HEAD_DIM];
         let sums = &mut sums[..count * dim];
         let (keys, values) = (&keys[used.clone()], &values[used]);
-        let (tops, totals) = s.enter(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, sums));
+        let (tops, totals) =
+            s.enter(inlined!(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, sums)));
         for (head, sums) in sums.chunks_exact(dim).enumerate() {
             // SAFETY: each task has its own split and heads.
             let part = unsafe { parts.part((split * shape.heads + first + head) * record, record) };

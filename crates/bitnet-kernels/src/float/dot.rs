@@ -4,7 +4,7 @@
 //! integers over a group of weights with one scale; from there on all is f32. The rounding changes a product by at most
 //! `max|x| / 65534 * sum|w|` over each 256, near 1e-6 of `|x| |w|` for what networks hold.
 
-use super::simd::{Simd, interleave};
+use super::simd::{Simd, inlined, interleave};
 use crate::blocks::{BlockType, q4_k_scales};
 
 /// Activations that are quantized together, as many as fit the first-level cache with their weights.
@@ -62,14 +62,26 @@ pub(crate) fn dot<S: Simd>(s: S, kind: BlockType, row: &[u8], x: &Quantized) -> 
     match kind {
         BlockType::Q6_K => q6_k(s, row, x),
         BlockType::Q4_K => q4_k(s, row, x),
-        BlockType::Q8_0 => small::<S, 34>(s, row, x, 0.0, |b, c| {
-            // SAFETY: `small` gives whole units of blocks.
-            unsafe { s.q8_0(b, c) }
-        }),
-        BlockType::Q4_0 => small::<S, 18>(s, row, x, 8.0, |b, c| {
-            // SAFETY: as above.
-            unsafe { s.q4_0(b, c) }
-        }),
+        BlockType::Q8_0 => small::<S, 34>(
+            s,
+            row,
+            x,
+            0.0,
+            inlined!(|b, c| {
+                // SAFETY: `small` gives whole units of blocks.
+                unsafe { s.q8_0(b, c) }
+            }),
+        ),
+        BlockType::Q4_0 => small::<S, 18>(
+            s,
+            row,
+            x,
+            8.0,
+            inlined!(|b, c| {
+                // SAFETY: as above.
+                unsafe { s.q4_0(b, c) }
+            }),
+        ),
         BlockType::F32 | BlockType::F16 | BlockType::BF16 => unreachable!("not quantized"),
     }
 }
@@ -157,41 +169,37 @@ fn small<S: Simd, const BYTES: usize>(
     let unit = (S::BYTES / 32).max(1); // blocks in a vector
     let mut acc = [s.splat(0.0); 2];
     let mut below = 0.0;
-    let mut add = |blocks: &[u8], first: usize| {
+    let whole = row.len() / BYTES / unit;
+    let mut first = 0; // block
+    while first * BYTES < row.len() {
+        // One block where a vector holds two: the other is of zeros.
+        let mut padded = [0; 2 * 34];
+        let blocks = if first / unit < whole {
+            &row[first * BYTES..][..unit * BYTES]
+        } else {
+            padded[..BYTES].copy_from_slice(&row[first * BYTES..]);
+            &padded[..unit * BYTES]
+        };
         let mut scales = [0.0f32; 2];
-        for (j, scale) in scales.iter_mut().enumerate().take(unit) {
+        for j in 0..unit {
             let d = half_at(s, blocks, BYTES * j);
-            *scale = d * x.scales[(first + j) / 8];
+            scales[j] = d * x.scales[(first + j) / 8];
             below += d * x.sums_32[first + j];
         }
         let mut sums = s.zero_i();
         for chunk in 0..(32 / S::BYTES).max(1) {
+            let codes = codes(blocks.as_ptr(), chunk);
             // SAFETY: x has activations for every block (asserted in `dot`), rounded up to 256.
-            let at = unsafe { x.q.as_ptr().add(32 * first + chunk * S::BYTES) };
-            // SAFETY: as above.
-            sums = unsafe {
-                match offset {
-                    0.0 => s.dot_i8(sums, codes(blocks.as_ptr(), chunk), at),
-                    _ => s.dot_u8(sums, codes(blocks.as_ptr(), chunk), at),
-                }
-            };
+            unsafe {
+                let x = x.q.as_ptr().add(32 * first + chunk * S::BYTES);
+                sums = if offset == 0.0 { s.dot_i8(sums, codes, x) } else { s.dot_u8(sums, codes, x) };
+            }
         }
         // SAFETY: there are two scales.
         let scale = unsafe { s.spread_32(scales.as_ptr()) };
-        let acc = &mut acc[first / unit % 2];
-        *acc = s.fma(s.to_f32(sums), scale, *acc);
-    };
-    let whole = row.chunks_exact(unit * BYTES);
-    let rest = whole.remainder();
-    let count = whole.len();
-    for (i, blocks) in whole.enumerate() {
-        add(blocks, i * unit);
-    }
-    if !rest.is_empty() {
-        // One block where a vector holds two: the other is of zeros.
-        let mut blocks = [0; 2 * 34];
-        blocks[..rest.len()].copy_from_slice(rest);
-        add(&blocks, count * unit);
+        let parity = first / unit % 2;
+        acc[parity] = s.fma(s.to_f32(sums), scale, acc[parity]);
+        first += unit;
     }
     s.sum(s.add(acc[0], acc[1])) - offset * below
 }

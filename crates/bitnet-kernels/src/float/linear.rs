@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::dot::{CHUNK, Quantized, dot};
-use super::simd::{BF16, Element, F16, Simd};
+use super::simd::{BF16, Element, F16, Simd, inlined};
 use super::whole_rows;
 use crate::ThreadPool;
 use crate::blocks::{BlockMatrix, BlockType, dequantize};
@@ -31,13 +31,13 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
         let first = task * rows;
         let rows = rows.min(n - first);
         if tokens > FEW_TOKENS {
-            s.enter(|| panels(s, weights, first, rows, x, &out));
+            s.enter(inlined!(|| panels(s, weights, first, rows, x, &out)));
             return;
         }
         for (t, x) in x.chunks_exact(k).enumerate() {
             // SAFETY: each task has its own rows of the weights, and so its own columns of out.
             let out = unsafe { out.part(t * n + first, rows) };
-            s.enter(|| vector(s, weights, first, x, out));
+            s.enter(inlined!(|| vector(s, weights, first, x, out)));
         }
     });
 }

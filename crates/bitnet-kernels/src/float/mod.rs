@@ -14,7 +14,7 @@ mod linear;
 pub mod neon;
 mod rope;
 pub mod scalar;
-mod simd;
+pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
 pub mod sse41;
 mod vector;

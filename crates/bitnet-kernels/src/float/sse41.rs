@@ -119,9 +119,10 @@ impl Simd for Sse41 {
         // The product is exact in f64, so that but for the rarest double rounding this is what one instruction gives.
         // SAFETY: see above.
         unsafe {
-            let half = |a, b, c| _mm_cvtpd_ps(_mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c)));
-            let high = half(_mm_movehl_ps(a, a), _mm_movehl_ps(b, b), _mm_movehl_ps(c, c));
-            _mm_movelh_ps(half(a, b, c), high)
+            let (high_a, high_b, high_c) = (_mm_movehl_ps(a, a), _mm_movehl_ps(b, b), _mm_movehl_ps(c, c));
+            let low = _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
+            let high = _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(high_a), _mm_cvtps_pd(high_b)), _mm_cvtps_pd(high_c));
+            _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high))
         }
     }
 

@@ -1,6 +1,6 @@
 //! [`FloatKernel`] for every instruction set that has vectors, and the operations that work element by element.
 
-use super::simd::{MAX_LANES, Simd};
+use super::simd::{MAX_LANES, Simd, inlined};
 use super::{AttentionShape, FloatKernel, KvCache, attention, inverse_rms, linear, whole_rows};
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
@@ -14,63 +14,68 @@ impl<S: Simd> FloatKernel for S {
         let (s, columns) = (*self, weight.len());
         whole_rows(x, columns);
         assert_eq!(x.len(), out.len());
-        s.enter(|| {
+        s.enter(inlined!(|| {
             for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
                 let scale = s.splat(inverse_rms(x, eps));
-                zip(s, x, weight, out, |x, w| s.mul(w, s.mul(x, scale)));
+                zip(s, x, weight, out, inlined!(|x, w| s.mul(w, s.mul(x, scale))));
             }
-        });
+        }));
     }
 
     fn add_assign(&self, x: &mut [f32], y: &[f32]) {
         let s = *self;
-        s.enter(|| update(s, x, y, |x, y| s.add(x, y)));
+        s.enter(inlined!(|| update(s, x, y, inlined!(|x, y| s.add(x, y)))));
     }
 
     fn exp(&self, x: &mut [f32]) {
         let s = *self;
-        s.enter(|| map(s, x, |x| s.exp(x)));
+        s.enter(inlined!(|| map(s, x, inlined!(|x| s.exp(x)))));
     }
 
     fn softmax(&self, x: &mut [f32], columns: usize) {
         let s = *self;
         whole_rows(x, columns);
-        s.enter(|| {
+        s.enter(inlined!(|| {
             for row in x.chunks_exact_mut(columns) {
-                let max = |a, b| s.max(a, b);
-                let top = s.splat(reduce(s, row, f32::NEG_INFINITY, max, max, |v| s.largest(v)));
-                map(s, row, |x| s.exp(s.sub(x, top)));
-                let add = |a, b| s.add(a, b);
-                let scale = s.splat(1.0 / reduce(s, row, 0.0, add, add, |v| s.sum(v)));
-                map(s, row, |x| s.mul(x, scale));
+                let top = fold(s, row, f32::NEG_INFINITY, inlined!(|a, b| s.max(a, b)));
+                let top = s.splat(s.largest(top));
+                map(s, row, inlined!(|x| s.exp(s.sub(x, top))));
+                let sum = fold(s, row, 0.0, inlined!(|a, b| s.add(a, b)));
+                let scale = s.splat(1.0 / s.sum(sum));
+                map(s, row, inlined!(|x| s.mul(x, scale)));
             }
-        });
+        }));
     }
 
     fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
         let s = *self;
-        s.enter(|| {
+        s.enter(inlined!(|| {
             let (zero, one) = (s.splat(0.0), s.splat(1.0));
-            update(s, gate, up, |g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u))
-        });
+            update(s, gate, up, inlined!(|g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u)))
+        }));
     }
 
     fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
         let s = *self;
-        s.enter(|| {
+        s.enter(inlined!(|| {
             let zero = s.splat(0.0);
-            update(s, gate, up, |g, u| {
-                let positive = s.max(zero, g);
-                s.mul(s.mul(positive, positive), u)
-            })
-        });
+            update(
+                s,
+                gate,
+                up,
+                inlined!(|g, u| {
+                    let positive = s.max(zero, g);
+                    s.mul(s.mul(positive, positive), u)
+                }),
+            )
+        }));
     }
 
     fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]) {
         let s = *self;
         let tokens = whole_rows(x, heads * 2 * pairs);
         assert!(cos.len() == tokens * pairs && sin.len() == cos.len(), "tables of {tokens} tokens");
-        s.enter(|| {
+        s.enter(inlined!(|| {
             let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
             for (token, (cos, sin)) in x.chunks_exact_mut(heads * 2 * pairs).zip(angles) {
                 for head in token.chunks_exact_mut(2 * pairs) {
@@ -78,13 +83,13 @@ impl<S: Simd> FloatKernel for S {
                     rotate(s, a, b, cos, sin);
                 }
             }
-        });
+        }));
     }
 
     fn to_f16(&self, x: &[f32], out: &mut [u16]) {
         let s = *self;
         assert_eq!(x.len(), out.len());
-        s.enter(|| {
+        s.enter(inlined!(|| {
             let whole = x.len() / S::LANES * S::LANES;
             for i in (0..whole).step_by(S::LANES) {
                 // SAFETY: i + LANES <= whole, within both.
@@ -95,7 +100,7 @@ impl<S: Simd> FloatKernel for S {
             unsafe { s.store_f16(s.load(padded(&x[whole..], 0.0).as_ptr()), rest.as_mut_ptr()) };
             let left = x.len() - whole;
             out[whole..].copy_from_slice(&rest[..left]);
-        });
+        }));
     }
 
     fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]) {
@@ -169,16 +174,9 @@ fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
     }
 }
 
-/// Folds x into vectors that start as `neutral`, joins them and then their lanes. `add(acc, neutral)` must be `acc`.
+/// Joins the vectors of x; `neutral` changes nothing.
 #[inline(always)]
-fn reduce<S: Simd>(
-    s: S,
-    x: &[f32],
-    neutral: f32,
-    add: impl Fn(S::F, S::F) -> S::F,
-    join: impl Fn(S::F, S::F) -> S::F,
-    lanes: impl Fn(S::F) -> f32,
-) -> f32 {
+fn fold<S: Simd>(s: S, x: &[f32], neutral: f32, join: impl Fn(S::F, S::F) -> S::F) -> S::F {
     // Four sums at once hide the latency, and keep the rounding error of long rows small.
     let mut acc = [s.splat(neutral); 4];
     let step = 4 * S::LANES;
@@ -186,14 +184,14 @@ fn reduce<S: Simd>(
     for i in (0..whole).step_by(step) {
         for (j, acc) in acc.iter_mut().enumerate() {
             // SAFETY: i + 4 LANES <= whole.
-            *acc = add(*acc, unsafe { s.load(x.as_ptr().add(i + j * S::LANES)) });
+            *acc = join(*acc, unsafe { s.load(x.as_ptr().add(i + j * S::LANES)) });
         }
     }
     for (chunk, acc) in x[whole..].chunks(S::LANES).zip(&mut acc) {
         // SAFETY: the array has LANES elements.
-        *acc = add(*acc, unsafe { s.load(padded(chunk, neutral).as_ptr()) });
+        *acc = join(*acc, unsafe { s.load(padded(chunk, neutral).as_ptr()) });
     }
-    lanes(join(join(acc[0], acc[1]), join(acc[2], acc[3])))
+    join(join(acc[0], acc[1]), join(acc[2], acc[3]))
 }
 
 /// `(a, b) = (a cos - b sin, b cos + a sin)`, all `[pairs]`.
