@@ -120,8 +120,9 @@ fn small_llama() -> GgufVocab {
 
 #[test]
 fn contradictions_in_a_gguf_vocabulary_are_named() {
+    type Make = fn() -> GgufVocab;
     type Change = fn(&mut GgufVocab);
-    let cases: [(fn() -> GgufVocab, Change, &str); 17] = [
+    let cases: [(Make, Change, &str); 17] = [
         (small_gpt2, |v| v.tokens.clear(), "empty"),
         (small_gpt2, |v| v.token_types.truncate(2), "token_type has 2 entries for 5 tokens"),
         (small_gpt2, |v| v.token_types[1] = 99, "99"),

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{Model as _, TokenizerBuilder};
 
+use super::bpe::BpeParts;
 use super::error::{Result, TokenizerError};
-use super::json::{Definition, merge_pair, steps, type_of};
+use super::json::{Definition, steps, type_of};
 use super::model::Model;
 use super::pieces::{Pieces, Spelling, TokenKind, byte_token};
 use super::pretokenizer::Kind;
@@ -241,9 +242,7 @@ impl Tokenizer {
 /// The merges of a model, best first.
 fn ranked_merges(bpe: &BPE) -> Result<Vec<(String, String)>> {
     let model = serde_json::to_value(bpe).map_err(|e| TokenizerError::invalid(WHAT, e))?;
-    let list = model["merges"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let owned = |(a, b): (&str, &str)| (a.to_owned(), b.to_owned());
-    Ok(list.iter().filter_map(|m| merge_pair(m).map(owned)).collect())
+    Ok(BpeParts::from_json(model, WHAT)?.merges)
 }
 
 /// Whether the tokens around a text are exactly this one; none are fine too.
@@ -322,31 +321,30 @@ fn byte_level(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
         }
     };
     let kind = Kind::named(name)?;
-    let tokens: Map<String, Value> = (vocab.tokens.iter().enumerate())
-        .filter(|(_, text)| !text.is_empty())
-        .map(|(id, text)| (text.clone(), id.into()))
-        .collect();
+    let tokens = (0u32..).zip(&vocab.tokens).filter(|(_, text)| !text.is_empty());
     let merges = vocab.merges.iter().enumerate().map(|(i, merge)| {
         // A token may begin with a space, never hold one elsewhere (llama.cpp splits so too).
         let first = merge.chars().next().map_or(0, char::len_utf8);
         let at = merge[first..].find(' ').map(|at| at + first);
-        let (a, b) = at
-            .map(|at| (&merge[..at], &merge[at + 1..]))
-            .ok_or_else(|| invalid(format!("merge {i} is {merge:?}, not two tokens")))?;
-        Ok(json!([a, b]))
+        let at = at.ok_or_else(|| invalid(format!("merge {i} is {merge:?}, not two tokens")))?;
+        Ok((merge[..at].to_owned(), merge[at + 1..].to_owned()))
     });
-    let value = json!({
-        "added_tokens": added_tokens(vocab, kinds),
-        "normalizer": null,
-        "pre_tokenizer": kind.to_json(),
-        "decoder": super::json::decoder_json(Spelling::ByteLevel, false),
-        "model": {
-            "type": "BPE", "unk_token": null, "byte_fallback": false, "fuse_unk": false,
-            "ignore_merges": kind.ignore_merges,
-            "vocab": tokens, "merges": merges.collect::<Result<Vec<Value>>>()?,
+    let definition = Definition {
+        what: WHAT,
+        model: BpeParts {
+            vocab: tokens.map(|(id, text)| (text.clone(), id)).collect(),
+            merges: merges.collect::<Result<_>>()?,
+            ignore_merges: kind.ignore_merges,
+            ..BpeParts::default()
         },
-    });
-    let definition = Definition::new(value, WHAT)?;
+        added_tokens: added_tokens(vocab, kinds),
+        normalizer: Value::Null,
+        pre_tokenizer: kind.to_json(),
+        spelling: Spelling::ByteLevel,
+        strip_leading_space: false,
+        prefix: Vec::new(),
+        suffix: Vec::new(),
+    };
     let mut tokenizer = Tokenizer::from_definition(definition, Some(kinds))?;
     tokenizer.warnings = warnings;
     set_affixes(tokenizer, vocab, kind.add_bos, vocab.bos, vocab.eos)

@@ -1,22 +1,23 @@
 //! `tokenizer.json`: what we check before the `tokenizers` crate sees it, and what we write.
 //!
-//! The crate trusts its input (a merge of absent tokens can make it panic, an added token can get
-//! another id than the file says), so everything it relies on is checked here.
-
-use std::collections::HashSet;
+//! Only parts of known types go there; the decoder and the post-processor we carry out ourselves.
 
 use serde_json::{Map, Value, json};
 
+use super::bpe::BpeParts;
 use super::error::{Result, TokenizerError};
 use super::pieces::Spelling;
 
-/// The parts of a `tokenizer.json` that are ours to interpret.
+/// A tokenizer in the parts of a `tokenizer.json`.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    /// What errors call the source: `tokenizer.json` or the GGUF vocabulary it was made from.
+    /// What errors call the source: `tokenizer.json` or a GGUF vocabulary.
     pub what: &'static str,
-    /// The file without post-processor, decoder, truncation and padding; safe to give to the crate.
-    pub value: Value,
+    pub model: BpeParts,
+    /// As in the file; of types that are known to be safe on any input.
+    pub added_tokens: Value,
+    pub normalizer: Value,
+    pub pre_tokenizer: Value,
     pub spelling: Spelling,
     pub strip_leading_space: bool,
     /// Ids put before and after a text.
@@ -25,90 +26,22 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    pub(crate) fn new(mut value: Value, what: &'static str) -> Result<Self> {
+    /// From the contents of a `tokenizer.json`; its truncation and padding are not for us.
+    pub(crate) fn from_json(mut value: Value, what: &'static str) -> Result<Self> {
         let invalid = |why: &str| TokenizerError::invalid(what, why);
         let object = (value.as_object_mut()).ok_or_else(|| invalid("it is not a JSON object"))?;
-        check_model(object.get("model").unwrap_or(&Value::Null), what)?;
-        let model = &mut object["model"];
-        // Random merges are for training only.
-        model["dropout"] = Value::Null;
-        // Checked above; the crate would insist on a borrowed string here.
-        model.as_object_mut().map(|m| m.remove("type"));
-        for part in ["normalizer", "pre_tokenizer"] {
-            check_types(part, object.get(part).unwrap_or(&Value::Null))?;
-        }
-        let (spelling, strip_leading_space) = decoder(object.get("decoder"))?;
-        let post = object.remove("post_processor").unwrap_or_default();
+        let mut take = |key: &str| object.remove(key).unwrap_or_default();
+        let model = BpeParts::from_json(take("model"), what)?;
+        let (normalizer, pre_tokenizer) = (take("normalizer"), take("pre_tokenizer"));
+        check_types("normalizer", &normalizer)?;
+        check_types("pre_tokenizer", &pre_tokenizer)?;
+        let (spelling, strip_leading_space) = decoder(&take("decoder"))?;
         let (mut prefix, mut suffix) = (Vec::new(), Vec::new());
-        if post_processor(&post, &mut prefix, &mut suffix)?.is_none() {
+        if post_processor(&take("post_processor"), &mut prefix, &mut suffix)?.is_none() {
             return Err(invalid("its post-processor template is malformed"));
         }
-        for key in ["decoder", "truncation", "padding"] {
-            object.remove(key);
-        }
-        Ok(Self { what, value, spelling, strip_leading_space, prefix, suffix })
-    }
-}
-
-/// BPE only, ids distinct and dense enough, merges of tokens that exist.
-fn check_model(model: &Value, what: &str) -> Result<()> {
-    let invalid = |why: String| TokenizerError::invalid(what, why);
-    let model = (model.as_object()).ok_or_else(|| invalid("it has no model".into()))?;
-    match model.get("type").and_then(Value::as_str) {
-        Some("BPE") => {}
-        None if model.contains_key("merges") => {}
-        kind => {
-            return Err(TokenizerError::Unsupported(format!(
-                "the model of tokenizer.json is {}; only BPE (byte-level or SentencePiece) is handled",
-                kind.unwrap_or("of no stated type")
-            )));
-        }
-    }
-    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
-        if model.get(key).and_then(Value::as_str).is_some_and(|s| !s.is_empty()) {
-            return Err(TokenizerError::Unsupported(format!("tokenizer.json sets {key}")));
-        }
-    }
-    let vocab = (model.get("vocab").and_then(Value::as_object))
-        .filter(|v| !v.is_empty())
-        .ok_or_else(|| invalid("its vocabulary is empty".into()))?;
-    let mut ids = HashSet::with_capacity(vocab.len());
-    for (token, id) in vocab {
-        let id = (id.as_u64()).ok_or_else(|| invalid(format!("the id of {token:?} is {id}")))?;
-        // Ids index tables: a stray large one must not size them.
-        if id > 2 * vocab.len() as u64 + 65_536 {
-            return Err(invalid(format!("token {token:?} has id {id} in a vocabulary of {} tokens", vocab.len())));
-        }
-        if !ids.insert(id) {
-            return Err(invalid(format!("two tokens have id {id}; one is {token:?}")));
-        }
-    }
-    if let Some(unk) = model.get("unk_token").and_then(Value::as_str)
-        && !vocab.contains_key(unk)
-    {
-        return Err(invalid(format!("its unknown token {unk:?} is not in the vocabulary")));
-    }
-    let merges = (model.get("merges").and_then(Value::as_array))
-        .ok_or_else(|| invalid("its model has no list of merges".into()))?;
-    for (i, merge) in merges.iter().enumerate() {
-        let (a, b) = merge_pair(merge).ok_or_else(|| invalid(format!("merge {i} is {merge}, not a pair of tokens")))?;
-        for token in [a, b, &[a, b].concat()] {
-            if !vocab.contains_key(token) {
-                return Err(invalid(format!(
-                    "merge {i} ({a:?}, {b:?}) needs the token {token:?}, which is not in the vocabulary"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `["a", "b"]` or `"a b"`.
-pub(crate) fn merge_pair(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::Array(pair) if pair.len() == 2 => Some((pair[0].as_str()?, pair[1].as_str()?)),
-        Value::String(text) => text.split_once(' ').filter(|(_, b)| !b.contains(' ')),
-        _ => None,
+        let added_tokens = take("added_tokens");
+        Ok(Self { what, model, added_tokens, normalizer, pre_tokenizer, spelling, strip_leading_space, prefix, suffix })
     }
 }
 
@@ -143,9 +76,9 @@ fn check_types(part: &str, value: &Value) -> Result<()> {
 }
 
 /// How tokens spell text, and whether the first space is artificial.
-fn decoder(value: Option<&Value>) -> Result<(Spelling, bool)> {
+fn decoder(value: &Value) -> Result<(Spelling, bool)> {
     let mut list = Vec::new();
-    steps(value.unwrap_or(&Value::Null), &mut list);
+    steps(value, &mut list);
     let types: Vec<&str> = list.iter().map(|s| type_of(s)).collect();
     let unsupported = || {
         TokenizerError::Unsupported(format!(

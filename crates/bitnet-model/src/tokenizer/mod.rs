@@ -4,6 +4,7 @@
 //! SentencePiece-style BPE with byte fallback) and the vocabulary inside a GGUF file. Either can be
 //! written as the other. [`StreamDecoder`] gives text as tokens come, [`StopMatcher`] ends it.
 
+mod bpe;
 mod error;
 mod gguf;
 mod json;
@@ -18,7 +19,6 @@ mod stream;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::models::bpe::BPE;
 use tokenizers::{
     DecoderWrapper, Model as _, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
     TokenizerImpl,
@@ -90,31 +90,27 @@ impl Tokenizer {
     /// `Invalid`, `Unsupported`, `Vocabulary`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::invalid(FILE, e))?;
-        Self::from_definition(Definition::new(value, FILE)?, None)
+        Self::from_definition(Definition::from_json(value, FILE)?, None)
     }
 
     /// `kinds`: of each id, where the source states them; otherwise they follow from the definition.
-    fn from_definition(mut definition: Definition, kinds: Option<&[TokenKind]>) -> Result<Self> {
-        let what = definition.what;
-        let mut take = |key: &str| definition.value[key].take();
+    fn from_definition(definition: Definition, kinds: Option<&[TokenKind]>) -> Result<Self> {
+        let Definition { what, model, spelling, .. } = definition;
         let invalid = |e: serde_json::Error| TokenizerError::invalid(what, e);
-        let (added, model) = (take("added_tokens"), take("model"));
-        let (normalizer, pre) = (take("normalizer"), take("pre_tokenizer"));
-        let unk = model["unk_token"].as_str().map(str::to_owned);
-        let byte_fallback = model["byte_fallback"].as_bool() == Some(true);
-        let model: BPE = serde_json::from_value(model).map_err(invalid)?;
+        let (unk, byte_fallback) = (model.unk_token.clone(), model.byte_fallback);
+        let last = model.vocab.iter().map(|(_, id)| *id).max().unwrap_or_default();
         let mut encoder = TokenizerBuilder::new()
-            .with_model(Model::Bpe(model.into()))
-            .with_normalizer(serde_json::from_value(normalizer).map_err(invalid)?)
-            .with_pre_tokenizer(serde_json::from_value(pre).map_err(invalid)?)
+            .with_model(Model::Bpe(model.build(what)?.into()))
+            .with_normalizer(serde_json::from_value(definition.normalizer).map_err(invalid)?)
+            .with_pre_tokenizer(serde_json::from_value(definition.pre_tokenizer).map_err(invalid)?)
             .build()
             .map_err(|e| TokenizerError::invalid(what, e))?;
-        add_tokens(&mut encoder, &added, what)?;
+        add_tokens(&mut encoder, &definition.added_tokens, what)?;
 
-        let last = encoder.get_vocab(true).into_values().max();
-        let size = kinds.map_or(last.map_or(0, |id| id as usize + 1), <[_]>::len);
+        let added = encoder.get_added_vocabulary().get_added_tokens_decoder();
+        let last = added.keys().copied().max().unwrap_or_default().max(last);
+        let size = kinds.map_or(last as usize + 1, <[_]>::len);
         let mut pieces = Pieces::new();
-        let added = encoder.get_added_tokens_decoder();
         for id in 0..size as u32 {
             let text = encoder.get_model().id_to_token(id);
             let (text, kind) = match (added.get(&id), text) {
@@ -131,9 +127,9 @@ impl Tokenizer {
                 (None, None) => (String::new(), TokenKind::Unused),
             };
             let kind = kinds.map_or(kind, |k| k[id as usize]);
-            pieces.push(&text, kind, definition.spelling);
+            pieces.push(&text, kind, spelling);
         }
-        Self::assemble(encoder, pieces, definition.spelling, definition.strip_leading_space)?
+        Self::assemble(encoder, pieces, spelling, definition.strip_leading_space)?
             .with_affixes(definition.prefix, definition.suffix)
     }
 
