@@ -20,11 +20,10 @@ pub fn absmean<T>(weights: &[T], rows: usize, cols: usize) -> Result<(TernaryCod
 where
     T: Copy + Into<f32>,
 {
-    check(weights, rows, cols)?;
-    let sum: f64 = weights.iter().map(|&w| f64::from(w.into().abs())).sum();
-    let mean = (sum / weights.len().max(1) as f64) as f32;
+    let mean = (check(weights, rows, cols)? / weights.len().max(1) as f64) as f32;
     let s = 1.0 / mean.max(MIN_MEAN);
-    let code = |w: f32| ((w * s).round_ties_even().clamp(-1.0, 1.0) + 1.0) as u8;
+    // A half rounds to the even 0, and what is beyond it to 1 or is clamped to 1.
+    let code = |w: f32| 1 + u8::from(w * s > 0.5) - u8::from(w * s < -0.5);
     Ok((pack(weights, rows, cols, code)?, 1.0 / s))
 }
 
@@ -48,7 +47,8 @@ where
     Ok(Some((pack(weights, rows, cols, code)?, s)))
 }
 
-fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result<(), QuantError> {
+/// The sum of all magnitudes, if the length is right and all weights are finite.
+fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result<f64, QuantError> {
     let format = "master weights";
     let expected = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
     if weights.len() != expected {
@@ -56,13 +56,29 @@ fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result
         let (expected, actual) = (expected.saturating_mul(size), size_of_val(weights));
         return Err(QuantError::Length { format, rows, cols, expected, actual });
     }
+    // A sum of finite f32 is finite in f64, and any other is not.
+    let sum = sum_of_magnitudes(weights);
+    if sum.is_finite() {
+        return Ok(sum);
+    }
     match weights.iter().position(|&w| !w.into().is_finite()) {
-        None => Ok(()),
+        None => Ok(sum),
         Some(i) => {
             let (row, col, value) = (i / cols, i % cols, weights[i].into());
             Err(QuantError::ValueOutOfRange { format, row, col, value })
         }
     }
+}
+
+/// In eight sums, since one would wait for each addition.
+fn sum_of_magnitudes<T: Copy + Into<f32>>(weights: &[T]) -> f64 {
+    let mut sums = [0f64; 8];
+    for eight in weights.chunks(8) {
+        for (sum, &w) in sums.iter_mut().zip(eight) {
+            *sum += f64::from(w.into().abs());
+        }
+    }
+    sums.iter().sum()
 }
 
 fn pack<T: Copy + Into<f32>>(
