@@ -1,1 +1,20 @@
-//! Ternary (1.58-bit) neural networks in Rust: the facade of the workspace.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub use bitnet_core as core;
+pub use bitnet_inference as inference;
+pub use bitnet_kernels as kernels;
+pub use bitnet_model as model;
+pub use bitnet_quant as quant;
+
+/// What most programs need.
+pub mod prelude {
+    pub use bitnet_core::{BitNetDType, BitNetTensor, Device, DeviceCapabilities, auto_select_device};
+    pub use bitnet_inference::{
+        FinishReason, GenerateOptions, Generation, InferenceError, Model, Sampler, Sampling, Session, generate,
+    };
+    pub use bitnet_model::chat_template::{ChatMessage, ChatTemplate};
+    pub use bitnet_model::checkpoint::{Checkpoint, OpenOptions, Weights};
+    pub use bitnet_model::tokenizer::Tokenizer;
+    pub use bitnet_quant::BitLinear;
+}

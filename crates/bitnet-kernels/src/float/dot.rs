@@ -167,8 +167,8 @@ fn small<S: Simd, const BYTES: usize>(
     codes: impl Fn(*const u8, usize) -> S::I,
 ) -> f32 {
     let unit = (S::BYTES / 32).max(1); // blocks in a vector
-    let mut acc = s.splat(0.0);
-    let mut below = [0.0; 2];
+    let mut acc = [s.splat(0.0); 2];
+    let mut below = 0.0;
     let whole = row.len() / BYTES / unit;
     let mut first = 0; // block
     while first * BYTES < row.len() {
@@ -184,9 +184,7 @@ fn small<S: Simd, const BYTES: usize>(
         for j in 0..unit {
             let d = half_at(s, blocks, BYTES * j);
             scales[j] = d * x.scales[(first + j) / 8];
-            if offset != 0.0 {
-                below[j] += d * x.sums_32[first + j];
-            }
+            below += d * x.sums_32[first + j];
         }
         let mut sums = s.zero_i();
         for chunk in 0..(32 / S::BYTES).max(1) {
@@ -199,8 +197,9 @@ fn small<S: Simd, const BYTES: usize>(
         }
         // SAFETY: there are two scales.
         let scale = unsafe { s.spread_32(scales.as_ptr()) };
-        acc = s.fma(s.to_f32(sums), scale, acc);
+        let parity = first / unit % 2;
+        acc[parity] = s.fma(s.to_f32(sums), scale, acc[parity]);
         first += unit;
     }
-    s.sum(acc) - offset * (below[0] + below[1])
+    s.sum(s.add(acc[0], acc[1])) - offset * below
 }

@@ -1,0 +1,154 @@
+//! The command line as a whole, and the flags that several commands share.
+
+use crate::commands;
+use crate::error::Result;
+use bitnet::inference::{Sampler, Sampling};
+use bitnet::quant::formats::i2_s::I2sOrder;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitnet",
+    version,
+    about = "Run, check and convert ternary (1.58-bit) language models",
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  bitnet generate \"ROMEO:\"                        text from the model in the tree
+  bitnet chat --model bitnet-2b4t.gguf            a conversation
+  bitnet inspect path/to/checkpoint               what a checkpoint is
+  bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
+
+A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from
+here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a text
+    Generate(commands::generate::GenerateArgs),
+    /// Hold a conversation
+    Chat(commands::chat::ChatArgs),
+    /// Write the logits of every position of a text to a file
+    Logits(commands::logits::LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(commands::perplexity::PerplexityArgs),
+    /// Show what a checkpoint holds
+    Inspect(commands::inspect::InspectArgs),
+    /// Write a checkpoint in another format
+    Convert(commands::convert::ConvertArgs),
+    /// Measure speed against the limits of this machine
+    Bench(commands::bench::BenchArgs),
+    /// Show what was detected of this machine and which kernels run
+    Devices(commands::devices::DevicesArgs),
+}
+
+/// How to read a checkpoint.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// Block order of I2_S tensors in a GGUF file: that of the build that wrote it, which the file does not tell
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::X86, help_heading = "Model")]
+    pub i2s_order: Order,
+}
+
+/// Block order of I2_S.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Order {
+    X86,
+    Arm,
+}
+
+impl From<Order> for I2sOrder {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::X86 => Self::X86,
+            Order::Arm => Self::Arm,
+        }
+    }
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards]
+    #[arg(long, short, value_name = "PATH", help_heading = "Model")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// How many threads.
+#[derive(Debug, Args)]
+pub struct ThreadArgs {
+    /// Threads to compute with [default: the number of cores]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
+    threads: Option<u16>,
+}
+
+impl ThreadArgs {
+    pub fn count(&self) -> usize {
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+/// Logical cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Randomness; 0 always takes the most likely token
+    #[arg(long, value_name = "F", default_value_t = 0.7, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Keep the N most likely tokens; 0 keeps all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    top_k: usize,
+    /// Keep the most likely tokens that together reach this probability
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keep tokens at least F times as likely as the likeliest
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Make tokens of the text less likely to come again; 1 changes nothing
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    repeat_penalty: f32,
+    /// Equal seeds give equal texts [default: a random one]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// The parameters, checked; a seed is drawn if none was given.
+    pub fn sampling(&self) -> Result<Sampling> {
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            // The standard library seeds its hash maps from the system.
+            seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
+            ..Sampling::default()
+        };
+        // Before a model is loaded, not after.
+        Sampler::new(sampling.clone(), 0)?;
+        Ok(sampling)
+    }
+}
+
+/// Strings that end a text.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// End the text where TEXT would appear (may be given more than once)
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+}

@@ -1,0 +1,234 @@
+//! `bitnet bench`: speed, beside the limits of the machine measured in the same run.
+
+use crate::args::{ModelArgs, cores};
+use crate::error::{CliError, Result};
+use crate::limits::Limits;
+use crate::{load, memory, output};
+use bitnet::core::DeviceCapabilities;
+use bitnet::inference::{Model, Session};
+use bitnet::model::Config;
+use bitnet::model::checkpoint::{RandomWeights, Weights};
+use bitnet::model::config::{Architecture, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Each test is repeated so often; the median counts.
+const REPEATS: usize = 3;
+/// Tokens before a decode test begins.
+const CONTEXT: usize = 16;
+/// Prompt lengths without `-p`, those of them that fit the context.
+const PROMPTS: [usize; 2] = [128, 512];
+/// Time of each probe.
+const SECONDS: f64 = 0.5;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitnet bench --shape 2b4t -t 1,2
+  bitnet bench --model bitnet-2b4t.gguf -p 512 -n 128 --json
+
+pp128 reads a prompt of 128 tokens at once, tg64 generates 64 tokens one by one after a short context; each is the
+median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of generation the bandwidth of memory.")]
+pub struct BenchArgs {
+    /// Random weights of a known shape, made in memory, with a Q6_K embedding as head
+    #[arg(long, value_name = "SHAPE", value_enum, conflicts_with = "model")]
+    shape: Option<Shape>,
+    /// Prompt lengths [default: 128,512]
+    #[arg(short = 'p', long, value_name = "N,..", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: Vec<u32>,
+    /// Tokens to generate
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    generate: u32,
+    /// Numbers of threads [default: 1 and the number of cores]
+    #[arg(short = 't', long, value_name = "N,..", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shape {
+    /// BitNet b1.58 2B4T
+    #[value(name = "2b4t")]
+    B2,
+    /// 350 M parameters
+    #[value(name = "350m")]
+    M350,
+    /// 125 M parameters
+    #[value(name = "125m")]
+    M125,
+}
+
+pub fn run(args: BenchArgs) -> Result<()> {
+    let (random, checkpoint);
+    let weights: &dyn Weights = match args.shape {
+        Some(shape) => {
+            random = RandomWeights::new(shape.config(), 0);
+            &random
+        }
+        None => {
+            checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
+            checkpoint.weights()
+        }
+    };
+    let config = weights.config();
+    let prompts = prompts(&args.prompt, config.max_positions)?;
+    let generate = args.generate as usize;
+    if CONTEXT + generate > config.max_positions {
+        let most = config.max_positions.saturating_sub(CONTEXT);
+        return Err(CliError::refused(format!("-n {generate} is too long for this model's context: at most {most}")));
+    }
+    let threads = match args.threads.is_empty() {
+        true => {
+            if cores() > 1 {
+                vec![1, cores()]
+            } else {
+                vec![1]
+            }
+        }
+        false => args.threads.iter().map(|&n| n as usize).collect(),
+    };
+    let kernel = DeviceCapabilities::cpu()?.isa.name();
+
+    let mut runs = Vec::new();
+    for &threads in &threads {
+        // The layout in memory belongs to a device with its threads: loaded, measured and dropped before the next.
+        let model = load::model(weights, threads)?;
+        bench(&model, threads, &prompts, generate, &mut runs)?;
+    }
+    // Before the probes, whose buffer is none of the model's.
+    let peak = memory::peak_bytes();
+    let limits = threads.iter().map(|&n| Limits::measure(n, SECONDS)).collect::<Result<Vec<_>>>()?;
+    let fraction = |run: &Run| {
+        let limit = limits.iter().find(|l| l.threads == run.threads)?;
+        Some(run.work * run.tokens_per_second / if run.decodes { limit.read } else { limit.int8 })
+    };
+    if args.json {
+        let runs = runs.iter().map(|run| {
+            json!({
+                "test": run.test,
+                "threads": run.threads,
+                "tokens_per_second": run.tokens_per_second,
+                "kernel": kernel,
+                "limit": if run.decodes { "read" } else { "int8" },
+                "fraction_of_limit": fraction(run),
+            })
+        });
+        return output::json(&json!({
+            "runs": runs.collect::<Vec<Value>>(),
+            "limits": limits.iter().map(Limits::json).collect::<Vec<Value>>(),
+            "peak_rss_bytes": peak,
+        }));
+    }
+    let mut rows = vec![["test", "threads", "tokens/s", "of the limit", "kernel"].map(String::from).to_vec()];
+    for run in &runs {
+        let of = fraction(run).unwrap_or(0.);
+        let of = format!("{:.0} % of {}", of * 100., if run.decodes { "read" } else { "int8" });
+        let rate = format!("{:.1}", run.tokens_per_second);
+        rows.push(vec![run.test.clone(), run.threads.to_string(), rate, of, kernel.into()]);
+    }
+    output::text(&output::columns(&rows, "lrrrl"))?;
+    for limit in limits {
+        let (n, read, int8) = (limit.threads, limit.read, limit.int8);
+        output::line(&format!("limits, {n} threads: reads {read:.1} GB/s, int8 {int8:.0} GOP/s"))?;
+    }
+    output::line(&format!("peak memory: {}", peak.map_or_else(|| "unknown".into(), output::bytes)))
+}
+
+/// The lengths asked for, or those of the default that fit.
+fn prompts(asked: &[u32], context: usize) -> Result<Vec<usize>> {
+    if asked.is_empty() {
+        return Ok(PROMPTS.into_iter().filter(|&n| n <= context).collect());
+    }
+    match asked.iter().find(|&&n| n as usize > context) {
+        Some(n) => Err(CliError::refused(format!("-p {n} is more than the model's context of {context} tokens"))),
+        None => Ok(asked.iter().map(|&n| n as usize).collect()),
+    }
+}
+
+/// A test and its result.
+struct Run {
+    test: String,
+    threads: usize,
+    tokens_per_second: f64,
+    /// Whether it decodes: then memory is its limit, else arithmetic.
+    decodes: bool,
+    /// Of a token: 10^9 bytes that decoding reads, 10^9 operations of the blocks' products.
+    work: f64,
+}
+
+fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize, runs: &mut Vec<Run>) -> Result<()> {
+    let config = model.config();
+    let tokens = |count: usize| (0..count).map(|i| (i * 7919 % config.vocab_size) as u32).collect::<Vec<_>>();
+    let longest = prompts.iter().copied().max().unwrap_or(0).max(CONTEXT + generate);
+    let mut session = Session::new(model.clone(), longest)?;
+    session.feed(&tokens(CONTEXT))?; // touches the memory
+
+    let operations = 2. * config.block_parameters() as f64 / 1e9;
+    for &count in prompts {
+        let prompt = tokens(count);
+        let tokens_per_second = median(count, || {
+            session.truncate(0);
+            let start = Instant::now();
+            session.feed(&prompt)?;
+            Ok(start.elapsed().as_secs_f64())
+        })?;
+        runs.push(Run { test: format!("pp{count}"), threads, tokens_per_second, decodes: false, work: operations });
+    }
+    let (context, decoded) = (tokens(CONTEXT), tokens(generate));
+    let tokens_per_second = median(generate, || {
+        session.truncate(0);
+        session.feed(&context)?;
+        let start = Instant::now();
+        for token in &decoded {
+            session.feed(std::slice::from_ref(token))?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+    let work = model.bytes_per_token() as f64 / 1e9;
+    runs.push(Run { test: format!("tg{generate}"), threads, tokens_per_second, decodes: true, work });
+    Ok(())
+}
+
+/// `count` over the median of the seconds that `run` gives.
+fn median(count: usize, mut run: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut seconds = (0..REPEATS).map(|_| run()).collect::<Result<Vec<_>>>()?;
+    seconds.sort_by(f64::total_cmp);
+    Ok(count as f64 / seconds[REPEATS / 2])
+}
+
+impl Shape {
+    /// A BitNet b1.58 of this shape, tied, with the constants of 2B4T.
+    fn config(self) -> Config {
+        let (hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size) = match self {
+            Self::B2 => (2560, 6912, 30, 20, 5, 128256),
+            Self::M350 => (1024, 4096, 24, 16, 16, 32000),
+            Self::M125 => (768, 3072, 12, 12, 12, 32000),
+        };
+        Config {
+            architecture: Architecture::BitNet,
+            hidden_size,
+            intermediate_size,
+            layers,
+            heads,
+            kv_heads,
+            head_dim: hidden_size / heads,
+            vocab_size,
+            max_positions: 4096,
+            norm_eps: 1e-5,
+            rope: RopeConfig { theta: 500_000., scaling: RopeScaling::None },
+            hidden_act: HiddenAct::Relu2,
+            tied: true,
+            bos: None,
+            eos: Vec::new(),
+            quantization: Some(QuantizationConfig::default()),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `bitnet convert`: a checkpoint in another format.
+
+use crate::args::ReadArgs;
+use crate::error::{CliError, Result};
+use crate::progress::Progress;
+use crate::{load, output};
+use bitnet::model::convert::{Embeddings, Target, convert};
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitnet convert hf-folder model.gguf --to i2_s                     for bitnet.cpp (x86 order)
+  bitnet convert hf-folder model.gguf --to tq2_0 --embeddings q6_k  for llama.cpp
+  bitnet convert model.gguf hf-folder --to hf                       for transformers
+
+Ternary weights and their scales are carried over exactly. Rows that are not whole blocks of a type are refused.")]
+pub struct ConvertArgs {
+    /// A Hugging Face directory or a .gguf file
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// File to write, or directory for --to hf
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Format of the ternary weights
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    to: Format,
+    /// Type of the embeddings and of an untied head
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
+    embeddings: EmbeddingType,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// GGUF I2_S, 2 bits a weight, one scale a tensor
+    #[value(name = "i2_s")]
+    I2S,
+    /// GGUF TQ1_0, 1.69 bits a weight
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    /// GGUF TQ2_0, 2.06 bits a weight
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    /// Hugging Face directory, packed 2-bit safetensors
+    Hf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum EmbeddingType {
+    /// 16 bits a weight
+    F16,
+    /// 8.5 bits a weight
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 6.56 bits a weight
+    #[value(name = "q6_k")]
+    Q6K,
+}
+
+pub fn run(args: ConvertArgs) -> Result<()> {
+    let target = match args.to {
+        Format::I2S => Target::I2S,
+        Format::Tq1_0 => Target::Tq1_0,
+        Format::Tq2_0 => Target::Tq2_0,
+        Format::Hf => Target::HuggingFace,
+    };
+    let embeddings = match args.embeddings {
+        EmbeddingType::F16 => Embeddings::F16,
+        EmbeddingType::Q8_0 => Embeddings::Q8_0,
+        EmbeddingType::Q6K => Embeddings::Q6K,
+    };
+    let checkpoint = load::open(&args.input, &args.read)?;
+    refuse_itself(&args.input, &args.output)?;
+    let mut progress = Progress::new("converting");
+    convert(&checkpoint, &args.output, target, embeddings, &mut |done, total| progress.update(done, total))?;
+    drop(progress);
+    output::note(&format!("wrote {} ({})", args.output.display(), output::bytes(size(&args.output))));
+    Ok(())
+}
+
+/// The input is mapped while the output is written.
+fn refuse_itself(input: &Path, output: &Path) -> Result<()> {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => Err(CliError::refused(format!(
+            "{} is the checkpoint to convert itself: write to another path",
+            output.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of a file, or of the files in a folder.
+fn size(path: &Path) -> u64 {
+    let own = |path: &Path| path.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| own(&entry.path())).sum(),
+        Err(_) => own(path),
+    }
+}

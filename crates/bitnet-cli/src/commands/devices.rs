@@ -1,0 +1,60 @@
+//! `bitnet devices`: what was detected, which kernels run, what the machine could do.
+
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::output;
+use bitnet::core::{DeviceCapabilities, auto_select_device};
+use serde_json::json;
+
+/// Time of each probe.
+const SECONDS: f64 = 0.3;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Limits are measured, with one thread and with all: reading memory beyond the caches, and 8-bit multiply-adds of the
+chosen instruction set on registers. BITNET_ISA caps the choice.")]
+pub struct DevicesArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: DevicesArgs) -> Result<()> {
+    let cpu = DeviceCapabilities::cpu()?;
+    let (selected, why) = auto_select_device();
+    let mut limits = vec![Limits::measure(1, SECONDS)?];
+    if cpu.cores > 1 {
+        limits.push(Limits::measure(cpu.cores, SECONDS)?);
+    }
+    let isas: Vec<&str> = cpu.available_isas.iter().map(|isa| isa.name()).collect();
+    if args.json {
+        let limits = limits.iter().map(Limits::json).collect::<Vec<_>>();
+        return output::json(&json!({
+            "selected": selected.name(),
+            "reason": why,
+            "devices": [{
+                "name": cpu.name,
+                "model": cpu.model,
+                "cores": cpu.cores,
+                "memory_bytes": cpu.memory_bytes,
+                "instruction_sets": isas,
+                "kernels": cpu.isa.name(),
+                "limits": limits,
+            }],
+        }));
+    }
+    let mut rows = vec![
+        ("device", format!("{} ({why})", selected.name())),
+        ("model", cpu.model.unwrap_or_else(|| "unknown".into())),
+        ("cores", cpu.cores.to_string()),
+        ("memory", cpu.memory_bytes.map_or_else(|| "unknown".into(), output::bytes)),
+        ("can run", isas.join(", ")),
+        ("kernels", cpu.isa.name().into()),
+    ];
+    for limit in limits {
+        let threads = if limit.threads == 1 { "1 thread".into() } else { format!("{} threads", limit.threads) };
+        rows.push(("limit", format!("{threads}: reads {:.1} GB/s, int8 {:.0} GOP/s", limit.read, limit.int8)));
+    }
+    let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
+    output::text(&output::columns(&rows, "ll"))
+}

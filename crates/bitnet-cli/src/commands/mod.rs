@@ -1,0 +1,27 @@
+//! The commands.
+
+pub mod bench;
+pub mod chat;
+pub mod convert;
+pub mod devices;
+pub mod generate;
+pub mod inspect;
+pub mod logits;
+pub mod perplexity;
+
+use crate::args::Command;
+use crate::error::Result;
+
+/// Runs a command.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Logits(args) => logits::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Devices(args) => devices::run(args),
+    }
+}

@@ -1,0 +1,81 @@
+//! `bitnet perplexity`: how well a model predicts a text.
+
+use crate::args::{ModelArgs, ThreadArgs};
+use crate::error::{CliError, Result};
+use crate::progress::Progress;
+use crate::{load, output};
+use bitnet::inference::{Session, count_windows, perplexity};
+use bitnet::model::tokenizer::ParseSpecial;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitnet perplexity --file wikitext.txt
+  bitnet perplexity --model bitnet-2b4t.gguf --file wikitext.txt --window 2048 --max-windows 20 --json
+
+The tokens of the text are cut into consecutive windows; every window starts from an empty context and predicts each of
+its tokens' successors. What does not fill the last window is left out. Bits a byte compare models of different
+tokenizers.")]
+pub struct PerplexityArgs {
+    /// Text to predict, UTF-8
+    #[arg(long, short, value_name = "TEXT")]
+    file: PathBuf,
+    /// Tokens of a window
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Stop after N windows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_windows: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+}
+
+pub fn run(args: PerplexityArgs) -> Result<()> {
+    let text = read(&args.file)?;
+    let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let tokens = tokenizer.encode_with(&text, false, ParseSpecial::No)?;
+    let (window, context) = (args.window as usize, checkpoint.weights().config().max_positions);
+    if window > context {
+        return Err(CliError::refused(format!(
+            "--window {window} is more than the model's context of {context} tokens"
+        )));
+    }
+    let most = args.max_windows.map_or(usize::MAX, |n| n as usize);
+    let total = count_windows(tokens.len(), window).min(most);
+    let mut session = Session::new(load::model(checkpoint.weights(), args.threads.count())?, window)?;
+    let mut progress = Progress::new("windows");
+    let sum = perplexity(&mut session, tokenizer, &tokens, window, most, |done, _| progress.update(done, total))?;
+    drop(progress);
+    if args.json {
+        return output::json(&json!({
+            "mean_nll": sum.mean_nll(),
+            "perplexity": sum.perplexity(),
+            "bits_per_byte": sum.bits_per_byte(),
+            "tokens": sum.tokens,
+            "windows": sum.windows,
+        }));
+    }
+    let rows = [
+        ("perplexity", format!("{:.4}", sum.perplexity())),
+        ("nats a token", format!("{:.4}", sum.mean_nll())),
+        ("bits a byte", format!("{:.4}", sum.bits_per_byte())),
+        ("tokens", format!("{} in {} windows of {window}", sum.tokens, sum.windows)),
+    ];
+    output::text(&output::columns(&rows.map(|(name, value)| vec![name.to_string(), value]), "ll"))
+}
+
+fn read(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        CliError::refused(format!("{} is not UTF-8 from byte {at} on: convert it first", path.display()))
+    })
+}

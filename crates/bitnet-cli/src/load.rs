@@ -1,0 +1,46 @@
+//! From the flags to a checkpoint and a model.
+
+use crate::args::{ModelArgs, ReadArgs};
+use crate::error::{CliError, Result};
+use crate::progress::Progress;
+use bitnet::core::Device;
+use bitnet::inference::Model;
+use bitnet::model::checkpoint::{Checkpoint, OpenOptions, Weights};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The path that `--model` names, or that of the model in the tree.
+pub fn path(args: &ModelArgs) -> Result<PathBuf> {
+    match &args.model {
+        Some(path) => Ok(path.clone()),
+        None => in_tree().ok_or_else(|| {
+            CliError::refused("no models/*.gguf here or in a folder above: name a model with --model PATH")
+        }),
+    }
+}
+
+/// Opens a checkpoint.
+pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
+    let options = OpenOptions { i2s_order: args.i2s_order.into() };
+    Ok(Checkpoint::open(path, &options)?)
+}
+
+/// Loads a model for a CPU device with this many threads.
+pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
+    let device = Device::cpu_with_threads(threads);
+    let mut progress = Progress::new("loading");
+    Ok(Arc::new(Model::load(weights, &device, |done, total| progress.update(done, total))?))
+}
+
+/// The first `models/*.gguf` from the current directory upwards, else from the program's.
+fn in_tree() -> Option<PathBuf> {
+    let starts = [std::env::current_dir(), std::env::current_exe()];
+    starts.into_iter().flatten().find_map(|start| start.ancestors().find_map(first_gguf))
+}
+
+/// The first `models/*.gguf` of a folder, by name.
+fn first_gguf(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder.join("models")).ok()?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|e| e == "gguf") && path.is_file()).min()
+}

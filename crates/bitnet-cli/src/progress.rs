@@ -1,0 +1,39 @@
+//! A progress bar for what takes over a second.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+/// Shows itself on a terminal once a second has passed, and goes when dropped.
+pub struct Progress {
+    what: &'static str,
+    start: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    pub fn new(what: &'static str) -> Self {
+        Self { what, start: Instant::now(), bar: None }
+    }
+
+    /// `done` of `total` are done.
+    pub fn update(&mut self, done: usize, total: usize) {
+        if self.bar.is_none() && self.start.elapsed() > Duration::from_secs(1) && stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta}").expect("a valid template");
+            let bar = ProgressBar::new(total as u64).with_style(style).with_message(self.what);
+            self.bar = Some(bar.with_elapsed(self.start.elapsed()));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Flags out of range, and commands that contradict themselves.
+
+use super::*;
+
+#[test]
+fn flags_out_of_range() {
+    let cases: [(&[&str], &str); 24] = [
+        (&["generate", "x", "--threads", "0"], "--threads"),
+        (&["generate", "x", "--threads", "5000"], "1..=1024"),
+        (&["generate", "x", "--threads", "many"], "--threads"),
+        (&["generate", "x", "--max-tokens", "0"], "--max-tokens"),
+        (&["generate", "x", "--max-tokens", "-3"], "-3"),
+        (&["generate", "x", "--temperature", "-1"], "temperature"),
+        (&["generate", "x", "--temperature", "nan"], "temperature"),
+        (&["generate", "x", "--temperature", "inf"], "temperature"),
+        (&["generate", "x", "--temperature", "hot"], "--temperature"),
+        (&["generate", "x", "--top-k", "-1"], "-1"),
+        (&["generate", "x", "--top-p", "0"], "top-p"),
+        (&["generate", "x", "--top-p", "1.5"], "top-p"),
+        (&["generate", "x", "--min-p", "-0.1"], "min-p"),
+        (&["generate", "x", "--repeat-penalty", "0"], "repeat-penalty"),
+        (&["generate", "x", "--seed", "1.5"], "--seed"),
+        (&["generate", "x", "--stop", ""], "--stop"),
+        (&["generate", "x", "--i2s-order", "mips"], "arm"),
+        (&["perplexity", "--file", "x", "--window", "0"], "--window"),
+        (&["perplexity", "--file", "x", "--max-windows", "0"], "--max-windows"),
+        (&["bench", "--shape", "9000b"], "350m"),
+        (&["bench", "--shape", "125m", "-t", "0"], "1..=1024"),
+        (&["bench", "--shape", "125m", "-p", "0"], "--prompt"),
+        (&["bench", "--shape", "125m", "-n", "0"], "--generate"),
+        (&["bench", "--shape", "125m", "-n", "99999"], "-n 99999"),
+    ];
+    for (args, word) in cases {
+        refused(args, &[word]);
+    }
+}
+
+#[test]
+fn what_contradicts_or_is_missing() {
+    let cases: [(&[&str], &str); 10] = [
+        (&["dance"], "dance"),
+        (&["generate", "x", "--loud"], "--loud"),
+        (&["generate", "one", "two"], "two"),
+        (&["logits", "--output", "x", "--tokens", "1", "--prompt", "x"], "--prompt"),
+        (&["logits", "--output", "x"], "--tokens"),
+        (&["logits", "--tokens", "1"], "--output"),
+        (&["logits", "--output", "x", "--tokens", "1,two"], "two"),
+        (&["convert", "in", "out"], "--to"),
+        (&["convert", "in", "out", "--to", "int4"], "tq2_0"),
+        (&["bench", "--shape", "125m", "--model", "x"], "--model"),
+    ];
+    for (args, word) in cases {
+        refused(args, &[word]);
+    }
+}
+
+#[test]
+fn prompts_that_are_none() {
+    refused(&["generate"], &["prompt", "standard input"]);
+    refused(&["generate", ""], &["prompt is empty"]);
+    refused(&["generate", "-"], &["prompt is empty"]);
+    let args = ["generate", "-"];
+    check_refused(&args, run_with(program(&args), b"ab\xff"), &["not UTF-8", "byte 2"]);
+}
+
+#[test]
+fn an_unknown_instruction_set() {
+    let args = ["devices"];
+    let mut command = program(&args);
+    command.env("BITNET_ISA", "abacus");
+    check_refused(&args, run_with(command, b""), &["abacus", "scalar"]);
+    let dir = golden("bitnet-offline");
+    let out = folder("unknown-isa").join("out");
+    let args = ["logits", "--model", str(&dir), "--tokens", "1", "--output", str(&out)];
+    let mut command = program(&args);
+    command.env("BITNET_ISA", "abacus");
+    check_refused(&args, run_with(command, b""), &["abacus", "scalar"]);
+}

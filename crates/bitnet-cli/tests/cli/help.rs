@@ -1,0 +1,46 @@
+//! Help and what needs no model.
+
+use super::*;
+
+const COMMANDS: [&str; 8] = ["generate", "chat", "logits", "perplexity", "inspect", "convert", "bench", "devices"];
+
+#[test]
+fn every_command_explains_itself() {
+    let overview = stdout(&["--help"]);
+    for command in COMMANDS {
+        assert!(overview.contains(&format!("  {command} ")), "{command}: {overview}");
+        let help = stdout(&[command, "--help"]);
+        assert!(help.contains("Usage: bitnet") && help.contains("--"), "{help}");
+        assert!(!help.contains('\x1b'), "colours without a terminal");
+        let longest = help.lines().map(|line| line.chars().count()).max();
+        assert!(longest < Some(140), "{command}: lines of {longest:?}");
+    }
+    assert!(stdout(&["--version"]).starts_with("bitnet "));
+}
+
+#[test]
+fn no_command_shows_help() {
+    let output = run_with(program(&[]), b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: bitnet"));
+}
+
+#[test]
+fn devices_for_machines() {
+    let value = json(&["devices", "--json"]);
+    let device = &value["devices"][0];
+    assert_eq!(device["name"], "cpu");
+    let sets = device["instruction_sets"].as_array().unwrap();
+    assert_eq!(sets[0], "scalar");
+    assert!(sets.contains(&device["kernels"]));
+    assert!(device["limits"][0]["read_gb_per_second"].as_f64().unwrap() > 0.);
+    assert!(device["limits"][0]["int8_gop_per_second"].as_f64().unwrap() > 0.);
+}
+
+#[test]
+fn an_instruction_set_can_be_forced() {
+    let mut command = program(&["devices", "--json"]);
+    command.env("BITNET_ISA", "scalar");
+    let value: serde_json::Value = serde_json::from_str(&success(&["scalar"], run_with(command, b""))).unwrap();
+    assert_eq!(value["devices"][0]["kernels"], "scalar");
+}

@@ -1,0 +1,75 @@
+//! Commands about a model that need no text.
+
+use super::*;
+
+#[test]
+fn inspect_tells_both_readers() {
+    let dir = golden("bitnet-offline");
+    let text = stdout(&["inspect", str(&dir)]);
+    for word in ["format", "architecture", "parameters", "tensors", "memory", "no tokenizer"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let listed = stdout(&["inspect", str(&dir), "--tensors"]);
+    assert!(listed.contains("model.embed_tokens.weight"), "{listed}");
+    let value = json(&["inspect", str(&dir), "--json", "--tensors"]);
+    assert_eq!(value["architecture"], "bitnet");
+    assert_eq!(value["tokenizer"], serde_json::Value::Null);
+    assert!(value["parameters"]["total"].as_u64() > value["parameters"]["blocks"].as_u64());
+    assert!(value["memory"]["weight_bytes"].as_u64() > Some(0));
+    let bytes = |v: &serde_json::Value| v["bytes"].as_u64().unwrap();
+    let tensors = value["tensors"].as_array().unwrap();
+    assert_eq!(tensors.iter().map(bytes).sum::<u64>(), value["tensor_bytes"].as_u64().unwrap());
+}
+
+#[test]
+fn bench_has_the_agreed_keys() {
+    let dir = golden("bitnet-offline");
+    let value = json(&["bench", "--model", str(&dir), "-p", "4", "-n", "2", "-t", "1,2", "--json"]);
+    let runs = value["runs"].as_array().unwrap();
+    let names: Vec<_> =
+        runs.iter().map(|run| (run["test"].as_str().unwrap(), run["threads"].as_u64().unwrap())).collect();
+    assert_eq!(names, [("pp4", 1), ("tg2", 1), ("pp4", 2), ("tg2", 2)]);
+    for run in runs {
+        assert!(run["tokens_per_second"].as_f64().unwrap() > 0. && run["kernel"].is_string(), "{run}");
+        assert!(run["fraction_of_limit"].as_f64().unwrap() > 0., "{run}");
+    }
+    for (limit, threads) in value["limits"].as_array().unwrap().iter().zip([1, 2]) {
+        assert_eq!(limit["threads"], threads);
+        assert!(limit["read_gb_per_second"].as_f64().unwrap() > 0.);
+        assert!(limit["int8_gop_per_second"].as_f64().unwrap() > 0.);
+    }
+    if cfg!(unix) {
+        assert!(value["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+    }
+    let table = stdout(&["bench", "--model", str(&dir), "-p", "4", "-n", "2", "-t", "1"]);
+    assert!(table.contains("tokens/s") && table.contains("pp4") && table.contains("peak memory"), "{table}");
+}
+
+#[test]
+fn a_context_too_small_for_a_bench() {
+    let dir = golden("bitnet-offline");
+    refused(&["bench", "--model", str(&dir), "-p", "99999", "-t", "1"], &["-p 99999", "context"]);
+    refused(&["bench", "--model", str(&dir), "-n", "99999", "-t", "1"], &["-n 99999", "context"]);
+}
+
+#[test]
+fn convert_keeps_every_weight() {
+    let folder = folder("convert");
+    let source = golden("bitnet-offline");
+    let copy = folder.join("copy");
+    assert_eq!(stdout(&["convert", str(&source), str(&copy), "--to", "hf"]), "");
+    let logits = |model: &Path| {
+        let out = folder.join("logits.safetensors");
+        stdout(&["logits", "--model", str(model), "--tokens", "1,2,3", "--output", str(&out)]);
+        fs::read(&out).unwrap()
+    };
+    assert!(logits(&source) == logits(&copy));
+}
+
+#[test]
+fn convert_names_a_type_that_fits() {
+    let out = folder("convert-refused").join("out.gguf");
+    let source = golden("bitnet-offline");
+    refused(&["convert", str(&source), str(&out), "--to", "tq2_0"], &["64", "--to hf"]);
+    assert!(!out.exists());
+}
