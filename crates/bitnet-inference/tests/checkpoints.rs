@@ -3,7 +3,7 @@
 use bitnet_core::Device;
 use bitnet_inference::{Model, Sampler, Sampling, Session};
 use bitnet_kernels::Isa;
-use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
+use bitnet_model::checkpoint::{Checkpoint, I2sOrder, OpenOptions};
 use bitnet_testkit::golden::{self, Golden, relative_error};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use std::sync::Arc;
 const TOLERANCE: f32 = 1e-3;
 
 fn load(path: &Path, device: &Device) -> Arc<Model> {
-    let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let arm = path.file_name().is_some_and(|name| name.to_string_lossy().contains("i2_s-arm"));
+    let options = OpenOptions { i2s_order: if arm { I2sOrder::Arm } else { I2sOrder::X86 } };
+    let checkpoint = Checkpoint::open(path, &options).unwrap_or_else(|e| panic!("{e}"));
     Arc::new(Model::load(checkpoint.weights(), device, |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }
 
@@ -59,6 +61,16 @@ fn devices() -> Vec<(String, Device)> {
 fn every_hugging_face_form_equals_transformers() {
     for path in golden::checkpoints() {
         let golden = Golden::read(&path);
+        for (label, device) in devices() {
+            let error = compare(&path, &golden, &device, &label);
+            println!("{:40} {label:8} logits differ by {error:.1e}", path.file_name().unwrap().to_string_lossy());
+        }
+    }
+}
+
+#[test]
+fn every_gguf_form_equals_the_decoded_weights() {
+    for (path, golden) in golden::gguf_files() {
         for (label, device) in devices() {
             let error = compare(&path, &golden, &device, &label);
             println!("{:40} {label:8} logits differ by {error:.1e}", path.file_name().unwrap().to_string_lossy());

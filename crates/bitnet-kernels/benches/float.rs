@@ -66,7 +66,7 @@ fn main() {
         let mut out = vec![0.0; q.len()];
         let caches = [KvCache::F32 { keys: &cache, values: &cache }, KvCache::F16 { keys: &halves, values: &halves }];
         for (name, cache) in ["f32", "f16"].into_iter().zip(caches) {
-            let seconds = best(if tokens == 1 { 50 } else { 5 }, || {
+            let seconds = best(if start > 1000 { 10 } else { 50 }, || {
                 float.attention(&pool, &shape, &q, cache, &mut out);
             });
             let products =
@@ -81,10 +81,10 @@ fn main() {
 
     let (rows, columns) = (512, 6912);
     let mut x = vec![0.5f32; rows * columns];
-    let y = vec![0.25f32; rows * columns];
+    let y = vec![4.0f32; rows * columns];
     let mut out = vec![0.0f32; rows * columns];
     let mut line = |name: &str, f: &mut dyn FnMut(&mut [f32], &mut [f32])| {
-        let seconds = best(5, || f(&mut x, &mut out));
+        let seconds = best(10, || f(&mut x, &mut out));
         println!("{name:10} {rows} x {columns} {:11.3} ns a number", seconds * 1e9 / (rows * columns) as f64);
     };
     line("rms_norm", &mut |x, out| float.rms_norm(x, &y[..columns], 1e-5, out));

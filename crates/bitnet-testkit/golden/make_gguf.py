@@ -90,7 +90,7 @@ def metadata(config, arch, extra):
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letter = {byte: chr(byte) for byte in printable}
     letter |= {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letter)}
-    merges = ["t h", "th e", "i n", "e r", "a n", "Ġ t", "Ġ a", "o n", "r e", "Ġt he", "an d", "in g", "Ġ s", "e n"]
+    merges = ["t h", "th e", "i n", "e r", "a n", "Ġ t", "Ġ a", "o n", "r e", "Ġ the", "an d", "in g", "Ġ s", "e n"]
     tokens = [letter[byte] for byte in (*printable, *(b for b in range(256) if b not in printable))]
     tokens += [merge.replace(" ", "") for merge in merges] + ["<|begin|>", "<|end|>"]
     assert len(tokens) == plain.vocab_size
@@ -135,12 +135,12 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 blocks = (scale * (0.5 + torch.rand(w.numel() // 256, 1, generator=generator)).numpy())
                 blocks = blocks.astype(np.float16).astype(np.float32)
                 stored = (w.numpy().reshape(-1, 256) * blocks).reshape(w.shape)
-                weights[name], scale = torch.tensor(stored), np.float32(1)
-                kind, data = encode_ternary(linear, order(stored), scale)
+                weights[name] = torch.tensor(stored)
+                kind, data = encode_ternary(linear, order(stored), np.float32(1))
             else:
                 weights[name] = pack_weights(w.clone())
+                weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
                 kind, data = encode_ternary(linear, order(w.numpy()), 1.0 if scale_tensors else scale)
-            weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
             tensors[gguf_name(name)] = kind, w.shape, data
             if scale_tensors:
                 tensors[gguf_name(name).replace(".weight", ".scale")] = F32, (1,), scale.tobytes()
@@ -201,8 +201,9 @@ def files():
     ternary_llama = llama(OFFLINE, **WIDE)
     mixed = dict(config=ternary_llama, arch="llama")
     yield "llama-tq2_0", dict(**mixed, linear="tq2_0", embedding=Q4_K, head=Q6_K)
-    tied = dict(config=ternary_llama | {"tie_word_embeddings": True}, arch="llama", embedding=Q8_0)
-    yield "llama-tq2_0-block-scales", dict(**tied, linear="tq2_0", block_scales=True)
+    # Such weights are an ordinary model's, rounded: its layers do not quantize their inputs.
+    plain = llama({}, **WIDE | {"quantization_config": None}) | {"tie_word_embeddings": True}
+    yield "llama-tq2_0-block-scales", dict(config=plain, arch="llama", embedding=Q8_0, linear="tq2_0", block_scales=True)
     yield "llama-q2_0-g64", dict(**mixed, linear="q2_0-g64", embedding=Q8_0, head=Q8_0)
     yield "llama-q2_0-g128", dict(**mixed, linear="q2_0-g128", embedding=Q8_0, head=Q8_0)
     dense = llama({}, **NARROW)

@@ -20,6 +20,19 @@ pub fn checkpoints() -> Vec<PathBuf> {
     found
 }
 
+/// GGUF files in `golden/gguf/` with the golden of each, by name.
+pub fn gguf_files() -> Vec<(PathBuf, Golden)> {
+    let entries = std::fs::read_dir(folder().join("gguf")).expect("the golden folder is part of the repository");
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "gguf"))
+        .map(|path| (path.clone(), Golden::read(&path.with_extension("golden.safetensors"))))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(!found.is_empty(), "no golden GGUF files");
+    found
+}
+
 /// A file or folder of the reference data that some checkouts have beside them, in `../shared`; `None`, with a line that
 /// says so, where it is absent.
 pub fn shared(path: &str) -> Option<PathBuf> {

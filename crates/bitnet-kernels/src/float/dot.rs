@@ -167,8 +167,8 @@ fn small<S: Simd, const BYTES: usize>(
     codes: impl Fn(*const u8, usize) -> S::I,
 ) -> f32 {
     let unit = (S::BYTES / 32).max(1); // blocks in a vector
-    let mut acc = [s.splat(0.0); 2];
-    let mut below = 0.0;
+    let mut acc = s.splat(0.0);
+    let mut below = [0.0; 2];
     let whole = row.len() / BYTES / unit;
     let mut first = 0; // block
     while first * BYTES < row.len() {
@@ -184,7 +184,9 @@ fn small<S: Simd, const BYTES: usize>(
         for j in 0..unit {
             let d = half_at(s, blocks, BYTES * j);
             scales[j] = d * x.scales[(first + j) / 8];
-            below += d * x.sums_32[first + j];
+            if offset != 0.0 {
+                below[j] += d * x.sums_32[first + j];
+            }
         }
         let mut sums = s.zero_i();
         for chunk in 0..(32 / S::BYTES).max(1) {
@@ -197,9 +199,8 @@ fn small<S: Simd, const BYTES: usize>(
         }
         // SAFETY: there are two scales.
         let scale = unsafe { s.spread_32(scales.as_ptr()) };
-        let parity = first / unit % 2;
-        acc[parity] = s.fma(s.to_f32(sums), scale, acc[parity]);
+        acc = s.fma(s.to_f32(sums), scale, acc);
         first += unit;
     }
-    s.sum(s.add(acc[0], acc[1])) - offset * below
+    s.sum(acc) - offset * (below[0] + below[1])
 }
