@@ -1,4 +1,4 @@
-//! Running a model: sessions, sampling, generation and perplexity.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod error;

@@ -1,4 +1,4 @@
-//! Checkpoints: GGUF, safetensors, configurations, tokenizers and chat templates.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod chat_template;
