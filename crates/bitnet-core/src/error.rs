@@ -12,7 +12,7 @@ pub type Result<T, E = BitNetError> = std::result::Result<T, E>;
 pub enum BitNetError {
     /// An operation was given operands that do not fit together.
     #[error(transparent)]
-    TensorOp(#[from] TensorOpError),
+    TensorOp(#[from] Box<TensorOpError>),
     /// A device lacks an operation for a dtype; nothing falls back silently.
     #[error("device {device} has no `{op}` for {dtype}: move the tensor to another device or cast it")]
     Unsupported {
@@ -49,6 +49,12 @@ pub enum BitNetError {
     /// `BITNET_ISA` asks for what this CPU cannot run.
     #[error(transparent)]
     Isa(#[from] bitnet_kernels::IsaError),
+}
+
+impl From<TensorOpError> for BitNetError {
+    fn from(error: TensorOpError) -> Self {
+        Self::TensorOp(Box::new(error))
+    }
 }
 
 /// Operands that do not fit together.

@@ -214,7 +214,8 @@ mod tests {
         }
     }
 
-    const LOGITS: [f32; 4] = [0.0, 1.3862944, -f32::INFINITY, 0.6931472]; // weights 1, 4, 0, 2
+    /// Weights 1, 4, 0, 2.
+    const LOGITS: [f32; 4] = [0.0, 2. * std::f32::consts::LN_2, -f32::INFINITY, std::f32::consts::LN_2];
 
     #[test]
     fn temperature_scales_the_distribution() {

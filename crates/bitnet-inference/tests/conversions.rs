@@ -25,7 +25,8 @@ fn assert_same_ternary(a: &Checkpoint, b: &Checkpoint, name: &str) {
     let mut compared = 0;
     for layer in 0..a.weights().config().layers {
         for projection in Projection::ALL {
-            let (x, y) = (a.weights().linear(layer, projection).unwrap(), b.weights().linear(layer, projection).unwrap());
+            let (x, y) =
+                (a.weights().linear(layer, projection).unwrap(), b.weights().linear(layer, projection).unwrap());
             match (x.weight, y.weight) {
                 (WeightSource::Ternary { codes: c, scale: s }, WeightSource::Ternary { codes: d, scale: t }) => {
                     assert_eq!(c, d, "{name}: codes of layer {layer} {projection:?}");
@@ -47,7 +48,8 @@ fn hugging_face_forms_survive_packing() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let out = folder.path().join(&name);
         let (before, golden) = (open(&path), Golden::read(&path));
-        convert(&before, &out, Target::HuggingFace, Embeddings::F16, &mut |_, _| ()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        convert(&before, &out, Target::HuggingFace, Embeddings::F16, &mut |_, _| ())
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         let after = open(&out);
         assert_same_ternary(&before, &after, &name);
         let error = relative_error(&logits(&after, &golden.input_ids), &golden.logits);

@@ -153,7 +153,7 @@ impl Config {
         let head_dim = match raw.head_dim {
             // The BitNet class has no such key.
             Some(dim) if architecture == Architecture::Llama => dim,
-            _ if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+            _ if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
             _ => {
                 let problem = format!("hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}");
                 return Err(ModelError::Config(problem));

@@ -21,7 +21,7 @@ pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
     let rows = |name: &str| gguf.find(name).and_then(|t| t.shape.first().copied());
     let head_dim = match find("attention.key_length")?.or(find("rope.dimension_count")?) {
         Some(dim) => dim,
-        None if heads > 0 && hidden_size % heads == 0 => hidden_size / heads,
+        None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(ModelError::Config(format!("{hidden_size} is not a multiple of {heads} heads"))),
     };
     if find("rope.dimension_count")?.is_some_and(|dim| dim != head_dim) {

@@ -57,7 +57,7 @@ impl Weights for RandomWeights {
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
         let (rows, cols) = projection.shape(&self.config);
-        let mut state = self.seed ^ ((layer as u64) << 8 | projection as u64 + 1);
+        let mut state = self.seed ^ (((layer as u64) << 8) | (projection as u64 + 1));
         // Two random bits a weight, 3 made 1: -1, 0 and +1 in the proportions 1:2:1.
         let mut codes = vec![0; rows * cols.div_ceil(4)];
         for part in codes.chunks_mut(8) {
