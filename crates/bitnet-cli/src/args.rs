@@ -21,7 +21,7 @@ Examples:
   bitnet inspect path/to/checkpoint               what a checkpoint is
   bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
 
-A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from
+A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
 here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
 )]
 pub struct Cli {

@@ -4,6 +4,7 @@ use crate::error::Result;
 use bitnet::core::BitNetError;
 use bitnet::kernels::{Kernels, ThreadPool, probe};
 use serde_json::{Value, json};
+use std::fmt;
 
 /// Limits of a number of threads.
 #[derive(Debug, Clone, Copy)]
@@ -27,5 +28,12 @@ impl Limits {
     /// For machines.
     pub fn json(&self) -> Value {
         json!({ "threads": self.threads, "read_gb_per_second": self.read, "int8_gop_per_second": self.int8 })
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.threads == 1 { "" } else { "s" };
+        write!(f, "{} thread{plural}: reads {:.1} GB/s, int8 {:.0} GOP/s", self.threads, self.read, self.int8)
     }
 }

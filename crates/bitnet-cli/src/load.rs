@@ -21,6 +21,10 @@ pub fn path(args: &ModelArgs) -> Result<PathBuf> {
 
 /// Opens a checkpoint.
 pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
+    if matches!(path.try_exists(), Ok(false)) {
+        let path = path.display();
+        return Err(CliError::refused(format!("there is no {path}: name a Hugging Face directory or a .gguf file")));
+    }
     let options = OpenOptions { i2s_order: args.i2s_order.into() };
     Ok(Checkpoint::open(path, &options)?)
 }

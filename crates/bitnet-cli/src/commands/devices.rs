@@ -11,7 +11,7 @@ const SECONDS: f64 = 0.3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Limits are measured, with one thread and with all: reading memory beyond the caches, and 8-bit multiply-adds of the
+Limits are measured, with one thread and with all: reading memory beyond the caches, and 8-bit multiply-adds of the \
 chosen instruction set on registers. BITNET_ISA caps the choice.")]
 pub struct DevicesArgs {
     /// Print one JSON object
@@ -51,10 +51,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
         ("can run", isas.join(", ")),
         ("kernels", cpu.isa.name().into()),
     ];
-    for limit in limits {
-        let threads = if limit.threads == 1 { "1 thread".into() } else { format!("{} threads", limit.threads) };
-        rows.push(("limit", format!("{threads}: reads {:.1} GB/s, int8 {:.0} GOP/s", limit.read, limit.int8)));
-    }
+    rows.extend(limits.iter().map(|limit| ("limits", limit.to_string())));
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
     output::text(&output::columns(&rows, "ll"))
 }

@@ -3,6 +3,7 @@
 use crate::args::{ModelArgs, ThreadArgs};
 use crate::error::{CliError, Result};
 use crate::load;
+use crate::progress::Progress;
 use bitnet::inference::{InferenceError, Session};
 use bitnet::model::safetensors::{Dtype, SafetensorsError, SafetensorsWriter};
 use std::path::PathBuf;
@@ -55,8 +56,9 @@ pub fn run(args: LogitsArgs) -> Result<()> {
             let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
             return Ok(sink.put(&bytes).map_err(SafetensorsError::from)?);
         }
-        let (mut row, mut put) = (Vec::new(), Ok(()));
-        session.feed_all(&tokens, |_, logits| {
+        let (mut row, mut put, mut progress) = (Vec::new(), Ok(()), Progress::new("tokens"));
+        session.feed_all(&tokens, |index, logits| {
+            progress.update(index + 1, tokens.len());
             row.clear();
             row.extend(logits.iter().flat_map(|l| l.to_le_bytes()));
             if put.is_ok() {

@@ -15,8 +15,8 @@ Examples:
   bitnet perplexity --file wikitext.txt
   bitnet perplexity --model bitnet-2b4t.gguf --file wikitext.txt --window 2048 --max-windows 20 --json
 
-The tokens of the text are cut into consecutive windows; every window starts from an empty context and predicts each of
-its tokens' successors. What does not fill the last window is left out. Bits a byte compare models of different
+The tokens of the text are cut into consecutive windows; every window starts from an empty context and predicts each of \
+its tokens' successors. What does not fill the last window is left out. Bits a byte compare models of different \
 tokenizers.")]
 pub struct PerplexityArgs {
     /// Text to predict, UTF-8

@@ -26,7 +26,7 @@ fn every_command_refuses(path: &Path, words: &[&str]) {
 #[test]
 fn paths_that_lead_nowhere() {
     let folder = folder("nowhere");
-    every_command_refuses(&folder.join("absent.gguf"), &["absent.gguf"]);
+    every_command_refuses(&folder.join("absent.gguf"), &["absent.gguf", ".gguf file"]);
     every_command_refuses(&folder, &["config.json"]);
     fs::write(folder.join("empty.gguf"), b"").unwrap();
     every_command_refuses(&folder.join("empty.gguf"), &["empty.gguf"]);
