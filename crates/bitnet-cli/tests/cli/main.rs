@@ -16,7 +16,6 @@ use std::process::{Command, Output, Stdio};
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("BITNET_ISA");
     command
 }
 
