@@ -57,6 +57,9 @@ impl Model {
             Ok(BitNetTensor::from_slice(&values, &[values.len()], device)?)
         };
         let inner = |norm: Norm| (config.architecture == Architecture::BitNet).then(|| vector(norm)).transpose();
+        // The largest tensors first: while they are copied, nothing else takes memory yet.
+        let embedding = weights.embedding()?.to_tensor(device)?;
+        let head = weights.head()?.map(|head| Linear::load(head, device)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             let linear = |p: Projection| Linear::load(weights.linear(index, p)?, device);
@@ -80,15 +83,7 @@ impl Model {
             HiddenAct::Relu2 => Gate::Relu2,
             HiddenAct::Silu => Gate::Silu,
         };
-        Ok(Self {
-            embedding: weights.embedding()?.to_tensor(device)?,
-            head: weights.head()?.map(|head| Linear::load(head, device)).transpose()?,
-            norm: vector(Norm::Output)?,
-            device: device.clone(),
-            config,
-            layers,
-            gate,
-        })
+        Ok(Self { embedding, head, norm: vector(Norm::Output)?, device: device.clone(), config, layers, gate })
     }
 
     /// Shape and constants.

@@ -50,7 +50,7 @@ pub enum ModelError {
     },
     /// A checkpoint without a tokenizer that can be used.
     #[error(
-        "the checkpoint has no usable tokenizer ({0}): give --tokens instead of text, or a checkpoint that has one"
+        "the checkpoint has no usable tokenizer ({0}): use a checkpoint that has one, or give token ids where the command takes them"
     )]
     NoTokenizer(String),
     /// A conversion that the target format cannot hold.

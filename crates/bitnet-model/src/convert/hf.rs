@@ -2,7 +2,7 @@
 
 use super::{encode, ternary};
 use crate::checkpoint::hf::{module, norm_modules};
-use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::checkpoint::{Checkpoint, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::config::{Architecture, RopeScaling};
 use crate::safetensors::{Dtype, SafetensorsWriter};
 use crate::tokenizer::Tokenizer;
@@ -12,12 +12,16 @@ use bitnet_quant::formats;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// A linear layer of a block, or the head.
+type Place = Option<(usize, Projection)>;
+
 /// Where the data of a tensor comes from.
 enum Source {
     Values(Vec<f32>),
+    /// Always f32: transformers rounds it to the type the model runs in.
+    Scale(f32),
     Embedding,
-    /// A linear layer of a block, or the head.
-    Linear(Option<(usize, Projection)>),
+    Linear(Place),
 }
 
 /// What the layers are like, for `config.json`.
@@ -35,9 +39,10 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
     let mut writer = SafetensorsWriter::new();
     writer.metadata("format", "pt");
     let mut sources = Vec::new();
-    let layers = announce(weights, &mut writer, &mut sources)?;
+    let float = FloatType::of(weights)?;
+    let layers = announce(weights, float, &mut writer, &mut sources)?;
     let tied = weights.head()?.is_none();
-    let config_json = config_json(config, tied, &layers)?;
+    let config_json = config_json(config, tied, float, &layers)?;
 
     let io = |path: &Path| {
         let path = path.to_path_buf();
@@ -49,14 +54,12 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
     writer.write(&out.join("model.safetensors"), |_, sink| {
         let (index, source) = next.next().expect("a source for every tensor");
         let bytes = match source {
-            Source::Values(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Source::Embedding => {
-                let embedding = weights.embedding()?;
-                encode(&embedding, float_type(&embedding).0)?
-            }
+            Source::Values(values) => float.encode(&values),
+            Source::Scale(scale) => scale.to_le_bytes().to_vec(),
+            Source::Embedding => encode(&weights.embedding()?, float.dtype)?,
             Source::Linear(place) => match linear(weights, place)?.weight {
                 WeightSource::Ternary { codes, .. } => formats::hf::encode(&codes),
-                WeightSource::Dense(dense) => encode(&dense, float_type(&dense).0)?,
+                WeightSource::Dense(dense) => encode(&dense, float.dtype)?,
             },
         };
         progress(index + 1, total);
@@ -70,65 +73,79 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
     write_json(&out.join("config.json"), &config_json)
 }
 
-fn linear(weights: &dyn Weights, place: Option<(usize, Projection)>) -> Result<LinearSource> {
+fn linear(weights: &dyn Weights, place: Place) -> Result<LinearSource> {
     match place {
         Some((layer, projection)) => weights.linear(layer, projection),
         None => weights.head()?.ok_or_else(|| ModelError::Convert("the head disappeared".into())),
     }
 }
 
-/// A float type that transformers reads: the source's own, or f32, which holds every layers value exactly.
-fn float_type(dense: &DenseTensor) -> (BitNetDType, Dtype) {
-    match dense.dtype {
-        BitNetDType::F16 => (BitNetDType::F16, Dtype::F16),
-        BitNetDType::BF16 => (BitNetDType::BF16, Dtype::BF16),
-        _ => (BitNetDType::F32, Dtype::F32),
+/// The one type of everything that is not packed: transformers leaves such tensors as they are stored, and multiplies only
+/// equal types. The source's own if it holds every value exactly, else f32.
+#[derive(Clone, Copy)]
+struct FloatType {
+    dtype: BitNetDType,
+    stored: Dtype,
+    name: &'static str,
+}
+
+const F32: FloatType = FloatType { dtype: BitNetDType::F32, stored: Dtype::F32, name: "float32" };
+const F16: FloatType = FloatType { dtype: BitNetDType::F16, stored: Dtype::F16, name: "float16" };
+const BF16: FloatType = FloatType { dtype: BitNetDType::BF16, stored: Dtype::BF16, name: "bfloat16" };
+
+impl FloatType {
+    fn of(weights: &dyn Weights) -> Result<Self> {
+        let small = match weights.embedding()?.dtype {
+            BitNetDType::F16 => F16,
+            BitNetDType::BF16 => BF16,
+            _ => return Ok(F32),
+        };
+        let holds = |values: &[f32]| values.iter().all(|&v| small.round(v).to_bits() == v.to_bits());
+        for norm in norms(weights.config()) {
+            if !holds(&weights.norm(norm)?) {
+                return Ok(F32);
+            }
+        }
+        for (place, _) in places(weights)? {
+            let source = linear(weights, place)?;
+            let dense = match &source.weight {
+                WeightSource::Dense(dense) => dense.dtype == small.dtype,
+                WeightSource::Ternary { .. } => true,
+            };
+            let inner = source.inner_norm.as_ref().is_none_or(|(norm, _)| holds(norm));
+            if !dense || !inner || !bias(&source).is_none_or(|b| holds(&b)) {
+                return Ok(F32);
+            }
+        }
+        Ok(small)
+    }
+
+    fn round(self, value: f32) -> f32 {
+        match self.dtype {
+            BitNetDType::F16 => half::f16::from_f32(value).to_f32(),
+            BitNetDType::BF16 => half::bf16::from_f32(value).to_f32(),
+            _ => value,
+        }
+    }
+
+    fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self.dtype {
+            BitNetDType::F16 => formats::float16::encode_f16(values),
+            BitNetDType::BF16 => formats::float16::encode_bf16(values),
+            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
     }
 }
 
-/// Announces every tensor and pushes where its data comes from.
-fn announce(weights: &dyn Weights, writer: &mut SafetensorsWriter, sources: &mut Vec<Source>) -> Result<Layers> {
-    let config = weights.config();
-    let mut layers = Layers::default();
-    let mut add = |name: &str, dtype: Dtype, shape: &[usize], source: Source| -> Result<()> {
-        writer.add(name, dtype, shape)?;
-        sources.push(source);
-        Ok(())
-    };
-    let embedding = weights.embedding()?;
-    let shape = [embedding.rows, embedding.cols];
-    add("model.embed_tokens.weight", float_type(&embedding).1, &shape, Source::Embedding)?;
+/// The linear layers by place and name.
+fn places(weights: &dyn Weights) -> Result<Vec<(Place, String)>> {
     let head = weights.head()?.is_some().then(|| (None, "lm_head".to_string()));
-    let blocks = (0..config.layers).flat_map(|layer| Projection::ALL.map(|p| (Some((layer, p)), module(layer, p))));
-    for (place, name) in head.into_iter().chain(blocks) {
-        let source = linear(weights, place)?;
-        let mut bias = source.bias.clone();
-        match &source.weight {
-            WeightSource::Ternary { codes, scale } => {
-                if !codes.rows().is_multiple_of(4) {
-                    let problem = format!("{name} has {} outputs; transformers packs multiples of 4", codes.rows());
-                    return Err(ModelError::Convert(problem));
-                }
-                add(&format!("{name}.weight"), Dtype::U8, &[codes.rows() / 4, codes.cols()], Source::Linear(place))?;
-                add(&format!("{name}.weight_scale"), Dtype::F32, &[1], Source::Values(vec![*scale]))?;
-                // Offline layers multiply the bias by the scale as well.
-                bias.iter_mut().flatten().for_each(|b| *b /= scale);
-            }
-            WeightSource::Dense(dense) => {
-                add(&format!("{name}.weight"), float_type(dense).1, &[dense.rows, dense.cols], Source::Linear(place))?;
-                layers.dense.push(name.clone());
-            }
-        }
-        if let Some(bias) = bias {
-            layers.attention_bias |= name.contains(".self_attn.");
-            layers.mlp_bias |= name.contains(".mlp.");
-            add(&format!("{name}.bias"), Dtype::F32, &[bias.len()], Source::Values(bias))?;
-        }
-        if let (Some((norm, eps)), Some(_)) = (&source.inner_norm, ternary(&source)) {
-            add(&format!("{name}.rms_norm.weight"), Dtype::F32, &[norm.len()], Source::Values(norm.clone()))?;
-            layers.inner_norm_eps = Some(*eps);
-        }
-    }
+    let blocks =
+        (0..weights.config().layers).flat_map(|layer| Projection::ALL.map(|p| (Some((layer, p)), module(layer, p))));
+    Ok(head.into_iter().chain(blocks).collect())
+}
+
+fn norms(config: &Config) -> Vec<Norm> {
     let mut norms = vec![Norm::Output];
     for layer in 0..config.layers {
         norms.extend([Norm::Attention(layer), Norm::FeedForward(layer)]);
@@ -136,14 +153,70 @@ fn announce(weights: &dyn Weights, writer: &mut SafetensorsWriter, sources: &mut
             norms.extend([Norm::AttentionInner(layer), Norm::FeedForwardInner(layer)]);
         }
     }
-    for norm in norms {
+    norms
+}
+
+/// The bias as an offline layer stores it: the layer multiplies it by the scale as well.
+fn bias(source: &LinearSource) -> Option<Vec<f32>> {
+    let scale = ternary(source).map_or(1., |(_, scale)| scale);
+    source.bias.as_ref().map(|bias| bias.iter().map(|b| b / scale).collect())
+}
+
+/// Announces every tensor and pushes where its data comes from.
+fn announce(
+    weights: &dyn Weights,
+    float: FloatType,
+    writer: &mut SafetensorsWriter,
+    sources: &mut Vec<Source>,
+) -> Result<Layers> {
+    let mut layers = Layers::default();
+    if weights.head()?.is_none() {
+        // A list that does not name the head converts it, a tied one too.
+        layers.dense.push("lm_head".into());
+    }
+    let mut add = |name: &str, dtype: Dtype, shape: &[usize], source: Source| -> Result<()> {
+        writer.add(name, dtype, shape)?;
+        sources.push(source);
+        Ok(())
+    };
+    let embedding = weights.embedding()?;
+    let shape = [embedding.rows, embedding.cols];
+    add("model.embed_tokens.weight", float.stored, &shape, Source::Embedding)?;
+    for (place, name) in places(weights)? {
+        let source = linear(weights, place)?;
+        match &source.weight {
+            WeightSource::Ternary { codes, scale } => {
+                if !codes.rows().is_multiple_of(4) {
+                    let problem = format!("{name} has {} outputs; transformers packs multiples of 4", codes.rows());
+                    return Err(ModelError::Convert(problem));
+                }
+                add(&format!("{name}.weight"), Dtype::U8, &[codes.rows() / 4, codes.cols()], Source::Linear(place))?;
+                add(&format!("{name}.weight_scale"), Dtype::F32, &[1], Source::Scale(*scale))?;
+            }
+            WeightSource::Dense(dense) => {
+                add(&format!("{name}.weight"), float.stored, &[dense.rows, dense.cols], Source::Linear(place))?;
+                layers.dense.push(name.clone());
+            }
+        }
+        if let Some(bias) = bias(&source) {
+            layers.attention_bias |= name.contains(".self_attn.");
+            layers.mlp_bias |= name.contains(".mlp.");
+            add(&format!("{name}.bias"), float.stored, &[bias.len()], Source::Values(bias))?;
+        }
+        if let (Some((norm, eps)), Some(_)) = (&source.inner_norm, ternary(&source)) {
+            add(&format!("{name}.rms_norm.weight"), float.stored, &[norm.len()], Source::Values(norm.clone()))?;
+            layers.inner_norm_eps = Some(*eps);
+        }
+    }
+    for norm in norms(weights.config()) {
         let values = weights.norm(norm)?;
-        add(&format!("{}.weight", norm_modules(norm)[0]), Dtype::F32, &[values.len()], Source::Values(values))?;
+        let name = format!("{}.weight", norm_modules(norm)[0]);
+        add(&name, float.stored, &[values.len()], Source::Values(values))?;
     }
     Ok(layers)
 }
 
-fn config_json(config: &Config, tied: bool, layers: &Layers) -> Result<Value> {
+fn config_json(config: &Config, tied: bool, float: FloatType, layers: &Layers) -> Result<Value> {
     let (model_type, class) = match config.architecture {
         Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),
         Architecture::Llama => ("llama", "LlamaForCausalLM"),
@@ -170,6 +243,7 @@ fn config_json(config: &Config, tied: bool, layers: &Layers) -> Result<Value> {
     let mut value = json!({
         "architectures": [class],
         "model_type": model_type,
+        "dtype": float.name,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.layers,
@@ -197,10 +271,6 @@ fn config_json(config: &Config, tied: bool, layers: &Layers) -> Result<Value> {
     });
     if let Some(eps) = layers.inner_norm_eps {
         value["quantization_config"]["rms_norm_eps"] = shortest(eps).into();
-    }
-    if layers.dense.is_empty() && tied {
-        // An empty list would convert the head.
-        value["quantization_config"]["modules_to_not_convert"] = Value::Null;
     }
     Ok(value)
 }
