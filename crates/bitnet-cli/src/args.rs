@@ -52,9 +52,10 @@ pub enum Command {
 /// How to read a checkpoint.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Block order of I2_S tensors in a GGUF file: that of the build that wrote it, which the file does not tell
-    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::X86, help_heading = "Model")]
-    pub i2s_order: Order,
+    /// Block order of I2_S tensors in a GGUF file: that of the build that wrote it, which the file does not tell [default: the
+    /// one that the model's norms speak for]
+    #[arg(long, value_name = "ORDER", value_enum, help_heading = "Model")]
+    pub i2s_order: Option<Order>,
 }
 
 /// Block order of I2_S.

@@ -25,7 +25,7 @@ pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
         let path = path.display();
         return Err(CliError::refused(format!("there is no {path}: name a Hugging Face directory or a .gguf file")));
     }
-    let options = OpenOptions { i2s_order: args.i2s_order.into() };
+    let options = OpenOptions { i2s_order: args.i2s_order.map(Into::into) };
     Ok(Checkpoint::open(path, &options)?)
 }
 

@@ -4,6 +4,9 @@ use bitnet_core::Device;
 use bitnet_inference::{Model, Sampler, Sampling, Session};
 use bitnet_kernels::Isa;
 use bitnet_model::checkpoint::{Checkpoint, I2sOrder, OpenOptions};
+use bitnet_model::convert::{Embeddings, Target, convert};
+use bitnet_model::gguf::{Gguf, GgufType};
+use bitnet_quant::formats::i2_s;
 use bitnet_testkit::golden::{self, Golden, relative_error};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +16,7 @@ const TOLERANCE: f32 = 1e-3;
 
 fn load(path: &Path, device: &Device) -> Arc<Model> {
     let arm = path.file_name().is_some_and(|name| name.to_string_lossy().contains("i2_s-arm"));
-    let options = OpenOptions { i2s_order: if arm { I2sOrder::Arm } else { I2sOrder::X86 } };
+    let options = OpenOptions { i2s_order: arm.then_some(I2sOrder::Arm) };
     let checkpoint = Checkpoint::open(path, &options).unwrap_or_else(|e| panic!("{e}"));
     Arc::new(Model::load(checkpoint.weights(), device, |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }
@@ -87,6 +90,41 @@ fn the_shakespeare_checkpoints_equal_transformers() {
             let error = compare(&path, &golden, &device, &label);
             println!("shakespeare-hf-{form} {label:8} logits differ by {error:.1e}");
         }
+    }
+}
+
+#[test]
+fn the_model_in_the_tree_equals_transformers() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shakespeare.gguf");
+    let golden = Golden::read(&golden::folder().join("shakespeare.golden.safetensors"));
+    for (label, device) in devices() {
+        compare(&path, &golden, &device, &label);
+    }
+}
+
+/// The shared checkpoint as I2_S in both orders: its norms tell which is which.
+#[test]
+fn the_block_order_of_i2_s_is_told_by_the_norms_of_a_trained_model() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shakespeare.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    let x86 = folder.path().join("x86.gguf");
+    let tree = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+    convert(&tree, &x86, Target::I2S, Embeddings::F16, &mut |_, _| ()).unwrap();
+    // Rewrites every block of 128 weights as an ARM build would have written it.
+    let mut bytes = std::fs::read(&x86).unwrap();
+    let file = Gguf::parse(&bytes).unwrap();
+    for tensor in file.tensors.iter().filter(|t| t.ty == GgufType::I2_S) {
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        let (codes, scale) = i2_s::decode(&bytes[tensor.range.clone()], rows, cols, I2sOrder::X86).unwrap();
+        bytes[tensor.range.clone()].copy_from_slice(&i2_s::encode(&codes, scale, I2sOrder::Arm).unwrap());
+    }
+    let arm = folder.path().join("arm.gguf");
+    std::fs::write(&arm, bytes).unwrap();
+    let golden = Golden::read(&golden::folder().join("shakespeare.golden.safetensors"));
+    for (path, order) in [(x86, "x86"), (arm, "ARM")] {
+        let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+        assert!(checkpoint.notes().iter().any(|n| n.contains("block order") && n.contains(order)), "{order}");
+        compare(&path, &golden, &Device::cpu(), order);
     }
 }
 

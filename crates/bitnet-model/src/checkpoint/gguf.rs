@@ -8,7 +8,7 @@ use crate::gguf::{Gguf, GgufType, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
-use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder};
+use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder, i2s_order::OrderHint};
 use bitnet_quant::ternarize;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,16 +19,50 @@ pub(super) struct GgufCheckpoint {
     config: Config,
     family: Family,
     order: I2sOrder,
+    /// If the order is a guess: whether there is evidence for it.
+    guess: Option<bool>,
     file: Arc<MappedFile>,
     gguf: Gguf,
 }
 
 impl GgufCheckpoint {
-    pub(super) fn open(path: &Path, order: I2sOrder) -> Result<Self> {
+    pub(super) fn open(path: &Path, order: Option<I2sOrder>) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path)?);
         let gguf = Gguf::parse(&file).map_err(|e| ModelError::from(e).in_file(path))?;
         let (config, family) = super::gguf_config::read(&gguf, &file).map_err(|e| e.in_file(path))?;
-        Ok(Self { config, family, order, file, gguf })
+        let mut checkpoint = Self { config, family, order: I2sOrder::X86, guess: None, file, gguf };
+        match order {
+            Some(order) => checkpoint.order = order,
+            None if checkpoint.gguf.tensors.iter().any(|t| t.ty == GgufType::I2_S) => checkpoint.guess_order(),
+            None => {}
+        }
+        Ok(checkpoint)
+    }
+
+    /// Takes the block order of I2_S that the first layers speak for.
+    fn guess_order(&mut self) {
+        let mut hint = OrderHint::default();
+        for layer in 0..self.config.layers.min(3) {
+            let mut pairs =
+                vec![(Projection::Query, Norm::Attention(layer)), (Projection::Gate, Norm::FeedForward(layer))];
+            if self.config.architecture == Architecture::BitNet {
+                let inner = [
+                    (Projection::Output, Norm::AttentionInner(layer)),
+                    (Projection::Down, Norm::FeedForwardInner(layer)),
+                ];
+                pairs.extend(inner);
+            }
+            for (projection, norm) in pairs {
+                let (rows, cols) = projection.shape(&self.config);
+                let name = format!("{}.weight", linear_name(layer, projection));
+                let Some(tensor) = self.gguf.find(&name).filter(|t| t.ty == GgufType::I2_S) else { continue };
+                // What is missing or malformed is reported when the layer is loaded.
+                let Ok(norm) = self.norm(norm) else { continue };
+                let _ = hint.add(tensor.data(&self.file), rows, cols, &norm);
+            }
+        }
+        self.guess = Some(hint.order().is_some());
+        self.order = hint.order().unwrap_or(I2sOrder::X86);
     }
 
     pub(super) fn format(&self) -> String {
@@ -59,12 +93,16 @@ impl GgufCheckpoint {
         if self.config.architecture == Architecture::BitNet && self.gguf.metadata.value(&key).is_none() {
             notes.push(format!("{key} is absent: {} is assumed", self.config.hidden_act.name()));
         }
-        if self.gguf.tensors.iter().any(|t| t.ty == GgufType::I2_S) {
-            let order = match self.order {
-                I2sOrder::X86 => "x86",
-                I2sOrder::Arm => "ARM",
-            };
-            notes.push(format!("I2_S does not say in which order it was written: {order} is assumed"));
+        let order = match self.order {
+            I2sOrder::X86 => "x86",
+            I2sOrder::Arm => "ARM",
+        };
+        match self.guess {
+            Some(true) => {
+                notes.push(format!("I2_S does not say its block order: {order}, by its correlation with the norms"))
+            }
+            Some(false) => notes.push(format!("I2_S does not say its block order: {order} is assumed")),
+            None => {}
         }
         for t in self.gguf.tensors.iter().filter(|t| t.ty.advice().is_some()) {
             notes.push(format!("{} is {}, which is not read", t.name, t.ty.name()));

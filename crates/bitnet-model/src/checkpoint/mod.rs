@@ -17,16 +17,11 @@ use crate::{ModelError, Result};
 use std::path::Path;
 
 /// How to read what a checkpoint does not say of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
-    /// Order of blocks in I2_S tensors; x86 unless told otherwise.
-    pub i2s_order: I2sOrder,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self { i2s_order: I2sOrder::X86 }
-    }
+    /// Order of blocks in I2_S tensors. `None`: the one that the norms in front of them speak for
+    /// ([`OrderHint`](bitnet_quant::formats::i2s_order::OrderHint)), x86 where they speak for neither.
+    pub i2s_order: Option<I2sOrder>,
 }
 
 /// A tensor as the checkpoint lists it.
