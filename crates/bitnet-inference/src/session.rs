@@ -8,7 +8,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use std::sync::Arc;
 
 /// Most tokens that go through the model together.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 /// Most tokens whose logits are held at once.
 const HEAD_BATCH: usize = 16;
 

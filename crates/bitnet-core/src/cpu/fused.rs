@@ -52,14 +52,22 @@ fn expect(fits: bool, op: &'static str, what: &'static str, got: &TensorRef, nee
 
 pub(super) fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     const OP: &str = "add_assign";
-    let (dims, tail) = (y.layout.dims(), x.layout.dims());
-    let fits = dims.ends_with(tail);
-    expect(fits, OP, "x", &x, "the last dimensions of y")?;
+    let (shape, tail) = (*y.layout.shape(), x.layout.dims());
+    let dims = shape.dims();
+    expect(dims.ends_with(tail), OP, "x", &x, "the last dimensions of y")?;
     let x = slice::<f32>(OP, "x", &x)?;
     let kernel = cpu.kernels()?.float;
-    for row in slice_mut::<f32>(OP, "y", y)?.chunks_exact_mut(x.len().max(1)) {
-        kernel.add_assign(row, x);
-    }
+    let width = dims.last().copied().unwrap_or(1);
+    let whole = x.len() == dims.iter().product();
+    let narrow = x.len() / width.max(1);
+    rows(cpu, slice_mut::<f32>(OP, "y", y)?, width, |first, y| {
+        if whole {
+            return kernel.add_assign(y, &x[first * width..][..y.len()]);
+        }
+        for (row, y) in y.chunks_exact_mut(width).enumerate() {
+            kernel.add_assign(y, &x[(first + row) % narrow * width..][..width]);
+        }
+    });
     Ok(())
 }
 
