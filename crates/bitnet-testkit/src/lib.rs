@@ -2,3 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod golden;
+mod reference;
+
+pub use reference::{ReferenceBackend, reference_device};

@@ -88,6 +88,9 @@ pub(super) fn add_assign(backend: &dyn Backend, y: TensorMut, x: TensorRef) -> R
 
 /// See [`Backend::rms_norm`].
 pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
+    if *weight.layout.dims() != [x.layout.shape().last()] {
+        return Err(shape_error("rms_norm", "weight", &weight, "[H], the last dimension of x"));
+    }
     let mean = binary(backend, Mul, x, x)?.reduce_last(ReduceOp::Sum)?.scalar(Div, x.layout.shape().last() as f32)?;
     let factor = mean.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
     binary(backend, Mul, x, factor.get())?.binary(Mul, weight)?.copy_to(out)

@@ -187,7 +187,8 @@ fn weights<'a>(op: &'static str, w: &TensorRef<'a>) -> Result<BlockMatrix<'a>> {
     let &[rows, columns] = w.layout.dims() else {
         return Err(wrong_shape(op, "weights", w, "[N, K]"));
     };
-    let kind = w.dtype.weight_type().ok_or(BitNetError::Unsupported { op, dtype: w.dtype, device: "cpu".into() })?;
+    let kind =
+        w.dtype.weight_type().ok_or_else(|| BitNetError::Unsupported { op, dtype: w.dtype, device: "cpu".into() })?;
     if !w.layout.is_contiguous() || w.layout.offset() != 0 {
         return Err(TensorOpError::NotContiguous { op, what: "weights" }.into());
     }

@@ -1,0 +1,352 @@
+//! One body for every operation, run on every device: the CPU with each instruction set, and the reference device.
+//! Overrides are held against their composition of primitives, and all devices against the reference.
+
+use bitnet_core::backend::{BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TernarySource, UnaryOp, fused};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Element, Layout, Result, TensorShape};
+use bitnet_kernels::Isa;
+use bitnet_testkit::golden::relative_error;
+use bitnet_testkit::reference_device;
+use half::f16;
+
+fn devices() -> Vec<(String, Device)> {
+    let cpus = Isa::available().into_iter().map(|isa| (format!("cpu {isa}"), Device::cpu_with_isa(isa, 2).unwrap()));
+    cpus.chain([("reference".to_string(), reference_device())]).collect()
+}
+
+/// Numbers between -1 and 1, the same for equal seeds.
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn tensor(device: &Device, dims: &[usize], seed: u64) -> BitNetTensor {
+    BitNetTensor::from_slice(&noise(dims.iter().product(), seed), dims, device).unwrap()
+}
+
+fn out(device: &Device, dims: &[usize]) -> BitNetTensor {
+    BitNetTensor::empty(dims, BitNetDType::F32, device).unwrap()
+}
+
+/// Runs `body` on every device and compares what it gives with the reference device's, relative to the largest value.
+fn agree(what: &str, bound: f32, body: impl Fn(&Device) -> Result<Vec<f32>>) {
+    let expected = body(&reference_device()).unwrap_or_else(|e| panic!("{what} on reference: {e}"));
+    for (name, device) in devices() {
+        let got = body(&device).unwrap_or_else(|e| panic!("{what} on {name}: {e}"));
+        if expected.is_empty() {
+            assert!(got.is_empty(), "{what} on {name}");
+            continue;
+        }
+        let error = relative_error(&got, &expected);
+        assert!(error <= bound || got == expected, "{what} on {name} differs by {error:e}");
+    }
+}
+
+#[test]
+fn primitives_follow_strides_and_broadcasts() {
+    for (rows, columns) in [(1, 1), (3, 5), (4, 1), (1, 7), (0, 3), (17, 33)] {
+        agree("binary of a transpose and a broadcast row", 1e-7, |device| {
+            let a = tensor(device, &[columns, rows], 1).transpose(0, 1)?;
+            let b = tensor(device, &[columns], 2);
+            let mut c = out(device, &[rows, columns]);
+            let mut row = b.as_ref();
+            row.layout = row.layout.broadcast_to(&[rows, columns])?;
+            for op in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Minimum, BinaryOp::Maximum]
+            {
+                device.binary(op, a.as_ref(), row, c.as_mut()?)?;
+            }
+            c.to_vec()
+        });
+        agree("unary", 1e-6, |device| {
+            let x = tensor(device, &[rows, columns], 3);
+            let mut all = Vec::new();
+            for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Exp, UnaryOp::Relu, UnaryOp::Sigmoid, UnaryOp::Round] {
+                let mut y = out(device, &[rows, columns]);
+                device.unary(op, x.as_ref(), y.as_mut()?)?;
+                all.extend(y.to_vec::<f32>()?);
+            }
+            Ok(all)
+        });
+        agree("compare and select", 0., |device| {
+            let (a, b) = (tensor(device, &[rows, columns], 4), tensor(device, &[rows, columns], 5));
+            let mut all = Vec::new();
+            for op in [CompareOp::Eq, CompareOp::Lt, CompareOp::Le, CompareOp::Gt, CompareOp::Ge] {
+                let mut mask = BitNetTensor::empty(&[rows, columns], BitNetDType::Bool, device)?;
+                let mut c = out(device, &[rows, columns]);
+                device.compare(op, a.as_ref(), b.as_ref(), mask.as_mut()?)?;
+                device.select(mask.as_ref(), a.as_ref(), b.as_ref(), c.as_mut()?)?;
+                all.extend(c.to_vec::<f32>()?);
+            }
+            Ok(all)
+        });
+    }
+    // One case worked out by hand, so that the reference itself is held to something.
+    for (name, device) in devices() {
+        let a = BitNetTensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &device).unwrap();
+        let mut sums = out(&device, &[1, 3]);
+        device.reduce(ReduceOp::Sum, a.as_ref(), 0, sums.as_mut().unwrap()).unwrap();
+        assert_eq!(sums.to_vec::<f32>().unwrap(), [5., 7., 9.], "{name}");
+        let mut largest = out(&device, &[2, 1]);
+        device.reduce(ReduceOp::Max, a.as_ref(), 1, largest.as_mut().unwrap()).unwrap();
+        assert_eq!(largest.to_vec::<f32>().unwrap(), [3., 6.], "{name}");
+        let mut square = out(&device, &[2, 2]);
+        device.matmul(a.as_ref(), a.transpose(0, 1).unwrap().as_ref(), square.as_mut().unwrap()).unwrap();
+        assert_eq!(square.to_vec::<f32>().unwrap(), [14., 32., 32., 77.], "{name}");
+        let ids = BitNetTensor::from_slice(&[1u32, 0, 1], &[3], &device).unwrap();
+        let mut rows = out(&device, &[3, 3]);
+        device.gather(a.as_ref(), ids.as_ref(), rows.as_mut().unwrap()).unwrap();
+        assert_eq!(rows.to_vec::<f32>().unwrap(), [4., 5., 6., 1., 2., 3., 4., 5., 6.], "{name}");
+        let beyond = BitNetTensor::from_slice(&[2u32], &[1], &device).unwrap();
+        assert!(device.gather(a.as_ref(), beyond.as_ref(), out(&device, &[1, 3]).as_mut().unwrap()).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn casts_round_alike() {
+    use BitNetDType::{BF16, Bool, F16, F32, F64, I8, I32, U8};
+    for to in [F64, F16, BF16, I8, I32, U8, Bool] {
+        agree("cast there and back", 0., |device| {
+            let values: Vec<f32> = noise(65, 6).iter().map(|x| x * 100. + if to == U8 { 100. } else { 0. }).collect();
+            let x = BitNetTensor::from_slice(&values, &[65], device)?;
+            let mut y = BitNetTensor::empty(&[65], to, device)?;
+            device.cast(x.as_ref(), y.as_mut()?)?;
+            let mut back = BitNetTensor::empty(&[65], F32, device)?;
+            device.cast(y.as_ref(), back.as_mut()?)?;
+            back.to_vec()
+        });
+    }
+}
+
+#[test]
+fn copies_place_every_element() {
+    agree("copy into a narrowed, transposed place", 0., |device| {
+        let x = tensor(device, &[5, 3, 4], 7);
+        let mut cache = BitNetTensor::zeros(&[3, 9, 4], F32_, device)?;
+        device.copy(x.as_ref().transpose(0, 1)?, cache.as_mut()?.narrow(1, 2, 5)?)?;
+        cache.to_vec()
+    });
+}
+
+const F32_: BitNetDType = BitNetDType::F32;
+
+/// An override, its composition on the same device, and the reference device.
+fn override_and_composition(what: &str, bound: f32, body: impl Fn(&Device, bool) -> Result<Vec<f32>>) {
+    agree(what, bound, |device| body(device, false));
+    agree(&format!("{what}, composed"), bound, |device| body(device, true));
+}
+
+#[test]
+fn norms_and_softmax() {
+    for (rows, width) in [(1, 1), (1, 256), (7, 33), (40, 2560)] {
+        override_and_composition("rms_norm", 1e-6, |device, composed| {
+            let (x, w) = (tensor(device, &[rows, width], 8), tensor(device, &[width], 9));
+            let mut y = out(device, &[rows, width]);
+            match composed {
+                true => fused::rms_norm(&**device, x.as_ref(), w.as_ref(), 1e-5, y.as_mut()?)?,
+                false => device.rms_norm(x.as_ref(), w.as_ref(), 1e-5, y.as_mut()?)?,
+            }
+            y.to_vec()
+        });
+        override_and_composition("softmax", 1e-6, |device, composed| {
+            let x = tensor(device, &[rows, width], 10);
+            let mut y = out(device, &[rows, width]);
+            match composed {
+                true => fused::softmax(&**device, x.as_ref(), y.as_mut()?)?,
+                false => device.softmax(x.as_ref(), y.as_mut()?)?,
+            }
+            y.to_vec()
+        });
+    }
+}
+
+#[test]
+fn rotary_embedding() {
+    for (tokens, heads, width, start) in [(1, 1, 2, 0), (5, 3, 34, 4), (3, 2, 128, 9)] {
+        override_and_composition("rope", 1e-6, |device, composed| {
+            let mut x = tensor(device, &[tokens, heads, width], 11);
+            let (cos, sin) = (tensor(device, &[12, width / 2], 12), tensor(device, &[12, width / 2], 13));
+            match composed {
+                true => fused::rope(&**device, x.as_mut()?, cos.as_ref(), sin.as_ref(), start)?,
+                false => device.rope(x.as_mut()?, cos.as_ref(), sin.as_ref(), start)?,
+            }
+            x.to_vec()
+        });
+    }
+}
+
+#[test]
+fn attention_over_a_cache() {
+    let shapes = [(1, 1, 1, 2, 0), (1, 4, 2, 16, 30), (5, 6, 2, 20, 3), (70, 4, 1, 64, 0), (1, 8, 8, 36, 200)];
+    for (tokens, heads, kv_heads, width, start) in shapes {
+        for half in [false, true] {
+            override_and_composition("attention", 5e-6, |device, composed| {
+                let q = tensor(device, &[tokens, heads, width], 14);
+                let dims = [kv_heads, start + tokens + 3, width];
+                let cache = |seed| -> Result<BitNetTensor> {
+                    if !half {
+                        return Ok(tensor(device, &dims, seed));
+                    }
+                    let values: Vec<f16> = noise(dims.iter().product(), seed).into_iter().map(f16::from_f32).collect();
+                    BitNetTensor::from_slice(&values, &dims, device)
+                };
+                let (keys, values) = (cache(15)?, cache(16)?);
+                let mut y = out(device, &[tokens, heads, width]);
+                match composed {
+                    true => {
+                        fused::attention(&**device, q.as_ref(), keys.as_ref(), values.as_ref(), start, y.as_mut()?)?
+                    }
+                    false => device.attention(q.as_ref(), keys.as_ref(), values.as_ref(), start, y.as_mut()?)?,
+                }
+                y.to_vec()
+            });
+        }
+    }
+}
+
+#[test]
+fn gates() {
+    for act in [Gate::Relu2, Gate::Silu] {
+        override_and_composition("gated", 1e-6, |device, composed| {
+            let (mut gate, up) = (tensor(device, &[9, 77], 17), tensor(device, &[9, 77], 18));
+            match composed {
+                true => fused::gated(&**device, act, gate.as_mut()?, up.as_ref())?,
+                false => device.gated(act, gate.as_mut()?, up.as_ref())?,
+            }
+            gate.to_vec()
+        });
+    }
+    agree("add_assign of rows and of one row", 1e-7, |device| {
+        let (mut y, x, bias) = (tensor(device, &[9, 77], 19), tensor(device, &[9, 77], 20), tensor(device, &[77], 21));
+        device.add_assign(y.as_mut()?, x.as_ref())?;
+        device.add_assign(y.as_mut()?, bias.as_ref())?;
+        y.to_vec()
+    });
+}
+
+/// A matrix of any weight type: random bytes whose scales are small numbers.
+fn weights(dtype: BitNetDType, rows: usize, columns: usize) -> Vec<u8> {
+    let values = noise(rows * columns, 22);
+    let small = f16::from_f32(0.01).to_le_bytes();
+    // Where the f16 scales of a block stand.
+    let scales: &[usize] = match dtype {
+        BitNetDType::F32 => return values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        BitNetDType::F16 => return values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        BitNetDType::BF16 => return values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        BitNetDType::Q6K => &[208],
+        BitNetDType::Q4K => &[0, 2],
+        _ => &[0],
+    };
+    let mut bytes: Vec<u8> =
+        noise(rows * dtype.row_bytes(columns), 23).iter().map(|v| (v.to_bits() >> 8) as u8).collect();
+    for block in bytes.chunks_exact_mut(dtype.block().1) {
+        for &at in scales {
+            block[at..at + 2].copy_from_slice(&small);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn dense_layers_and_embeddings_of_every_weight_type() {
+    use BitNetDType::{BF16, F16, F32, Q4_0, Q4K, Q6K, Q8_0};
+    for dtype in [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K] {
+        let columns = if dtype.is_packed() { 256 } else { 37 };
+        for tokens in [1, 2, 5] {
+            // Quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that), of
+            // which a sum of 256 products with changing signs can be a tenth.
+            let bound = if dtype.is_packed() { 1e-4 } else { 5e-6 };
+            agree(&format!("linear of {dtype}"), bound, |device| {
+                let x = tensor(device, &[tokens, columns], 24);
+                let w = BitNetTensor::from_bytes(&weights(dtype, 19, columns), &[19, columns], dtype, device)?;
+                let mut y = out(device, &[tokens, 19]);
+                device.linear(x.as_ref(), w.as_ref(), y.as_mut()?)?;
+                y.to_vec()
+            });
+        }
+        agree(&format!("embedding of {dtype}"), 0., |device| {
+            let w = BitNetTensor::from_bytes(&weights(dtype, 19, columns), &[19, columns], dtype, device)?;
+            let mut y = out(device, &[3, columns]);
+            device.embedding(&[18, 0, 7], w.as_ref(), y.as_mut()?)?;
+            assert!(device.embedding(&[19], w.as_ref(), out(device, &[1, columns]).as_mut()?).is_err());
+            y.to_vec()
+        });
+    }
+}
+
+/// Random canonical codes: 0, 1 or 2 in every place, 1 where a row ends within a byte.
+fn codes(rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+    let weights: Vec<i8> = noise(rows * columns, seed).iter().map(|v| (v * 1.5).round() as i8).collect();
+    let mut bytes = vec![0b01010101u8; rows * columns.div_ceil(4)];
+    for (i, &w) in weights.iter().enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        let byte = &mut bytes[row * columns.div_ceil(4) + column / 4];
+        *byte = *byte & !(3 << (2 * (column % 4))) | ((w + 1) as u8) << (2 * (column % 4));
+    }
+    bytes
+}
+
+#[test]
+fn ternary_layers_are_exact_until_they_are_scaled() {
+    for (tokens, rows, columns) in [(1, 1, 1), (1, 48, 64), (3, 37, 50), (9, 16, 257), (33, 100, 30)] {
+        agree("quantize and ternary_matmul of stacked parts", 3e-7, |device| {
+            let x = tensor(device, &[tokens, columns], 25);
+            let room = tokens * device.padded_columns(columns);
+            let mut values = BitNetTensor::empty(&[room], BitNetDType::I8, device)?;
+            let padded = TensorShape::new(&[tokens, device.padded_columns(columns)])?;
+            let layout = Layout::contiguous(padded).narrow(1, 0, columns)?;
+            let mut scales = out(device, &[tokens]);
+            let mut sums = BitNetTensor::empty(&[tokens], BitNetDType::I32, device)?;
+            let place = bitnet_core::backend::TensorMut { layout, ..values.as_mut()? };
+            device.quantize_activations(x.as_ref(), place, scales.as_mut()?, sums.as_mut()?)?;
+            let stored = bitnet_core::backend::TensorRef { layout, ..values.as_ref() };
+            let quantized = QuantizedActivations { values: stored, scales: scales.as_ref(), sums: sums.as_ref() };
+            // The first of two parts has rows in whole groups of any device here; the scales differ.
+            let (top, bottom) = (codes(32, columns, 26), codes(rows, columns, 27));
+            let parts = [
+                TernarySource { codes: &top, rows: 32, columns, scale: 0.5 },
+                TernarySource { codes: &bottom, rows, columns, scale: 2.0 },
+            ];
+            let packed = device.pack_ternary(&parts)?;
+            let mut y = out(device, &[tokens, 32 + rows]);
+            device.ternary_matmul(quantized, &packed, y.as_mut()?)?;
+            let mut all = y.to_vec::<f32>()?;
+            all.extend(sums.to_vec::<i32>()?.iter().map(|&s| s as f32 * 1e-3));
+            all.extend(scales.to_vec::<f32>()?.iter().map(|s| s * 1e-3));
+            Ok(all)
+        });
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_on_every_device() {
+    for (name, device) in devices() {
+        let a = tensor(&device, &[2, 3], 28);
+        let bytes = BitNetTensor::from_slice(&[1i8, 2, 3, 4, 5, 6], &[2, 3], &device).unwrap();
+        let (mut same, mut other) = (out(&device, &[2, 3]), out(&device, &[3, 2]));
+        let results = [
+            ("copy", device.copy(a.as_ref(), other.as_mut().unwrap())),
+            ("copy of a dtype", device.copy(bytes.as_ref(), same.as_mut().unwrap())),
+            ("unary", device.unary(UnaryOp::Abs, a.as_ref(), other.as_mut().unwrap())),
+            ("binary", device.binary(BinaryOp::Add, a.as_ref(), a.as_ref(), other.as_mut().unwrap())),
+            ("matmul", device.matmul(a.as_ref(), a.as_ref(), other.as_mut().unwrap())),
+            ("rms_norm", device.rms_norm(a.as_ref(), a.as_ref(), 1e-5, same.as_mut().unwrap())),
+            ("linear", device.linear(a.as_ref(), tensor(&device, &[4, 5], 29).as_ref(), other.as_mut().unwrap())),
+            ("rope", device.rope(same.as_mut().unwrap(), a.as_ref(), a.as_ref(), 0)),
+            ("add_assign", device.add_assign(other.as_mut().unwrap(), a.as_ref())),
+        ];
+        for (operation, result) in results {
+            let message = result.expect_err(&format!("{operation} on {name}")).to_string();
+            assert!(!message.contains('\n') && message.len() > 10, "{operation} on {name}: {message}");
+        }
+    }
+    // An operand of another device.
+    let (cpu, reference) = (Device::cpu(), reference_device());
+    let (here, there) = (tensor(&cpu, &[2, 3], 30), tensor(&reference, &[2, 3], 30));
+    assert!(cpu.unary(UnaryOp::Abs, there.as_ref(), out(&cpu, &[2, 3]).as_mut().unwrap()).is_err());
+    assert!(reference.unary(UnaryOp::Abs, here.as_ref(), out(&reference, &[2, 3]).as_mut().unwrap()).is_err());
+    assert_eq!(there.to_device(&cpu).unwrap().to_vec::<f32>().unwrap(), here.to_vec::<f32>().unwrap());
+    assert_eq!(f32::DTYPE, F32_);
+}
