@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cli;
 mod commands;
 mod error;
 mod interrupt;
@@ -15,7 +16,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = match args::Cli::try_parse() {
+    let command = match cli::Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(e)
             if e.exit_code() == 0 || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>

@@ -9,7 +9,7 @@ pub mod inspect;
 pub mod logits;
 pub mod perplexity;
 
-use crate::args::Command;
+use crate::cli::Command;
 use crate::error::Result;
 
 /// Runs a command.

@@ -42,6 +42,7 @@ pub struct Checkpoint {
     weights: Box<dyn Weights>,
     /// `None`: the checkpoint brings none; an error: one that cannot be used.
     tokenizer: Option<std::result::Result<Tokenizer, String>>,
+    name: String,
     format: String,
     tensors: Vec<TensorSummary>,
     notes: Vec<String>,
@@ -51,7 +52,10 @@ impl Checkpoint {
     /// Opens a Hugging Face directory or a GGUF file.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
-        if metadata.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path, options) }
+        let mut checkpoint = if metadata.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path, options) }?;
+        let name = if metadata.is_dir() { path.file_name() } else { path.file_stem() };
+        checkpoint.name = name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(checkpoint)
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
@@ -97,7 +101,7 @@ impl Checkpoint {
             Some(Err(why)) => notes.push(format!("the tokenizer cannot be used: {why}")),
             None => notes.push("no tokenizer".into()),
         }
-        Self { weights, tokenizer, format, tensors, notes }
+        Self { weights, tokenizer, name: String::new(), format, tensors, notes }
     }
 
     /// The weights, with their configuration.
@@ -113,6 +117,11 @@ impl Checkpoint {
     /// As [`tokenizer`](Self::tokenizer), telling a checkpoint that brings none from one whose tokenizer cannot be used.
     pub(crate) fn source_tokenizer(&self) -> Option<Result<&Tokenizer>> {
         Some(self.tokenizer.as_ref()?.as_ref().map_err(|why| ModelError::NoTokenizer(why.clone())))
+    }
+
+    /// Name of its file or directory.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// File format and form of the weights, in words.

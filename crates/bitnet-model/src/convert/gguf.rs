@@ -206,7 +206,7 @@ fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<M
         metadata.insert(key, value);
     };
     set("general.architecture", Value::String(family.name().into()));
-    set("general.name", Value::String("converted by bitnet-rust".into()));
+    set("general.name", Value::String(checkpoint.name().into()));
     // llama.cpp's number of the prevailing type; bitnet.cpp's for I2_S.
     let file_type = match target {
         Target::I2S => 40,

@@ -1,0 +1,45 @@
+//! The command line as a whole.
+
+use crate::commands;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitnet",
+    version,
+    about = "Run, check and convert ternary (1.58-bit) language models",
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  bitnet generate \"ROMEO:\"                        text from the model in the tree
+  bitnet chat --model bitnet-2b4t.gguf            a conversation
+  bitnet inspect path/to/checkpoint               what a checkpoint is
+  bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
+
+A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
+here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a text
+    Generate(commands::generate::GenerateArgs),
+    /// Hold a conversation
+    Chat(commands::chat::ChatArgs),
+    /// Write the logits of every position of a text to a file
+    Logits(commands::logits::LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(commands::perplexity::PerplexityArgs),
+    /// Show what a checkpoint holds
+    Inspect(commands::inspect::InspectArgs),
+    /// Write a checkpoint in another format
+    Convert(commands::convert::ConvertArgs),
+    /// Measure speed against the limits of this machine
+    Bench(commands::bench::BenchArgs),
+    /// Show what was detected of this machine and which kernels run
+    Devices(commands::devices::DevicesArgs),
+}
