@@ -19,6 +19,10 @@ impl LargeBlock {
         // Mapped wider than asked, so that an aligned start exists; untouched pages cost nothing.
         let wide = len.checked_add(HUGE_PAGE).ok_or(std::io::ErrorKind::OutOfMemory)?;
         let map = MmapMut::map_anon(wide)?;
+        // Memory by the page that is touched, also where the system would rather give huge ones: a cache for a long text must
+        // not take its whole room at the first token. A hint, so a refusal is no error.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::NoHugePage);
         let start = map.as_ptr().align_offset(HUGE_PAGE);
         Ok(Self { map, start, len })
     }
