@@ -107,6 +107,42 @@ pub enum TensorOpError {
         /// The shape indexed.
         shape: TensorShape,
     },
+    /// An element of an index tensor leaves its dimension.
+    #[error("{op}: index {index} is outside dimension {axis} of {shape}")]
+    IndexOutOfRange {
+        /// Operation.
+        op: &'static str,
+        /// The index.
+        index: i64,
+        /// The dimension.
+        axis: usize,
+        /// The shape indexed.
+        shape: TensorShape,
+    },
+    /// A dimension that the tensor does not have.
+    #[error("{op}: {shape} has no dimension {axis}")]
+    NoAxis {
+        /// Operation.
+        op: &'static str,
+        /// The dimension asked for, negative from the end.
+        axis: isize,
+        /// The shape.
+        shape: TensorShape,
+    },
+    /// An integer divided by zero.
+    #[error("{op}: integer division by zero")]
+    DivisionByZero {
+        /// Operation.
+        op: &'static str,
+    },
+    /// An argument that the operation cannot take.
+    #[error("{op}: {message}")]
+    Argument {
+        /// Operation.
+        op: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
     /// A layout that the operation cannot take.
     #[error("{op}: {what} is not contiguous: call contiguous() first")]
     NotContiguous {

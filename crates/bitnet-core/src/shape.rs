@@ -44,6 +44,16 @@ impl TensorShape {
         self.dims().iter().product()
     }
 
+    /// The dimension that `axis` names, negative from the end.
+    pub fn axis(&self, op: &'static str, axis: isize) -> Result<usize> {
+        let rank = self.rank() as isize;
+        let from_start = if axis < 0 { axis + rank } else { axis };
+        if !(0..rank).contains(&from_start) {
+            return Err(TensorOpError::NoAxis { op, axis, shape: *self }.into());
+        }
+        Ok(from_start as usize)
+    }
+
     /// Extent of the last dimension; 1 for a scalar.
     pub fn last(&self) -> usize {
         self.dims().last().copied().unwrap_or(1)

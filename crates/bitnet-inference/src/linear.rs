@@ -1,6 +1,6 @@
 //! A linear layer of either kind, and how several read one input.
 
-use bitnet_core::backend::{TensorMut, TensorRef};
+use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_model::checkpoint::{LinearSource, WeightSource};
 use bitnet_quant::{ActivationBuffer, BitLinear};
@@ -97,7 +97,7 @@ impl LinearScratch {
                 LinearWeights::Dense { weights, bias } => {
                     device.linear(input, weights.as_ref(), out.reborrow())?;
                     if let Some(bias) = bias {
-                        device.add_assign(out, bias.as_ref())?;
+                        device.binary_assign(BinaryOp::Add, out, bias.as_ref())?;
                     }
                 }
             }

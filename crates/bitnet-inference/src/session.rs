@@ -3,7 +3,7 @@
 use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
 use crate::{InferenceError, Result};
-use bitnet_core::backend::{TensorMut, TensorRef};
+use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use std::sync::Arc;
 
@@ -307,7 +307,11 @@ impl Scratch {
             mixed = rows(&s.normed, count, query_width)?;
         }
         s.linear.project(device, mixed, [(&layer.output, rows_mut(&mut s.output, count, width)?)])?;
-        Ok(device.add_assign(rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?)?)
+        Ok(device.binary_assign(
+            BinaryOp::Add,
+            rows_mut(&mut s.hidden, count, width)?,
+            rows(&s.output, count, width)?,
+        )?)
     }
 
     /// Adds the feed-forward part of `layer` to the residual stream.
@@ -328,7 +332,11 @@ impl Scratch {
             gated = rows(&s.normed, count, inner)?;
         }
         s.linear.project(device, gated, [(&layer.down, rows_mut(&mut s.output, count, width)?)])?;
-        Ok(device.add_assign(rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?)?)
+        Ok(device.binary_assign(
+            BinaryOp::Add,
+            rows_mut(&mut s.hidden, count, width)?,
+            rows(&s.output, count, width)?,
+        )?)
     }
 }
 

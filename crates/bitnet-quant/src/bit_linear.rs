@@ -1,7 +1,7 @@
 //! The ternary linear layer of BitNet b1.58, as inference uses it.
 
 use crate::{ActivationBuffer, TernaryCodes};
-use bitnet_core::backend::{PackedTernary, TensorMut, TensorRef, TernarySource};
+use bitnet_core::backend::{BinaryOp, PackedTernary, TensorMut, TensorRef, TernarySource};
 use bitnet_core::{BitNetTensor, Device, Result};
 
 /// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the factor `g`, and `q` with the scale `s` is the input
@@ -41,7 +41,7 @@ impl BitLinear {
     pub fn forward_quantized(&self, x: &ActivationBuffer, device: &Device, mut out: TensorMut) -> Result<()> {
         device.ternary_matmul(x.get()?, &self.weights, out.reborrow())?;
         match &self.bias {
-            Some(bias) => device.add_assign(out, bias.as_ref()),
+            Some(bias) => device.binary_assign(BinaryOp::Add, out, bias.as_ref()),
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 //! It has the primitives of [`Backend`] and nothing else, so every fused operation on it is the composed default. What
 //! runs here does not assume that data lies in host memory.
 
-use bitnet_core::backend::{BinaryOp, CompareOp, ReduceOp, TensorMut, TensorRef, UnaryOp, unsupported};
+use bitnet_core::backend::*;
 use bitnet_core::{
     Backend, BitNetDType, BitNetError, Device, DeviceStorage, Layout, Result, TensorOpError, TensorStorage,
 };
@@ -193,6 +193,7 @@ impl Backend for ReferenceBackend {
             UnaryOp::Relu => |x| x.max(0.),
             UnaryOp::Sigmoid => |x| 1. / (1. + (-x).exp()),
             UnaryOp::Round => f64::round_ties_even,
+            UnaryOp::Log => f64::ln,
             _ => return Err(unsupported(self, "unary", x.dtype)),
         };
         let values = self.read("unary", &x)?;
@@ -220,11 +221,11 @@ impl Backend for ReferenceBackend {
         same_shape("compare", &b.layout, &out.layout)?;
         let f: fn(&f64, &f64) -> bool = match op {
             CompareOp::Eq => f64::eq,
+            CompareOp::Ne => f64::ne,
             CompareOp::Lt => f64::lt,
             CompareOp::Le => f64::le,
             CompareOp::Gt => f64::gt,
             CompareOp::Ge => f64::ge,
-            _ => return Err(unsupported(self, "compare", a.dtype)),
         };
         let values = self.read("compare", &a)?.into_iter().zip(self.read("compare", &b)?);
         self.write("compare", out, values.map(|(a, b)| f(&a, &b) as u8 as f64))
@@ -282,13 +283,42 @@ impl Backend for ReferenceBackend {
         self.write("matmul", out, (0..count).map(product))
     }
 
-    fn gather(&self, source: TensorRef, indices: TensorRef, out: TensorMut) -> Result<()> {
+    fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
+        same_shape("gather", &indices.layout, &out.layout)?;
         let mut values = Vec::new();
-        for index in self.read("gather", &indices)? {
-            let row = TensorRef { layout: source.layout.narrow(0, index as usize, 1)?, ..source };
-            values.extend(self.read("gather", &row)?);
+        let dims = out.layout.dims().to_vec();
+        let extent = source.layout.dims()[axis];
+        for (flat, index) in self.read("gather", &indices)?.into_iter().enumerate() {
+            if index < 0. || index >= extent as f64 {
+                let index = index as i64;
+                let shape = *source.layout.shape();
+                return Err(TensorOpError::IndexOutOfRange { op: "gather", index, axis, shape }.into());
+            }
+            let (mut rest, mut element) = (flat, source.layout);
+            for d in (0..dims.len()).rev() {
+                let at = if d == axis { index as usize } else { rest % dims[d] };
+                element = element.narrow(d, at, 1)?;
+                rest /= dims[d];
+            }
+            values.extend(self.read("gather", &TensorRef { layout: element, ..source })?);
         }
         self.write("gather", out, values.into_iter())
+    }
+
+    fn scan(&self, _op: ScanOp, x: TensorRef, _axis: usize, _out: TensorMut) -> Result<()> {
+        Err(unsupported(self, "scan", x.dtype))
+    }
+
+    fn scatter(&self, _op: ScatterOp, source: TensorRef, _: usize, _: TensorRef, _: TensorMut) -> Result<()> {
+        Err(unsupported(self, "scatter", source.dtype))
+    }
+
+    fn sort(&self, x: TensorRef, _axis: usize, _descending: bool, _: TensorMut, _: TensorMut) -> Result<()> {
+        Err(unsupported(self, "sort", x.dtype))
+    }
+
+    fn random(&self, _distribution: Distribution, _seed: u64, _offset: u64, out: TensorMut) -> Result<()> {
+        Err(unsupported(self, "random", out.dtype))
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -1,7 +1,9 @@
 //! One body for every operation, run on every device: the CPU with each instruction set, and the reference device.
 //! Overrides are held against their composition of primitives, and all devices against the reference.
 
-use bitnet_core::backend::{BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TernarySource, UnaryOp, fused};
+use bitnet_core::backend::{
+    BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource, UnaryOp, fused,
+};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element, Layout, Result, TensorShape};
 use bitnet_kernels::Isa;
 use bitnet_testkit::golden::relative_error;
@@ -97,11 +99,19 @@ fn primitives_follow_strides_and_broadcasts() {
         assert_eq!(square.to_vec::<f32>().unwrap(), [14., 32., 32., 77.], "{name}");
         let ids = BitNetTensor::from_slice(&[1u32, 0, 1], &[3], &device).unwrap();
         let mut rows = out(&device, &[3, 3]);
-        device.gather(a.as_ref(), ids.as_ref(), rows.as_mut().unwrap()).unwrap();
+        device.gather(a.as_ref(), 0, every_column(&ids, &[3, 3]), rows.as_mut().unwrap()).unwrap();
         assert_eq!(rows.to_vec::<f32>().unwrap(), [4., 5., 6., 1., 2., 3., 4., 5., 6.], "{name}");
         let beyond = BitNetTensor::from_slice(&[2u32], &[1], &device).unwrap();
-        assert!(device.gather(a.as_ref(), beyond.as_ref(), out(&device, &[1, 3]).as_mut().unwrap()).is_err(), "{name}");
+        let mut row = out(&device, &[1, 3]);
+        let index = every_column(&beyond, &[1, 3]);
+        assert!(device.gather(a.as_ref(), 0, index, row.as_mut().unwrap()).is_err(), "{name}");
     }
+}
+
+/// An index of rows that all columns share.
+fn every_column<'a>(ids: &'a BitNetTensor, dims: &[usize]) -> TensorRef<'a> {
+    let layout = ids.layout().unsqueeze(1).unwrap().broadcast_to(dims).unwrap();
+    TensorRef { layout, ..ids.as_ref() }
 }
 
 #[test]
@@ -220,8 +230,8 @@ fn gates() {
     }
     agree("add_assign of rows and of one row", 1e-7, |device| {
         let (mut y, x, bias) = (tensor(device, &[9, 77], 19), tensor(device, &[9, 77], 20), tensor(device, &[77], 21));
-        device.add_assign(y.as_mut()?, x.as_ref())?;
-        device.add_assign(y.as_mut()?, bias.as_ref())?;
+        device.binary_assign(BinaryOp::Add, y.as_mut()?, x.as_ref())?;
+        device.binary_assign(BinaryOp::Add, y.as_mut()?, bias.as_ref())?;
         y.to_vec()
     });
 }
@@ -335,7 +345,7 @@ fn what_does_not_fit_is_an_error_on_every_device() {
             ("rms_norm", device.rms_norm(a.as_ref(), a.as_ref(), 1e-5, same.as_mut().unwrap())),
             ("linear", device.linear(a.as_ref(), tensor(&device, &[4, 5], 29).as_ref(), other.as_mut().unwrap())),
             ("rope", device.rope(same.as_mut().unwrap(), a.as_ref(), a.as_ref(), 0)),
-            ("add_assign", device.add_assign(other.as_mut().unwrap(), a.as_ref())),
+            ("add_assign", device.binary_assign(BinaryOp::Add, other.as_mut().unwrap(), a.as_ref())),
         ];
         for (operation, result) in results {
             let message = result.expect_err(&format!("{operation} on {name}")).to_string();

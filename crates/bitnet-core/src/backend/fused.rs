@@ -4,7 +4,7 @@ use super::*;
 use crate::dtype::Element;
 use crate::{TensorOpError, TensorShape};
 use BinaryOp::*;
-use BitNetDType::{Bool, F32, I8, U32};
+use BitNetDType::{Bool, F32, I8};
 
 /// An intermediate result on the device.
 struct Temp<'b> {
@@ -82,8 +82,19 @@ fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Resul
     Ok(out)
 }
 
-pub(super) fn add_assign(backend: &dyn Backend, y: TensorMut, x: TensorRef) -> Result<()> {
-    binary(backend, Add, y.as_ref(), x)?.copy_to(y)
+/// See [`Backend::unary_assign`].
+pub fn unary_assign(backend: &dyn Backend, op: UnaryOp, x: TensorMut) -> Result<()> {
+    let mut out = Temp::new(backend, x.layout.dims(), x.dtype)?;
+    backend.unary(op, x.as_ref(), out.set())?;
+    out.copy_to(x)
+}
+
+/// See [`Backend::binary_assign`].
+pub fn binary_assign(backend: &dyn Backend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+    let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
+    let mut out = Temp::new(backend, y.layout.dims(), y.dtype)?;
+    backend.binary(op, y.as_ref(), x, out.set())?;
+    out.copy_to(y)
 }
 
 /// See [`Backend::rms_norm`].
@@ -101,6 +112,57 @@ pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()
     let max = cast(backend, x, F32)?.reduce_last(ReduceOp::Max)?;
     let exp = binary(backend, Sub, x, max.get())?.unary(UnaryOp::Exp)?;
     exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.get())?.copy_to(out)
+}
+
+/// See [`Backend::log_softmax`].
+pub fn log_softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
+    let max = cast(backend, x, F32)?.reduce_last(ReduceOp::Max)?;
+    let shifted = binary(backend, Sub, x, max.get())?;
+    let sum = shifted.unary(UnaryOp::Exp)?.reduce_last(ReduceOp::Sum)?.unary(UnaryOp::Log)?;
+    shifted.binary(Sub, sum.get())?.copy_to(out)
+}
+
+/// See [`Backend::layer_norm`].
+pub fn layer_norm(
+    backend: &dyn Backend,
+    x: TensorRef,
+    weight: Option<TensorRef>,
+    bias: Option<TensorRef>,
+    eps: f64,
+    out: TensorMut,
+) -> Result<()> {
+    let columns = x.layout.shape().last() as f32;
+    let mean = cast(backend, x, F32)?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
+    let centred = binary(backend, Sub, x, mean.get())?;
+    let variance = centred.binary(Mul, centred.get())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
+    let mut normed = centred.binary(Div, variance.scalar(Add, eps as f32)?.unary(UnaryOp::Sqrt)?.get())?;
+    if let Some(weight) = weight {
+        normed = normed.binary(Mul, weight)?;
+    }
+    if let Some(bias) = bias {
+        normed = normed.binary(Add, bias)?;
+    }
+    normed.copy_to(out)
+}
+
+/// See [`Backend::variance`].
+pub fn variance(
+    backend: &dyn Backend,
+    x: TensorRef,
+    axis: usize,
+    correction: f64,
+    mean: TensorMut,
+    out: TensorMut,
+) -> Result<()> {
+    let count = x.layout.dims()[axis] as f64;
+    let mut sum = Temp::new(backend, mean.layout.dims(), F32)?;
+    backend.reduce(ReduceOp::Sum, x, axis, sum.set())?;
+    let average = sum.scalar(Div, count as f32)?;
+    let centred = binary(backend, Sub, x, average.get())?;
+    let squares = centred.binary(Mul, centred.get())?;
+    backend.reduce(ReduceOp::Sum, squares.get(), axis, sum.set())?;
+    average.copy_to(mean)?;
+    sum.scalar(Div, (count - correction).max(0.) as f32)?.copy_to(out)
 }
 
 /// See [`Backend::rope`].
@@ -186,10 +248,9 @@ pub fn gated(backend: &dyn Backend, act: Gate, gate: TensorMut, up: TensorRef) -
 
 /// See [`Backend::embedding`].
 pub fn embedding(backend: &dyn Backend, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
-    let ids = Temp::upload(backend, &[ids.len()], ids)?;
-    debug_assert_eq!(ids.dtype, U32);
+    let ids = Temp::upload(backend, &[ids.len(), 1], ids)?;
     let table = cast(backend, table, F32)?;
-    backend.gather(table.get(), ids.get(), out)
+    backend.gather(table.get(), 0, TensorRef { layout: ids.layout.broadcast_to(out.layout.dims())?, ..ids.get() }, out)
 }
 
 /// See [`Backend::linear`].

@@ -4,6 +4,9 @@
 //! them ([`fused`]), and become fast one override at a time. The testkit holds every override against its composition.
 
 pub mod fused;
+mod ops;
+
+pub use ops::*;
 
 use crate::{BitNetDType, BitNetError, Layout, Result, TensorStorage};
 use std::fmt::Debug;
@@ -71,66 +74,6 @@ impl TensorMut<'_> {
     }
 }
 
-/// Element-wise functions of one operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum UnaryOp {
-    Neg,
-    Abs,
-    Exp,
-    Sqrt,
-    Reciprocal,
-    Relu,
-    Sigmoid,
-    /// To the nearest integer, halves to even.
-    Round,
-}
-
-/// Element-wise functions of two operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum BinaryOp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Minimum,
-    Maximum,
-}
-
-/// Comparisons; the result is a `Bool` tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum CompareOp {
-    Eq,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-}
-
-/// Reductions over one dimension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum ReduceOp {
-    Sum,
-    Max,
-    Min,
-}
-
-/// Gates of a feed-forward layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// `relu(g)^2 * u` (BitNet b1.58 2B4T).
-    Relu2,
-    /// `g * sigmoid(g) * u` (Llama).
-    Silu,
-}
-
 /// Activations quantized per token: what a ternary product reads.
 ///
 /// `values` is i8 `[T, K]`, `scales` f32 `[T]` with `s = 127 / max(|x|, 1e-5)`, `sums` i32 `[T]` the sum of each row of
@@ -192,30 +135,46 @@ pub trait Backend: Debug + Send + Sync {
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()>;
     /// `out = source`, element by element, equal shapes and dtypes, any strides.
     fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = op(x)`, equal shapes.
+    /// `out = op(x)`, equal shapes and dtypes.
     fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = op(a, b)`, equal shapes (broadcast views beforehand).
+    /// `out = op(a, b)`, equal shapes and dtypes (broadcast views and cast beforehand).
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = a op b`, a `Bool` tensor.
+    /// `out = a op b`, a `Bool` tensor; equal shapes, `a` and `b` of one dtype.
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = condition ? a : b`.
+    /// `out = condition ? a : b`; equal shapes, one dtype, `condition` a `Bool` tensor.
     fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = x` in `out`'s dtype. Packed weight types can be read, not written.
+    /// `out = x` in `out`'s dtype: floats to the nearest (ties to even), to integers truncated and saturated (NaN gives 0),
+    /// integers to narrower ones wrapping, to `Bool` whether not zero. Packed weight types can be read, not written.
     fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()>;
     /// Reduces dimension `axis`, which has extent 1 in `out`.
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
-    /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides.
+    /// Reduces every prefix of dimension `axis`; equal shapes.
+    fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
+    /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides. Floats give their
+    /// dtype (f16 and bf16 summed in f32), `I8` gives `I32`, other integers theirs, wrapping.
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out[t, ..] = source[indices[t], ..]`; indices are u32, one out of range is an error.
-    fn gather(&self, source: TensorRef, indices: TensorRef, out: TensorMut) -> Result<()>;
+    /// `out[.., i, ..] = source[.., indices[.., i, ..], ..]` along `axis`: `indices` (`I64` or `U32`) has the shape of `out`,
+    /// `source` extents at least as large on the other dimensions. An index outside the dimension is an error.
+    fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
+    /// `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in [`Backend::gather`] with the roles
+    /// of `source` and `out` exchanged. Reads and writes `out`; nothing is written when an index is outside.
+    fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
+    /// Sorts along `axis`, equal elements in their order, NaN as the largest; `indices` is `I64`. Equal shapes.
+    fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()>;
+    /// Element `i` in row-major order is number `offset + i` of the stream of `seed`, the same on every device.
+    fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()>;
     /// Waits until everything asked of the device is done.
     fn synchronize(&self) -> Result<()>;
 
     // ---- fused operations: composed of primitives unless overridden ----
 
-    /// `y += x`, `x` broadcast to the shape of `y`.
-    fn add_assign(&self, y: TensorMut, x: TensorRef) -> Result<()> {
-        fused::add_assign(self.as_dyn(), y, x)
+    /// `x = op(x)`.
+    fn unary_assign(&self, op: UnaryOp, x: TensorMut) -> Result<()> {
+        fused::unary_assign(self.as_dyn(), op, x)
+    }
+    /// `y = op(y, x)`, `x` broadcast to the shape of `y`, one dtype.
+    fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+        fused::binary_assign(self.as_dyn(), op, y, x)
     }
     /// Root mean square norm of rows: `out = x / sqrt(mean(x^2) + eps) * weight`; `x` and `out` f32 `[T, H]`, `weight` f32 `[H]`.
     fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
@@ -224,6 +183,27 @@ pub trait Backend: Debug + Send + Sync {
     /// Softmax of the last dimension.
     fn softmax(&self, x: TensorRef, out: TensorMut) -> Result<()> {
         fused::softmax(self.as_dyn(), x, out)
+    }
+    /// Logarithm of the softmax of the last dimension.
+    fn log_softmax(&self, x: TensorRef, out: TensorMut) -> Result<()> {
+        fused::log_softmax(self.as_dyn(), x, out)
+    }
+    /// `out = (x - mean) / sqrt(var + eps) * weight + bias` of the last dimension (Ba et al. 2016); floats of one dtype,
+    /// `weight` and `bias` `[H]`.
+    fn layer_norm(
+        &self,
+        x: TensorRef,
+        weight: Option<TensorRef>,
+        bias: Option<TensorRef>,
+        eps: f64,
+        out: TensorMut,
+    ) -> Result<()> {
+        fused::layer_norm(self.as_dyn(), x, weight, bias, eps, out)
+    }
+    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent 1 in
+    /// the results); floats of one dtype.
+    fn variance(&self, x: TensorRef, axis: usize, correction: f64, mean: TensorMut, out: TensorMut) -> Result<()> {
+        fused::variance(self.as_dyn(), x, axis, correction, mean, out)
     }
     /// Rotary position embedding in place, halves rotated: `x` f32 `[T, heads, D]`, `cos` and `sin` f32
     /// `[positions, D/2]`, first token at position `start`.

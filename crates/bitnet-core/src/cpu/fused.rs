@@ -50,7 +50,15 @@ fn expect(fits: bool, op: &'static str, what: &'static str, got: &TensorRef, nee
     if fits { Ok(()) } else { Err(wrong_shape(op, what, got, needed)) }
 }
 
-pub(super) fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
+pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+    let rows = y.layout.is_contiguous() && x.layout.is_contiguous() && y.layout.dims().ends_with(x.layout.dims());
+    if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
+        return add_assign(cpu, y, x);
+    }
+    crate::backend::fused::binary_assign(cpu, op, y, x)
+}
+
+fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     const OP: &str = "add_assign";
     let (shape, tail) = (*y.layout.shape(), x.layout.dims());
     let dims = shape.dims();

@@ -1,7 +1,14 @@
 //! The CPU: host memory, and the kernels of `bitnet-kernels` for the fused operations.
 
+mod cast;
+mod compare;
+mod copy;
+mod elementwise;
 mod fused;
-mod primitives;
+mod gather;
+mod matmul;
+mod operand;
+mod reduce;
 
 use crate::backend::*;
 use crate::{BitNetDType, BitNetError, CpuStorage, HybridMemoryPool, Result, TensorStorage};
@@ -67,47 +74,63 @@ impl Backend for CpuBackend {
     }
 
     fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::copy(source, out)
+        copy::copy(source, out)
     }
 
     fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::unary(op, x, out)
+        elementwise::unary(op, x, out)
     }
 
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::binary(op, a, b, out)
+        elementwise::binary(op, a, b, out)
     }
 
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::compare(op, a, b, out)
+        compare::compare(op, a, b, out)
     }
 
     fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::select(condition, a, b, out)
+        compare::select(condition, a, b, out)
     }
 
     fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::cast(x, out)
+        cast::cast(x, out)
     }
 
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
-        primitives::reduce(op, x, axis, out)
+        reduce::reduce(op, x, axis, out)
     }
 
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::matmul(a, b, out)
+        matmul::matmul(a, b, out)
     }
 
-    fn gather(&self, source: TensorRef, indices: TensorRef, out: TensorMut) -> Result<()> {
-        primitives::gather(source, indices, out)
+    fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
+        gather::gather(source, axis, indices, out)
+    }
+
+    fn scan(&self, _op: ScanOp, x: TensorRef, _axis: usize, _out: TensorMut) -> Result<()> {
+        Err(unsupported(self, "scan", x.dtype))
+    }
+
+    fn scatter(&self, _op: ScatterOp, source: TensorRef, _: usize, _: TensorRef, _: TensorMut) -> Result<()> {
+        Err(unsupported(self, "scatter", source.dtype))
+    }
+
+    fn sort(&self, x: TensorRef, _axis: usize, _descending: bool, _: TensorMut, _: TensorMut) -> Result<()> {
+        Err(unsupported(self, "sort", x.dtype))
+    }
+
+    fn random(&self, _distribution: Distribution, _seed: u64, _offset: u64, out: TensorMut) -> Result<()> {
+        Err(unsupported(self, "random", out.dtype))
     }
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
 
-    fn add_assign(&self, y: TensorMut, x: TensorRef) -> Result<()> {
-        fused::add_assign(self, y, x)
+    fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+        fused::binary_assign(self, op, y, x)
     }
 
     fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {

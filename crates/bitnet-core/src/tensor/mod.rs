@@ -1,5 +1,7 @@
 //! The user's tensor: a strided view of reference-counted storage on a device.
 
+mod views;
+
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
@@ -102,6 +104,25 @@ impl BitNetTensor {
         &self.device
     }
 
+    /// Where its elements lie in its storage.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The same storage seen through another layout, which must stay inside it.
+    pub(crate) fn with_layout(&self, layout: Layout) -> Self {
+        Self { layout, ..self.clone() }
+    }
+
+    /// An error unless both tensors live on one device.
+    pub(crate) fn same_device(&self, op: &'static str, other: &Self) -> Result<()> {
+        if self.device == other.device {
+            return Ok(());
+        }
+        let (left, right) = (self.device.name(), other.device.name());
+        Err(TensorOpError::Device { op, left, right }.into())
+    }
+
     /// Bytes of its storage, shared or not.
     pub fn storage_bytes(&self) -> usize {
         self.storage.len_bytes()
@@ -128,28 +149,7 @@ impl BitNetTensor {
         Ok(out)
     }
 
-    /// The same elements with other extents; see [`Layout::reshape`].
-    pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
-        if self.dtype.is_packed() && dims.last() != self.dims().last() {
-            let needed = format!("rows that stay whole: {} is packed along the last dimension", self.dtype);
-            return Err(TensorOpError::Shape { op: "reshape", what: "tensor", got: *self.shape(), needed }.into());
-        }
-        Ok(Self { layout: self.layout.reshape(dims)?, ..self.clone() })
-    }
-
-    /// Elements `start..start + len` of dimension `axis`, sharing storage.
-    pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Result<Self> {
-        self.unpacked("narrow")?;
-        Ok(Self { layout: self.layout.narrow(axis, start, len)?, ..self.clone() })
-    }
-
-    /// Dimensions `a` and `b` exchanged, sharing storage.
-    pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
-        self.unpacked("transpose")?;
-        Ok(Self { layout: self.layout.transpose(a, b)?, ..self.clone() })
-    }
-
-    fn unpacked(&self, op: &'static str) -> Result<()> {
+    pub(crate) fn unpacked(&self, op: &'static str) -> Result<()> {
         if self.dtype.is_packed() {
             return Err(crate::backend::unsupported(&*self.device, op, self.dtype));
         }

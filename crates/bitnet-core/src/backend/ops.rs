@@ -1,0 +1,173 @@
+//! The operations that a device's primitives are asked for.
+
+/// Element-wise functions of one operand; the result has its dtype. Names and corner cases are PyTorch's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum UnaryOp {
+    // Every numeric dtype.
+    Neg,
+    Abs,
+    /// -1, 0 or 1; NaN gives 0 as in PyTorch.
+    Sign,
+    Square,
+    Relu,
+    /// `max(x, 0)^2`.
+    Relu2,
+    Floor,
+    Ceil,
+    /// To the nearest integer, halves to even.
+    Round,
+    Trunc,
+    /// Of the bits of integers; logical of `Bool`.
+    Not,
+    // Floats.
+    Sqrt,
+    Rsqrt,
+    Reciprocal,
+    Exp,
+    Exp2,
+    Expm1,
+    Log,
+    Log2,
+    Log10,
+    Log1p,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Tanh,
+    Erf,
+    Sigmoid,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks and Gimpel 2016).
+    GeluErf,
+    /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2` (the same paper).
+    GeluTanh,
+}
+
+/// Element-wise functions of two operands of one dtype, which the result has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum BinaryOp {
+    /// Logical or of `Bool`.
+    Add,
+    Sub,
+    /// Logical and of `Bool`.
+    Mul,
+    /// Floats only: integers are cast beforehand.
+    Div,
+    /// Towards negative infinity.
+    FloorDiv,
+    /// With the sign of the divisor, as Python's `%`.
+    Remainder,
+    Pow,
+    Atan2,
+    /// NaN where one is.
+    Minimum,
+    /// NaN where one is.
+    Maximum,
+    // Integers and `Bool`.
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+/// Comparisons; the result is a `Bool` tensor. Every one but `Ne` is false where an operand is NaN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum CompareOp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// Reductions over one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum ReduceOp {
+    /// Floats keep their dtype (accumulated in f32 or f64), other dtypes give `I64` (`U64` stays), wrapping.
+    Sum,
+    /// Dtypes as `Sum`.
+    Prod,
+    /// NaN where one is. No elements is an error.
+    Max,
+    /// NaN where one is. No elements is an error.
+    Min,
+    /// Whether one is not zero, `Bool`.
+    Any,
+    /// Whether none is zero, `Bool`.
+    All,
+    /// `I64` position of the first of the largest, a NaN before all. No elements is an error.
+    ArgMax,
+    /// `I64` position of the first of the smallest, a NaN before all. No elements is an error.
+    ArgMin,
+}
+
+/// Running reductions along one dimension; dtypes as [`ReduceOp::Sum`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum ScanOp {
+    Sum,
+    Prod,
+}
+
+/// What happens to the element that a scattered one meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScatterOp {
+    /// It is replaced; of several the last in row-major order stays.
+    Assign,
+    /// It is added to.
+    Add,
+}
+
+/// What random numbers are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Distribution {
+    /// Uniform in `[low, high)`, floats.
+    Uniform {
+        /// Smallest.
+        low: f64,
+        /// Not reached.
+        high: f64,
+    },
+    /// Normal, floats.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Integers `low..high` in any numeric dtype.
+    Integer {
+        /// Smallest.
+        low: i64,
+        /// Not reached.
+        high: i64,
+    },
+    /// 1 with probability `p`, else 0, any dtype.
+    Bernoulli {
+        /// Probability of 1.
+        p: f64,
+    },
+}
+
+/// Gates of a feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// `relu(g)^2 * u` (BitNet b1.58 2B4T).
+    Relu2,
+    /// `g * sigmoid(g) * u` (Llama).
+    Silu,
+}

@@ -1,0 +1,1 @@
+//! Operations on tensors: promotion of types, broadcasting, and what devices are asked to do.
