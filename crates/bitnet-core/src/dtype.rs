@@ -1,7 +1,9 @@
 //! Element types, from f64 to packed ternary and block-quantized weights.
 
+use crate::{Scalar, TensorOpError};
 use bitnet_kernels::blocks::BlockType;
 use std::fmt;
+use std::str::FromStr;
 
 /// Type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +37,87 @@ pub enum BitNetDType {
 
 use BitNetDType::*;
 
+/// Kinds of element types, in the order of type promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DTypeCategory {
+    /// `Bool`.
+    Bool,
+    /// Signed and unsigned integers.
+    Integer,
+    /// Floating point.
+    Float,
+    /// Weights that are only stored: they promote with nothing.
+    Packed,
+}
+
 impl BitNetDType {
+    /// Every dtype.
+    pub const ALL: [Self; 18] =
+        [F64, F32, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Ternary2, Q8_0, Q6K, Q4_0, Q4K];
+
+    /// Which kind it is.
+    pub const fn category(self) -> DTypeCategory {
+        match self {
+            F64 | F32 | F16 | BF16 => DTypeCategory::Float,
+            I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 => DTypeCategory::Integer,
+            Bool => DTypeCategory::Bool,
+            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => DTypeCategory::Packed,
+        }
+    }
+
+    /// Whether it is a floating point type.
+    pub const fn is_float(self) -> bool {
+        matches!(self.category(), DTypeCategory::Float)
+    }
+
+    /// Whether it is an integer type; `Bool` is not.
+    pub const fn is_integer(self) -> bool {
+        matches!(self.category(), DTypeCategory::Integer)
+    }
+
+    /// Whether it is a float or a signed integer.
+    pub const fn is_signed(self) -> bool {
+        self.is_float() || matches!(self, I8 | I16 | I32 | I64)
+    }
+
+    /// Bytes of an element, or of a block of a packed type.
+    pub const fn size(self) -> usize {
+        self.block().1
+    }
+
+    /// The smallest finite value; `None` for packed types.
+    pub fn min_value(self) -> Option<Scalar> {
+        Some(match self {
+            I8 => Scalar::Int(i8::MIN.into()),
+            I16 => Scalar::Int(i16::MIN.into()),
+            I32 => Scalar::Int(i32::MIN.into()),
+            I64 => Scalar::Int(i64::MIN),
+            U8 | U16 | U32 | U64 => Scalar::UInt(0),
+            Bool => Scalar::Bool(false),
+            _ => Scalar::Float(-self.max_value()?.to_f64()),
+        })
+    }
+
+    /// The largest finite value; `None` for packed types.
+    pub fn max_value(self) -> Option<Scalar> {
+        Some(match self {
+            F64 => Scalar::Float(f64::MAX),
+            F32 => Scalar::Float(f32::MAX.into()),
+            F16 => Scalar::Float(half::f16::MAX.into()),
+            BF16 => Scalar::Float(half::bf16::MAX.into()),
+            I8 => Scalar::Int(i8::MAX.into()),
+            I16 => Scalar::Int(i16::MAX.into()),
+            I32 => Scalar::Int(i32::MAX.into()),
+            I64 => Scalar::Int(i64::MAX),
+            U8 => Scalar::UInt(u8::MAX.into()),
+            U16 => Scalar::UInt(u16::MAX.into()),
+            U32 => Scalar::UInt(u32::MAX.into()),
+            U64 => Scalar::UInt(u64::MAX),
+            Bool => Scalar::Bool(true),
+            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => return None,
+        })
+    }
+
     /// Elements that are stored together, and the bytes they take.
     pub const fn block(self) -> (usize, usize) {
         match self {
@@ -77,9 +159,10 @@ impl BitNetDType {
     }
 }
 
-impl fmt::Display for BitNetDType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
+impl BitNetDType {
+    /// Its name, which [`FromStr`] reads: `f32`, `bool`, `q4_k`.
+    pub const fn name(self) -> &'static str {
+        match self {
             F64 => "f64",
             F32 => "f32",
             F16 => "f16",
@@ -98,8 +181,27 @@ impl fmt::Display for BitNetDType {
             Q6K => "q6_k",
             Q4_0 => "q4_0",
             Q4K => "q4_k",
-        };
-        f.pad(name)
+        }
+    }
+}
+
+impl fmt::Display for BitNetDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for BitNetDType {
+    type Err = TensorOpError;
+
+    fn from_str(name: &str) -> Result<Self, TensorOpError> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|dtype| dtype.name()).collect();
+            TensorOpError::Argument {
+                op: "dtype",
+                message: format!("no type `{name}`; there are {}", known.join(", ")),
+            }
+        })
     }
 }
 
@@ -116,4 +218,27 @@ elements! {
     f64 => F64, f32 => F32, half::f16 => F16, half::bf16 => BF16,
     i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     u8 => U8, u16 => U16, u32 => U32, u64 => U64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for dtype in BitNetDType::ALL {
+            assert_eq!(dtype.name().parse::<BitNetDType>().unwrap(), dtype);
+        }
+        assert!("f31".parse::<BitNetDType>().unwrap_err().to_string().contains("bf16"));
+    }
+
+    #[test]
+    fn limits_are_those_of_the_type() {
+        assert_eq!(F16.max_value(), Some(Scalar::Float(65504.)));
+        assert_eq!(F16.min_value(), Some(Scalar::Float(-65504.)));
+        assert_eq!(BF16.max_value(), Some(Scalar::Float(3.3895313892515355e38)));
+        assert_eq!(I64.min_value(), Some(Scalar::Int(i64::MIN)));
+        assert_eq!(U64.max_value(), Some(Scalar::UInt(u64::MAX)));
+        assert_eq!(Ternary2.max_value(), None);
+    }
 }

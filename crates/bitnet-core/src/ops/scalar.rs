@@ -1,0 +1,251 @@
+//! Single values, and operands that are a tensor or a single value.
+
+use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result};
+use BitNetDType::*;
+use half::{bf16, f16};
+use std::fmt;
+
+/// A number without a tensor. In type promotion it only counts for its kind, as a Python number does in PyTorch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scalar {
+    /// A floating point number.
+    Float(f64),
+    /// An integer.
+    Int(i64),
+    /// An integer; beyond the range of `Int` it can only be held by `U64` and floats.
+    UInt(u64),
+    /// A truth value.
+    Bool(bool),
+}
+
+impl Scalar {
+    /// The dtype of a tensor made of it alone: `F32`, `I64` (`U64` where only that holds it) or `Bool`.
+    pub fn dtype(self) -> BitNetDType {
+        match self {
+            Self::Float(_) => F32,
+            Self::UInt(value) if value > i64::MAX as u64 => U64,
+            Self::Int(_) | Self::UInt(_) => I64,
+            Self::Bool(_) => Bool,
+        }
+    }
+
+    /// Its kind.
+    pub fn category(self) -> DTypeCategory {
+        self.dtype().category()
+    }
+
+    /// As f64, to the nearest.
+    pub fn to_f64(self) -> f64 {
+        match self {
+            Self::Float(value) => value,
+            Self::Int(value) => value as f64,
+            Self::UInt(value) => value as f64,
+            Self::Bool(value) => value.into(),
+        }
+    }
+
+    /// As i64: floats truncated and saturated (NaN gives 0), `UInt` wrapping.
+    pub fn to_i64(self) -> i64 {
+        match self {
+            Self::Float(value) => value as i64,
+            Self::Int(value) => value,
+            Self::UInt(value) => value as i64,
+            Self::Bool(value) => value.into(),
+        }
+    }
+
+    /// Whether it is not zero.
+    pub fn to_bool(self) -> bool {
+        match self {
+            Self::Float(value) => value != 0.,
+            Self::Int(value) => value != 0,
+            Self::UInt(value) => value != 0,
+            Self::Bool(value) => value,
+        }
+    }
+
+    /// The value that an element of `dtype` holds after a cast of tensors: floats rounded to the nearest; to integers floats
+    /// are truncated and saturated, integers wrap; to `Bool` whether not zero. Packed types keep it as it is.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetDType, Scalar};
+    /// assert_eq!(Scalar::from(1.7).cast(BitNetDType::I32), Scalar::Int(1));
+    /// assert_eq!(Scalar::from(300).cast(BitNetDType::U8), Scalar::UInt(44));
+    /// ```
+    pub fn cast(self, dtype: BitNetDType) -> Self {
+        /// Floats saturate at the bounds of the type, integers wrap.
+        macro_rules! integer {
+            ($t:ty) => {
+                match self {
+                    Self::Float(value) => value as $t,
+                    _ => self.to_i64() as $t,
+                }
+            };
+        }
+        match dtype {
+            F64 => Self::Float(self.to_f64()),
+            // Integers go to f32 in one rounding.
+            F32 => Self::Float(match self {
+                Self::Int(value) => value as f32,
+                Self::UInt(value) => value as f32,
+                _ => self.to_f64() as f32,
+            } as f64),
+            F16 => Self::Float(f16::from_f64(self.to_f64()).into()),
+            BF16 => Self::Float(bf16::from_f64(self.to_f64()).into()),
+            I8 => Self::Int(integer!(i8).into()),
+            I16 => Self::Int(integer!(i16).into()),
+            I32 => Self::Int(integer!(i32).into()),
+            I64 => Self::Int(self.to_i64()),
+            U8 => Self::UInt(integer!(u8).into()),
+            U16 => Self::UInt(integer!(u16).into()),
+            U32 => Self::UInt(integer!(u32).into()),
+            U64 => Self::UInt(integer!(u64)),
+            Bool => Self::Bool(self.to_bool()),
+            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => self,
+        }
+    }
+
+    /// The bytes of an element of `dtype` after [`Scalar::cast`], the first [`BitNetDType::size`] of them; `None` for a
+    /// packed type.
+    pub(crate) fn to_bytes(self, dtype: BitNetDType) -> Option<[u8; 8]> {
+        let mut bytes = [0; 8];
+        macro_rules! put {
+            ($value:expr) => {{
+                let value = $value;
+                bytes[..size_of_val(&value)].copy_from_slice(&value.to_ne_bytes());
+            }};
+        }
+        let value = self.cast(dtype);
+        let (float, int) = (value.to_f64(), value.to_i64());
+        match dtype {
+            F64 => put!(float),
+            F32 => put!(float as f32),
+            F16 => put!(f16::from_f64(float)),
+            BF16 => put!(bf16::from_f64(float)),
+            I8 | U8 | Bool => put!(int as u8),
+            I16 | U16 => put!(int as u16),
+            I32 | U32 => put!(int as u32),
+            I64 | U64 => put!(int),
+            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => return None,
+        }
+        Some(bytes)
+    }
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Int(value) => value.fmt(f),
+            Self::UInt(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+        }
+    }
+}
+
+/// What a binary operation takes on its right: a tensor or a number.
+#[derive(Debug, Clone, Copy)]
+pub enum Operand<'a> {
+    /// Broadcast with the other operand.
+    Tensor(&'a BitNetTensor),
+    /// The same for all elements.
+    Scalar(Scalar),
+}
+
+impl<'a> From<&'a BitNetTensor> for Operand<'a> {
+    fn from(tensor: &'a BitNetTensor) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl From<Scalar> for Operand<'_> {
+    fn from(value: Scalar) -> Self {
+        Self::Scalar(value)
+    }
+}
+
+macro_rules! scalars {
+    ($($rust:ty => $kind:ident),* $(,)?) => { $(
+        impl From<$rust> for Scalar {
+            fn from(value: $rust) -> Self {
+                Self::$kind(value as _)
+            }
+        }
+        impl From<$rust> for Operand<'_> {
+            fn from(value: $rust) -> Self {
+                Self::Scalar(value.into())
+            }
+        }
+    )* };
+}
+scalars! {
+    f32 => Float, f64 => Float, i8 => Int, i16 => Int, i32 => Int, i64 => Int, isize => Int,
+    u8 => UInt, u16 => UInt, u32 => UInt, u64 => UInt, usize => UInt, bool => Bool,
+}
+
+impl From<f16> for Scalar {
+    fn from(value: f16) -> Self {
+        Self::Float(value.into())
+    }
+}
+
+impl From<bf16> for Scalar {
+    fn from(value: bf16) -> Self {
+        Self::Float(value.into())
+    }
+}
+
+impl BitNetTensor {
+    /// A 0-d tensor of `value`, cast to `dtype` as [`Scalar::cast`] does.
+    pub fn scalar(value: impl Into<Scalar>, dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let bytes = value.into().to_bytes(dtype);
+        let bytes = bytes.ok_or_else(|| crate::backend::unsupported(&**device, "scalar", dtype))?;
+        Self::from_bytes(&bytes[..dtype.size()], &[], dtype, device)
+    }
+
+    /// The elements as `dtype` (`torch.Tensor.to`); the tensor itself if it has that type. Floats go to the nearest float;
+    /// to integers they are truncated and saturated (NaN gives 0); integers wrap; to `Bool` whether not zero.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetDType, BitNetTensor, Device};
+    /// let x = BitNetTensor::from_slice(&[1.7f32, -1.7, 0.0], &[3], &Device::cpu())?;
+    /// assert_eq!(x.to_dtype(BitNetDType::I32)?.to_vec::<i32>()?, [1, -1, 0]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    pub fn to_dtype(&self, dtype: BitNetDType) -> Result<Self> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        let mut out = Self::empty(self.dims(), dtype, self.device())?;
+        self.device().cast(self.as_ref(), out.as_mut()?)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scalar_casts_as_an_element_does() {
+        assert_eq!(Scalar::from(1e10).cast(I32), Scalar::Int(i32::MAX.into()));
+        assert_eq!(Scalar::from(f64::NAN).cast(I64), Scalar::Int(0));
+        assert_eq!(Scalar::from(-1).cast(U64), Scalar::UInt(u64::MAX));
+        assert_eq!(Scalar::from(u64::MAX).cast(F64), Scalar::Float(18446744073709551616.));
+        assert_eq!(Scalar::from(0.1).cast(F32), Scalar::Float(0.1f32.into()));
+        assert_eq!(Scalar::from(1e6).cast(F16), Scalar::Float(f64::INFINITY));
+        assert_eq!(Scalar::from(0.1).cast(Bool), Scalar::Bool(true));
+        // 2^24 + 1 + half an ulp of f64's rounding: straight to f32 it is rounded once.
+        assert_eq!(Scalar::from((1i64 << 60) + (1 << 36) + 1).cast(F32), Scalar::Float(1152921642045800448.));
+    }
+
+    #[test]
+    fn a_scalar_tensor_holds_its_element() {
+        let cpu = Device::cpu();
+        assert_eq!(BitNetTensor::scalar(-2, I64, &cpu).unwrap().to_vec::<i64>().unwrap(), [-2]);
+        assert_eq!(BitNetTensor::scalar(u64::MAX, U64, &cpu).unwrap().to_vec::<u64>().unwrap(), [u64::MAX]);
+        assert_eq!(BitNetTensor::scalar(1.5, BF16, &cpu).unwrap().to_vec::<bf16>().unwrap(), [bf16::from_f32(1.5)]);
+        assert_eq!(BitNetTensor::scalar(-1, U16, &cpu).unwrap().to_vec::<u16>().unwrap(), [u16::MAX]);
+        assert!(BitNetTensor::scalar(1, Ternary2, &cpu).is_err());
+    }
+}
