@@ -1,5 +1,7 @@
 //! The user's tensor: a strided view of reference-counted storage on a device.
 
+#[cfg(test)]
+mod tests;
 mod views;
 
 use crate::backend::{TensorMut, TensorRef};
@@ -94,6 +96,16 @@ impl BitNetTensor {
         self.layout.shape()
     }
 
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.layout.shape().rank()
+    }
+
+    /// Number of elements; PyTorch's `numel`.
+    pub fn elements(&self) -> usize {
+        self.layout.shape().elements()
+    }
+
     /// Element type.
     pub fn dtype(&self) -> BitNetDType {
         self.dtype
@@ -107,11 +119,6 @@ impl BitNetTensor {
     /// Where its elements lie in its storage.
     pub fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    /// The same storage seen through another layout, which must stay inside it.
-    pub(crate) fn with_layout(&self, layout: Layout) -> Self {
-        Self { layout, ..self.clone() }
     }
 
     /// An error unless both tensors live on one device.
@@ -133,9 +140,11 @@ impl BitNetTensor {
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
 
-    /// As a result of [`Backend`](crate::backend::Backend) operations; shared storage is copied first.
+    /// As a result of [`Backend`](crate::backend::Backend) operations; storage that is shared, or that
+    /// holds several elements in one place (after a broadcast), is copied first.
     pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
-        if Arc::get_mut(&mut self.storage).is_none() {
+        // Elements that lie at one place could not be written one by one.
+        if Arc::get_mut(&mut self.storage).is_none() || self.layout.overlaps() {
             *self = self.copy()?;
         }
         let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");

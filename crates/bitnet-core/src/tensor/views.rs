@@ -1,27 +1,291 @@
-//! Views: other shapes and strides over the same storage.
+//! Views: other shapes and strides over the same storage. Only `reshape`, `flatten` and `contiguous` may copy, where
+//! no strides would do.
 
-use crate::{BitNetTensor, Result, TensorOpError};
+use crate::shape::INFER;
+use crate::{Axes, BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 
 impl BitNetTensor {
-    /// The same elements with other extents; see [`Layout::reshape`].
+    /// The same elements in other extents, of which one may be [`INFER`]. A view wherever strides can say it, as in
+    /// PyTorch, else a copy.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device, INFER};
+    /// let x = BitNetTensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &Device::cpu())?;
+    /// assert_eq!(x.reshape(&[3, INFER])?.dims(), [3, 2]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
-        if self.dtype.is_packed() && dims.last() != self.dims().last() {
+        match self.view(dims) {
+            Err(crate::BitNetError::TensorOp(e)) if matches!(*e, TensorOpError::NotContiguous { .. }) => {
+                self.copy()?.view(dims)
+            }
+            result => result,
+        }
+    }
+
+    /// [`reshape`](Self::reshape) that shares storage, an error where only a copy would do.
+    pub fn view(&self, dims: &[usize]) -> Result<Self> {
+        let shape = TensorShape::inferred("reshape", dims, self.shape().elements())?;
+        if self.dtype.is_packed() && shape.last() != self.shape().last() {
             let needed = format!("rows that stay whole: {} is packed along the last dimension", self.dtype);
             return Err(TensorOpError::Shape { op: "reshape", what: "tensor", got: *self.shape(), needed }.into());
         }
-        Ok(Self { layout: self.layout.reshape(dims)?, ..self.clone() })
+        Ok(self.with_layout(self.layout.reshape(shape.dims())?))
     }
 
-    /// Elements `start..start + len` of dimension `axis`, sharing storage.
-    pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Self> {
-        self.unpacked("narrow")?;
-        Ok(Self { layout: self.layout.narrow(self.shape().axis("narrow", axis)?, start, len)?, ..self.clone() })
+    /// The shape of `other`; see [`reshape`](Self::reshape).
+    pub fn reshape_as(&self, other: &Self) -> Result<Self> {
+        self.reshape(other.dims())
     }
 
-    /// Dimensions `a` and `b` exchanged, sharing storage.
+    /// Without dimension `axis` if it has extent 1, else unchanged.
+    pub fn squeeze(&self, axis: isize) -> Result<Self> {
+        let Some(axis) = self.axis_of_any("squeeze", axis)? else { return Ok(self.clone()) };
+        if self.dims()[axis] != 1 {
+            return Ok(self.clone());
+        }
+        self.whole_rows("squeeze", axis)?;
+        Ok(self.with_layout(self.layout.squeeze(axis)?))
+    }
+
+    /// Without the dimensions of extent 1.
+    pub fn squeeze_all(&self) -> Result<Self> {
+        let dims: Vec<_> = self.dims().iter().copied().filter(|&extent| extent != 1).collect();
+        self.view(&dims)
+    }
+
+    /// A dimension of extent 1 at place `axis` of the result, negative from its end.
+    pub fn unsqueeze(&self, axis: isize) -> Result<Self> {
+        let rank = self.shape().rank() as isize;
+        let place = if axis < 0 { axis + rank + 1 } else { axis };
+        if !(0..=rank).contains(&place) {
+            return Err(TensorOpError::NoAxis { op: "unsqueeze", axis, shape: *self.shape() }.into());
+        }
+        if place == rank {
+            self.unpacked("unsqueeze")?;
+        }
+        Ok(self.with_layout(self.layout.unsqueeze(place as usize)?))
+    }
+
+    /// Dimension `axes[i]` as dimension `i`; every dimension once.
+    pub fn permute(&self, axes: &[isize]) -> Result<Self> {
+        self.unpacked("permute")?;
+        let axes: Vec<_> = axes.iter().map(|&axis| self.shape().axis("permute", axis)).collect::<Result<_>>()?;
+        Ok(self.with_layout(self.layout.permute(&axes)?))
+    }
+
+    /// Dimensions `a` and `b` exchanged.
     pub fn transpose(&self, a: isize, b: isize) -> Result<Self> {
         self.unpacked("transpose")?;
-        let (a, b) = (self.shape().axis("transpose", a)?, self.shape().axis("transpose", b)?);
-        Ok(Self { layout: self.layout.transpose(a, b)?, ..self.clone() })
+        match (self.axis_of_any("transpose", a)?, self.axis_of_any("transpose", b)?) {
+            (Some(a), Some(b)) => Ok(self.with_layout(self.layout.transpose(a, b)?)),
+            _ => Ok(self.clone()),
+        }
     }
+
+    /// A matrix transposed; vectors and scalars as they are.
+    pub fn t(&self) -> Result<Self> {
+        match self.shape().rank() {
+            0 | 1 => Ok(self.clone()),
+            2 => self.transpose(0, 1),
+            _ => Err(self.needs("t", "at most 2 dimensions: use transpose(a, b)")),
+        }
+    }
+
+    /// NumPy's name for [`transpose`](Self::transpose).
+    pub fn swapaxes(&self, a: isize, b: isize) -> Result<Self> {
+        self.transpose(a, b)
+    }
+
+    /// Dimension `from` at place `to`, the others in their order.
+    pub fn movedim(&self, from: isize, to: isize) -> Result<Self> {
+        self.unpacked("movedim")?;
+        let (from, to) = (self.shape().axis("movedim", from)?, self.shape().axis("movedim", to)?);
+        Ok(self.with_layout(self.layout.movedim(from, to)?))
+    }
+
+    /// Elements `start..start + len` of dimension `axis`.
+    pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Self> {
+        self.unpacked("narrow")?;
+        Ok(self.with_layout(self.layout.narrow(self.shape().axis("narrow", axis)?, start, len)?))
+    }
+
+    /// `x[start:end:step]` of dimension `axis` by Python's rules: negative positions count from the end, `None` is the
+    /// end of that side, positions outside are cut off, a negative step goes backwards.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device};
+    /// let x = BitNetTensor::from_slice(&[0i32, 1, 2, 3, 4], &[5], &Device::cpu())?;
+    /// assert_eq!(x.slice(0, None, None, -2)?.to_vec::<i32>()?, [4, 2, 0]);
+    /// assert_eq!(x.slice(0, 1, -1, 1)?.to_vec::<i32>()?, [1, 2, 3]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    pub fn slice(
+        &self,
+        axis: isize,
+        start: impl Into<Option<isize>>,
+        end: impl Into<Option<isize>>,
+        step: isize,
+    ) -> Result<Self> {
+        self.unpacked("slice")?;
+        let axis = self.shape().axis("slice", axis)?;
+        Ok(self.with_layout(self.layout.slice(axis, start.into(), end.into(), step)?))
+    }
+
+    /// Element `index` (negative from the end) of dimension `axis`, which goes away.
+    pub fn select(&self, axis: isize, index: isize) -> Result<Self> {
+        self.unpacked("select")?;
+        let axis = self.shape().axis("select", axis)?;
+        let at = if index < 0 { index + self.dims()[axis] as isize } else { index };
+        let Ok(at) = usize::try_from(at) else {
+            let shape = *self.shape();
+            return Err(TensorOpError::IndexOutOfRange { op: "select", index: index as i64, axis, shape }.into());
+        };
+        Ok(self.with_layout(self.layout.select(axis, at)?))
+    }
+
+    /// Broadcast to `dims`: missing leading dimensions and extents of 1 repeat without a copy; [`INFER`] keeps an extent.
+    pub fn expand(&self, dims: &[usize]) -> Result<Self> {
+        self.unpacked("expand")?;
+        let lead = dims.len().saturating_sub(self.dims().len());
+        let keep = |(axis, &extent): (usize, &usize)| match (extent, axis.checked_sub(lead)) {
+            (INFER, Some(axis)) => self.dims()[axis],
+            _ => extent,
+        };
+        let dims: Vec<_> = dims.iter().enumerate().map(keep).collect();
+        Ok(self.with_layout(self.layout.broadcast_to(&dims)?))
+    }
+
+    /// Another name for [`expand`](Self::expand).
+    pub fn broadcast_to(&self, dims: &[usize]) -> Result<Self> {
+        self.expand(dims)
+    }
+
+    /// Pieces of `size` along `axis`, the last shorter if need be.
+    pub fn split(&self, size: usize, axis: isize) -> Result<Vec<Self>> {
+        let extent = self.dims()[self.shape().axis("split", axis)?];
+        if size == 0 && extent > 0 {
+            return Err(argument("split", "pieces of size 0: take at least 1".into()));
+        }
+        let sizes: Vec<_> = match extent {
+            0 => vec![0],
+            _ => (0..extent).step_by(size).map(|start| size.min(extent - start)).collect(),
+        };
+        self.split_sizes(&sizes, axis)
+    }
+
+    /// Pieces of the given sizes, which sum to the extent of `axis`.
+    pub fn split_sizes(&self, sizes: &[usize], axis: isize) -> Result<Vec<Self>> {
+        let extent = self.dims()[self.shape().axis("split_sizes", axis)?];
+        if sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(extent) {
+            return Err(argument("split_sizes", format!("sizes {sizes:?} must sum to {extent}")));
+        }
+        let mut start = 0;
+        let piece = |&size: &usize| {
+            start += size;
+            self.narrow(axis, start - size, size)
+        };
+        sizes.iter().map(piece).collect()
+    }
+
+    /// At most `n` pieces of equal size along `axis`, the last shorter if need be.
+    pub fn chunk(&self, n: usize, axis: isize) -> Result<Vec<Self>> {
+        let extent = self.dims()[self.shape().axis("chunk", axis)?];
+        match (n, extent) {
+            (0, _) => Err(argument("chunk", "into 0 pieces: take at least 1".into())),
+            (_, 0) if n > isize::MAX as usize / size_of::<Self>() => Err(argument("chunk", format!("{n} pieces"))),
+            // PyTorch gives all the pieces that were asked for, empty as they are.
+            (_, 0) => self.split_sizes(&vec![0; n], axis),
+            _ => self.split(extent.div_ceil(n), axis),
+        }
+    }
+
+    /// Windows of `size` elements every `step` elements of dimension `axis`, as a new last dimension.
+    pub fn unfold(&self, axis: isize, size: usize, step: usize) -> Result<Self> {
+        self.unpacked("unfold")?;
+        Ok(self.with_layout(self.layout.unfold(self.shape().axis("unfold", axis)?, size, step)?))
+    }
+
+    /// The diagonal of dimensions `a` and `b`, `offset` columns to the right (negative: rows down), as the last dimension.
+    pub fn diagonal(&self, offset: isize, a: isize, b: isize) -> Result<Self> {
+        self.unpacked("diagonal")?;
+        let (a, b) = (self.shape().axis("diagonal", a)?, self.shape().axis("diagonal", b)?);
+        Ok(self.with_layout(self.layout.diagonal(offset, a, b)?))
+    }
+
+    /// Dimensions `start..=end` as one.
+    pub fn flatten(&self, start: isize, end: isize) -> Result<Self> {
+        let (Some(start), Some(end)) = (self.axis_of_any("flatten", start)?, self.axis_of_any("flatten", end)?) else {
+            return self.reshape(&[1]);
+        };
+        if start > end {
+            return Err(argument("flatten", format!("dimension {start} is behind dimension {end}: exchange them")));
+        }
+        let dims = self.dims();
+        let one = dims[start..=end].iter().product();
+        self.reshape(&[&dims[..start], &[one], &dims[end + 1..]].concat())
+    }
+
+    /// Dimension `axis` as dimensions of extents `dims`, of which one may be [`INFER`].
+    pub fn unflatten(&self, axis: isize, dims: &[usize]) -> Result<Self> {
+        let axis = self.shape().axis("unflatten", axis)?;
+        let parts = TensorShape::inferred("unflatten", dims, self.dims()[axis])?;
+        if parts.elements() != self.dims()[axis] || dims.is_empty() {
+            let message = format!("extents {dims:?} do not make {} of dimension {axis}", self.dims()[axis]);
+            return Err(argument("unflatten", message));
+        }
+        self.view(&[&self.dims()[..axis], parts.dims(), &self.dims()[axis + 1..]].concat())
+    }
+
+    /// Dimensions `axes` backwards. A view by negative strides as in NumPy (PyTorch copies).
+    pub fn flip(&self, axes: impl Into<Axes>) -> Result<Self> {
+        self.unpacked("flip")?;
+        let meant = axes.into().resolve("flip", self.shape())?;
+        let mut layout = self.layout;
+        for axis in (0..self.rank()).filter(|&axis| meant[axis]) {
+            layout = layout.flip(axis)?;
+        }
+        Ok(self.with_layout(layout))
+    }
+
+    /// Itself if its elements follow each other in row-major order, else a copy that does.
+    pub fn contiguous(&self) -> Result<Self> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// Whether its elements follow each other in row-major order without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        self.layout.is_contiguous()
+    }
+
+    /// Whether both see the same storage, so that no byte moved between them.
+    pub fn shares_storage(&self, other: &Self) -> bool {
+        std::sync::Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// The same storage seen through another layout, which must stay inside it. Every view is made here.
+    pub(crate) fn with_layout(&self, layout: Layout) -> Self {
+        Self { layout, ..self.clone() }
+    }
+
+    /// The dimension that `axis` names; `None` for a scalar, which PyTorch lets pass as a vector of one.
+    pub(crate) fn axis_of_any(&self, op: &'static str, axis: isize) -> Result<Option<usize>> {
+        if self.shape().rank() == 0 && (axis == 0 || axis == -1) {
+            return Ok(None);
+        }
+        self.shape().axis(op, axis).map(Some)
+    }
+
+    /// An error if `axis` cuts through the rows of a packed type.
+    fn whole_rows(&self, op: &'static str, axis: usize) -> Result<()> {
+        if axis + 1 == self.shape().rank() { self.unpacked(op) } else { Ok(()) }
+    }
+
+    pub(crate) fn needs(&self, op: &'static str, needed: &str) -> crate::BitNetError {
+        TensorOpError::Shape { op, what: "tensor", got: *self.shape(), needed: needed.into() }.into()
+    }
+}
+
+pub(crate) fn argument(op: &'static str, message: String) -> crate::BitNetError {
+    TensorOpError::Argument { op, message }.into()
 }

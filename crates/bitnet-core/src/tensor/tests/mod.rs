@@ -1,0 +1,3 @@
+//! Tests of the tensor's own methods; expected values are PyTorch's.
+
+mod views;
