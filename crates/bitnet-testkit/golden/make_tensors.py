@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 GROUPS = [
-    "elementwise", "binary", "compare", "promotion", "reduce", "scan", "index", "shape", "sort", "linalg", "neural", "derivative",
+    "elementwise", "binary", "compare", "promotion", "reduce", "scan", "index", "shape", "sort", "linalg", "neural",
 ]
 
 

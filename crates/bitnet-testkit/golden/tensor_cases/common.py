@@ -61,7 +61,7 @@ def wrap(value, dtype):
 
 def to_bf16(values):
     """float32 rounded to bfloat16, ties to even, held as float32."""
-    x = np.asarray(values, np.float32)
+    x = np.array(values, np.float32)
     return torch.from_numpy(np.ascontiguousarray(x)).to(torch.bfloat16).to(torch.float32).numpy().reshape(x.shape)
 
 
