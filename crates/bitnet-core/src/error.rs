@@ -85,6 +85,26 @@ pub enum TensorOpError {
         /// The dtype needed.
         needed: BitNetDType,
     },
+    /// A result that would lose its kind of number in the tensor it is written to.
+    #[error("{op}: the result is {from}, which a tensor of {to} cannot take: use `{op}` out of place, or cast")]
+    CannotCast {
+        /// Operation.
+        op: &'static str,
+        /// The result's dtype.
+        from: BitNetDType,
+        /// The dtype written to.
+        to: BitNetDType,
+    },
+    /// Two shapes that broadcasting does not bring together.
+    #[error("{op}: {left} and {right} do not broadcast: extents must be equal or 1, counted from the last dimension")]
+    Broadcast {
+        /// Operation.
+        op: &'static str,
+        /// Shape of the first operand.
+        left: TensorShape,
+        /// Shape of the second operand.
+        right: TensorShape,
+    },
     /// Two operands live on different devices.
     #[error("{op}: operands are on {left} and {right}: move one with to_device()")]
     Device {

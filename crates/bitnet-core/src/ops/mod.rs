@@ -1,9 +1,13 @@
 //! Operations on tensors: promotion of types, broadcasting, and what devices are asked to do.
 
 mod axes;
+mod broadcast;
 mod promote;
 mod scalar;
+mod unary;
 
 pub use axes::Axes;
+pub(crate) use broadcast::broadcast_shapes;
 pub use promote::{promote_types, result_type};
 pub use scalar::{Operand, Scalar};
+pub(crate) use unary::{Domain, unary_methods};

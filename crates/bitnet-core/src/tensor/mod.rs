@@ -143,12 +143,17 @@ impl BitNetTensor {
     /// As a result of [`Backend`](crate::backend::Backend) operations; storage that is shared, or that
     /// holds several elements in one place (after a broadcast), is copied first.
     pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
-        // Elements that lie at one place could not be written one by one.
-        if Arc::get_mut(&mut self.storage).is_none() || self.layout.overlaps() {
+        if !self.is_writable() {
             *self = self.copy()?;
         }
         let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");
         Ok(TensorMut { storage, layout: self.layout, dtype: self.dtype })
+    }
+
+    /// Whether [`BitNetTensor::as_mut`] copies nothing.
+    pub(crate) fn is_writable(&mut self) -> bool {
+        // Elements that lie at one place could not be written one by one.
+        Arc::get_mut(&mut self.storage).is_some() && !self.layout.overlaps()
     }
 
     /// A contiguous copy with storage of its own.
