@@ -51,7 +51,8 @@ fn expect(fits: bool, op: &'static str, what: &'static str, got: &TensorRef, nee
 }
 
 pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
-    let rows = y.layout.is_contiguous() && x.layout.is_contiguous() && y.layout.dims().ends_with(x.layout.dims());
+    let tail = x.layout.shape().elements() > 1 && y.layout.dims().ends_with(x.layout.dims());
+    let rows = tail && y.layout.is_contiguous() && x.layout.is_contiguous();
     if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
         return add_assign(cpu, y, x);
     }

@@ -1,7 +1,9 @@
 //! Operations on tensors: promotion of types, broadcasting, and what devices are asked to do.
 
 mod axes;
+mod binary;
 mod broadcast;
+mod operators;
 mod promote;
 mod scalar;
 mod unary;

@@ -1,0 +1,211 @@
+//! Functions of two operands, element by element, broadcast and promoted: `add` gives a new tensor, `add_` works in
+//! place, `add_into` writes to a tensor that exists. The right operand is a tensor or a number.
+
+use super::promote::can_cast;
+use super::{Operand, Scalar, broadcast_shapes, result_type};
+use crate::backend::{BinaryOp, TensorRef};
+use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpError, TensorShape};
+use BitNetDType::{Bool, F32};
+use std::borrow::Cow;
+
+/// What a device is asked for: a function of two tensors of one dtype.
+struct Plan {
+    op: BinaryOp,
+    dtype: BitNetDType,
+    shape: TensorShape,
+}
+
+impl Plan {
+    fn new(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<Self> {
+        use BinaryOp::*;
+        let shape = broadcast_shapes(name, &shape_of(a)?, &shape_of(b)?)?;
+        if let (Operand::Tensor(a), Operand::Tensor(b)) = (a, b) {
+            a.same_device(name, b)?;
+        }
+        let mut dtype = result_type(&[a, b])?;
+        let category = dtype.category();
+        let defined = match op {
+            Add | Mul | Minimum | Maximum | Div | Atan2 => category != DTypeCategory::Packed,
+            Sub | FloorDiv | Remainder | Pow => matches!(category, DTypeCategory::Integer | DTypeCategory::Float),
+            And | Or | Xor => matches!(category, DTypeCategory::Integer | DTypeCategory::Bool),
+            Shl | Shr => category == DTypeCategory::Integer,
+        };
+        if !defined {
+            let message = format!("not defined for {dtype}: cast with to_dtype()");
+            return Err(TensorOpError::Argument { op: name, message }.into());
+        }
+        if matches!(op, Div | Atan2) && !dtype.is_float() {
+            dtype = F32;
+        }
+        let negative = |b| matches!(b, Operand::Scalar(Scalar::Int(power)) if power < 0);
+        if op == Pow && dtype.is_integer() && negative(b) {
+            let message = "integers have no negative integer powers: make one of them a float".into();
+            return Err(TensorOpError::Argument { op: name, message }.into());
+        }
+        let op = match (dtype, op) {
+            (Bool, Add | Maximum) => Or,
+            (Bool, Mul | Minimum) => And,
+            _ => op,
+        };
+        Ok(Self { op, dtype, shape })
+    }
+
+    /// The operand in the common dtype, not yet broadcast.
+    fn operand<'a>(&self, x: Operand<'a>, device: &Device) -> Result<Cow<'a, BitNetTensor>> {
+        Ok(match x {
+            Operand::Tensor(tensor) if tensor.dtype() == self.dtype => Cow::Borrowed(tensor),
+            Operand::Tensor(tensor) => Cow::Owned(tensor.to_dtype(self.dtype)?),
+            Operand::Scalar(value) => Cow::Owned(BitNetTensor::scalar(value, self.dtype, device)?),
+        })
+    }
+}
+
+fn shape_of(x: Operand) -> Result<TensorShape> {
+    match x {
+        Operand::Tensor(tensor) => Ok(*tensor.shape()),
+        Operand::Scalar(_) => TensorShape::new(&[]),
+    }
+}
+
+/// `x` seen with the shape of the result.
+pub(super) fn spread<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<TensorRef<'a>> {
+    let x = x.as_ref();
+    Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
+}
+
+/// `a op b`, one of which is a tensor.
+pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<BitNetTensor> {
+    let ((Operand::Tensor(tensor), _) | (_, Operand::Tensor(tensor))) = (a, b) else {
+        let message = "two numbers: make one a tensor with BitNetTensor::scalar()".into();
+        return Err(TensorOpError::Argument { op: name, message }.into());
+    };
+    let device = tensor.device();
+    let plan = Plan::new(name, op, a, b)?;
+    let (a, b) = (plan.operand(a, device)?, plan.operand(b, device)?);
+    match a {
+        // A cast made storage that the result can have.
+        Cow::Owned(mut out) if *out.shape() == plan.shape => {
+            device.binary_assign(plan.op, out.as_mut()?, b.as_ref().as_ref())?;
+            Ok(out)
+        }
+        a => {
+            let mut out = BitNetTensor::empty(plan.shape.dims(), plan.dtype, device)?;
+            device.binary(plan.op, spread(&a, &plan.shape)?, spread(&b, &plan.shape)?, out.as_mut()?)?;
+            Ok(out)
+        }
+    }
+}
+
+impl BitNetTensor {
+    pub(crate) fn binary_assign(&mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<&mut Self> {
+        let plan = Plan::new(name, op, (&*self).into(), b)?;
+        if !can_cast(plan.dtype, self.dtype()) {
+            return Err(TensorOpError::CannotCast { op: name, from: plan.dtype, to: self.dtype() }.into());
+        }
+        if plan.shape != *self.shape() {
+            let needed = format!("{}, that of the result", plan.shape);
+            return Err(TensorOpError::Shape { op: name, what: "the tensor", got: *self.shape(), needed }.into());
+        }
+        if plan.dtype == self.dtype() && self.is_writable() {
+            let device = self.device().clone();
+            let b = plan.operand(b, &device)?;
+            device.binary_assign(plan.op, self.as_mut()?, b.as_ref().as_ref())?;
+        } else {
+            *self = binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype())?;
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn binary_into(&self, name: &'static str, op: BinaryOp, b: Operand, out: &mut Self) -> Result<()> {
+        let plan = Plan::new(name, op, self.into(), b)?;
+        out.takes(name, &plan.shape, plan.dtype, self)?;
+        if !out.is_writable() {
+            *out = binary(name, op, self.into(), b)?;
+            return Ok(());
+        }
+        let device = self.device();
+        let (a, b) = (plan.operand(self.into(), device)?, plan.operand(b, device)?);
+        device.binary(plan.op, spread(&a, &plan.shape)?, spread(&b, &plan.shape)?, out.as_mut()?)
+    }
+
+    /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.
+    pub(crate) fn binary_owned(mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<Self> {
+        let plan = Plan::new(name, op, (&self).into(), b)?;
+        if plan.dtype == self.dtype() && plan.shape == *self.shape() && self.is_contiguous() && self.is_writable() {
+            self.binary_assign(name, op, b)?;
+            return Ok(self);
+        }
+        binary(name, op, (&self).into(), b)
+    }
+}
+
+macro_rules! binary_methods {
+    ($($(#[$doc:meta])* $name:ident $in_place:ident $into:ident => $op:ident;)*) => {
+        impl BitNetTensor { $(
+            $(#[$doc])*
+            pub fn $name<'b>(&self, other: impl Into<Operand<'b>>) -> Result<Self> {
+                binary(stringify!($name), BinaryOp::$op, self.into(), other.into())
+            }
+
+            #[doc = concat!("[`", stringify!($name), "`](Self::", stringify!($name), ") in place: `other` is broadcast to this shape; an error where the result's dtype cannot be cast to this one.")]
+            pub fn $in_place<'b>(&mut self, other: impl Into<Operand<'b>>) -> Result<&mut Self> {
+                self.binary_assign(stringify!($in_place), BinaryOp::$op, other.into())
+            }
+
+            #[doc = concat!("[`", stringify!($name), "`](Self::", stringify!($name), ") written to `out`, of the result's shape and dtype.")]
+            pub fn $into<'b>(&self, other: impl Into<Operand<'b>>, out: &mut Self) -> Result<()> {
+                self.binary_into(stringify!($into), BinaryOp::$op, other.into(), out)
+            }
+        )* }
+    };
+}
+
+binary_methods! {
+    /// `self + other` (`torch.add`); logical or of `Bool`, integers wrap.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetDType, BitNetTensor, Device};
+    /// let column = BitNetTensor::from_slice(&[10i32, 20], &[2, 1], &Device::cpu())?;
+    /// let row = BitNetTensor::from_slice(&[1i32, 2, 3], &[3], &Device::cpu())?;
+    /// assert_eq!(column.add(&row)?.to_vec::<i32>()?, [11, 12, 13, 21, 22, 23]);
+    /// // A number does not change the type within its kind; a float makes integers F32.
+    /// assert_eq!(row.add(1)?.dtype(), BitNetDType::I32);
+    /// assert_eq!(row.add(0.5)?.dtype(), BitNetDType::F32);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    add add_ add_into => Add;
+    /// `self - other` (`torch.sub`); not of two `Bool`, integers wrap.
+    sub sub_ sub_into => Sub;
+    /// `self * other` (`torch.mul`); logical and of `Bool`, integers wrap.
+    mul mul_ mul_into => Mul;
+    /// `self / other` (`torch.div`); integers are divided as `F32`.
+    div div_ div_into => Div;
+    /// `floor(self / other)` (`torch.floor_divide`); an integer divided by zero is an error.
+    floor_div floor_div_ floor_div_into => FloorDiv;
+    /// `self - floor(self / other) * other`, with the sign of `other` (`torch.remainder`); an integer divided by zero is an
+    /// error.
+    remainder remainder_ remainder_into => Remainder;
+    /// `self` to the power of `other` (`torch.pow`); integers wrap, and a negative power of one is 0 unless it is 1 or -1.
+    pow pow_ pow_into => Pow;
+    /// Angle of the point `(other, self)` in radians, in `[-pi, pi]` (`torch.atan2`).
+    atan2 atan2_ atan2_into => Atan2;
+    /// The smaller of both, NaN where one is (`torch.minimum`).
+    minimum minimum_ minimum_into => Minimum;
+    /// The larger of both, NaN where one is (`torch.maximum`).
+    maximum maximum_ maximum_into => Maximum;
+    /// And of the bits of integers, of `Bool` logical (`torch.bitwise_and`).
+    bitwise_and bitwise_and_ bitwise_and_into => And;
+    /// Or of the bits of integers, of `Bool` logical (`torch.bitwise_or`).
+    bitwise_or bitwise_or_ bitwise_or_into => Or;
+    /// Exclusive or of the bits of integers, of `Bool` logical (`torch.bitwise_xor`).
+    bitwise_xor bitwise_xor_ bitwise_xor_into => Xor;
+    /// `self << other` of integers; 0 where `other` is negative or not below the width (`torch.bitwise_left_shift`).
+    bitwise_left_shift bitwise_left_shift_ bitwise_left_shift_into => Shl;
+    /// `self >> other` of integers, by sign; where `other` is negative or not below the width 0, or -1 below zero
+    /// (`torch.bitwise_right_shift`).
+    bitwise_right_shift bitwise_right_shift_ bitwise_right_shift_into => Shr;
+}
+
+#[cfg(test)]
+#[path = "binary_tests.rs"]
+mod tests;
