@@ -1,54 +1,206 @@
-//! Reading by index.
+//! Reading by index along one dimension.
 
-use super::copy::copy;
-use super::operand::{same_shape, unsupported};
+use super::operand::unsupported;
 use crate::BitNetDType::{I64, U32};
 use crate::backend::{TensorMut, TensorRef};
+use crate::dtype::Element;
 use crate::{BitNetError, Layout, Result, TensorOpError};
+use bitnet_kernels::ThreadPool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
-/// An index as the user gave it: checked against the extent where it is used.
-pub(super) fn indices<'a>(op: &'static str, t: &TensorRef<'a>) -> Result<Box<dyn Fn(usize) -> i64 + 'a>> {
-    let storage = t.storage.cpu(op, t.dtype)?;
-    Ok(match t.dtype {
-        I64 => {
-            let values = storage.elements::<i64>()?;
-            Box::new(move |i| values[i])
-        }
-        U32 => {
-            let values = storage.elements::<u32>()?;
-            Box::new(move |i| i64::from(values[i]))
-        }
-        other => return Err(unsupported(op, other)),
-    })
+/// Elements that are worth a task of their own.
+const PER_TASK: usize = 1 << 15;
+
+/// An element of an index tensor. Negative ones become too large for any extent.
+pub(super) trait Position: Element {
+    fn place(self) -> usize;
+    fn value(self) -> i64;
 }
 
-/// The error of an index that is negative or not below the extent of `axis`.
-pub(super) fn out_of_range(op: &'static str, index: i64, axis: usize, layout: &Layout) -> BitNetError {
-    TensorOpError::IndexOutOfRange { op, index, axis, shape: *layout.shape() }.into()
+impl Position for i64 {
+    fn place(self) -> usize {
+        usize::try_from(self).unwrap_or(usize::MAX)
+    }
+
+    fn value(self) -> i64 {
+        self
+    }
 }
 
-pub(super) fn gather(source: TensorRef, axis: usize, index: TensorRef, out: TensorMut) -> Result<()> {
+impl Position for u32 {
+    fn place(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> i64 {
+        self.into()
+    }
+}
+
+/// `$body` with `$U` as the unsigned type of the size of an element and `$I` as the type of the indices.
+macro_rules! by_size_and_index {
+    ($op:expr, $dtype:expr, $indices:expr, ($U:ident, $I:ident) => $body:expr) => {{
+        macro_rules! with {
+            ($u:ty, $i:ty) => {{
+                type $U = $u;
+                type $I = $i;
+                $body
+            }};
+        }
+        match ($dtype.size(), $indices) {
+            (1, I64) => with!(u8, i64),
+            (2, I64) => with!(u16, i64),
+            (4, I64) => with!(u32, i64),
+            (8, I64) => with!(u64, i64),
+            (1, U32) => with!(u8, u32),
+            (2, U32) => with!(u16, u32),
+            (4, U32) => with!(u32, u32),
+            (8, U32) => with!(u64, u32),
+            (_, other) => Err(unsupported($op, other)),
+        }
+    }};
+}
+
+/// How `indexed`, the tensor with the dimension that is indexed, and `plain`, in the shape of the indices, are walked: rows
+/// outside, and inside a row `len` elements in steps.
+pub(super) struct Walk {
+    /// The first element of each row: where index 0 would lead, of the plain tensor, and of the indices.
+    pub rows: [Layout; 3],
+    /// Steps inside a row, in the order of `rows`.
+    pub steps: [isize; 3],
+    /// Elements of a row.
+    pub len: usize,
+    /// What an index of 1 adds to a place of the indexed tensor.
+    pub stride: isize,
+    /// Extent of the dimension indexed.
+    pub extent: usize,
+    /// A row has one index, and its elements are neighbours in both tensors.
+    pub run: bool,
+}
+
+impl Walk {
+    pub fn new(op: &'static str, indexed: &Layout, plain: &Layout, indices: &Layout, axis: usize) -> Result<Self> {
+        super::operand::same_shape(op, "indices", indices, plain)?;
+        let rank = plain.dims().len();
+        let fits = |d: usize| d == axis || plain.dims()[d] <= indexed.dims()[d];
+        if axis >= rank || indexed.dims().len() != rank || !(0..rank).all(fits) {
+            let needed = format!("the rank of {} and no smaller extents, but in dimension {axis}", indexed.shape());
+            return Err(TensorOpError::Shape { op, what: "indices", got: *plain.shape(), needed }.into());
+        }
+        let mut strides = indexed.strides().to_vec();
+        strides[axis] = 0;
+        let origin = Layout::strided(plain.dims(), &strides, indexed.offset())?;
+        // The dimensions behind the axis as one run, if they have one index and lie densely on both sides.
+        let one_index = (axis + 1..rank).all(|d| indices.strides()[d] == 0 || indices.dims()[d] == 1);
+        let run = one_index && origin.tail(axis + 1)?.is_contiguous() && plain.tail(axis + 1)?.is_contiguous();
+        let split = if run { axis + 1 } else { rank - 1 };
+        let all = [origin, *plain, *indices];
+        Ok(Self {
+            rows: [all[0].head(split)?, all[1].head(split)?, all[2].head(split)?],
+            steps: if run { [1, 1, 0] } else { all.map(|layout| layout.strides()[rank - 1]) },
+            len: plain.dims()[split..].iter().product(),
+            stride: indexed.strides()[axis],
+            extent: indexed.dims()[axis],
+            run,
+        })
+    }
+
+    /// Where `index` leads from `origin`; `None` outside the dimension.
+    pub fn place(&self, origin: usize, index: impl Position) -> Option<usize> {
+        let index = index.place();
+        (index < self.extent).then(|| origin.wrapping_add_signed(self.stride * index as isize))
+    }
+
+    /// The error of an index that leads outside.
+    pub fn outside(&self, op: &'static str, index: i64, axis: usize, indexed: &Layout) -> BitNetError {
+        TensorOpError::IndexOutOfRange { op, index, axis, shape: *indexed.shape() }.into()
+    }
+}
+
+/// See [`crate::Backend::gather`].
+pub(super) fn gather(
+    threads: &ThreadPool,
+    source: TensorRef,
+    axis: usize,
+    indices: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
     const OP: &str = "gather";
-    same_shape(OP, "indices", &index.layout, &out.layout)?;
-    let extent = *source.layout.dims().get(axis).ok_or_else(|| out_of_range(OP, axis as i64, axis, &source.layout))?;
-    let at = indices(OP, &index)?;
-    // Where all dimensions behind `axis` share an index, whole rows are copied.
-    let rank = out.layout.shape().rank();
-    let shared = (axis + 1..rank).all(|d| index.layout.strides()[d] == 0 || index.layout.dims()[d] == 1)
-        && source.layout.dims()[axis + 1..] == out.layout.dims()[axis + 1..];
-    if shared && axis == 0 {
-        for t in 0..out.layout.dims()[0] {
-            let row = at(index.layout.offset().wrapping_add_signed(index.layout.strides()[0] * t as isize));
-            if row < 0 || row as usize >= extent {
-                return Err(out_of_range(OP, row, axis, &source.layout));
-            }
-            let from = TensorRef { layout: source.layout.narrow(0, row as usize, 1)?, ..source };
-            copy(
-                from,
-                TensorMut { layout: out.layout.narrow(0, t, 1)?, storage: &mut *out.storage, dtype: out.dtype },
-            )?;
-        }
+    if source.dtype != out.dtype {
+        let (got, needed) = (source.dtype, out.dtype);
+        return Err(TensorOpError::DType { op: OP, what: "source", got, needed }.into());
+    }
+    if source.dtype.is_packed() {
+        return Err(unsupported(OP, source.dtype));
+    }
+    let walk = Walk::new(OP, &source.layout, &out.layout, &indices.layout, axis)?;
+    if out.layout.shape().elements() == 0 {
         return Ok(());
     }
-    Err(unsupported(OP, source.dtype))
+    let bad = by_size_and_index!(OP, source.dtype, indices.dtype, (U, I) => {
+        let from = source.storage.cpu(OP, source.dtype)?.elements::<U>()?;
+        let ids = indices.storage.cpu(OP, indices.dtype)?.elements::<I>()?;
+        let to = out.storage.cpu_mut(OP, out.dtype)?.elements_mut::<U>()?;
+        Ok(gather_elements(threads, &walk, from, ids, to, &out.layout))
+    })?;
+    match bad {
+        Some(index) => Err(walk.outside(OP, index, axis, &source.layout)),
+        None => Ok(()),
+    }
+}
+
+/// An index that is outside, if there is one.
+fn gather_elements<U: Element, I: Position>(
+    threads: &ThreadPool,
+    walk: &Walk,
+    from: &[U],
+    ids: &[I],
+    to: &mut [U],
+    out: &Layout,
+) -> Option<i64> {
+    let (failed, bad) = (AtomicBool::new(false), AtomicI64::new(0));
+    // Rows `first..first + count`, where `to` begins at place `base` of the storage.
+    let part = |first: usize, count: usize, to: &mut [U], base: usize| {
+        let [origins, plains, indices] = walk.rows.each_ref().map(|rows| rows.indices_from(first));
+        for ((origin, plain), index) in origins.zip(plains).zip(indices).take(count) {
+            if let Some(index) = gather_row(walk, from, origin, ids, index, to, plain - base) {
+                bad.store(index, Relaxed);
+                failed.store(true, Relaxed);
+            }
+        }
+    };
+    let rows = walk.rows[0].shape().elements();
+    if out.is_contiguous() {
+        let (start, rows_per_task) = (out.offset(), (PER_TASK / walk.len).max(1));
+        let chunk = rows_per_task * walk.len;
+        threads.for_each_chunk(&mut to[start..start + rows * walk.len], chunk, &|task, to| {
+            part(task * rows_per_task, to.len() / walk.len, to, start + task * chunk);
+        });
+    } else {
+        part(0, rows, to, 0);
+    }
+    failed.load(Relaxed).then(|| bad.load(Relaxed))
+}
+
+fn gather_row<U: Element, I: Position>(
+    walk: &Walk,
+    from: &[U],
+    origin: usize,
+    ids: &[I],
+    index: usize,
+    to: &mut [U],
+    plain: usize,
+) -> Option<i64> {
+    if walk.run {
+        let Some(start) = walk.place(origin, ids[index]) else { return Some(ids[index].value()) };
+        to[plain..plain + walk.len].copy_from_slice(&from[start..start + walk.len]);
+        return None;
+    }
+    let [across, along, between] = walk.steps;
+    for j in 0..walk.len as isize {
+        let id = ids[index.wrapping_add_signed(between * j)];
+        let Some(place) = walk.place(origin.wrapping_add_signed(across * j), id) else { return Some(id.value()) };
+        to[plain.wrapping_add_signed(along * j)] = from[place];
+    }
+    None
 }

@@ -9,6 +9,7 @@ mod gather;
 mod matmul;
 mod operand;
 mod reduce;
+mod scatter;
 
 use crate::backend::*;
 use crate::{BitNetDType, BitNetError, CpuStorage, HybridMemoryPool, Result, TensorStorage};
@@ -106,15 +107,15 @@ impl Backend for CpuBackend {
     }
 
     fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
-        gather::gather(source, axis, indices, out)
+        gather::gather(&self.threads, source, axis, indices, out)
     }
 
     fn scan(&self, _op: ScanOp, x: TensorRef, _axis: usize, _out: TensorMut) -> Result<()> {
         Err(unsupported(self, "scan", x.dtype))
     }
 
-    fn scatter(&self, _op: ScatterOp, source: TensorRef, _: usize, _: TensorRef, _: TensorMut) -> Result<()> {
-        Err(unsupported(self, "scatter", source.dtype))
+    fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
+        scatter::scatter(op, source, axis, indices, out)
     }
 
     fn sort(&self, x: TensorRef, _axis: usize, _descending: bool, _: TensorMut, _: TensorMut) -> Result<()> {

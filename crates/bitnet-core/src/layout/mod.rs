@@ -2,7 +2,7 @@
 
 mod views;
 
-use crate::{MAX_DIMS, TensorShape};
+use crate::{MAX_DIMS, Result, TensorShape};
 
 /// Where the elements of a tensor lie in its storage: shape, stride of each dimension and offset, all in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,23 @@ impl Layout {
             step *= shape.dims()[axis].max(1);
         }
         Self { shape, strides, offset: 0 }
+    }
+
+    /// A layout of these strides, which must lead to places inside the storage.
+    pub(crate) fn strided(dims: &[usize], strides: &[isize], offset: usize) -> Result<Self> {
+        let mut out = Self { shape: TensorShape::new(dims)?, strides: [0; MAX_DIMS], offset };
+        out.strides[..strides.len()].copy_from_slice(strides);
+        Ok(out)
+    }
+
+    /// The first `rank` dimensions, at place 0 of the others.
+    pub(crate) fn head(&self, rank: usize) -> Result<Self> {
+        Self::strided(&self.dims()[..rank], &self.strides()[..rank], self.offset)
+    }
+
+    /// The dimensions from `first` on, at place 0 of the others.
+    pub(crate) fn tail(&self, first: usize) -> Result<Self> {
+        Self::strided(&self.dims()[first..], &self.strides()[first..], self.offset)
     }
 
     /// Extents.
@@ -59,6 +76,22 @@ impl Layout {
     /// Storage index of every element in row-major order.
     pub fn indices(&self) -> Indices {
         Indices { layout: *self, at: [0; MAX_DIMS], next: (self.shape.elements() > 0).then_some(self.offset) }
+    }
+
+    /// [`Layout::indices`] from element number `start` on.
+    pub(crate) fn indices_from(&self, start: usize) -> Indices {
+        let mut indices = self.indices();
+        if indices.next.is_some() {
+            let (mut place, mut rest) = (self.offset, start);
+            for axis in (0..self.shape.rank()).rev() {
+                let extent = self.shape.dims[axis];
+                indices.at[axis] = rest % extent;
+                place = place.wrapping_add_signed(self.strides[axis] * indices.at[axis] as isize);
+                rest /= extent;
+            }
+            indices.next = (rest == 0).then_some(place);
+        }
+        indices
     }
 }
 

@@ -1,8 +1,42 @@
 //! The user's tensor: a strided view of reference-counted storage on a device.
 
+/// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by `$bool`.
+macro_rules! by_dtype {
+    ($dtype:expr, $T:ident => $body:expr, bool => $bool:expr) => {{
+        macro_rules! with {
+            ($t:ty) => {{
+                type $T = $t;
+                $body
+            }};
+        }
+        match $dtype {
+            crate::BitNetDType::F64 => with!(f64),
+            crate::BitNetDType::F32 => with!(f32),
+            crate::BitNetDType::F16 => with!(half::f16),
+            crate::BitNetDType::BF16 => with!(half::bf16),
+            crate::BitNetDType::I8 => with!(i8),
+            crate::BitNetDType::I16 => with!(i16),
+            crate::BitNetDType::I32 => with!(i32),
+            crate::BitNetDType::I64 => with!(i64),
+            crate::BitNetDType::U8 => with!(u8),
+            crate::BitNetDType::U16 => with!(u16),
+            crate::BitNetDType::U32 => with!(u32),
+            crate::BitNetDType::U64 => with!(u64),
+            _ => $bool,
+        }
+    }};
+}
+
+pub(crate) use by_dtype;
+
+mod create;
+mod gather;
+mod mask;
 #[cfg(test)]
 mod tests;
 mod views;
+
+pub use create::TensorMetadata;
 
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
@@ -27,12 +61,6 @@ pub struct BitNetTensor {
 }
 
 impl BitNetTensor {
-    /// A tensor of zeros.
-    pub fn zeros(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
-        let shape = TensorShape::new(dims)?;
-        device.upload(&vec![0; storage_bytes(&shape, dtype)?]).map(|storage| Self::new(storage, shape, dtype, device))
-    }
-
     /// A tensor whose elements hold whatever the memory held.
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = TensorShape::new(dims)?;
@@ -175,13 +203,24 @@ impl BitNetTensor {
         if self.dtype != T::DTYPE {
             return Err(TensorOpError::DType { op: "to_vec", what: "tensor", got: self.dtype, needed: T::DTYPE }.into());
         }
-        if !self.layout.is_contiguous() {
-            return self.copy()?.to_vec();
-        }
-        let mut out = vec![T::zeroed(); self.shape().elements()];
-        let offset = self.layout.offset() * size_of::<T>();
-        self.device.download(&self.storage, offset, bytemuck::cast_slice_mut(&mut out))?;
+        let mut out = vec![T::zeroed(); self.elements()];
+        self.read_bytes(bytemuck::cast_slice_mut(&mut out))?;
         Ok(out)
+    }
+
+    /// The bytes of the elements in row-major order.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; storage_bytes(self.shape(), self.dtype)?];
+        self.read_bytes(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_bytes(&self, bytes: &mut [u8]) -> Result<()> {
+        if !self.layout.is_contiguous() {
+            return self.copy()?.read_bytes(bytes);
+        }
+        let (block, size) = self.dtype.block();
+        self.device.download(&self.storage, self.layout.offset() / block * size, bytes)
     }
 
     /// A copy on another device; the tensor itself if it is there already.
@@ -189,13 +228,7 @@ impl BitNetTensor {
         if *device == self.device {
             return Ok(self.clone());
         }
-        if !self.layout.is_contiguous() {
-            return self.copy()?.to_device(device);
-        }
-        let mut bytes = vec![0; storage_bytes(self.shape(), self.dtype)?];
-        let offset = self.layout.offset() / self.dtype.block().0 * self.dtype.block().1;
-        self.device.download(&self.storage, offset, &mut bytes)?;
-        Self::from_bytes(&bytes, self.dims(), self.dtype, device)
+        Self::from_bytes(&self.to_bytes()?, self.dims(), self.dtype, device)
     }
 
     /// A copy in host memory.

@@ -2,7 +2,7 @@
 //! no strides would do.
 
 use crate::shape::INFER;
-use crate::{Axes, BitNetTensor, Layout, Result, TensorOpError, TensorShape};
+use crate::{BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 
 impl BitNetTensor {
     /// The same elements in other extents, of which one may be [`INFER`]. A view wherever strides can say it, as in
@@ -238,11 +238,15 @@ impl BitNetTensor {
     }
 
     /// Dimensions `axes` backwards. A view by negative strides as in NumPy (PyTorch copies).
-    pub fn flip(&self, axes: impl Into<Axes>) -> Result<Self> {
+    pub fn flip(&self, axes: &[isize]) -> Result<Self> {
         self.unpacked("flip")?;
-        let meant = axes.into().resolve("flip", self.shape())?;
         let mut layout = self.layout;
-        for axis in (0..self.rank()).filter(|&axis| meant[axis]) {
+        let mut seen = [false; crate::MAX_DIMS];
+        for &axis in axes {
+            let Some(axis) = self.axis_of_any("flip", axis)? else { continue };
+            if std::mem::replace(&mut seen[axis], true) {
+                return Err(argument("flip", format!("dimension {axis} twice: name each once")));
+            }
             layout = layout.flip(axis)?;
         }
         Ok(self.with_layout(layout))

@@ -1,3 +1,6 @@
 //! Tests of the tensor's own methods; expected values are PyTorch's.
 
+mod create;
+mod gather;
+mod mask;
 mod views;

@@ -24,7 +24,7 @@ fn what_changes_only_the_shape_moves_no_byte() {
     check(&m.movedim(-1, 0).unwrap(), &m, &[3, 2], &[0, 3, 1, 4, 2, 5]);
     check(&m.select(-1, -2).unwrap(), &m, &[2], &[1, 4]);
     check(&m.slice(1, None, None, -2).unwrap(), &m, &[2, 2], &[2, 0, 5, 3]);
-    check(&m.flip([0, 1]).unwrap(), &m, &[2, 3], &[5, 4, 3, 2, 1, 0]);
+    check(&m.flip(&[0, 1]).unwrap(), &m, &[2, 3], &[5, 4, 3, 2, 1, 0]);
     check(&m.narrow(1, 1, 1).unwrap().expand(&[2, INFER, 3]).unwrap(), &m, &[2, 2, 3], &[1, 1, 1, 4, 4, 4].repeat(2));
     check(&m.flatten(0, -1).unwrap().unflatten(0, &[3, INFER]).unwrap(), &m, &[3, 2], &[0, 1, 2, 3, 4, 5]);
     check(&m.diagonal(-1, 0, 1).unwrap(), &m, &[1], &[3]);
@@ -51,7 +51,7 @@ fn scalars_pass_as_vectors_of_one() {
     let s = x(&[]);
     assert_eq!(s.flatten(0, -1).unwrap().dims(), [1]);
     assert_eq!(s.squeeze(-1).unwrap().rank(), 0);
-    assert_eq!(s.flip([0]).unwrap().rank(), 0);
+    assert_eq!(s.flip(&[0]).unwrap().rank(), 0);
     assert_eq!(s.unsqueeze(0).unwrap().dims(), [1]);
     assert_eq!(s.expand(&[2, 2]).unwrap().to_vec::<i32>().unwrap(), [0; 4]);
     assert!(s.squeeze(1).is_err());
@@ -71,7 +71,7 @@ fn what_does_not_fit_is_an_error_that_names_the_way_out() {
     assert_eq!(message(m.select(2, 0)), "select: [2, 3] has no dimension 2");
     assert!(m.narrow(0, 1, usize::MAX).is_err());
     assert!(m.split(0, 0).is_err() && m.chunk(0, 0).is_err() && m.split_sizes(&[1], 0).is_err());
-    assert!(m.flip([0, -2]).is_err());
+    assert!(m.flip(&[0, -2]).is_err());
     assert!(m.expand(&[INFER, 2, 3]).is_err());
     assert!(m.unflatten(0, &[3]).is_err());
     assert!(m.unsqueeze(4).is_err() && m.unsqueeze(-4).is_err());

@@ -1,0 +1,228 @@
+//! Tensors from a shape, from a rule, from Rust's values, and values from tensors.
+
+use super::views::argument;
+use crate::{
+    BitNetDType, BitNetTensor, CpuStorage, Device, HybridMemoryPool, Result, Scalar, TensorOpError, TensorShape,
+    TensorStorage,
+};
+use BitNetDType::Bool;
+
+/// Shape, dtype and device: all that an uninitialised tensor needs.
+///
+/// ```
+/// use bitnet_core::{BitNetDType, BitNetTensor, Device, HybridMemoryPool, TensorMetadata, TensorShape};
+/// let pool = HybridMemoryPool::new();
+/// let meta = TensorMetadata { shape: TensorShape::new(&[2, 3])?, dtype: BitNetDType::F32, device: Device::cpu() };
+/// assert_eq!(BitNetTensor::from_metadata(&meta, &pool)?.dims(), [2, 3]);
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorMetadata {
+    /// Extents.
+    pub shape: TensorShape,
+    /// Element type.
+    pub dtype: BitNetDType,
+    /// Where it lives.
+    pub device: Device,
+}
+
+impl BitNetTensor {
+    /// What another tensor like this one needs.
+    pub fn metadata(&self) -> TensorMetadata {
+        TensorMetadata { shape: *self.shape(), dtype: self.dtype, device: self.device.clone() }
+    }
+
+    /// A tensor in memory of `pool`, holding whatever that held; the device must be one of host memory.
+    pub fn from_metadata(meta: &TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
+        if !meta.device.is_host() {
+            let message = format!("a pool of host memory holds no tensors of {}: take the cpu", meta.device.name());
+            return Err(argument("from_metadata", message));
+        }
+        let storage = CpuStorage::allocate(pool, super::storage_bytes(&meta.shape, meta.dtype)?)?;
+        Ok(Self::new(TensorStorage::Cpu(storage), meta.shape, meta.dtype, &meta.device))
+    }
+
+    /// A tensor of zeros; of a packed type, of zero bytes.
+    pub fn zeros(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        if dtype.is_packed() {
+            let shape = TensorShape::new(dims)?;
+            let bytes = vec![0; super::storage_bytes(&shape, dtype)?];
+            return Ok(Self::new(device.upload(&bytes)?, shape, dtype, device));
+        }
+        Self::full(dims, 0, dtype, device)
+    }
+
+    /// A tensor of ones.
+    pub fn ones(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
+        Self::full(dims, 1, dtype, device)
+    }
+
+    /// A tensor of `value`, cast to `dtype`.
+    pub fn full(dims: &[usize], value: impl Into<Scalar>, dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let mut out = Self::empty(dims, dtype, device)?;
+        out.fill_(value)?;
+        Ok(out)
+    }
+
+    /// Zeros in the shape, dtype and device of this tensor.
+    pub fn zeros_like(&self) -> Result<Self> {
+        Self::zeros(self.dims(), self.dtype, &self.device)
+    }
+
+    /// Ones in the shape, dtype and device of this tensor.
+    pub fn ones_like(&self) -> Result<Self> {
+        Self::ones(self.dims(), self.dtype, &self.device)
+    }
+
+    /// `value` in the shape, dtype and device of this tensor.
+    pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Self> {
+        Self::full(self.dims(), value, self.dtype, &self.device)
+    }
+
+    /// An uninitialised tensor in the shape, dtype and device of this tensor.
+    pub fn empty_like(&self) -> Result<Self> {
+        Self::empty(self.dims(), self.dtype, &self.device)
+    }
+
+    /// Every element becomes `value`, cast to the dtype.
+    pub fn fill_(&mut self, value: impl Into<Scalar>) -> Result<&mut Self> {
+        let (dtype, device) = (self.dtype, self.device.clone());
+        let element =
+            value.into().to_bytes(dtype).ok_or_else(|| crate::backend::unsupported(&*device, "fill_", dtype))?;
+        if !self.is_writable() {
+            *self = self.empty_like()?;
+        }
+        let out = self.as_mut()?;
+        if let (TensorStorage::Cpu(storage), true) = (&mut *out.storage, out.layout.is_contiguous()) {
+            let (start, len) = (out.layout.offset(), out.layout.shape().elements());
+            macro_rules! fill {
+                ($t:ty) => {
+                    storage.elements_mut::<$t>()?[start..start + len]
+                        .fill(bytemuck::pod_read_unaligned(&element[..size_of::<$t>()]))
+                };
+            }
+            match dtype.size() {
+                1 => fill!(u8),
+                2 => fill!(u16),
+                4 => fill!(u32),
+                _ => fill!(u64),
+            }
+            return Ok(self);
+        }
+        let one = Self::from_bytes(&element[..dtype.size()], &[], dtype, &device)?.expand(out.layout.dims())?;
+        device.copy(one.as_ref(), out)?;
+        Ok(self)
+    }
+
+    /// `start`, `start + step`, ... up to but without `end`. Integer dtypes count in integers, others in f64.
+    pub fn arange(
+        start: impl Into<Scalar>,
+        end: impl Into<Scalar>,
+        step: impl Into<Scalar>,
+        dtype: BitNetDType,
+        device: &Device,
+    ) -> Result<Self> {
+        let (start, end, step) = (start.into(), end.into(), step.into());
+        let wrong = || argument("arange", format!("no count leads from {start} to {end} in steps of {step}"));
+        let cpu = Device::cpu();
+        let counted = if dtype.is_integer() {
+            let (first, last, step) = (start.to_i64(), end.to_i64(), step.to_i64());
+            let span = (i128::from(last) - i128::from(first)) * i128::from(step.signum());
+            if step == 0 || span < 0 {
+                return Err(wrong());
+            }
+            let count = (span as u128).div_ceil(step.unsigned_abs().into());
+            let shape = TensorShape::new(&[usize::try_from(count).map_err(|_| wrong())?])?;
+            let values: Vec<i64> =
+                (0..shape.elements() as i64).map(|i| first.wrapping_add(step.wrapping_mul(i))).collect();
+            Self::from_slice(&values, shape.dims(), &cpu)?
+        } else {
+            let (first, step) = (start.to_f64(), step.to_f64());
+            let count = ((end.to_f64() - first) / step).ceil();
+            if !(0. ..=(isize::MAX / 64) as f64).contains(&count) || step == 0. {
+                return Err(wrong());
+            }
+            let values: Vec<f64> = (0..count as usize).map(|i| first + step * i as f64).collect();
+            Self::from_slice(&values, &[values.len()], &cpu)?
+        };
+        counted.to_dtype(dtype)?.to_device(device)
+    }
+
+    /// `steps` values from `start` to `end`, both included, at equal distances.
+    pub fn linspace(start: f64, end: f64, steps: usize, dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let shape = TensorShape::new(&[steps])?;
+        let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0. };
+        // From both ends, as PyTorch: the last is `end` exactly.
+        let value =
+            |i| if i < steps.div_ceil(2) { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };
+        let values: Vec<f64> = (0..steps).map(value).collect();
+        Self::from_slice(&values, shape.dims(), &Device::cpu())?.to_dtype(dtype)?.to_device(device)
+    }
+
+    /// Ones on the diagonal of a square matrix, zeros beside it.
+    pub fn eye(n: usize, dtype: BitNetDType, device: &Device) -> Result<Self> {
+        let mut out = Self::zeros(&[n, n], dtype, device)?;
+        let layout = out.layout.diagonal(0, 0, 1)?;
+        let ones = Self::ones(&[n], dtype, device)?;
+        device.copy(ones.as_ref(), crate::backend::TensorMut { layout, ..out.as_mut()? })?;
+        Ok(out)
+    }
+
+    /// The lower triangle of matrices, zeros above diagonal `diagonal` (0: the main one, positive: above it).
+    pub fn tril(&self, diagonal: isize) -> Result<Self> {
+        self.triangle("tril", |row, column| column - row <= diagonal as i128)
+    }
+
+    /// The upper triangle of matrices, zeros below diagonal `diagonal`.
+    pub fn triu(&self, diagonal: isize) -> Result<Self> {
+        self.triangle("triu", |row, column| column - row >= diagonal as i128)
+    }
+
+    fn triangle(&self, op: &'static str, keep: impl Fn(i128, i128) -> bool) -> Result<Self> {
+        self.unpacked(op)?;
+        let [.., rows, columns] = *self.dims() else {
+            return Err(self.needs(op, "at least 2 dimensions"));
+        };
+        let kept = |i: usize| keep((i / columns) as i128, (i % columns) as i128);
+        let mask: Vec<bool> = (0..rows * columns).map(kept).collect();
+        let mask = Self::from_bools(&mask, &[rows, columns], &self.device)?;
+        Self::where_(&mask, self, &Self::zeros(&[], self.dtype, &self.device)?)
+    }
+
+    /// The elements of `data` in row-major order.
+    pub fn from_vec<T: crate::Element>(data: Vec<T>, dims: &[usize], device: &Device) -> Result<Self> {
+        Self::from_slice(&data, dims, device)
+    }
+
+    /// A `Bool` tensor of `data` in row-major order.
+    pub fn from_bools(data: &[bool], dims: &[usize], device: &Device) -> Result<Self> {
+        let bytes: Vec<u8> = data.iter().map(|&b| b.into()).collect();
+        Self::from_bytes(&bytes, dims, Bool, device)
+    }
+
+    /// The elements of a `Bool` tensor in row-major order.
+    pub fn to_bools(&self) -> Result<Vec<bool>> {
+        if self.dtype != Bool {
+            return Err(TensorOpError::DType { op: "to_bools", what: "tensor", got: self.dtype, needed: Bool }.into());
+        }
+        Ok(self.to_bytes()?.into_iter().map(|byte| byte != 0).collect())
+    }
+
+    /// The only element, as the Rust type of the dtype.
+    pub fn item<T: crate::Element>(&self) -> Result<T> {
+        match self.to_vec::<T>()?[..] {
+            [one] => Ok(one),
+            _ => Err(self.needs("item", "one element: select it first")),
+        }
+    }
+
+    /// The only element, whatever the dtype.
+    pub fn to_scalar(&self) -> Result<Scalar> {
+        self.unpacked("to_scalar")?;
+        if self.elements() != 1 {
+            return Err(self.needs("to_scalar", "one element: select it first"));
+        }
+        let bytes = self.to_bytes()?;
+        Ok(by_dtype!(self.dtype, T => bytemuck::pod_read_unaligned::<T>(&bytes).into(), bool => (bytes[0] != 0).into()))
+    }
+}

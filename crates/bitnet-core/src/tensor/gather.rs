@@ -1,0 +1,198 @@
+//! Reading and writing along one dimension by index tensors. Indices are integers of any dtype that are not negative.
+
+use super::views::argument;
+use crate::backend::ScatterOp;
+use crate::ops::broadcast_shapes;
+use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, TensorShape};
+use BitNetDType::{I64, U32};
+
+impl BitNetTensor {
+    /// `out[i, j, ..] = self[indices[i, j, ..], j, ..]` for `axis` 0, and so on (`torch.gather`): `indices` has the rank of
+    /// the tensor and extents no larger but along `axis`; the result has its shape.
+    pub fn gather(&self, axis: isize, indices: &Self) -> Result<Self> {
+        const OP: &str = "gather";
+        self.unpacked(OP)?;
+        self.same_device(OP, indices)?;
+        let Some(axis) = self.axis_of_any(OP, axis)? else {
+            return self.reshape(&[1])?.gather(0, &indices.unsqueeze(0)?)?.squeeze(0);
+        };
+        let indices = indices.as_indices(OP)?;
+        self.holds(OP, axis, &indices)?;
+        let mut out = Self::empty(indices.dims(), self.dtype, &self.device)?;
+        self.device.gather(self.as_ref(), axis, indices.as_ref(), out.as_mut()?)?;
+        Ok(out)
+    }
+
+    /// Places `indices` (one dimension) of dimension `axis`.
+    pub fn index_select(&self, axis: isize, indices: &Self) -> Result<Self> {
+        let axis = self.shape().axis("index_select", axis)?;
+        let (_, spread) = self.spread("index_select", axis, indices)?;
+        self.gather(axis as isize, &spread)
+    }
+
+    /// [`gather`](Self::gather) with the dimensions other than `axis` broadcast (`numpy.take_along_axis`).
+    pub fn take_along_axis(&self, axis: isize, indices: &Self) -> Result<Self> {
+        const OP: &str = "take_along_axis";
+        let axis = self.shape().axis(OP, axis)?;
+        let (to, indices) = self.along(OP, axis, indices)?;
+        self.expand(&to)?.gather(axis as isize, &indices)
+    }
+
+    /// `self[indices[i, j, ..], j, ..] = source[i, j, ..]` for `axis` 0, and so on (`torch.scatter_`); of several writes to a
+    /// place the last stays. `source` is a number, or a tensor of this dtype at least as large as `indices`.
+    pub fn scatter_<'a>(&mut self, axis: isize, indices: &Self, source: impl Into<Operand<'a>>) -> Result<&mut Self> {
+        self.scatter_with("scatter_", ScatterOp::Assign, axis, indices, source.into())
+    }
+
+    /// [`scatter_`](Self::scatter_) that adds to what is there, for every write.
+    pub fn scatter_add_<'a>(
+        &mut self,
+        axis: isize,
+        indices: &Self,
+        source: impl Into<Operand<'a>>,
+    ) -> Result<&mut Self> {
+        self.scatter_with("scatter_add_", ScatterOp::Add, axis, indices, source.into())
+    }
+
+    /// [`scatter_`](Self::scatter_) with the dimensions other than `axis` broadcast (`numpy.put_along_axis`).
+    pub fn put_along_axis_<'a>(
+        &mut self,
+        axis: isize,
+        indices: &Self,
+        values: impl Into<Operand<'a>>,
+    ) -> Result<&mut Self> {
+        const OP: &str = "put_along_axis_";
+        let axis = self.shape().axis(OP, axis)?;
+        let (to, indices) = self.along(OP, axis, indices)?;
+        if to != self.dims() {
+            return Err(self.needs(OP, "extents that the indices broadcast to"));
+        }
+        match values.into() {
+            Operand::Tensor(values) => {
+                let values = values.expand(indices.dims())?;
+                self.scatter_with(OP, ScatterOp::Assign, axis as isize, &indices, Operand::Tensor(&values))
+            }
+            value => self.scatter_with(OP, ScatterOp::Assign, axis as isize, &indices, value),
+        }
+    }
+
+    /// Row `i` of `source` along `axis` is added to row `indices[i]`.
+    pub fn index_add_(&mut self, axis: isize, indices: &Self, source: &Self) -> Result<&mut Self> {
+        self.index_with("index_add_", ScatterOp::Add, axis, indices, source.into())
+    }
+
+    /// Row `i` of `source` along `axis` replaces row `indices[i]`.
+    pub fn index_copy_(&mut self, axis: isize, indices: &Self, source: &Self) -> Result<&mut Self> {
+        self.index_with("index_copy_", ScatterOp::Assign, axis, indices, source.into())
+    }
+
+    /// Rows `indices` along `axis` become `value`, cast to the dtype.
+    pub fn index_fill_(&mut self, axis: isize, indices: &Self, value: impl Into<Scalar>) -> Result<&mut Self> {
+        self.index_with("index_fill_", ScatterOp::Assign, axis, indices, value.into().into())
+    }
+
+    fn index_with(
+        &mut self,
+        op: &'static str,
+        scatter: ScatterOp,
+        axis: isize,
+        indices: &Self,
+        source: Operand,
+    ) -> Result<&mut Self> {
+        let axis = self.shape().axis(op, axis)?;
+        let (rows, spread) = self.spread(op, axis, indices)?;
+        if let Operand::Tensor(source) = source
+            && source.dims() != rows.dims()
+        {
+            return Err(source.needs(op, &format!("{rows}, a row for each index")));
+        }
+        self.scatter_with(op, scatter, axis as isize, &spread, source)
+    }
+
+    fn scatter_with(
+        &mut self,
+        op: &'static str,
+        scatter: ScatterOp,
+        axis: isize,
+        indices: &Self,
+        source: Operand,
+    ) -> Result<&mut Self> {
+        self.unpacked(op)?;
+        self.same_device(op, indices)?;
+        let mut indices = indices.as_indices(op)?;
+        let mut source = match source {
+            Operand::Tensor(source) => source.clone(),
+            Operand::Scalar(value) => Self::scalar(value, self.dtype, &self.device)?.expand(indices.dims())?,
+        };
+        self.same_device(op, &source)?;
+        if source.dtype != self.dtype {
+            let (got, needed) = (source.dtype, self.dtype);
+            return Err(TensorOpError::DType { op, what: "source", got, needed }.into());
+        }
+        let scalar = self.axis_of_any(op, axis)?.is_none();
+        if scalar {
+            // PyTorch lets a scalar pass as a vector of one.
+            (indices, source) = (indices.reshape(&[1])?, source.reshape(&[1])?);
+            *self = self.reshape(&[1])?;
+        }
+        let axis = self.shape().axis(op, axis)?;
+        self.holds(op, axis, &indices)?;
+        if source.rank() != indices.rank() {
+            return Err(source.needs(op, &format!("as many dimensions as the indices, {}", indices.rank())));
+        }
+        for (axis, &extent) in indices.dims().iter().enumerate() {
+            source = source.narrow(axis as isize, 0, extent)?;
+        }
+        let device = self.device.clone();
+        let result =
+            self.as_mut().and_then(|out| device.scatter(scatter, source.as_ref(), axis, indices.as_ref(), out));
+        if scalar {
+            *self = self.reshape(&[])?;
+        }
+        result.map(|()| self)
+    }
+
+    /// Itself as `I64` or `U32`, which backends read; an error unless it holds integers.
+    pub(super) fn as_indices(&self, op: &'static str) -> Result<Self> {
+        match self.dtype {
+            I64 | U32 => Ok(self.clone()),
+            dtype if dtype.is_integer() => self.to_dtype(I64),
+            got => Err(TensorOpError::DType { op, what: "indices", got, needed: I64 }.into()),
+        }
+    }
+
+    /// An error unless `indices` has this rank and no larger extents but along `axis`.
+    fn holds(&self, op: &'static str, axis: usize, indices: &Self) -> Result<()> {
+        let smaller = |d: usize| d == axis || indices.dims()[d] <= self.dims()[d];
+        if indices.rank() != self.rank() || !(0..self.rank()).all(smaller) {
+            return Err(indices
+                .needs(op, &format!("the rank and no larger extents than {}, but in dimension {axis}", self.shape())));
+        }
+        Ok(())
+    }
+
+    /// `indices` of one dimension along `axis`, the same for all other places: their shape, and the view that has it.
+    fn spread(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(TensorShape, Self)> {
+        if indices.rank() > 1 {
+            return Err(indices.needs(op, "one dimension: use index or gather"));
+        }
+        let mut dims = self.dims().to_vec();
+        dims[axis] = indices.elements();
+        let mut column = vec![1; dims.len() - axis];
+        column[0] = dims[axis];
+        Ok((TensorShape::new(&dims)?, indices.view(&column)?.expand(&dims)?))
+    }
+
+    /// This shape and `indices` broadcast to each other but along `axis`.
+    fn along(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(Vec<usize>, Self)> {
+        if indices.rank() != self.rank() {
+            return Err(argument(op, format!("the indices need {} dimensions, got {}", self.rank(), indices.rank())));
+        }
+        let (mut mine, mut theirs) = (self.dims().to_vec(), indices.dims().to_vec());
+        (mine[axis], theirs[axis]) = (1, 1);
+        let shape = broadcast_shapes(op, &TensorShape::new(&mine)?, &TensorShape::new(&theirs)?)?;
+        (mine, theirs) = (shape.dims().to_vec(), shape.dims().to_vec());
+        (mine[axis], theirs[axis]) = (self.dims()[axis], indices.dims()[axis]);
+        Ok((mine, indices.expand(&theirs)?))
+    }
+}

@@ -1,0 +1,72 @@
+//! Creation.
+
+use crate::BitNetDType::*;
+use crate::{BitNetTensor, Device, HybridMemoryPool, Scalar};
+use half::bf16;
+
+#[test]
+fn values_by_rule() {
+    let cpu = &Device::cpu();
+    assert_eq!(BitNetTensor::zeros(&[2, 0], I64, cpu).unwrap().dims(), [2, 0]);
+    assert_eq!(BitNetTensor::full(&[3], 300, U8, cpu).unwrap().to_vec::<u8>().unwrap(), [44; 3]);
+    assert_eq!(BitNetTensor::ones(&[2], BF16, cpu).unwrap().to_vec::<bf16>().unwrap(), [bf16::ONE; 2]);
+    assert_eq!(BitNetTensor::full(&[2], true, Bool, cpu).unwrap().to_bools().unwrap(), [true; 2]);
+    assert_eq!(BitNetTensor::eye(2, F64, cpu).unwrap().to_vec::<f64>().unwrap(), [1., 0., 0., 1.]);
+    let count = |a: i64, b: i64, s: i64| BitNetTensor::arange(a, b, s, I64, cpu).map(|t| t.to_vec::<i64>().unwrap());
+    assert_eq!(count(2, 11, 3).unwrap(), [2, 5, 8]);
+    assert_eq!(count(5, 0, -2).unwrap(), [5, 3, 1]);
+    assert_eq!(count(0, 0, 1).unwrap(), [0; 0]);
+    assert_eq!(count(i64::MIN, i64::MAX, i64::MAX).unwrap(), [i64::MIN, -1, i64::MAX - 1]);
+    assert!(count(0, 5, 0).is_err() && count(0, 5, -1).is_err() && count(i64::MIN, i64::MAX, 1).is_err());
+    let float = |a, b, s| BitNetTensor::arange(a, b, s, F64, cpu).map(|t| t.to_vec::<f64>().unwrap());
+    assert_eq!(float(1., -1., -0.5).unwrap(), [1., 0.5, 0., -0.5]);
+    assert!(float(0., f64::INFINITY, 1.).is_err() && float(0., f64::NAN, 1.).is_err() && float(0., 1., 0.).is_err());
+    assert!(float(0., 1., -1.).is_err() && float(0., 1e300, 1.).is_err());
+    let line = |steps| BitNetTensor::linspace(0., 1., steps, F64, cpu).unwrap().to_vec::<f64>().unwrap();
+    assert_eq!(line(5), [0., 0.25, 0.5, 0.75, 1.]);
+    assert_eq!((line(1), line(0)), (vec![0.], vec![]));
+}
+
+#[test]
+fn triangles_of_matrices() {
+    let x = BitNetTensor::from_slice(&[1f32; 12], &[2, 2, 3], &Device::cpu()).unwrap();
+    assert_eq!(x.tril(0).unwrap().to_vec::<f32>().unwrap(), [1., 0., 0., 1., 1., 0.].repeat(2));
+    assert_eq!(x.triu(1).unwrap().to_vec::<f32>().unwrap(), [0., 1., 1., 0., 0., 1.].repeat(2));
+    assert_eq!(x.tril(isize::MIN).unwrap().to_vec::<f32>().unwrap(), [0.; 12]);
+    assert!(x.flatten(0, 2).unwrap().tril(0).is_err());
+}
+
+#[test]
+fn values_go_in_and_out() {
+    let cpu = &Device::cpu();
+    let b = BitNetTensor::from_bools(&[true, false], &[2], cpu).unwrap();
+    assert_eq!(b.to_bools().unwrap(), [true, false]);
+    assert_eq!(b.select(0, 0).unwrap().to_scalar().unwrap(), Scalar::Bool(true));
+    let x = BitNetTensor::from_vec(vec![1.5f32, -2.], &[2], cpu).unwrap();
+    assert_eq!(x.select(0, -1).unwrap().item::<f32>().unwrap(), -2.);
+    assert_eq!(x.select(0, 0).unwrap().to_scalar().unwrap(), Scalar::Float(1.5));
+    assert!(x.item::<f32>().is_err() && x.to_scalar().is_err() && x.to_bools().is_err() && x.to_vec::<f64>().is_err());
+}
+
+#[test]
+fn fill_leaves_other_owners() {
+    let x = BitNetTensor::from_vec(vec![1i32, 2, 3, 4], &[4], &Device::cpu()).unwrap();
+    let mut part = x.narrow(0, 1, 2).unwrap();
+    part.fill_(7).unwrap();
+    assert_eq!(part.to_vec::<i32>().unwrap(), [7, 7]);
+    assert_eq!(x.to_vec::<i32>().unwrap(), [1, 2, 3, 4]);
+    let mut alone = x.copy().unwrap().slice(0, None, None, 2).unwrap();
+    alone.fill_(9).unwrap();
+    assert_eq!(alone.to_vec::<i32>().unwrap(), [9, 9]);
+}
+
+#[test]
+fn a_tensor_from_its_metadata_counts_in_its_pool() {
+    let pool = HybridMemoryPool::new();
+    let meta = BitNetTensor::zeros(&[4, 8], F16, &Device::cpu()).unwrap().metadata();
+    let x = BitNetTensor::from_metadata(&meta, &pool).unwrap();
+    assert_eq!((x.dims(), x.dtype(), x.device()), (&[4, 8][..], F16, &Device::cpu()));
+    assert_eq!(pool.metrics().live_bytes, 64);
+    drop(x);
+    assert_eq!(pool.metrics().live_bytes, 0);
+}
