@@ -8,6 +8,28 @@ use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpEr
 use BitNetDType::{Bool, F32};
 use std::borrow::Cow;
 
+/// The dtype and shape in which two operands meet; an error where they do not, or lie on two devices.
+pub(super) fn meet(name: &'static str, a: Operand, b: Operand) -> Result<(BitNetDType, TensorShape)> {
+    let shape = |x: Operand| match x {
+        Operand::Tensor(tensor) => Ok(*tensor.shape()),
+        Operand::Scalar(_) => TensorShape::new(&[]),
+    };
+    let shape = broadcast_shapes(name, &shape(a)?, &shape(b)?)?;
+    if let (Operand::Tensor(a), Operand::Tensor(b)) = (a, b) {
+        a.same_device(name, b)?;
+    }
+    Ok((result_type(&[a, b])?, shape))
+}
+
+/// The operand as a tensor of `dtype`, not yet broadcast; a number has no dimensions.
+pub(super) fn in_dtype<'a>(x: Operand<'a>, dtype: BitNetDType, device: &Device) -> Result<Cow<'a, BitNetTensor>> {
+    Ok(match x {
+        Operand::Tensor(tensor) if tensor.dtype() == dtype => Cow::Borrowed(tensor),
+        Operand::Tensor(tensor) => Cow::Owned(tensor.to_dtype(dtype)?),
+        Operand::Scalar(value) => Cow::Owned(BitNetTensor::scalar(value, dtype, device)?),
+    })
+}
+
 /// What a device is asked for: a function of two tensors of one dtype.
 struct Plan {
     op: BinaryOp,
@@ -18,11 +40,7 @@ struct Plan {
 impl Plan {
     fn new(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<Self> {
         use BinaryOp::*;
-        let shape = broadcast_shapes(name, &shape_of(a)?, &shape_of(b)?)?;
-        if let (Operand::Tensor(a), Operand::Tensor(b)) = (a, b) {
-            a.same_device(name, b)?;
-        }
-        let mut dtype = result_type(&[a, b])?;
+        let (mut dtype, shape) = meet(name, a, b)?;
         let category = dtype.category();
         let defined = match op {
             Add | Mul | Minimum | Maximum | Div | Atan2 => category != DTypeCategory::Packed,
@@ -49,22 +67,6 @@ impl Plan {
         };
         Ok(Self { op, dtype, shape })
     }
-
-    /// The operand in the common dtype, not yet broadcast.
-    fn operand<'a>(&self, x: Operand<'a>, device: &Device) -> Result<Cow<'a, BitNetTensor>> {
-        Ok(match x {
-            Operand::Tensor(tensor) if tensor.dtype() == self.dtype => Cow::Borrowed(tensor),
-            Operand::Tensor(tensor) => Cow::Owned(tensor.to_dtype(self.dtype)?),
-            Operand::Scalar(value) => Cow::Owned(BitNetTensor::scalar(value, self.dtype, device)?),
-        })
-    }
-}
-
-fn shape_of(x: Operand) -> Result<TensorShape> {
-    match x {
-        Operand::Tensor(tensor) => Ok(*tensor.shape()),
-        Operand::Scalar(_) => TensorShape::new(&[]),
-    }
 }
 
 /// `x` seen with the shape of the result.
@@ -81,7 +83,7 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     };
     let device = tensor.device();
     let plan = Plan::new(name, op, a, b)?;
-    let (a, b) = (plan.operand(a, device)?, plan.operand(b, device)?);
+    let (a, b) = (in_dtype(a, plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
     match a {
         // A cast made storage that the result can have.
         Cow::Owned(mut out) if *out.shape() == plan.shape => {
@@ -108,7 +110,7 @@ impl BitNetTensor {
         }
         if plan.dtype == self.dtype() && self.is_writable() {
             let device = self.device().clone();
-            let b = plan.operand(b, &device)?;
+            let b = in_dtype(b, plan.dtype, &device)?;
             device.binary_assign(plan.op, self.as_mut()?, b.as_ref().as_ref())?;
         } else {
             *self = binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype())?;
@@ -124,7 +126,7 @@ impl BitNetTensor {
             return Ok(());
         }
         let device = self.device();
-        let (a, b) = (plan.operand(self.into(), device)?, plan.operand(b, device)?);
+        let (a, b) = (in_dtype(self.into(), plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
         device.binary(plan.op, spread(&a, &plan.shape)?, spread(&b, &plan.shape)?, out.as_mut()?)
     }
 

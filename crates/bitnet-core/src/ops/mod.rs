@@ -3,9 +3,15 @@
 mod axes;
 mod binary;
 mod broadcast;
+mod compare;
+mod extremes;
 mod operators;
 mod promote;
+mod reduce;
 mod scalar;
+mod scan;
+mod statistics;
+mod ternary;
 mod unary;
 
 pub use axes::Axes;

@@ -105,6 +105,27 @@ impl Scalar {
         }
     }
 
+    /// The nearest value that `dtype` holds, where it is an integer type; else the value itself.
+    pub(super) fn saturate(self, dtype: BitNetDType) -> Self {
+        let exact = |value| match value {
+            Self::Int(value) => i128::from(value),
+            Self::UInt(value) => i128::from(value),
+            _ => i128::from(value.to_i64()),
+        };
+        match (dtype.min_value(), dtype.max_value()) {
+            (Some(min), Some(max)) if dtype.is_integer() && self.category() != DTypeCategory::Float => {
+                if exact(self) < exact(min) {
+                    min
+                } else if exact(self) > exact(max) {
+                    max
+                } else {
+                    self
+                }
+            }
+            _ => self,
+        }
+    }
+
     /// The bytes of an element of `dtype` after [`Scalar::cast`], the first [`BitNetDType::size`] of them; `None` for a
     /// packed type.
     pub(crate) fn to_bytes(self, dtype: BitNetDType) -> Option<[u8; 8]> {

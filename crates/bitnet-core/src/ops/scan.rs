@@ -1,0 +1,38 @@
+//! Running sums and products.
+
+use crate::backend::ScanOp;
+use crate::{BitNetDType, BitNetTensor, Result};
+use BitNetDType::{I64, U64};
+
+impl BitNetTensor {
+    /// Sum of each element and those before it along `axis` (`torch.cumsum`); dtypes as [`sum`](Self::sum).
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device};
+    /// let x = BitNetTensor::from_slice(&[1f32, 2.0, 3.0], &[3], &Device::cpu())?;
+    /// assert_eq!(x.cumsum(0)?.to_vec::<f32>()?, [1.0, 3.0, 6.0]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    pub fn cumsum(&self, axis: isize) -> Result<Self> {
+        self.scan("cumsum", ScanOp::Sum, axis)
+    }
+
+    /// Product of each element and those before it along `axis` (`torch.cumprod`); dtypes as [`sum`](Self::sum).
+    pub fn cumprod(&self, axis: isize) -> Result<Self> {
+        self.scan("cumprod", ScanOp::Prod, axis)
+    }
+
+    fn scan(&self, name: &'static str, op: ScanOp, axis: isize) -> Result<Self> {
+        self.unpacked(name)?;
+        let dtype = if self.dtype().is_float() || self.dtype() == U64 { self.dtype() } else { I64 };
+        if self.rank() == 0 && (-1..=0).contains(&axis) {
+            return self.to_dtype(dtype);
+        }
+        let axis = self.shape().axis(name, axis)?;
+        let mut out = Self::empty(self.dims(), dtype, self.device())?;
+        if out.elements() > 0 {
+            self.device().scan(op, self.as_ref(), axis, out.as_mut()?)?;
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,156 @@
+//! Sums, means, variances, norms and counts over any dimensions.
+
+use super::Axes;
+use super::reduce::{Reduction, moments, reduce};
+use super::ternary::wide;
+use crate::backend::ReduceOp;
+use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
+use BitNetDType::F32;
+
+impl BitNetTensor {
+    /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool` give
+    /// `I64` (`U64` stays), wrapping. Of no elements 0.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device};
+    /// let x = BitNetTensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::cpu())?;
+    /// assert_eq!(x.sum(.., false)?.to_vec::<f32>()?, [21.0]);
+    /// assert_eq!(x.sum(-1, false)?.to_vec::<f32>()?, [6.0, 15.0]);
+    /// assert_eq!(x.sum([0, 1], true)?.dims(), [1, 1]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    pub fn sum(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        reduce("sum", ReduceOp::Sum, self, axes, keepdim)
+    }
+
+    /// Product over `axes` (`torch.prod`); dtypes as [`sum`](Self::sum). Of no elements 1.
+    pub fn prod(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        reduce("prod", ReduceOp::Prod, self, axes, keepdim)
+    }
+
+    /// Whether an element over `axes` is not zero, `Bool` (`torch.any`). Of no elements false.
+    pub fn any(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        reduce("any", ReduceOp::Any, self, axes, keepdim)
+    }
+
+    /// Whether no element over `axes` is zero, `Bool` (`torch.all`). Of no elements true.
+    pub fn all(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        reduce("all", ReduceOp::All, self, axes, keepdim)
+    }
+
+    /// Number of elements over `axes` that are not zero, `I64` (`torch.count_nonzero`).
+    pub fn count_nonzero(&self, axes: impl Into<Axes>) -> Result<Self> {
+        self.unpacked("count_nonzero")?;
+        reduce("count_nonzero", ReduceOp::Sum, &self.to_dtype(BitNetDType::Bool)?, axes, false)
+    }
+
+    /// Mean over `axes` (`torch.mean`), floats; of no elements NaN.
+    pub fn mean(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        self.floats("mean")?;
+        let axes = axes.into();
+        let count = Reduction::new("mean", self, axes, keepdim)?.count;
+        // f16 would overflow before the division, and round twice.
+        let mut out = reduce("mean", ReduceOp::Sum, &self.to_dtype(wide(self.dtype()))?, axes, keepdim)?;
+        out.div_(count)?;
+        out.to_dtype(self.dtype())
+    }
+
+    /// Variance over `axes` (`torch.var`), floats: squared differences from the mean, summed in two passes or as stably
+    /// (Welford) and divided by `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the variance of the elements
+    /// themselves. Of no elements NaN.
+    pub fn var(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
+        self.floats("var")?;
+        let reduction = Reduction::new("var", self, axes, keepdim)?;
+        if reduction.count == 0 {
+            return reduction.filled(f64::NAN.into(), self.dtype(), self);
+        }
+        Ok(moments(self, &reduction, correction)?.1)
+    }
+
+    /// Standard deviation over `axes` (`torch.std`), the root of [`var`](Self::var).
+    pub fn std(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
+        self.floats("std")?;
+        // f16 would round twice, and overflow in the square.
+        let mut out = self.to_dtype(wide(self.dtype()))?.var(axes, correction, keepdim)?;
+        out.sqrt_()?;
+        out.to_dtype(self.dtype())
+    }
+
+    /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is Euclid's, infinity the
+    /// largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
+    pub fn norm(&self, p: f64, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        self.floats("norm")?;
+        let axes = axes.into();
+        let x = self.to_dtype(wide(self.dtype()))?;
+        let sum = |x: &Self| reduce("norm", ReduceOp::Sum, x, axes, keepdim);
+        let out = if p == 0. {
+            sum(&x.ne(0.)?)?
+        } else if p.is_infinite() {
+            let op = if p > 0. { ReduceOp::Max } else { ReduceOp::Min };
+            reduce("norm", op, &x.abs()?, axes, keepdim)?
+        } else if p == 1. {
+            sum(&x.abs()?)?
+        } else if p == 2. {
+            let mut out = sum(&x.square()?)?;
+            out.sqrt_()?;
+            out
+        } else {
+            let mut powers = x.abs()?;
+            let mut out = sum(powers.pow_(p)?)?;
+            out.pow_(p.recip())?;
+            out
+        };
+        out.to_dtype(self.dtype())
+    }
+
+    /// `log(sum(exp(x)))` over `axes`, without overflow (`torch.logsumexp`); integers are computed as `F32`. Of no elements
+    /// minus infinity.
+    pub fn logsumexp(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        let axes = axes.into();
+        let reduction = Reduction::new("logsumexp", self, axes, keepdim)?;
+        let dtype = if self.dtype().is_float() { self.dtype() } else { F32 };
+        if reduction.count == 0 {
+            return reduction.filled(f64::NEG_INFINITY.into(), dtype, self);
+        }
+        let x = self.to_dtype(wide(dtype))?;
+        let largest = reduce("logsumexp", ReduceOp::Max, &x, axes, true)?;
+        // Where all are minus infinity, or one is infinite, nothing is taken away: inf - inf would be NaN.
+        let infinite = largest.isinf()?;
+        let zero = Self::scalar(0, largest.dtype(), self.device())?.broadcast_to(largest.dims())?;
+        let mut shift = Self::empty(largest.dims(), largest.dtype(), self.device())?;
+        self.device().select(infinite.as_ref(), zero.as_ref(), largest.as_ref(), shift.as_mut()?)?;
+        let mut shifted = x.sub(&shift)?;
+        let mut out = reduce("logsumexp", ReduceOp::Sum, shifted.exp_()?, axes, true)?;
+        out.log_()?.add_(&shift)?;
+        out.reshape(reduction.result.dims())?.to_dtype(dtype)
+    }
+
+    /// The sum over what broadcasting repeats: this tensor, in a shape that `dims` broadcasts to, as one of `dims`. The
+    /// reverse of [`broadcast_to`](Self::broadcast_to), and its derivative (`torch.sum_to_size`).
+    pub fn sum_to_shape(&self, dims: &[usize]) -> Result<Self> {
+        let target = TensorShape::new(dims)?;
+        if target == *self.shape() {
+            return Ok(self.clone());
+        }
+        let lead = self.rank().checked_sub(dims.len());
+        let fits =
+            lead.is_some_and(|lead| dims.iter().zip(&self.dims()[lead..]).all(|(&to, &from)| to == from || to == 1));
+        let Some(lead) = lead.filter(|_| fits) else {
+            let needed = format!("one that {target} broadcasts to");
+            return Err(
+                TensorOpError::Shape { op: "sum_to_shape", what: "the tensor", got: *self.shape(), needed }.into()
+            );
+        };
+        let repeated = |axis: usize| axis < lead || dims[axis - lead] != self.dims()[axis];
+        let axes: Vec<_> = (0..self.rank()).filter(|&axis| repeated(axis)).map(|axis| axis as isize).collect();
+        reduce("sum_to_shape", ReduceOp::Sum, self, &axes[..], false)?.reshape(dims)
+    }
+
+    fn floats(&self, op: &'static str) -> Result<()> {
+        if self.dtype().is_float() {
+            return Ok(());
+        }
+        let message = format!("takes floats, not {}: cast with to_dtype()", self.dtype());
+        Err(TensorOpError::Argument { op, message }.into())
+    }
+}
