@@ -4,7 +4,7 @@ use crate::output;
 use bitnet::core::BitNetError;
 use bitnet::inference::InferenceError;
 use bitnet::model::ModelError;
-use bitnet::model::safetensors::SafetensorsError;
+use bitnet::model::safetensors::FileError;
 use bitnet::model::tokenizer::TokenizerError;
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub enum CliError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
-    Safetensors(#[from] SafetensorsError),
+    Safetensors(#[from] FileError),
     #[error(transparent)]
     Core(#[from] BitNetError),
     #[error("cannot write to standard output: {0}")]

@@ -1,5 +1,6 @@
 //! What can go wrong in tensors, memory and devices.
 
+use crate::serialize::{FileError, WriteError};
 use crate::{BitNetDType, TensorShape};
 use std::path::PathBuf;
 
@@ -46,6 +47,9 @@ pub enum BitNetError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A file of tensors is damaged, holds what a tensor cannot, or could not be written.
+    #[error(transparent)]
+    File(#[from] Box<FileError>),
     /// `BITNET_ISA` asks for what this CPU cannot run.
     #[error(transparent)]
     Isa(#[from] bitnet_kernels::IsaError),
@@ -54,6 +58,18 @@ pub enum BitNetError {
 impl From<TensorOpError> for BitNetError {
     fn from(error: TensorOpError) -> Self {
         Self::TensorOp(Box::new(error))
+    }
+}
+
+impl From<FileError> for BitNetError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
+}
+
+impl From<WriteError> for BitNetError {
+    fn from(error: WriteError) -> Self {
+        FileError::from(error).into()
     }
 }
 

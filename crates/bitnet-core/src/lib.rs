@@ -10,7 +10,7 @@ mod linalg;
 mod memory;
 mod neural;
 mod ops;
-mod serialize;
+pub mod serialize;
 mod shape;
 mod storage;
 mod tensor;

@@ -33,7 +33,7 @@ pub enum ModelError {
     Safetensors(#[from] crate::safetensors::SafetensorsError),
     /// A file could not be written whole; what was there before is still there.
     #[error(transparent)]
-    Write(#[from] crate::output::WriteError),
+    Write(#[from] bitnet_core::serialize::WriteError),
     /// A configuration is malformed, contradictory or of another kind of model.
     #[error("config: {0}")]
     Config(String),
@@ -62,6 +62,12 @@ pub enum ModelError {
     /// Memory, devices, tensors.
     #[error(transparent)]
     Core(#[from] bitnet_core::BitNetError),
+}
+
+impl From<bitnet_core::serialize::FileError> for ModelError {
+    fn from(error: bitnet_core::serialize::FileError) -> Self {
+        Self::Safetensors(error.into())
+    }
 }
 
 impl ModelError {

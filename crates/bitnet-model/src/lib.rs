@@ -7,7 +7,6 @@ pub mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
-pub mod output;
 pub mod safetensors;
 pub mod tokenizer;
 

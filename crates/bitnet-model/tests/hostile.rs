@@ -7,7 +7,7 @@
 use std::alloc::System;
 
 use bitnet_model::gguf::{Array, Gguf, GgufType, GgufWriter, Metadata};
-use bitnet_model::safetensors::{Dtype, Safetensors, SafetensorsError, SafetensorsWriter, Shards};
+use bitnet_model::safetensors::{Dtype, FileError, Safetensors, SafetensorsWriter, Shards};
 use cap::Cap;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -44,7 +44,7 @@ fn gguf_sample(name: &str) -> Vec<u8> {
         writer.add(name, ty, shape).unwrap();
     }
     written(name, |path| {
-        let put = |t: &bitnet_model::gguf::TensorInfo, sink: &mut bitnet_model::output::TensorSink| {
+        let put = |t: &bitnet_model::gguf::TensorInfo, sink: &mut bitnet_core::serialize::output::TensorSink| {
             sink.put(&vec![1; t.range.len()]).map_err(bitnet_model::gguf::GgufError::from)
         };
         writer.write(path, put).unwrap();
@@ -58,7 +58,7 @@ fn safetensors_sample(name: &str) -> Vec<u8> {
     writer.add("b.weight", Dtype::U8, &[5, 3]).unwrap();
     writer.add("b.weight_scale", Dtype::BF16, &[1]).unwrap();
     written(name, |path| {
-        writer.write(path, |t, sink| Ok::<_, SafetensorsError>(sink.put(&vec![1; t.range.len()])?)).unwrap();
+        writer.write(path, |t, sink| Ok::<_, FileError>(sink.put(&vec![1; t.range.len()])?)).unwrap();
     })
 }
 

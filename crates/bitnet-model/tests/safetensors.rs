@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet_model::safetensors::{Dtype, Safetensors, SafetensorsError, SafetensorsWriter, Shards};
+use bitnet_model::safetensors::{Dtype, FileError, Safetensors, SafetensorsError, SafetensorsWriter, Shards};
 use bitnet_quant::formats::i2_s::{self, I2sOrder};
 use bitnet_quant::formats::i2s_order::OrderHint;
 
@@ -22,7 +22,7 @@ impl Folder {
         tensors.iter().for_each(|(name, _)| writer.add(name, Dtype::F32, &[1]).unwrap());
         let value = |name: &str| tensors.iter().find(|t| t.0 == name).unwrap().1;
         writer
-            .write(&self.0.join(name), |t, sink| Ok::<_, SafetensorsError>(sink.put(&value(&t.name).to_le_bytes())?))
+            .write(&self.0.join(name), |t, sink| Ok::<_, FileError>(sink.put(&value(&t.name).to_le_bytes())?))
             .unwrap();
     }
 
@@ -92,7 +92,7 @@ fn floats_are_widened_and_other_types_refused() {
         "bf16" => [0x80, 0x3f, 0x00, 0xc0],
         _ => [7, 0, 0, 0],
     };
-    writer.write(&path, |t, sink| Ok::<_, SafetensorsError>(sink.put(&data(&t.name))?)).unwrap();
+    writer.write(&path, |t, sink| Ok::<_, FileError>(sink.put(&data(&t.name))?)).unwrap();
 
     let bytes = std::fs::read(&path).unwrap();
     let s = Safetensors::parse(&bytes, "t.safetensors").unwrap();

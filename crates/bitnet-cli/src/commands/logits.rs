@@ -5,7 +5,7 @@ use crate::error::{CliError, Result};
 use crate::load;
 use crate::progress::Progress;
 use bitnet::inference::{InferenceError, Session};
-use bitnet::model::safetensors::{Dtype, SafetensorsError, SafetensorsWriter};
+use bitnet::model::safetensors::{Dtype, FileError, SafetensorsWriter};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub fn run(args: LogitsArgs) -> Result<()> {
     file.write(&args.output, |tensor, sink| {
         if tensor.name == "input_ids" {
             let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
-            return Ok(sink.put(&bytes).map_err(SafetensorsError::from)?);
+            return Ok(sink.put(&bytes).map_err(FileError::from)?);
         }
         let (mut row, mut put, mut progress) = (Vec::new(), Ok(()), Progress::new("tokens"));
         session.feed_all(&tokens, |index, logits| {
@@ -65,7 +65,7 @@ pub fn run(args: LogitsArgs) -> Result<()> {
                 put = sink.put(&row);
             }
         })?;
-        Ok::<_, CliError>(put.map_err(SafetensorsError::from)?)
+        Ok::<_, CliError>(put.map_err(FileError::from)?)
     })?;
     Ok(())
 }

@@ -67,7 +67,7 @@ fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     let x = slice::<f32>(OP, "x", &x)?;
     let kernel = cpu.kernels()?.float;
     let width = dims.last().copied().unwrap_or(1);
-    let whole = x.len() == dims.iter().product();
+    let whole = x.len() == dims.iter().product::<usize>();
     let narrow = x.len() / width.max(1);
     rows(cpu, slice_mut::<f32>(OP, "y", y)?, width, |first, y| {
         if whole {

@@ -1,1 +1,86 @@
-//! Tensors in files.
+//! Tensors in files: [`safetensors`], and NumPy's [`npy`] and [`npz`].
+//!
+//! Files are written whole or not at all (under another name, synced, renamed), one tensor after the other. They are read
+//! through a mapping, so that only the tensors asked for are fetched; a damaged file is an error that says what is wrong.
+//!
+//! | | elements | one tensor of many | without a copy |
+//! |---|---|---|---|
+//! | safetensors | all but packed types | [`SafetensorsFile::tensor`](safetensors::SafetensorsFile::tensor) | [`mapped`](safetensors::SafetensorsFile::mapped) |
+//! | npy | all but bf16 and packed types | | [`npy::load_mapped`] |
+//! | npz | as npy | [`NpzFile::tensor`](npz::NpzFile::tensor) | [`mapped`](npz::NpzFile::mapped), where stored |
+//!
+//! ```
+//! use bitnet_core::serialize::{npz, safetensors};
+//! use bitnet_core::{BitNetTensor, Device};
+//! let device = Device::cpu();
+//! let weight = BitNetTensor::from_slice(&[1f32, 2., 3., 4.], &[2, 2], &device)?;
+//! let bias = BitNetTensor::from_slice(&[0.5f64, -0.5], &[2], &device)?;
+//!
+//! let folder = std::env::temp_dir();
+//! let path = folder.join("bitnet-doc-serialize.safetensors");
+//! safetensors::save(&path, [("weight", &weight), ("bias", &bias)], &[("format", "pt")])?;
+//! let tensors = safetensors::load(&path, &device)?;
+//! assert_eq!(tensors["weight"].to_vec::<f32>()?, [1., 2., 3., 4.]);
+//! assert_eq!(tensors.keys().collect::<Vec<_>>(), ["weight", "bias"]);
+//!
+//! let archive = folder.join("bitnet-doc-serialize.npz");
+//! npz::save(&archive, &tensors, npz::Compression::Deflated)?;
+//! assert_eq!(npz::NpzFile::open(&archive)?.tensor("bias", &device)?.to_vec::<f64>()?, [0.5, -0.5]);
+//! # for path in [path, archive] { std::fs::remove_file(path).unwrap(); }
+//! # Ok::<(), bitnet_core::BitNetError>(())
+//! ```
+
+mod error;
+pub mod npy;
+pub mod npz;
+pub mod output;
+mod python;
+pub mod safetensors;
+mod zip;
+
+pub use error::{FileError, one_line};
+pub use output::WriteError;
+
+use crate::{BitNetDType, BitNetTensor, Device, Result, TensorStorage};
+
+/// Named tensors in the order of their file.
+pub type TensorMap = indexmap::IndexMap<String, BitNetTensor>;
+
+/// Calls `take` with the bytes of a tensor in row-major order.
+fn with_bytes<R>(tensor: &BitNetTensor, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    tensor.unpacked("save")?;
+    if !tensor.layout().is_contiguous() {
+        return with_bytes(&tensor.copy()?, take);
+    }
+    let size = tensor.dtype().block().1;
+    let (start, len) = (tensor.layout().offset() * size, tensor.shape().elements() * size);
+    if len == 0 {
+        return Ok(take(&[]));
+    }
+    if let TensorStorage::Cpu(storage) = tensor.as_ref().storage {
+        return Ok(take(&storage.bytes()[start..start + len]));
+    }
+    let mut bytes = vec![0; len];
+    tensor.device().download(tensor.as_ref().storage, start, &mut bytes)?;
+    Ok(take(&bytes))
+}
+
+/// A new tensor of the CPU or of `device`, whose bytes `fill` writes in host memory.
+fn filled(
+    dims: &[usize],
+    dtype: BitNetDType,
+    device: &Device,
+    fill: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<BitNetTensor> {
+    let host = if device.is_host() { device.clone() } else { Device::cpu() };
+    let mut tensor = BitNetTensor::empty(dims, dtype, &host)?;
+    let len = tensor.shape().elements() * dtype.block().1;
+    fill(&mut tensor.as_mut()?.storage.cpu_mut("load", dtype)?.bytes_mut()?[..len])?;
+    tensor.to_device(device)
+}
+
+/// What is wrong with the bytes of a tensor, if anything: a bool is 0 or 1.
+fn bad_element(bytes: &[u8], dtype: BitNetDType) -> Option<String> {
+    let bad = |i: usize| format!("element {i} of a bool array is {}, neither 0 nor 1", bytes[i]);
+    (dtype == BitNetDType::Bool).then(|| bytes.iter().position(|&b| b > 1).map(bad)).flatten()
+}

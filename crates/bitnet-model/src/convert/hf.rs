@@ -10,6 +10,7 @@ use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
 use bitnet_quant::formats;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A linear layer of a block, or the head.
@@ -38,7 +39,7 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
     let config = weights.config();
     let mut writer = SafetensorsWriter::new();
     writer.metadata("format", "pt");
-    let mut sources = Vec::new();
+    let mut sources = HashMap::new();
     let float = FloatType::of(weights)?;
     let layers = announce(weights, float, &mut writer, &mut sources)?;
     let tied = weights.head()?.is_none();
@@ -50,10 +51,9 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
     };
     std::fs::create_dir_all(out).map_err(io(out))?;
     let total = sources.len();
-    let mut next = sources.into_iter().enumerate();
-    writer.write(&out.join("model.safetensors"), |_, sink| {
-        let (index, source) = next.next().expect("a source for every tensor");
-        let bytes = match source {
+    let mut done = 0;
+    writer.write(&out.join("model.safetensors"), |tensor, sink| {
+        let bytes = match sources.remove(&tensor.name).expect("a source for every tensor") {
             Source::Values(values) => float.encode(&values),
             Source::Scale(scale) => scale.to_le_bytes().to_vec(),
             Source::Embedding => encode(&weights.embedding()?, float.dtype)?,
@@ -62,7 +62,8 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
                 WeightSource::Dense(dense) => encode(&dense, float.dtype)?,
             },
         };
-        progress(index + 1, total);
+        done += 1;
+        progress(done, total);
         sink.put(&bytes).map_err(ModelError::from)
     })?;
     if let Some(tokenizer) = checkpoint.source_tokenizer() {
@@ -162,12 +163,12 @@ fn bias(source: &LinearSource) -> Option<Vec<f32>> {
     source.bias.as_ref().map(|bias| bias.iter().map(|b| b / scale).collect())
 }
 
-/// Announces every tensor and pushes where its data comes from.
+/// Announces every tensor and notes where its data comes from.
 fn announce(
     weights: &dyn Weights,
     float: FloatType,
     writer: &mut SafetensorsWriter,
-    sources: &mut Vec<Source>,
+    sources: &mut HashMap<String, Source>,
 ) -> Result<Layers> {
     let mut layers = Layers::default();
     if weights.head()?.is_none() {
@@ -176,7 +177,7 @@ fn announce(
     }
     let mut add = |name: &str, dtype: Dtype, shape: &[usize], source: Source| -> Result<()> {
         writer.add(name, dtype, shape)?;
-        sources.push(source);
+        sources.insert(name.to_owned(), source);
         Ok(())
     };
     let embedding = weights.embedding()?;

@@ -1,6 +1,6 @@
 //! What can be wrong with a GGUF file.
 
-use crate::output::WriteError;
+use bitnet_core::serialize::WriteError;
 
 /// A GGUF file that cannot be read or written. Messages are one line.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::reader::read_alignment;
 use super::{Array, GgufError, GgufType, Metadata, TensorInfo, Value, align_up};
-use crate::output::{AtomicFile, TensorSink, WriteError};
+use bitnet_core::serialize::output::{AtomicFile, TensorSink, WriteError};
 
 /// The names of tensors that llama.cpp takes are shorter than this.
 const MAX_NAME: usize = 64;

@@ -7,7 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Safetensors, SafetensorsError, TensorInfo, one_line};
+use super::{Safetensors, SafetensorsError, TensorInfo};
+use bitnet_core::serialize::one_line;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -99,8 +100,9 @@ impl Shards {
         }
         let mut tensors: BTreeMap<String, Located> = BTreeMap::new();
         for (shard, (file, name)) in files.iter().zip(&self.names).enumerate() {
-            for (tensor, info) in Safetensors::parse(file, name)?.tensors {
-                if let Some(other) = tensors.insert(tensor, Located { shard, info }) {
+            for info in Safetensors::parse(file, name)?.tensors() {
+                let located = Located { shard, info: info.clone() };
+                if let Some(other) = tensors.insert(info.name.clone(), located) {
                     let (tensor, other) = (one_line(&other.info.name), &self.names[other.shard]);
                     return Err(SafetensorsError::Index(format!("tensor {tensor} is in {other} and in {name}")));
                 }

@@ -1,7 +1,9 @@
 //! Writing a file whole or not at all, one tensor at a time.
 
+use super::with_bytes;
+use crate::BitNetTensor;
 use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +24,7 @@ pub enum WriteError {
         /// The file that was to be written.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A tensor's data is not as long as was announced.
     #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape takes")]
@@ -48,7 +50,10 @@ pub enum WriteError {
 }
 
 /// A file that appears under its name when [`commit`](Self::commit) has been called.
-pub(crate) struct AtomicFile {
+///
+/// Until then it is a hidden file in the same folder, which goes away when this is dropped.
+#[derive(Debug)]
+pub struct AtomicFile {
     /// `None` once it is committed.
     file: Option<BufWriter<File>>,
     path: PathBuf,
@@ -57,7 +62,11 @@ pub(crate) struct AtomicFile {
 }
 
 impl AtomicFile {
-    pub(crate) fn create(path: &Path) -> Result<Self, WriteError> {
+    /// Starts the file that will stand at `path`.
+    ///
+    /// # Errors
+    /// When its folder is not there or cannot be written to.
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // In the same folder, so that the renaming stays within one file system; a name for each writer.
         static WRITERS: AtomicU32 = AtomicU32::new(0);
@@ -68,7 +77,13 @@ impl AtomicFile {
         Ok(Self { file, path: path.to_owned(), temporary, written: 0 })
     }
 
-    fn failed(&self, source: std::io::Error) -> WriteError {
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What an error of the system means for this file.
+    pub(super) fn failed(&self, source: io::Error) -> WriteError {
         let path = self.path.clone();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => WriteError::Full { path, written: self.written },
@@ -76,17 +91,27 @@ impl AtomicFile {
         }
     }
 
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.write_all(bytes).map_err(|e| self.failed(e))
+    }
+
+    /// Replaces bytes written before, from byte `at` of the file on.
+    pub(super) fn overwrite(&mut self, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        debug_assert!(at + bytes.len() as u64 <= self.written);
         let Some(file) = &mut self.file else { return Ok(()) };
-        match file.write_all(bytes) {
-            Ok(()) => self.written += bytes.len() as u64,
-            Err(e) => return Err(self.failed(e)),
-        }
-        Ok(())
+        let done = file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes));
+        done.and_then(|()| file.seek(SeekFrom::End(0))).map(|_| ()).map_err(|e| self.failed(e))
     }
 
     /// Zeros up to the next multiple of `alignment`.
-    pub(crate) fn pad(&mut self, alignment: usize) -> Result<(), WriteError> {
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn pad(&mut self, alignment: usize) -> Result<(), WriteError> {
         let to = self.written.next_multiple_of(alignment as u64);
         while self.written < to {
             self.put(&[0; 64][..((to - self.written) as usize).min(64)])?;
@@ -95,7 +120,10 @@ impl AtomicFile {
     }
 
     /// The data of one tensor, `expected` bytes, as `write` gives it.
-    pub(crate) fn tensor<E>(
+    ///
+    /// # Errors
+    /// Those of `write`; `failed` makes one where the length is another.
+    pub fn tensor<E>(
         &mut self,
         name: &str,
         expected: u64,
@@ -112,8 +140,11 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Makes the file appear under its name; gives its length.
-    pub(crate) fn commit(mut self) -> Result<u64, WriteError> {
+    /// Makes the file appear under its name, all of it on the disk; gives its length.
+    ///
+    /// # Errors
+    /// When the system cannot write or rename it; then it is removed.
+    pub fn commit(mut self) -> Result<u64, WriteError> {
         if let Some(file) = self.file.take() {
             let done = file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
             if let Err(e) = done.and_then(|()| fs::rename(&self.temporary, &self.path)) {
@@ -124,6 +155,19 @@ impl AtomicFile {
             }
         }
         Ok(self.written)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(file) = &mut self.file else { return Ok(bytes.len()) };
+        let count = file.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |file| file.flush())
     }
 }
 
@@ -157,5 +201,13 @@ impl TensorSink<'_> {
             return Err(WriteError::Length { tensor, expected, actual });
         }
         self.file.put(bytes)
+    }
+
+    /// Appends a tensor of any device, in row-major order.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); when it is packed, or its device cannot give its bytes.
+    pub fn put_tensor(&mut self, tensor: &BitNetTensor) -> crate::Result<()> {
+        with_bytes(tensor, |bytes| self.put(bytes))?.map_err(Into::into)
     }
 }

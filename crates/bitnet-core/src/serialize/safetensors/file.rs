@@ -1,0 +1,139 @@
+//! Tensors in and out of safetensors files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{DTYPES, Dtype, FileError, Safetensors, SafetensorsWriter, TensorInfo};
+use crate::serialize::{TensorMap, bad_element, one_line};
+use crate::{BitNetDType, BitNetTensor, Device, MappedFile, Result, TensorOpError};
+
+/// Writes named tensors of any device, and strings such as `("format", "pt")`; gives the length of the file.
+///
+/// # Errors
+/// When a name is there twice, a tensor is packed, or the file cannot be written: then what stood there still does.
+pub fn save<'a, N: AsRef<str>>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (N, &'a BitNetTensor)>,
+    metadata: &[(&str, &str)],
+) -> Result<u64> {
+    let mut writer = SafetensorsWriter::new();
+    metadata.iter().for_each(|(key, value)| writer.metadata(key, value));
+    let mut by_name = std::collections::HashMap::new();
+    for (name, tensor) in tensors {
+        tensor.unpacked("save")?;
+        writer.add(name.as_ref(), stored(tensor.dtype())?, tensor.dims())?;
+        by_name.insert(name.as_ref().to_owned(), tensor);
+    }
+    writer.write(path.as_ref(), |info, sink| sink.put_tensor(by_name[&info.name]))
+}
+
+/// Reads all tensors of a file, in the order of its header, into memory of their own.
+///
+/// # Errors
+/// When the file cannot be read or is damaged, or holds a type that tensors do not have.
+pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
+    let file = SafetensorsFile::open(path)?;
+    file.header.tensors().map(|info| Ok((info.name.clone(), file.read(info, device)?))).collect()
+}
+
+/// As [`load`], but tensors of the CPU stay in the file; see [`SafetensorsFile::mapped`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_mapped(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
+    let file = SafetensorsFile::open(path)?;
+    file.header.tensors().map(|info| Ok((info.name.clone(), file.map(info, device)?))).collect()
+}
+
+/// Reads a file that is in memory.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<TensorMap> {
+    let file = "the file";
+    let header = Safetensors::parse(bytes, file)?;
+    header.tensors().map(|info| Ok((info.name.clone(), read(bytes, info, file, device)?))).collect()
+}
+
+/// A safetensors file, mapped: only the tensors asked for are read.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    file: Arc<MappedFile>,
+    header: Safetensors,
+}
+
+impl SafetensorsFile {
+    /// Maps a file and reads its header. See [`MappedFile`] for what must not happen to the file meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its header is not one or does not fill the file exactly.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let file = Arc::new(MappedFile::open(path)?);
+        let header = Safetensors::parse(&file, &file.path().display().to_string())?;
+        Ok(Self { file, header })
+    }
+
+    /// Names, types, shapes and places of the tensors, and the metadata.
+    pub fn header(&self) -> &Safetensors {
+        &self.header
+    }
+
+    /// One tensor, copied to `device`; its pages of the file are let go.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its type is not one of tensors.
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<BitNetTensor> {
+        self.read(self.header.tensor(name)?, device)
+    }
+
+    /// One tensor that stays in the file until somebody writes to it, where `device` is the CPU and the file aligns its
+    /// elements; else a copy.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn mapped(&self, name: &str, device: &Device) -> Result<BitNetTensor> {
+        self.map(self.header.tensor(name)?, device)
+    }
+
+    fn read(&self, info: &TensorInfo, device: &Device) -> Result<BitNetTensor> {
+        let tensor = read(&self.file, info, &self.name(), device)?;
+        self.file.release(info.range.clone());
+        Ok(tensor)
+    }
+
+    fn map(&self, info: &TensorInfo, device: &Device) -> Result<BitNetTensor> {
+        let dtype = checked(&self.file, info, &self.name())?;
+        BitNetTensor::from_mapped(&self.file, info.range.clone(), &info.shape, dtype, device)
+    }
+
+    fn name(&self) -> String {
+        self.file.path().display().to_string()
+    }
+}
+
+fn read(bytes: &[u8], info: &TensorInfo, file: &str, device: &Device) -> Result<BitNetTensor> {
+    let dtype = checked(bytes, info, file)?;
+    BitNetTensor::from_bytes(info.data(bytes), &info.shape, dtype, device)
+}
+
+/// The type of a tensor's elements, each of which is one of that type.
+fn checked(bytes: &[u8], info: &TensorInfo, file: &str) -> Result<BitNetDType> {
+    let unreadable = |problem: String| {
+        let problem = format!("tensor {}: {problem}", one_line(&info.name));
+        FileError::Unreadable { file: file.to_owned(), problem }
+    };
+    let Some((dtype, _)) = DTYPES.iter().find(|(_, stored)| *stored == info.dtype) else {
+        return Err(unreadable(format!("no tensor has elements of type {:?}; cast it to F32", info.dtype)).into());
+    };
+    match bad_element(info.data(bytes), *dtype) {
+        Some(problem) => Err(unreadable(problem).into()),
+        None => Ok(*dtype),
+    }
+}
+
+/// The type of the format.
+fn stored(dtype: BitNetDType) -> Result<Dtype> {
+    let found = DTYPES.iter().find(|(ours, _)| *ours == dtype).map(|(_, stored)| *stored);
+    let message = || format!("safetensors has no type for {dtype}");
+    found.ok_or_else(|| TensorOpError::Argument { op: "save", message: message() }.into())
+}
