@@ -1,7 +1,7 @@
 //! GGUF against a file of gguf-py (`data/gguf/make.py`), and what the reader says of wrong files.
 
-use bitnet_model::gguf::{Array, Gguf, GgufError, GgufType, GgufWriter, Metadata, Value};
 use bitnet_core::serialize::WriteError;
+use bitnet_model::gguf::{Array, Gguf, GgufError, GgufType, GgufWriter, Metadata, Value};
 
 static EVERY_KIND: &[u8] = include_bytes!("data/gguf/every_kind.gguf");
 
