@@ -1,8 +1,10 @@
 """Makes the seed corpora beside it. Run: python fuzz/seeds/make.py (Python 3, nothing else needed)."""
 
+import io
 import json
 import pathlib
 import struct
+import zipfile
 
 here = pathlib.Path(__file__).parent
 
@@ -63,6 +65,33 @@ put("safetensors_header", "index", json.dumps({
     "metadata": {"total_size": 8},
     "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
 }).encode())
+
+
+
+def npy(version, text, data):
+    text = text.encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + data
+
+
+def npz(method, *arrays):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in arrays:
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            with archive.open(info, "w", force_zip64=True) as entry:
+                entry.write(data)
+    return file.getvalue()
+
+
+LITTLE = npy(1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", b"\0" * 24)
+BIG = npy(2, "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 1, 2), }\n", b"\1" * 8)
+BOOL = npy(3, "{'descr': '|b1', 'fortran_order': False, 'shape': (), }\n", b"\1")
+for name, data in {"little": LITTLE, "big": BIG, "bool": BOOL}.items():
+    put("npy", name, data)
+put("npz", "stored", npz(zipfile.ZIP_STORED, ("a.npy", LITTLE), ("b.npy", BIG)))
+put("npz", "deflated", npz(zipfile.ZIP_DEFLATED, ("a.npy", BOOL), ("b.npy", LITTLE)))
+put("npz", "safetensors", safetensors({"a": tensor("F32", [2], 0, 8), "b": tensor("BOOL", [1], 8, 9)}, 9))
 
 SHAPE = {
     "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -2,6 +2,7 @@
 
     mkdir written
     BITNET_WRITE_FILES=$PWD/written cargo test -p bitnet-core --test serialize files_for_numpy_and_pytorch
+    BITNET_WRITE_FILES=$PWD/written cargo test -p bitnet-core --lib numbers_of_64_bits
     python crates/bitnet-testkit/golden/check_files.py written
 
 Needs numpy==2.4.6, safetensors==0.8.0, torch==2.15.0.
@@ -48,6 +49,9 @@ for name in ("stored.npz", "deflated.npz"):
     assert zipfile.ZipFile(folder / name).testzip() is None
     with np.load(folder / name, allow_pickle=False) as archive:
         check(name, dict(archive))
+with zipfile.ZipFile(folder / "zip64.zip") as archive:
+    assert archive.testzip() is None
+    assert [archive.read(name) for name in ("a.npy", "b.npy")] == [b"hello"] * 2
 check("npy", {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in expected})
 check("npy, mapped", {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in expected if expected[n].size} |
       {n: a for n, a in expected.items() if not a.size})

@@ -209,10 +209,6 @@ const FLAGS: u16 = 0x800;
 pub(super) const CHECKSUM_AT: u64 = 14;
 
 impl Written {
-    fn small(n: u64) -> u32 {
-        n.min(IN_ZIP64) as u32
-    }
-
     fn version(zip64: bool) -> u16 {
         if zip64 { 45 } else { 20 }
     }
@@ -244,8 +240,9 @@ impl Written {
         [&LOCAL.to_le_bytes()[..], &self.common(zip64, packed, size), &lengths, self.name.as_bytes(), &extra].concat()
     }
 
-    fn record(&self) -> Vec<u8> {
-        let large: Vec<u64> = [self.size, self.packed, self.offset].into_iter().filter(|&n| n >= IN_ZIP64).collect();
+    /// Numbers from `limit` on stand in a zip64 field.
+    fn record(&self, limit: u64) -> Vec<u8> {
+        let large: Vec<u64> = [self.size, self.packed, self.offset].into_iter().filter(|&n| n >= limit).collect();
         let mut extra = Vec::new();
         if !large.is_empty() {
             extra.extend([1, 0, 8 * large.len() as u8, 0]);
@@ -253,23 +250,31 @@ impl Written {
         }
         let mut out = DIRECTORY.to_le_bytes().to_vec();
         out.extend(Self::version(!large.is_empty()).to_le_bytes());
-        out.extend(self.common(!large.is_empty(), Self::small(self.packed), Self::small(self.size)));
+        out.extend(self.common(!large.is_empty(), narrow(self.packed, limit), narrow(self.size, limit)));
         out.extend((self.name.len() as u16).to_le_bytes());
         out.extend((extra.len() as u16).to_le_bytes());
         // Comment, volume and attributes.
         out.extend([0; 10]);
-        out.extend(Self::small(self.offset).to_le_bytes());
+        out.extend(narrow(self.offset, limit).to_le_bytes());
         out.extend(self.name.as_bytes());
         out.extend(extra);
         out
     }
 }
 
+fn narrow(n: u64, limit: u64) -> u32 {
+    if n < limit { n as u32 } else { u32::MAX }
+}
+
 /// The directory of `entries`, which starts at byte `at`, and the records behind it.
 pub(super) fn directory(entries: &[Written], at: u64) -> Vec<u8> {
-    let mut out: Vec<u8> = entries.iter().flat_map(Written::record).collect();
+    directory_with(entries, at, IN_ZIP64)
+}
+
+fn directory_with(entries: &[Written], at: u64, limit: u64) -> Vec<u8> {
+    let mut out: Vec<u8> = entries.iter().flat_map(|entry| entry.record(limit)).collect();
     let (count, size) = (entries.len() as u64, out.len() as u64);
-    if count >= 0xffff || size >= IN_ZIP64 || at >= IN_ZIP64 {
+    if count >= limit.min(0xffff) || size >= limit || at >= limit {
         out.extend(END64.to_le_bytes());
         out.extend(44u64.to_le_bytes());
         out.extend([45, 0, 45, 0]);
@@ -282,9 +287,40 @@ pub(super) fn directory(entries: &[Written], at: u64) -> Vec<u8> {
     }
     out.extend(END.to_le_bytes());
     out.extend([0; 4]);
-    let count = (count.min(0xffff) as u16).to_le_bytes();
+    let count = (narrow(count, limit.min(0xffff)) as u16).to_le_bytes();
     out.extend([count, count].concat());
-    [size, at].iter().for_each(|&n| out.extend(Written::small(n).to_le_bytes()));
+    [size, at].iter().for_each(|&n| out.extend(narrow(n, limit).to_le_bytes()));
     out.extend([0; 2]);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As an archive of more than 4 GiB is written, but small.
+    #[test]
+    fn numbers_of_64_bits() {
+        let mut file = Vec::new();
+        let mut entries = Vec::new();
+        for name in ["a.npy", "b.npy"] {
+            let crc = 0x3610_a686; // of "hello"
+            let (name, offset) = (name.to_owned(), file.len() as u64);
+            let entry = Written { name, method: Method::Stored, crc, packed: 5, size: 5, offset };
+            file.extend(entry.local(true, 64));
+            assert!(file.len().is_multiple_of(64));
+            file.extend(b"hello");
+            entries.push(entry);
+        }
+        file.extend(directory_with(&entries, file.len() as u64, 0));
+        if let Some(path) = std::env::var_os("BITNET_WRITE_FILES") {
+            std::fs::write(std::path::Path::new(&path).join("zip64.zip"), &file).unwrap();
+        }
+        let read = parse(&file).unwrap();
+        assert_eq!(read.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a.npy", "b.npy"]);
+        assert!(read.iter().all(|e| &file[e.range.clone()] == b"hello" && e.crc == 0x3610_a686));
+        for n in 0..file.len() {
+            assert!(parse(&file[..n]).is_err(), "cut to {n}");
+        }
+    }
 }
