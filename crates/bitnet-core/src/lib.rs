@@ -25,4 +25,4 @@ pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, P
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use shape::{INFER, MAX_DIMS, TensorShape};
 pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
-pub use tensor::{BitNetTensor, TensorMetadata};
+pub use tensor::{BitNetTensor, Index, Slice, TensorMetadata};

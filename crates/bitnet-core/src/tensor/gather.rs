@@ -120,14 +120,10 @@ impl BitNetTensor {
         self.unpacked(op)?;
         self.same_device(op, indices)?;
         let mut indices = indices.as_indices(op)?;
-        let mut source = match source {
-            Operand::Tensor(source) => source.clone(),
-            Operand::Scalar(value) => Self::scalar(value, self.dtype, &self.device)?.expand(indices.dims())?,
-        };
-        self.same_device(op, &source)?;
-        if source.dtype != self.dtype {
-            let (got, needed) = (source.dtype, self.dtype);
-            return Err(TensorOpError::DType { op, what: "source", got, needed }.into());
+        let whole = matches!(source, Operand::Tensor(_));
+        let mut source = self.operand(op, source)?;
+        if !whole {
+            source = source.expand(indices.dims())?;
         }
         let scalar = self.axis_of_any(op, axis)?.is_none();
         if scalar {

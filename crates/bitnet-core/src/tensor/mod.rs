@@ -31,12 +31,15 @@ pub(crate) use by_dtype;
 
 mod create;
 mod gather;
+mod index;
+mod join;
 mod mask;
 #[cfg(test)]
 mod tests;
 mod views;
 
 pub use create::TensorMetadata;
+pub use index::{Index, Slice};
 
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;

@@ -2,5 +2,7 @@
 
 mod create;
 mod gather;
+mod index;
+mod join;
 mod mask;
 mod views;

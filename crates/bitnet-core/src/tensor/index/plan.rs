@@ -1,0 +1,182 @@
+//! What an index means for a tensor: a view, and the columns of places that index tensors name in it.
+
+use super::Index;
+use crate::ops::broadcast_shapes;
+use crate::{BitNetDType, BitNetError, BitNetTensor, Layout, Result, TensorOpError, TensorShape};
+
+pub(super) struct Plan {
+    /// The view by positions, slices and new axes, with the dimensions of `columns` side by side from `start` on.
+    pub layout: Layout,
+    /// Where they begin.
+    pub start: usize,
+    /// Shape that the index tensors broadcast to; `[]` without them.
+    pub shape: TensorShape,
+    /// For each dimension that an index tensor names, its places in row-major order of `shape`.
+    pub columns: Vec<Vec<i64>>,
+}
+
+/// An index tensor's dimension of the view, its places (checked, not negative) and its shape.
+struct Column {
+    axis: usize,
+    places: Vec<i64>,
+    shape: TensorShape,
+}
+
+impl Plan {
+    pub fn new(op: &'static str, x: &BitNetTensor, indices: &[Index]) -> Result<Self> {
+        let error = |message: String| BitNetError::from(TensorOpError::Argument { op, message });
+        let is_mask = |t: &BitNetTensor| t.dtype() == BitNetDType::Bool;
+        let taken = |index: &Index| match index {
+            Index::Ellipsis | Index::NewAxis => 0,
+            Index::Tensor(t) if is_mask(t) => t.rank(),
+            _ => 1,
+        };
+        let named: usize = indices.iter().map(taken).sum();
+        let left = x.rank().checked_sub(named);
+        let left =
+            left.ok_or_else(|| error(format!("{named} indices for the {} dimensions of {}", x.rank(), x.shape())))?;
+        if indices.iter().filter(|index| matches!(index, Index::Ellipsis)).count() > 1 {
+            return Err(error("more than one Ellipsis: which dimensions each means cannot be told".into()));
+        }
+        let mut layout = *x.layout();
+        let mut columns: Vec<Column> = Vec::new();
+        // Dimension of the view that the next index names, and the same of `x`.
+        let (mut axis, mut source) = (0, 0);
+        for index in indices {
+            match *index {
+                Index::At(at) => {
+                    let place = wrap(op, at as i64, x, source)?;
+                    layout = layout.select(axis, place as usize)?;
+                }
+                Index::Slice(slice) => {
+                    layout = layout.slice(axis, slice.start, slice.end, slice.step)?;
+                    axis += 1;
+                }
+                Index::Ellipsis => {
+                    axis += left;
+                    source += left;
+                }
+                Index::NewAxis => {
+                    layout = layout.unsqueeze(axis)?;
+                    axis += 1;
+                }
+                Index::Tensor(t) => {
+                    x.same_device(op, t)?;
+                    if is_mask(t) && t.rank() == 0 {
+                        layout = layout.unsqueeze(axis)?;
+                        columns.extend(mask_columns(t.reshape(&[1])?, axis)?);
+                        axis += 1;
+                    } else if is_mask(t) {
+                        if t.dims() != &x.dims()[source..source + t.rank()] {
+                            let needed = format!("that of dimensions {source} and up of {}", x.shape());
+                            let got = *t.shape();
+                            return Err(TensorOpError::Shape { op, what: "mask", got, needed }.into());
+                        }
+                        columns.extend(mask_columns((*t).clone(), axis)?);
+                        axis += t.rank();
+                    } else {
+                        let places = places(op, t, x, source)?;
+                        if t.rank() == 0 {
+                            layout = layout.select(axis, places[0] as usize)?;
+                        } else {
+                            columns.push(Column { axis, places, shape: *t.shape() });
+                            axis += 1;
+                        }
+                    }
+                }
+            }
+            source += taken(index);
+        }
+        Self::arranged(op, layout, columns)
+    }
+
+    /// Puts the dimensions of the columns side by side, and broadcasts the columns.
+    fn arranged(op: &'static str, layout: Layout, columns: Vec<Column>) -> Result<Self> {
+        let mut shape = TensorShape::new(&[])?;
+        for column in &columns {
+            shape = broadcast_shapes(op, &shape, &column.shape)?;
+        }
+        let adjacent = columns.windows(2).all(|pair| pair[0].axis + 1 == pair[1].axis);
+        let start = if adjacent { columns.first().map_or(0, |column| column.axis) } else { 0 };
+        let mut order: Vec<usize> = (0..layout.dims().len()).collect();
+        if !adjacent {
+            order.retain(|&axis| columns.iter().all(|column| column.axis != axis));
+            order.splice(0..0, columns.iter().map(|column| column.axis));
+        }
+        let spread = |column: Column| -> Result<Vec<i64>> {
+            let from = Layout::contiguous(column.shape).broadcast_to(shape.dims())?;
+            Ok(from.indices().map(|i| column.places[i]).collect())
+        };
+        let layout = layout.permute(&order)?;
+        Ok(Self { layout, start, shape, columns: columns.into_iter().map(spread).collect::<Result<_>>()? })
+    }
+
+    /// Shape of the result.
+    pub fn result(&self) -> Result<TensorShape> {
+        let dims = self.layout.dims();
+        TensorShape::new(&[&dims[..self.start], self.shape.dims(), &dims[self.start + self.columns.len()..]].concat())
+    }
+
+    /// The view with the dimensions of the columns as one; an error where strides cannot say it.
+    pub fn merged(&self) -> Result<Layout> {
+        let (dims, end) = (self.layout.dims(), self.start + self.columns.len());
+        let one = dims[self.start..end].iter().product();
+        self.layout.reshape(&[&dims[..self.start], &[one], &dims[end..]].concat())
+    }
+
+    /// Places in the one dimension of [`Plan::merged`].
+    pub fn rows(&self) -> Vec<i64> {
+        let mut rows = vec![0; self.shape.elements()];
+        for (column, &extent) in self.columns.iter().zip(&self.layout.dims()[self.start..]) {
+            for (row, &place) in rows.iter_mut().zip(column) {
+                *row = *row * extent as i64 + place;
+            }
+        }
+        rows
+    }
+
+    /// Place in the storage of every element of the result, whose shape is `result`.
+    pub fn places(&self, result: &TensorShape) -> Result<Vec<i64>> {
+        let (strides, end) = (self.layout.strides(), self.start + self.columns.len());
+        let around: Vec<isize> = [&strides[..self.start], &vec![0; self.shape.rank()], &strides[end..]].concat();
+        // The storage's places for index 0, and the number of the row of columns for each of them.
+        let origin = Layout::strided(result.dims(), &around, self.layout.offset())?;
+        let mut own = vec![0; result.rank()];
+        let numbers = Layout::contiguous(self.shape);
+        own[self.start..self.start + self.shape.rank()].copy_from_slice(numbers.strides());
+        let numbers = Layout::strided(result.dims(), &own, 0)?;
+        let steps = &strides[self.start..end];
+        let jump = |row: usize| self.columns.iter().zip(steps).map(|(c, &step)| c[row] * step as i64).sum::<i64>();
+        Ok(origin.indices().zip(numbers.indices()).map(|(place, row)| place as i64 + jump(row)).collect())
+    }
+}
+
+/// The place that `at` names in dimension `axis` of `x`.
+fn wrap(op: &'static str, at: i64, x: &BitNetTensor, axis: usize) -> Result<i64> {
+    let extent = x.dims()[axis] as i64;
+    let place = if at < 0 { at.saturating_add(extent) } else { at };
+    if !(0..extent).contains(&place) {
+        return Err(TensorOpError::IndexOutOfRange { op, index: at, axis, shape: *x.shape() }.into());
+    }
+    Ok(place)
+}
+
+fn places(op: &'static str, t: &BitNetTensor, x: &BitNetTensor, axis: usize) -> Result<Vec<i64>> {
+    let t = t.as_indices(op)?;
+    let given: Vec<i64> = match t.dtype() {
+        BitNetDType::U32 => t.to_vec::<u32>()?.into_iter().map(i64::from).collect(),
+        _ => t.to_vec()?,
+    };
+    given.into_iter().map(|at| wrap(op, at, x, axis)).collect()
+}
+
+/// A column for each dimension of `mask`: where it is true.
+fn mask_columns(mask: BitNetTensor, axis: usize) -> Result<Vec<Column>> {
+    let rank = mask.rank();
+    let positions = mask.nonzero()?.to_vec::<i64>()?;
+    let count = positions.len() / rank;
+    let shape = TensorShape::new(&[count])?;
+    let column =
+        |d: usize| Column { axis: axis + d, places: positions[d..].iter().step_by(rank).copied().collect(), shape };
+    Ok((0..rank).map(column).collect())
+}
