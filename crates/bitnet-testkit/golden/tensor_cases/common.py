@@ -112,6 +112,14 @@ def apply(array, steps):
     return array
 
 
+def nearest(value):
+    """An mpmath number as f64, rounded to the nearest; infinity beyond."""
+    try:
+        return mpmath.libmp.to_float(value._mpf_, rnd="n")
+    except OverflowError:
+        return math.inf * float(mpmath.sign(value))
+
+
 class T:
     """A tensor operand: a pattern repeated over a storage of some shape, seen through view steps."""
 

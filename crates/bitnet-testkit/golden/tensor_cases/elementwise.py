@@ -52,11 +52,9 @@ def exact(op, x):
         if x != 0 and math.isfinite(x):
             try:
                 value = EXACT[op](mp.mpf(x))
-                value = math.nan if isinstance(value, mpmath.mpc) else mpmath.libmp.to_float(value._mpf_)
+                value = math.nan if isinstance(value, mpmath.mpc) else nearest(value)
             except (ZeroDivisionError, ValueError):
                 value = None
-            except OverflowError:
-                value = math.inf * float(mp.sign(EXACT[op](mp.mpf(x))))
         cache[key] = special(op, x) if value is None else value
     return cache[key]
 

@@ -1,0 +1,101 @@
+//! Whether a tensor is what a case expects.
+
+use crate::cases::{Data, Tolerance};
+use bitnet_core::BitNetDType::{self, *};
+use bitnet_core::BitNetTensor;
+use half::{bf16, f16};
+
+/// An element, floats in f64.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Float(f64),
+    Int(i128),
+}
+
+fn value(dtype: BitNetDType, b: &[u8]) -> Value {
+    macro_rules! int {
+        ($t:ty) => {
+            Value::Int(<$t>::from_le_bytes(b.try_into().expect("an element")).into())
+        };
+    }
+    match dtype {
+        F64 => Value::Float(f64::from_le_bytes(b.try_into().expect("8 bytes"))),
+        F32 => Value::Float(f32::from_le_bytes(b.try_into().expect("4 bytes")).into()),
+        F16 => Value::Float(f16::from_le_bytes(b.try_into().expect("2 bytes")).into()),
+        BF16 => Value::Float(bf16::from_le_bytes(b.try_into().expect("2 bytes")).into()),
+        I8 => int!(i8),
+        I16 => int!(i16),
+        I32 => int!(i32),
+        I64 => int!(i64),
+        U8 | Bool => int!(u8),
+        U16 => int!(u16),
+        U32 => int!(u32),
+        U64 => int!(u64),
+        other => panic!("{other} is not an element type"),
+    }
+}
+
+/// Distance between neighbours of the dtype at a magnitude: mantissa bits, smallest exponent.
+fn unit(dtype: BitNetDType, magnitude: f64) -> f64 {
+    let (mantissa, smallest) = match dtype {
+        F64 => (52, -1022),
+        F32 => (23, -126),
+        F16 => (10, -14),
+        _ => (7, -126),
+    };
+    let exponent = if magnitude == 0. { smallest } else { magnitude.log2().floor().max(smallest as f64) as i32 };
+    // In two factors: the smallest unit of f64 is below its smallest normal number.
+    2f64.powi(exponent) * 2f64.powi(-mantissa)
+}
+
+fn near(dtype: BitNetDType, got: Value, expected: Value, tolerance: Tolerance) -> bool {
+    match (got, expected) {
+        (Value::Int(a), Value::Int(b)) => a == b,
+        (Value::Float(a), Value::Float(b)) if a.is_nan() || b.is_nan() => a.is_nan() && b.is_nan(),
+        (Value::Float(a), Value::Float(b)) if a == b => {
+            !tolerance.zeros || a != 0. || a.is_sign_negative() == b.is_sign_negative()
+        }
+        (Value::Float(a), Value::Float(b)) => {
+            // Half a unit of rounding in the bound itself must not decide.
+            let bound = (tolerance.ulps * unit(dtype, a.abs().min(b.abs())) * 1.0001).max(tolerance.absolute);
+            // Beyond the largest number lies infinity, one unit further.
+            let largest = |v: f64| if v.is_infinite() { limit(dtype).copysign(v) } else { v };
+            let distance = (largest(a) - largest(b)).abs();
+            (a.is_finite() == b.is_finite() || tolerance.ulps > 0. && distance < limit(dtype)) && distance <= bound
+        }
+        _ => false,
+    }
+}
+
+/// Where infinity would be if numbers went on.
+fn limit(dtype: BitNetDType) -> f64 {
+    match dtype {
+        F64 => f64::MAX,
+        F32 | BF16 => 2f64.powi(128),
+        _ => 65536.,
+    }
+}
+
+/// The first difference between a tensor and what is expected of it.
+pub fn difference(got: &BitNetTensor, expected: &Data, dims: &[usize], tolerance: Tolerance) -> Option<String> {
+    if got.dtype() != expected.dtype {
+        return Some(format!("dtype {}, expected {}", got.dtype(), expected.dtype));
+    }
+    if got.dims() != dims {
+        return Some(format!("shape {:?}, expected {dims:?}", got.dims()));
+    }
+    let bytes = match got.to_bytes() {
+        Ok(bytes) => bytes,
+        Err(e) => return Some(format!("cannot be read: {e}")),
+    };
+    let (dtype, size) = (got.dtype(), got.dtype().block().1);
+    let expected = expected.bytes();
+    let wrong = |(i, (g, e)): (usize, (&[u8], &[u8]))| {
+        let (g, e) = (value(dtype, g), value(dtype, e));
+        (!near(dtype, g, e, tolerance)).then(|| format!("element {i}: {g:?}, expected {e:?}"))
+    };
+    let all = bytes.chunks_exact(size).zip(expected.chunks_exact(size)).enumerate();
+    let mut found = all.filter_map(wrong);
+    let first = found.next()?;
+    Some(format!("{first} (and {} more; {} ulps, {:e} absolute)", found.count(), tolerance.ulps, tolerance.absolute))
+}
