@@ -112,7 +112,7 @@ impl Case {
             attrs: json["a"].clone(),
             inputs: json["i"].as_array().expect("inputs").clone(),
             outputs: json["o"].as_array().map(|list| list.iter().map(output).collect()),
-            tolerance: Tolerance { ulps: part(0), absolute: part(1), zeros: json["t"].is_null() || part(2) != 0. },
+            tolerance: Tolerance { ulps: part(0), absolute: part(1), zeros: part(2) != 0. },
         }
     }
 
