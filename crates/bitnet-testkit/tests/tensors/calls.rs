@@ -146,23 +146,26 @@ pub fn call(op: &str, args: &Args) -> Called {
     {
         return one(result);
     }
-    crate::views::call(op, args).or_else(|| crate::indices::call(op, args))
+    let groups = [crate::views::call, crate::indices::call, crate::reductions::call];
+    groups.iter().find_map(|call| call(op, args))
 }
 
 /// Calls the in-place form on `x`, which is the first operand.
 pub fn call_in_place(op: &str, args: &Args, x: &mut BitNetTensor) -> Option<Result<()>> {
     match args.inputs {
         [Input::Tensor(_)] => unary_in_place(op, x),
-        [Input::Tensor(_), _] => binary_in_place(op, x, args.operand(1)),
+        [Input::Tensor(_), Input::Tensor(_) | Input::Scalar(_)] => binary_in_place(op, x, args.operand(1)),
         _ => None,
     }
+    .or_else(|| crate::reductions::in_place(op, args, x))
 }
 
 /// Calls the form that writes to `out`.
 pub fn call_into(op: &str, args: &Args, out: &mut BitNetTensor) -> Option<Result<()>> {
     match args.inputs {
         [Input::Tensor(x)] => unary_into(op, x, out),
-        [Input::Tensor(x), _] => binary_into(op, x, args.operand(1), out),
+        [Input::Tensor(x), Input::Tensor(_) | Input::Scalar(_)] => binary_into(op, x, args.operand(1), out),
         _ => None,
     }
+    .or_else(|| crate::reductions::into(op, args, out))
 }
