@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod blocks;
+pub mod dense;
 pub mod float;
 pub mod isa;
 pub mod probe;

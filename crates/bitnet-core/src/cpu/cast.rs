@@ -1,73 +1,42 @@
 //! Conversions between element types.
 
-use super::operand::{output, same_shape, unsupported};
+use super::operand::{map, output, same_shape, unsupported};
+use super::wide::{Number, Wide, read, wide};
+use crate::BitNetDType::{self, Ternary2};
 use crate::backend::{TensorMut, TensorRef};
-use crate::dtype::Element;
-use crate::{BitNetDType, Result, TensorOpError};
-use BitNetDType::*;
-use half::{bf16, f16};
+use crate::{Result, TensorOpError};
+use bitnet_kernels::ThreadPool;
+use bitnet_kernels::dense::strided::CHUNK;
 
-/// Reads element `index` as f64, which holds every value of the smaller types exactly.
-fn reader(dtype: BitNetDType) -> Option<fn(&[u8], usize) -> f64> {
-    fn read<T: Element>(bytes: &[u8], index: usize) -> T {
-        bytemuck::pod_read_unaligned(&bytes[index * size_of::<T>()..][..size_of::<T>()])
+pub(super) fn cast(threads: &ThreadPool, x: TensorRef, out: TensorMut) -> Result<()> {
+    const OP: &str = "cast";
+    same_shape(OP, "x", &x.layout, &out.layout)?;
+    let (from, to) = (x.dtype, out.dtype);
+    let Some(source) = wide(from) else { return unpack(x, out) };
+    if from == to {
+        return map(OP, threads, &[x], out, &|x, out| out.copy_from_slice(x[0]));
     }
-    Some(match dtype {
-        F64 => |b, i| read::<f64>(b, i),
-        F32 => |b, i| read::<f32>(b, i) as f64,
-        F16 => |b, i| read::<f16>(b, i).to_f64(),
-        BF16 => |b, i| read::<bf16>(b, i).to_f64(),
-        I8 => |b, i| read::<i8>(b, i) as f64,
-        I16 => |b, i| read::<i16>(b, i) as f64,
-        I32 => |b, i| read::<i32>(b, i) as f64,
-        U8 => |b, i| b[i] as f64,
-        U16 => |b, i| read::<u16>(b, i) as f64,
-        U32 => |b, i| read::<u32>(b, i) as f64,
-        Bool => |b, i| (b[i] != 0) as u8 as f64,
-        _ => return None,
-    })
+    let f = match source {
+        Wide::F32 => chunk::<f32>,
+        Wide::F64 => chunk::<f64>,
+        Wide::I64 => chunk::<i64>,
+        Wide::U64 => chunk::<u64>,
+    };
+    map(OP, threads, &[x], out, &|x, out| f(from, to, x[0], out))
 }
 
-/// Writes element `index`; floats are rounded to the nearest, integers truncated and saturated as Rust's `as`.
-fn writer(dtype: BitNetDType) -> Option<fn(&mut [u8], usize, f64)> {
-    fn write<T: Element>(bytes: &mut [u8], index: usize, value: T) {
-        bytes[index * size_of::<T>()..][..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
+fn chunk<N: Number>(from: BitNetDType, to: BitNetDType, x: &[u8], out: &mut [u8]) {
+    if to == N::DTYPE {
+        return N::load(from, x, bytemuck::cast_slice_mut(out));
     }
-    Some(match dtype {
-        F64 => |b, i, v| write(b, i, v),
-        F32 => |b, i, v| write(b, i, v as f32),
-        F16 => |b, i, v| write(b, i, f16::from_f64(v)),
-        BF16 => |b, i, v| write(b, i, bf16::from_f64(v)),
-        I8 => |b, i, v| write(b, i, v as i8),
-        I16 => |b, i, v| write(b, i, v as i16),
-        I32 => |b, i, v| write(b, i, v as i32),
-        U8 => |b, i, v| b[i] = v as u8,
-        U16 => |b, i, v| write(b, i, v as u16),
-        U32 => |b, i, v| write(b, i, v as u32),
-        Bool => |b, i, v| b[i] = (v != 0.) as u8,
-        _ => return None,
-    })
-}
-
-pub(super) fn cast(x: TensorRef, out: TensorMut) -> Result<()> {
-    same_shape("cast", "x", &x.layout, &out.layout)?;
-    let from = x.storage.cpu("cast", x.dtype)?.bytes();
-    if x.dtype.is_packed() {
-        return unpack(x, from, out);
-    }
-    let read = reader(x.dtype).ok_or_else(|| unsupported("cast", x.dtype))?;
-    let write = writer(out.dtype).ok_or_else(|| unsupported("cast", out.dtype))?;
-    let layout = out.layout;
-    let to = out.storage.cpu_mut("cast", out.dtype)?.bytes_mut()?;
-    for (i, o) in x.layout.indices().zip(layout.indices()) {
-        write(to, o, read(from, i));
-    }
-    Ok(())
+    let mut buffer = [N::default(); CHUNK];
+    N::store(to, read(from, x, &mut buffer), out);
 }
 
 /// Rows of a packed type to f32.
-fn unpack(x: TensorRef, from: &[u8], out: TensorMut) -> Result<()> {
+fn unpack(x: TensorRef, out: TensorMut) -> Result<()> {
     let dtype = x.dtype;
+    let from = x.storage.cpu("cast", dtype)?.bytes();
     let columns = x.layout.shape().last();
     let (to, layout) = output::<f32>("cast", out)?;
     if !x.layout.is_contiguous() || !layout.is_contiguous() || x.layout.offset() != 0 {

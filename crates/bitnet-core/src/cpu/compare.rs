@@ -1,50 +1,70 @@
 //! Comparisons and choices.
 
-use super::operand::{input, output, same_shape};
-use crate::BitNetDType::Bool;
+use super::operand::{map, same_dtype, unsupported};
+use super::wide::{Number, Wide, read, wide};
+use crate::BitNetDType::{self, Bool};
+use crate::Result;
 use crate::backend::{CompareOp, TensorMut, TensorRef};
-use crate::{Layout, Result, TensorOpError};
+use bitnet_kernels::ThreadPool;
+use bitnet_kernels::dense::strided::CHUNK;
 
-pub(super) fn compare(op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    same_shape("compare", "a", &a.layout, &out.layout)?;
-    same_shape("compare", "b", &b.layout, &out.layout)?;
-    let f: fn(&f32, &f32) -> bool = match op {
-        CompareOp::Eq => f32::eq,
-        CompareOp::Ne => f32::ne,
-        CompareOp::Lt => f32::lt,
-        CompareOp::Le => f32::le,
-        CompareOp::Gt => f32::gt,
-        CompareOp::Ge => f32::ge,
+pub(super) fn compare(threads: &ThreadPool, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+    const OP: &str = "compare";
+    same_dtype(OP, "b", b.dtype, a.dtype)?;
+    same_dtype(OP, "out", out.dtype, Bool)?;
+    let dtype = a.dtype;
+    let f = match wide(dtype).ok_or_else(|| unsupported(OP, dtype))? {
+        Wide::F32 => chunk::<f32>,
+        Wide::F64 => chunk::<f64>,
+        Wide::I64 => chunk::<i64>,
+        Wide::U64 => chunk::<u64>,
     };
-    let (left, right) = (input::<f32>("compare", &a)?, input::<f32>("compare", &b)?);
-    let (to, layout) = bools(out)?;
-    for ((i, j), o) in a.layout.indices().zip(b.layout.indices()).zip(layout.indices()) {
-        to[o] = f(&left[i], &right[j]) as u8;
-    }
-    Ok(())
+    map(OP, threads, &[a, b], out, &|x, out| f(op, dtype, x[0], x[1], out))
 }
 
-fn bools<'a>(out: TensorMut<'a>) -> Result<(&'a mut [u8], Layout)> {
-    if out.dtype != Bool {
-        return Err(TensorOpError::DType { op: "compare", what: "out", got: out.dtype, needed: Bool }.into());
+fn chunk<N: Number>(op: CompareOp, dtype: BitNetDType, a: &[u8], b: &[u8], out: &mut [u8]) {
+    let (mut left, mut right) = ([N::default(); CHUNK], [N::default(); CHUNK]);
+    let (a, b) = (read(dtype, a, &mut left), read(dtype, b, &mut right));
+    match op {
+        CompareOp::Eq => both(a, b, out, |a, b| a == b),
+        CompareOp::Ne => both(a, b, out, |a, b| a != b),
+        CompareOp::Lt => both(a, b, out, |a, b| a < b),
+        CompareOp::Le => both(a, b, out, |a, b| a <= b),
+        CompareOp::Gt => both(a, b, out, |a, b| a > b),
+        CompareOp::Ge => both(a, b, out, |a, b| a >= b),
     }
-    Ok((out.storage.cpu_mut("compare", Bool)?.bytes_mut()?, out.layout))
 }
 
-pub(super) fn select(condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    for (what, t) in [("condition", &condition), ("a", &a), ("b", &b)] {
-        same_shape("select", what, &t.layout, &out.layout)?;
+fn both<N: Copy>(a: &[N], b: &[N], out: &mut [u8], f: impl Fn(N, N) -> bool) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = f(a, b) as u8;
     }
-    if condition.dtype != Bool {
-        let got = condition.dtype;
-        return Err(TensorOpError::DType { op: "select", what: "condition", got, needed: Bool }.into());
+}
+
+pub(super) fn select(
+    threads: &ThreadPool,
+    condition: TensorRef,
+    a: TensorRef,
+    b: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    const OP: &str = "select";
+    same_dtype(OP, "condition", condition.dtype, Bool)?;
+    same_dtype(OP, "a", a.dtype, out.dtype)?;
+    same_dtype(OP, "b", b.dtype, out.dtype)?;
+    let f = match out.dtype.size() {
+        1 => choose::<u8>,
+        2 => choose::<u16>,
+        4 => choose::<u32>,
+        _ => choose::<u64>,
+    };
+    map(OP, threads, &[condition, a, b], out, &f)
+}
+
+fn choose<T: bytemuck::Pod>(x: &[&[u8]], out: &mut [u8]) {
+    let (a, b): (&[T], &[T]) = (bytemuck::cast_slice(x[1]), bytemuck::cast_slice(x[2]));
+    let out: &mut [T] = bytemuck::cast_slice_mut(out);
+    for (((out, &condition), &a), &b) in out.iter_mut().zip(x[0]).zip(a).zip(b) {
+        *out = if condition != 0 { a } else { b };
     }
-    let choose = condition.storage.cpu("select", Bool)?.bytes();
-    let (left, right) = (input::<f32>("select", &a)?, input::<f32>("select", &b)?);
-    let (to, layout) = output::<f32>("select", out)?;
-    let operands = a.layout.indices().zip(b.layout.indices());
-    for ((c, (i, j)), o) in condition.layout.indices().zip(operands).zip(layout.indices()) {
-        to[o] = if choose[c] != 0 { left[i] } else { right[j] };
-    }
-    Ok(())
 }

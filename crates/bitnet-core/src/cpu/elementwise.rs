@@ -1,47 +1,143 @@
 //! Functions of one and two operands, element by element.
 
-use super::operand::{input, output, same_shape, unsupported};
-use crate::Result;
+use super::operand::{map, same_dtype, unsupported, update};
+use super::wide::{Number, Wide, read, wide, write};
+use super::{float, integer};
 use crate::backend::{BinaryOp, TensorMut, TensorRef, UnaryOp};
+use crate::{BitNetDType, Result, TensorOpError};
+use bitnet_kernels::ThreadPool;
+use bitnet_kernels::dense::strided::CHUNK;
 
-pub(super) fn unary(op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
-    same_shape("unary", "x", &x.layout, &out.layout)?;
-    let f: fn(f32) -> f32 = match op {
-        UnaryOp::Neg => |x| -x,
-        UnaryOp::Abs => f32::abs,
-        UnaryOp::Exp => f32::exp,
-        UnaryOp::Sqrt => f32::sqrt,
-        UnaryOp::Reciprocal => f32::recip,
-        UnaryOp::Relu => |x| x.max(0.),
-        UnaryOp::Sigmoid => |x| 1. / (1. + (-x).exp()),
-        UnaryOp::Round => f32::round_ties_even,
-        UnaryOp::Log => f32::ln,
-        _ => return Err(unsupported("unary", x.dtype)),
-    };
-    let from = input::<f32>("unary", &x)?;
-    let (to, layout) = output::<f32>("unary", out)?;
-    for (i, o) in x.layout.indices().zip(layout.indices()) {
-        to[o] = f(from[i]);
-    }
-    Ok(())
+pub(super) fn unary(threads: &ThreadPool, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
+    same_dtype("unary", "out", out.dtype, x.dtype)?;
+    let f = unary_chunk(op, x.dtype)?;
+    map("unary", threads, &[x], out, &|x, out| f(op, x.first().copied(), out))
 }
 
-pub(super) fn binary(op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    same_shape("binary", "a", &a.layout, &out.layout)?;
-    same_shape("binary", "b", &b.layout, &out.layout)?;
-    let f: fn(f32, f32) -> f32 = match op {
-        BinaryOp::Add => |a, b| a + b,
-        BinaryOp::Sub => |a, b| a - b,
-        BinaryOp::Mul => |a, b| a * b,
-        BinaryOp::Div => |a, b| a / b,
-        BinaryOp::Minimum => |a, b| if a.is_nan() || a < b { a } else { b },
-        BinaryOp::Maximum => |a, b| if a.is_nan() || a > b { a } else { b },
-        _ => return Err(unsupported("binary", a.dtype)),
-    };
-    let (left, right) = (input::<f32>("binary", &a)?, input::<f32>("binary", &b)?);
-    let (to, layout) = output::<f32>("binary", out)?;
-    for ((i, j), o) in a.layout.indices().zip(b.layout.indices()).zip(layout.indices()) {
-        to[o] = f(left[i], right[j]);
+pub(super) fn unary_assign(threads: &ThreadPool, op: UnaryOp, x: TensorMut) -> Result<()> {
+    let f = unary_chunk(op, x.dtype)?;
+    update("unary", threads, &[], x, &|_, out| f(op, None, out))
+}
+
+pub(super) fn binary(threads: &ThreadPool, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+    same_dtype("binary", "b", b.dtype, a.dtype)?;
+    same_dtype("binary", "out", out.dtype, a.dtype)?;
+    let f = binary_chunk(op, &b)?;
+    map("binary", threads, &[a, b], out, &|x, out| f(op, Some(x[0]), x[1], out))
+}
+
+pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+    same_dtype("binary", "x", x.dtype, y.dtype)?;
+    let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
+    let f = binary_chunk(op, &x)?;
+    update("binary", threads, &[x], y, &|x, out| f(op, None, x[0], out))
+}
+
+/// A function of a chunk, or of what its result holds.
+type UnaryChunk = fn(UnaryOp, Option<&[u8]>, &mut [u8]);
+/// A function of two chunks, the first perhaps what its result holds.
+type BinaryChunk = fn(BinaryOp, Option<&[u8]>, &[u8], &mut [u8]);
+
+fn unary_chunk(op: UnaryOp, dtype: BitNetDType) -> Result<UnaryChunk> {
+    use BitNetDType::*;
+    macro_rules! chunk {
+        ($number:ty, $function:path, $dtype:ident) => {
+            |op, x, out| with_first::<$number>($dtype, x, out, |x, out| $function(op, x, out))
+        };
     }
-    Ok(())
+    let known = if dtype.is_float() { float::has_unary(op) } else { integer::has_unary(op, dtype) };
+    if !known {
+        return Err(unsupported("unary", dtype));
+    }
+    Ok(match dtype {
+        F64 => chunk!(f64, float::unary_f64, F64),
+        F32 => chunk!(f32, float::unary_f32, F32),
+        F16 => chunk!(f32, float::unary_f32, F16),
+        BF16 => chunk!(f32, float::unary_f32, BF16),
+        I64 => chunk!(i64, integer::unary_i64, I64),
+        I32 => chunk!(i64, integer::unary_i64, I32),
+        I16 => chunk!(i64, integer::unary_i64, I16),
+        I8 => chunk!(i64, integer::unary_i64, I8),
+        U64 => chunk!(u64, integer::unary_u64, U64),
+        U32 => chunk!(i64, integer::unary_i64, U32),
+        U16 => chunk!(i64, integer::unary_i64, U16),
+        U8 => chunk!(i64, integer::unary_i64, U8),
+        Bool => chunk!(i64, integer::unary_bool, Bool),
+        _ => return Err(unsupported("unary", dtype)),
+    })
+}
+
+fn binary_chunk(op: BinaryOp, b: &TensorRef) -> Result<BinaryChunk> {
+    use BitNetDType::*;
+    macro_rules! chunk {
+        ($number:ty, $function:path, $dtype:ident) => {
+            |op, a, b, out| {
+                let mut buffer = [<$number>::default(); CHUNK];
+                let b = read($dtype, b, &mut buffer);
+                with_first::<$number>($dtype, a, out, |a, out| $function(op, a, b, out))
+            }
+        };
+        // The width decides what a shift does.
+        ($dtype:ident, $bits:literal) => {
+            |op, a, b, out| {
+                let mut buffer = [0i64; CHUNK];
+                let b = read($dtype, b, &mut buffer);
+                with_first::<i64>($dtype, a, out, |a, out| integer::binary_i64(op, $bits, a, b, out))
+            }
+        };
+    }
+    let known = if b.dtype.is_float() { float::has_binary(op) } else { integer::has_binary(op, b.dtype) };
+    if !known {
+        return Err(unsupported("binary", b.dtype));
+    }
+    if matches!(op, BinaryOp::FloorDiv | BinaryOp::Remainder) && !b.dtype.is_float() && has_zero(b)? {
+        return Err(TensorOpError::DivisionByZero { op: "binary" }.into());
+    }
+    Ok(match b.dtype {
+        F64 => chunk!(f64, float::binary_f64, F64),
+        F32 => chunk!(f32, float::binary_f32, F32),
+        F16 => chunk!(f32, float::binary_f32, F16),
+        BF16 => chunk!(f32, float::binary_f32, BF16),
+        I64 => chunk!(I64, 64),
+        I32 => chunk!(I32, 32),
+        I16 => chunk!(I16, 16),
+        I8 => chunk!(I8, 8),
+        U64 => chunk!(u64, integer::binary_u64, U64),
+        U32 => chunk!(U32, 32),
+        U16 => chunk!(U16, 16),
+        U8 => chunk!(U8, 8),
+        Bool => chunk!(i64, integer::binary_bool, Bool),
+        other => return Err(unsupported("binary", other)),
+    })
+}
+
+/// Lets `f` compute from a chunk, or from a copy of what its result holds.
+fn with_first<N: Number>(dtype: BitNetDType, x: Option<&[u8]>, out: &mut [u8], f: impl FnOnce(&[N], &mut [N])) {
+    let mut buffer = [N::default(); CHUNK];
+    match x {
+        Some(x) => {
+            let x = read(dtype, x, &mut buffer);
+            write(dtype, out, |out| f(x, out));
+        }
+        None => {
+            let len = out.len() / dtype.size();
+            N::load(dtype, out, &mut buffer[..len]);
+            write(dtype, out, |out| f(&buffer[..len], out));
+        }
+    }
+}
+
+/// Whether an integer tensor holds a zero: told before anything is written.
+fn has_zero(x: &TensorRef) -> Result<bool> {
+    let bytes = x.storage.cpu("binary", x.dtype)?.bytes();
+    let size = x.dtype.size();
+    let zero = |i: usize| bytes[i * size..][..size].iter().all(|&b| b == 0);
+    // One element that is broadcast is looked at once.
+    let mut layout = x.layout;
+    for axis in 0..layout.dims().len() {
+        if layout.strides()[axis] == 0 && layout.dims()[axis] > 1 {
+            layout = layout.narrow(axis, 0, 1)?;
+        }
+    }
+    Ok(wide(x.dtype).is_some_and(|w| matches!(w, Wide::I64 | Wide::U64)) && layout.indices().any(zero))
 }

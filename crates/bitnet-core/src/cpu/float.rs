@@ -1,0 +1,120 @@
+//! Functions of floats: the meaning of every operation on chunks of f32 and f64.
+
+use crate::backend::{BinaryOp, UnaryOp};
+
+pub(super) fn has_unary(op: UnaryOp) -> bool {
+    op != UnaryOp::Not
+}
+
+pub(super) fn has_binary(op: BinaryOp) -> bool {
+    use BinaryOp::*;
+    matches!(op, Add | Sub | Mul | Div | FloorDiv | Remainder | Pow | Atan2 | Minimum | Maximum)
+}
+
+fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f(x);
+    }
+}
+
+fn both<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = f(a, b);
+    }
+}
+
+/// `x * (1 + erf(x / sqrt(2))) / 2`; `erfc` keeps the digits of the left tail.
+fn gelu_erf(x: f64) -> f64 {
+    0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// `x * (1 + tanh(u)) / 2 = x * sigmoid(2 u)` with `u = sqrt(2 / pi) * (x + 0.044715 x^3)`.
+fn gelu_tanh(x: f64) -> f64 {
+    const SQRT_8_OVER_PI: f64 = 1.595_769_121_605_730_7;
+    x * sigmoid(SQRT_8_OVER_PI * (x + 0.044715 * x * x * x))
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1. / (1. + (-x).exp())
+}
+
+/// `x * sigmoid(x)`; its limit for negative infinity is 0, but the formula gives NaN there, as PyTorch's does.
+fn silu(x: f64) -> f64 {
+    x / (1. + (-x).exp())
+}
+
+macro_rules! float {
+    ($t:ident, $unary:ident, $binary:ident) => {
+        pub(super) fn $unary(op: UnaryOp, x: &[$t], out: &mut [$t]) {
+            use UnaryOp::*;
+            match op {
+                Neg => each(x, out, |x| -x),
+                Abs => each(x, out, |x| x.abs()),
+                Sign => each(x, out, |x| if x > 0. { 1. } else if x < 0. { -1. } else { 0. }),
+                Square => each(x, out, |x| x * x),
+                Relu => each(x, out, |x| if x < 0. { 0. } else { x }),
+                Relu2 => each(x, out, |x| if x < 0. { 0. } else { x * x }),
+                Floor => each(x, out, |x| x.floor()),
+                Ceil => each(x, out, |x| x.ceil()),
+                Round => each(x, out, |x| x.round_ties_even()),
+                Trunc => each(x, out, |x| x.trunc()),
+                Not => unreachable!("`has_unary` says no"),
+                Sqrt => each(x, out, |x| x.sqrt()),
+                Rsqrt => each(x, out, |x| (1. / (x as f64).sqrt()) as $t),
+                Reciprocal => each(x, out, |x| 1. / x),
+                Exp => each(x, out, |x| x.exp()),
+                Exp2 => each(x, out, |x| x.exp2()),
+                Expm1 => each(x, out, |x| x.exp_m1()),
+                Log => each(x, out, |x| x.ln()),
+                Log2 => each(x, out, |x| x.log2()),
+                Log10 => each(x, out, |x| x.log10()),
+                Log1p => each(x, out, |x| x.ln_1p()),
+                Sin => each(x, out, |x| x.sin()),
+                Cos => each(x, out, |x| x.cos()),
+                Tan => each(x, out, |x| x.tan()),
+                Asin => each(x, out, |x| x.asin()),
+                Acos => each(x, out, |x| x.acos()),
+                Atan => each(x, out, |x| x.atan()),
+                Sinh => each(x, out, |x| x.sinh()),
+                Cosh => each(x, out, |x| x.cosh()),
+                Tanh => each(x, out, |x| x.tanh()),
+                Erf => each(x, out, |x| libm::erf(x as f64) as $t),
+                Sigmoid => each(x, out, |x| sigmoid(x as f64) as $t),
+                Silu => each(x, out, |x| silu(x as f64) as $t),
+                GeluErf => each(x, out, |x| gelu_erf(x as f64) as $t),
+                GeluTanh => each(x, out, |x| gelu_tanh(x as f64) as $t),
+            }
+        }
+
+        pub(super) fn $binary(op: BinaryOp, a: &[$t], b: &[$t], out: &mut [$t]) {
+            use BinaryOp::*;
+            match op {
+                Add => both(a, b, out, |a, b| a + b),
+                Sub => both(a, b, out, |a, b| a - b),
+                Mul => both(a, b, out, |a, b| a * b),
+                Div => both(a, b, out, |a, b| a / b),
+                FloorDiv => both(a, b, out, |a, b| {
+                    if b == 0. {
+                        return a / b;
+                    }
+                    // The quotient of what divides evenly, so that rounding cannot reach the next integer.
+                    let rest = a % b;
+                    let quotient = (a - rest) / b - (rest != 0. && (rest < 0.) != (b < 0.)) as u8 as $t;
+                    if quotient == 0. { (0. as $t).copysign(a / b) } else { quotient.round() }
+                }),
+                Remainder => both(a, b, out, |a, b| {
+                    let rest = a % b;
+                    if rest != 0. && (rest < 0.) != (b < 0.) { rest + b } else { rest }
+                }),
+                Pow => both(a, b, out, |a, b| a.powf(b)),
+                Atan2 => both(a, b, out, |a, b| a.atan2(b)),
+                Minimum => both(a, b, out, |a, b| if a.is_nan() || a < b { a } else { b }),
+                Maximum => both(a, b, out, |a, b| if a.is_nan() || a > b { a } else { b }),
+                And | Or | Xor | Shl | Shr => unreachable!("`has_binary` says no"),
+            }
+        }
+    };
+}
+
+float!(f32, unary_f32, binary_f32);
+float!(f64, unary_f64, binary_f64);

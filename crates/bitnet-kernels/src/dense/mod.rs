@@ -1,0 +1,3 @@
+//! Dense tensors: whatever their strides, on all threads.
+
+pub mod strided;
