@@ -50,7 +50,15 @@ macro_rules! float {
             match op {
                 Neg => each(x, out, |x| -x),
                 Abs => each(x, out, |x| x.abs()),
-                Sign => each(x, out, |x| if x > 0. { 1. } else if x < 0. { -1. } else { 0. }),
+                Sign => each(x, out, |x| {
+                    if x > 0. {
+                        1.
+                    } else if x < 0. {
+                        -1.
+                    } else {
+                        0.
+                    }
+                }),
                 Square => each(x, out, |x| x * x),
                 Relu => each(x, out, |x| if x < 0. { 0. } else { x }),
                 Relu2 => each(x, out, |x| if x < 0. { 0. } else { x * x }),

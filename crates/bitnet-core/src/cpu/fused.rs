@@ -56,7 +56,7 @@ pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: Ten
     if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
         return add_assign(cpu, y, x);
     }
-    crate::backend::fused::binary_assign(cpu, op, y, x)
+    super::elementwise::binary_assign(&cpu.threads, op, y, x)
 }
 
 fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {

@@ -4,12 +4,15 @@ mod cast;
 mod compare;
 mod copy;
 mod elementwise;
+mod float;
 mod fused;
 mod gather;
+mod integer;
 mod matmul;
 mod operand;
 mod reduce;
 mod scatter;
+mod wide;
 
 use crate::backend::*;
 use crate::{BitNetDType, BitNetError, CpuStorage, HybridMemoryPool, Result, TensorStorage};
@@ -75,31 +78,31 @@ impl Backend for CpuBackend {
     }
 
     fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()> {
-        copy::copy(source, out)
+        copy::copy(&self.threads, source, out)
     }
 
     fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
-        elementwise::unary(op, x, out)
+        elementwise::unary(&self.threads, op, x, out)
     }
 
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        elementwise::binary(op, a, b, out)
+        elementwise::binary(&self.threads, op, a, b, out)
     }
 
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        compare::compare(op, a, b, out)
+        compare::compare(&self.threads, op, a, b, out)
     }
 
     fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        compare::select(condition, a, b, out)
+        compare::select(&self.threads, condition, a, b, out)
     }
 
     fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()> {
-        cast::cast(x, out)
+        cast::cast(&self.threads, x, out)
     }
 
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
-        reduce::reduce(op, x, axis, out)
+        reduce::reduce(&self.threads, op, x, axis, out)
     }
 
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
@@ -110,8 +113,8 @@ impl Backend for CpuBackend {
         gather::gather(&self.threads, source, axis, indices, out)
     }
 
-    fn scan(&self, _op: ScanOp, x: TensorRef, _axis: usize, _out: TensorMut) -> Result<()> {
-        Err(unsupported(self, "scan", x.dtype))
+    fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
+        reduce::scan(op, x, axis, out)
     }
 
     fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
@@ -128,6 +131,10 @@ impl Backend for CpuBackend {
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn unary_assign(&self, op: UnaryOp, x: TensorMut) -> Result<()> {
+        elementwise::unary_assign(&self.threads, op, x)
     }
 
     fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {

@@ -3,8 +3,8 @@
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::{BitNetDType, BitNetError, Layout, Result, TensorOpError};
-use bitnet_kernels::dense::strided::{self, Operand, OperandMut};
 use bitnet_kernels::ThreadPool;
+use bitnet_kernels::dense::strided::{self, Operand, OperandMut};
 
 pub(super) fn unsupported(op: &'static str, dtype: BitNetDType) -> BitNetError {
     BitNetError::Unsupported { op, dtype, device: "cpu".into() }

@@ -155,7 +155,8 @@ impl<'a, T: Value> Lanes<'a, T> {
         let (extent, stride) = (x.layout.dims()[axis], x.layout.strides()[axis]);
         let elements = bytemuck::try_cast_slice(x.storage.cpu(op, x.dtype)?.bytes());
         let elements = elements.map_err(|_| TensorOpError::Unaligned { dtype: x.dtype })?;
-        let starts = if extent == 0 { Layout::contiguous(one_less(&x.layout, axis)?) } else { x.layout.narrow(axis, 0, 1)? };
+        let starts =
+            if extent == 0 { Layout::contiguous(one_less(&x.layout, axis)?) } else { x.layout.narrow(axis, 0, 1)? };
         Ok(Self { elements, starts, extent, stride })
     }
 
@@ -230,10 +231,8 @@ fn scan_typed<T: Value<Wide: Arithmetic>>(op: ScanOp, x: TensorRef, axis: usize,
     let (layout, dtype, size) = (out.layout, out.dtype, out.dtype.size());
     let stride = layout.strides()[axis];
     let bytes = out.storage.cpu_mut("scan", dtype)?.bytes_mut()?;
-    let (begin, step): (T::Wide, fn(T::Wide, T::Wide) -> T::Wide) = match op {
-        ScanOp::Sum => (T::Wide::ZERO, T::Wide::plus),
-        ScanOp::Prod => (T::Wide::ONE, T::Wide::times),
-    };
+    let begin = if op == ScanOp::Sum { T::Wide::ZERO } else { T::Wide::ONE };
+    let step = if op == ScanOp::Sum { T::Wide::plus } else { T::Wide::times };
     for (start, to) in lanes.starts.indices().zip(layout.narrow(axis, 0, 1)?.indices()) {
         let mut sum = begin;
         for k in 0..lanes.extent {

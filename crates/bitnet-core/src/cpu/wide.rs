@@ -27,7 +27,7 @@ pub(super) fn wide(dtype: BitNetDType) -> Option<Wide> {
 }
 
 /// A wide type.
-pub(super) trait Number: bytemuck::Pod + PartialOrd + Default {
+pub(super) trait Number: bytemuck::Pod + PartialOrd + Default + Send + Sync {
     /// The dtype whose elements are numbers of this type already.
     const DTYPE: BitNetDType;
     /// Reads a chunk of elements of a dtype whose wide type this is.
@@ -53,7 +53,7 @@ fn put<A: Copy, B: bytemuck::Pod>(from: &[A], to: &mut [u8], f: impl Fn(A) -> B)
 }
 
 macro_rules! number {
-    ($wide:ident, $own:ident, load { $($from:ident as $rust:ty => $widen:expr),* }, half { $half:expr }, truth { $truth:expr }) => {
+    ($wide:ident, $own:ident, load { $($from:ident as $rust:ty => $widen:expr),* }, half { $half:ident }, truth { $truth:expr }) => {
         impl Number for $wide {
             const DTYPE: BitNetDType = $own;
 

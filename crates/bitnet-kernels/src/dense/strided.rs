@@ -290,7 +290,9 @@ mod tests {
         let threads = ThreadPool::new(3);
         let a: Vec<u8> = (0..200_000u32).map(|i| (i * 7 % 251) as u8).collect();
         let b: Vec<u8> = (0..200_000u32).map(|i| (i * 13 % 241) as u8).collect();
-        let cases: [(&[usize], usize, &[isize], usize, &[isize]); 8] = [
+        // Extents, then offset and strides of each operand.
+        type Case = (&'static [usize], usize, &'static [isize], usize, &'static [isize]);
+        let cases: [Case; 8] = [
             (&[], 5, &[], 9, &[]),
             (&[7], 6, &[-1], 0, &[0]),
             (&[3, 5], 0, &[1, 3], 2, &[5, 1]),
@@ -320,7 +322,8 @@ mod tests {
                 map(&threads, dims, &inputs, target, &f);
                 assert!(out.iter().step_by(step).eq(&expected), "{dims:?} step {step}");
                 let target = OperandMut { bytes: &mut out, size: 1, offset: 0, strides: &strides };
-                let add = |x: &[&[u8]], out: &mut [u8]| (0..out.len()).for_each(|i| out[i] = out[i].wrapping_add(x[0][i]));
+                let add =
+                    |x: &[&[u8]], out: &mut [u8]| (0..out.len()).for_each(|i| out[i] = out[i].wrapping_add(x[0][i]));
                 update(&threads, dims, &inputs[..1], target, &add);
                 let again = naive(dims, (&a, a_offset, a_strides), (&a, a_offset, &vec![0; dims.len()]));
                 let constant = a[a_offset].wrapping_mul(2);
