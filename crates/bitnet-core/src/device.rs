@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::cpu::CpuBackend;
+use crate::profile::{self, Profiled};
 use crate::{BitNetError, Result};
 use bitnet_kernels::Isa;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A handle to a device, cheap to clone; its operations are those of [`Backend`].
 #[derive(Clone)]
-pub struct Device(Arc<dyn Backend>);
+pub struct Device(Arc<Profiled>);
 
 impl Device {
     /// This computer's CPU, with a thread for each core; one device for the whole process.
@@ -21,7 +22,7 @@ impl Device {
 
     /// The CPU with a number of threads of its own (at least one).
     pub fn cpu_with_threads(threads: usize) -> Self {
-        Self(Arc::new(CpuBackend::new(Isa::selected(), threads)))
+        Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads)))
     }
 
     /// The CPU with the kernels of one instruction set; an error if it cannot run them.
@@ -31,7 +32,7 @@ impl Device {
             let message = format!("this CPU cannot run {} kernels; it can run {}", isa.name(), known.join(", "));
             return Err(BitNetError::NoDevice(message));
         }
-        Ok(Self(Arc::new(CpuBackend::new(Ok(isa), threads))))
+        Ok(Self::from_backend(Arc::new(CpuBackend::new(Ok(isa), threads))))
     }
 
     /// NVIDIA GPU `index`.
@@ -51,7 +52,7 @@ impl Device {
 
     /// A device that lives outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
-        Self(backend)
+        Self(Arc::new(Profiled(backend)))
     }
 }
 
@@ -67,13 +68,13 @@ impl Deref for Device {
     type Target = dyn Backend;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        if profile::is_active() { &*self.0 } else { &*self.0.0 }
     }
 }
 
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.0, &other.0.0)
     }
 }
 

@@ -120,6 +120,10 @@ pub struct TernarySource<'a> {
 pub trait Backend: Debug + Send + Sync {
     /// Name with index, such as `cpu` or `cuda:0`.
     fn name(&self) -> String;
+    /// What runs its operations, for profiles: name and kernels, such as `cpu avx512`.
+    fn kernel(&self) -> String {
+        self.name()
+    }
     /// Whether its storage is host memory, so that mapped files can be used without a copy.
     fn is_host(&self) -> bool {
         false

@@ -50,6 +50,10 @@ impl Backend for CpuBackend {
         "cpu".into()
     }
 
+    fn kernel(&self) -> String {
+        self.kernels.as_ref().map_or("cpu".into(), |kernels| format!("cpu {}", kernels.isa.name()))
+    }
+
     fn is_host(&self) -> bool {
         true
     }

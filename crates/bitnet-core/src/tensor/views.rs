@@ -1,6 +1,7 @@
 //! Views: other shapes and strides over the same storage. Only `reshape`, `flatten` and `contiguous` may copy, where
 //! no strides would do.
 
+use crate::profile;
 use crate::shape::INFER;
 use crate::{BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 
@@ -15,22 +16,29 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
-        match self.view(dims) {
+        let layout = match self.reshaped(dims) {
             Err(crate::BitNetError::TensorOp(e)) if matches!(*e, TensorOpError::NotContiguous { .. }) => {
-                self.copy()?.view(dims)
+                profile::copies("reshape");
+                let copy = self.copy()?;
+                return Ok(copy.with_layout(copy.reshaped(dims)?));
             }
-            result => result,
-        }
+            layout => layout?,
+        };
+        Ok(self.viewed("reshape", layout))
     }
 
     /// [`reshape`](Self::reshape) that shares storage, an error where only a copy would do.
     pub fn view(&self, dims: &[usize]) -> Result<Self> {
+        Ok(self.viewed("view", self.reshaped(dims)?))
+    }
+
+    fn reshaped(&self, dims: &[usize]) -> Result<Layout> {
         let shape = TensorShape::inferred("reshape", dims, self.shape().elements())?;
         if self.dtype.is_packed() && shape.last() != self.shape().last() {
             let needed = format!("rows that stay whole: {} is packed along the last dimension", self.dtype);
             return Err(TensorOpError::Shape { op: "reshape", what: "tensor", got: *self.shape(), needed }.into());
         }
-        Ok(self.with_layout(self.layout.reshape(shape.dims())?))
+        self.layout.reshape(shape.dims())
     }
 
     /// The shape of `other`; see [`reshape`](Self::reshape).
@@ -45,7 +53,7 @@ impl BitNetTensor {
             return Ok(self.clone());
         }
         self.whole_rows("squeeze", axis)?;
-        Ok(self.with_layout(self.layout.squeeze(axis)?))
+        Ok(self.viewed("squeeze", self.layout.squeeze(axis)?))
     }
 
     /// Without the dimensions of extent 1.
@@ -64,21 +72,21 @@ impl BitNetTensor {
         if place == rank {
             self.unpacked("unsqueeze")?;
         }
-        Ok(self.with_layout(self.layout.unsqueeze(place as usize)?))
+        Ok(self.viewed("unsqueeze", self.layout.unsqueeze(place as usize)?))
     }
 
     /// Dimension `axes[i]` as dimension `i`; every dimension once.
     pub fn permute(&self, axes: &[isize]) -> Result<Self> {
         self.unpacked("permute")?;
         let axes: Vec<_> = axes.iter().map(|&axis| self.shape().axis("permute", axis)).collect::<Result<_>>()?;
-        Ok(self.with_layout(self.layout.permute(&axes)?))
+        Ok(self.viewed("permute", self.layout.permute(&axes)?))
     }
 
     /// Dimensions `a` and `b` exchanged.
     pub fn transpose(&self, a: isize, b: isize) -> Result<Self> {
         self.unpacked("transpose")?;
         match (self.axis_of_any("transpose", a)?, self.axis_of_any("transpose", b)?) {
-            (Some(a), Some(b)) => Ok(self.with_layout(self.layout.transpose(a, b)?)),
+            (Some(a), Some(b)) => Ok(self.viewed("transpose", self.layout.transpose(a, b)?)),
             _ => Ok(self.clone()),
         }
     }
@@ -101,13 +109,13 @@ impl BitNetTensor {
     pub fn movedim(&self, from: isize, to: isize) -> Result<Self> {
         self.unpacked("movedim")?;
         let (from, to) = (self.shape().axis("movedim", from)?, self.shape().axis("movedim", to)?);
-        Ok(self.with_layout(self.layout.movedim(from, to)?))
+        Ok(self.viewed("movedim", self.layout.movedim(from, to)?))
     }
 
     /// Elements `start..start + len` of dimension `axis`.
     pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Self> {
         self.unpacked("narrow")?;
-        Ok(self.with_layout(self.layout.narrow(self.shape().axis("narrow", axis)?, start, len)?))
+        Ok(self.viewed("narrow", self.layout.narrow(self.shape().axis("narrow", axis)?, start, len)?))
     }
 
     /// `x[start:end:step]` of dimension `axis` by Python's rules: negative positions count from the end, `None` is the
@@ -129,7 +137,7 @@ impl BitNetTensor {
     ) -> Result<Self> {
         self.unpacked("slice")?;
         let axis = self.shape().axis("slice", axis)?;
-        Ok(self.with_layout(self.layout.slice(axis, start.into(), end.into(), step)?))
+        Ok(self.viewed("slice", self.layout.slice(axis, start.into(), end.into(), step)?))
     }
 
     /// Element `index` (negative from the end) of dimension `axis`, which goes away.
@@ -141,7 +149,7 @@ impl BitNetTensor {
             let shape = *self.shape();
             return Err(TensorOpError::IndexOutOfRange { op: "select", index: index as i64, axis, shape }.into());
         };
-        Ok(self.with_layout(self.layout.select(axis, at)?))
+        Ok(self.viewed("select", self.layout.select(axis, at)?))
     }
 
     /// Broadcast to `dims`: missing leading dimensions and extents of 1 repeat without a copy; [`INFER`] keeps an extent.
@@ -153,7 +161,7 @@ impl BitNetTensor {
             _ => extent,
         };
         let dims: Vec<_> = dims.iter().enumerate().map(keep).collect();
-        Ok(self.with_layout(self.layout.broadcast_to(&dims)?))
+        Ok(self.viewed("expand", self.layout.broadcast_to(&dims)?))
     }
 
     /// Another name for [`expand`](Self::expand).
@@ -203,14 +211,14 @@ impl BitNetTensor {
     /// Windows of `size` elements every `step` elements of dimension `axis`, as a new last dimension.
     pub fn unfold(&self, axis: isize, size: usize, step: usize) -> Result<Self> {
         self.unpacked("unfold")?;
-        Ok(self.with_layout(self.layout.unfold(self.shape().axis("unfold", axis)?, size, step)?))
+        Ok(self.viewed("unfold", self.layout.unfold(self.shape().axis("unfold", axis)?, size, step)?))
     }
 
     /// The diagonal of dimensions `a` and `b`, `offset` columns to the right (negative: rows down), as the last dimension.
     pub fn diagonal(&self, offset: isize, a: isize, b: isize) -> Result<Self> {
         self.unpacked("diagonal")?;
         let (a, b) = (self.shape().axis("diagonal", a)?, self.shape().axis("diagonal", b)?);
-        Ok(self.with_layout(self.layout.diagonal(offset, a, b)?))
+        Ok(self.viewed("diagonal", self.layout.diagonal(offset, a, b)?))
     }
 
     /// Dimensions `start..=end` as one.
@@ -249,12 +257,16 @@ impl BitNetTensor {
             }
             layout = layout.flip(axis)?;
         }
-        Ok(self.with_layout(layout))
+        Ok(self.viewed("flip", layout))
     }
 
     /// Itself if its elements follow each other in row-major order, else a copy that does.
     pub fn contiguous(&self) -> Result<Self> {
-        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+        if self.is_contiguous() {
+            return Ok(self.viewed("contiguous", self.layout));
+        }
+        profile::copies("contiguous");
+        self.copy()
     }
 
     /// Whether its elements follow each other in row-major order without gaps.
@@ -268,6 +280,12 @@ impl BitNetTensor {
     }
 
     /// The same storage seen through another layout, which must stay inside it. Every view is made here.
+    /// A view that was asked for, which profiles count.
+    fn viewed(&self, op: &'static str, layout: Layout) -> Self {
+        profile::view(op);
+        self.with_layout(layout)
+    }
+
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
         Self { layout, ..self.clone() }
     }

@@ -1,0 +1,167 @@
+//! What a stretch of code asked of its devices: calls, time, bytes, kernels, and what to do about them.
+//!
+//! Off, a profiler costs one relaxed load for each operation. On, [`Device`](crate::Device) hands out a backend that
+//! delegates to its own and takes notes.
+
+mod backend;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use backend::Profiled;
+pub use report::{OperationKind, OperationProfile, Profile};
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Profilers that run, on all threads.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static NOTES: RefCell<Vec<Notes>> = const { RefCell::new(Vec::new()) };
+    /// The shape operation that the next copy on this thread is made for.
+    static COPY_FOR: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// What one profiler has seen.
+struct Notes {
+    id: usize,
+    operations: HashMap<Key, Counts>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    operation: String,
+    dtypes: String,
+    kernel: String,
+    kind: OperationKind,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    calls: u64,
+    small: u64,
+    time: Duration,
+    read: u64,
+    written: u64,
+}
+
+/// Watches the operations that its thread asks of any device, from [`start`](Self::start) to [`stop`](Self::stop).
+///
+/// ```
+/// use bitnet_core::{BitNetDType, BitNetTensor, Device, Profiler};
+/// let x = BitNetTensor::ones(&[64, 64], BitNetDType::F32, &Device::cpu())?;
+/// let profiler = Profiler::start();
+/// let y = x.transpose(0, 1)?.add(&x)?;
+/// let profile = profiler.stop();
+/// println!("{profile}");
+/// assert_eq!(profile.calls("binary add"), 1);
+/// assert_eq!(profile.shape_only_share(), Some(1.)); // the transpose moved nothing
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+#[derive(Debug)]
+pub struct Profiler {
+    id: usize,
+    started: Instant,
+    // Its notes are this thread's.
+    thread: PhantomData<*const ()>,
+}
+
+impl Profiler {
+    /// Begins to watch this thread. Profilers may overlap: each sees everything.
+    pub fn start() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        COPY_FOR.set(None);
+        NOTES.with_borrow_mut(|all| all.push(Notes { id, operations: HashMap::new() }));
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        Self { id, started: Instant::now(), thread: PhantomData }
+    }
+
+    /// What was seen.
+    pub fn stop(self) -> Profile {
+        let wall = self.started.elapsed();
+        let operations = self.take().into_iter().map(|(key, counts)| OperationProfile {
+            operation: key.operation,
+            dtypes: key.dtypes,
+            kernel: key.kernel,
+            kind: key.kind,
+            calls: counts.calls,
+            small_calls: counts.small,
+            time: counts.time,
+            bytes_read: counts.read,
+            bytes_written: counts.written,
+        });
+        Profile::new(operations.collect(), wall)
+    }
+
+    fn take(&self) -> HashMap<Key, Counts> {
+        let found = NOTES.try_with(|all| {
+            let mut all = all.borrow_mut();
+            let at = all.iter().position(|notes| notes.id == self.id)?;
+            Some(all.remove(at).operations)
+        });
+        match found {
+            Ok(Some(operations)) => {
+                RUNNING.fetch_sub(1, Ordering::Relaxed);
+                operations
+            }
+            _ => HashMap::new(),
+        }
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+/// Whether a profiler watches this thread.
+#[inline]
+pub(crate) fn is_active() -> bool {
+    RUNNING.load(Ordering::Relaxed) != 0 && watched()
+}
+
+#[cold]
+fn watched() -> bool {
+    NOTES.with_borrow(|all| !all.is_empty())
+}
+
+/// A call that only changed the shape of a tensor, and moved nothing.
+#[inline]
+pub(crate) fn view(operation: &'static str) {
+    if is_active() {
+        let key = Key {
+            operation: operation.into(),
+            dtypes: String::new(),
+            kernel: "none".into(),
+            kind: OperationKind::View,
+        };
+        note(key, Counts { calls: 1, ..Counts::default() });
+    }
+}
+
+/// Says that the next copy on this thread is made because `operation`, which only changes a shape, cannot do without.
+#[inline]
+pub(crate) fn copies(operation: &'static str) {
+    if is_active() {
+        COPY_FOR.set(Some(operation));
+    }
+}
+
+fn note(key: Key, seen: Counts) {
+    NOTES.with_borrow_mut(|all| {
+        for notes in all {
+            let counts = notes.operations.entry(key.clone()).or_default();
+            counts.calls += seen.calls;
+            counts.small += seen.small;
+            counts.time += seen.time;
+            counts.read += seen.read;
+            counts.written += seen.written;
+        }
+    });
+}
