@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::float::simd::{Simd, inlined};
 use crate::ternary::{TILE, TILE_COLS, scalar::Scalar};
 use crate::{Isa, Kernels, TernaryKernel, ThreadPool};
 
@@ -76,6 +77,62 @@ pub fn int8_rate(kernels: &Kernels, pool: &ThreadPool, seconds: f64) -> f64 {
     rate / 1e9
 }
 
+/// f32 operations a second, in GFLOP/s (1e9; a multiplication and an addition are two), of the threads of `pool`
+/// together: a loop of fused multiply-adds over registers with the vectors of `isa`. Takes the best part of `seconds`.
+pub fn f32_rate(isa: Isa, pool: &ThreadPool, seconds: f64) -> f64 {
+    assert!(isa.is_available(), "{isa} on a CPU without it");
+    let rate = best(seconds, 2, || {
+        let ops = AtomicU64::new(0);
+        pool.run(pool.threads() * 8, &|_| {
+            let count = match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => fused(crate::float::avx512::Avx512::new().expect("available")),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => fused(crate::float::avx2::Avx2::new().expect("available")),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon | Isa::NeonDotprod => fused(crate::float::neon::Neon::new().expect("available")),
+                _ => plain(),
+            };
+            ops.fetch_add(count, Ordering::Relaxed);
+        });
+        2.0 * ops.into_inner() as f64
+    });
+    rate / 1e9
+}
+
+/// Rounds of [`fused`] and [`plain`], and their independent sums, to hide the latency.
+const ROUNDS: usize = 20_000;
+const SUMS: usize = 12;
+
+/// The number of its fused multiply-adds.
+fn fused<S: Simd>(s: S) -> u64 {
+    let factors = [black_box(1.0f32), black_box(1e-9)];
+    s.enter(inlined!(|| {
+        let (a, b) = (s.splat(factors[0]), s.splat(factors[1]));
+        let mut sums = [s.splat(0.0); SUMS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = s.fma(*sum, a, b);
+            }
+        }
+        black_box(sums.map(|sum| s.sum(sum)));
+    }));
+    (ROUNDS * SUMS * S::LANES) as u64
+}
+
+/// The same of plain products and sums, four lanes.
+fn plain() -> u64 {
+    let (a, b) = (black_box(1.0f32), black_box(1e-9));
+    let mut sums = [[0f32; 4]; SUMS / 2];
+    for _ in 0..ROUNDS {
+        for lane in sums.as_flattened_mut() {
+            *lane = *lane * a + b;
+        }
+    }
+    black_box(sums);
+    (ROUNDS * SUMS / 2 * 4) as u64
+}
+
 /// Some tens of microseconds or more of multiply-adds; gives their number.
 fn multiply_adds(isa: Isa) -> u64 {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -135,6 +192,7 @@ mod tests {
         let mut rates = Vec::new();
         for isa in Isa::available() {
             rates.push(int8_rate(&Kernels::for_isa(isa).unwrap(), &pool, 0.01));
+            rates.push(f32_rate(isa, &pool, 0.01));
         }
         assert!(rates.iter().all(|rate| (0.01..1e6).contains(rate)), "{rates:?} GOP/s");
     }

@@ -158,7 +158,7 @@ pub(crate) trait Element: Copy + Sync {
 /// The bits of an IEEE half.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct F16(u16);
+pub(crate) struct F16(pub(crate) u16);
 
 impl F16 {
     pub(crate) fn slice(bits: &[u16]) -> &[F16] {
@@ -170,7 +170,14 @@ impl F16 {
 /// The bits of a bfloat16.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct BF16(u16);
+pub(crate) struct BF16(pub(crate) u16);
+
+impl BF16 {
+    pub(crate) fn slice(bits: &[u16]) -> &[BF16] {
+        // SAFETY: BF16 is a transparent u16.
+        unsafe { std::slice::from_raw_parts(bits.as_ptr().cast(), bits.len()) }
+    }
+}
 
 impl Element for f32 {
     #[inline(always)]

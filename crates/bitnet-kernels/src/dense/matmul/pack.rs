@@ -1,0 +1,146 @@
+//! Copies of operands as panels.
+
+use super::Matrix;
+use super::product::Product;
+
+/// Which operand a panel is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Lanes are rows.
+    A,
+    /// Lanes are columns.
+    B,
+}
+
+/// Packs `lanes` lanes from lane `first` (zeros up to `width`) of elements `from..end` along `k` to `[depth, width]` words.
+/// `source` is the operand with lanes as rows: `a`, or `b` transposed.
+///
+/// # Safety
+/// `source` holds these elements, `to` has room for `ceil((end - from) / GROUP) * width` words.
+#[inline(always)]
+pub(super) unsafe fn panel<P: Product>(
+    p: P,
+    side: Side,
+    source: &Matrix<P::In>,
+    (first, lanes, width): (usize, usize, usize),
+    (from, end): (usize, usize),
+    to: *mut P::Word,
+) {
+    let whole = (end - from) / P::GROUP;
+    let finish = |word: P::Word| if side == Side::A { p.signed(word) } else { word };
+    // SAFETY: the caller's promise.
+    unsafe {
+        for lane in lanes..width {
+            for depth in 0..(end - from).div_ceil(P::GROUP) {
+                to.add(depth * width + lane).write(finish(p.word(|_| None)));
+            }
+        }
+        let mut start = 0;
+        if source.col_stride == 1 && (P::PLAIN || P::GROUP == 1) {
+            start = lanes / 4 * 4;
+            for lane in (0..start).step_by(4) {
+                let rows = std::array::from_fn(|r| source.at(first + lane + r, from));
+                fours(p, finish, rows, whole, to.add(lane), width);
+            }
+        }
+        // Neighbours in memory where the lanes are; whole panels with a length known to the compiler.
+        if source.row_stride == 1 && start < lanes {
+            let at = |depth: usize| source.at(first, from + depth * P::GROUP);
+            for depth in 0..whole {
+                let (at, to) = (at(depth), to.add(depth * width));
+                if lanes == P::COLUMNS {
+                    neighbours(p, finish, at, source.col_stride, P::COLUMNS, to);
+                } else if lanes == P::ROWS {
+                    neighbours(p, finish, at, source.col_stride, P::ROWS, to);
+                } else {
+                    neighbours(p, finish, at, source.col_stride, lanes, to);
+                }
+            }
+            start = lanes;
+        }
+        for lane in start..lanes {
+            for depth in 0..whole {
+                let element = |e: usize| Some(*source.at(first + lane, from + depth * P::GROUP + e));
+                to.add(depth * width + lane).write(finish(p.word(element)));
+            }
+        }
+        // The last elements, fewer than a word.
+        let rest = from + whole * P::GROUP;
+        if rest < end {
+            for lane in 0..lanes {
+                let element = |e: usize| (rest + e < end).then(|| *source.at(first + lane, rest + e));
+                to.add(whole * width + lane).write(finish(p.word(element)));
+            }
+        }
+    }
+}
+
+/// Four lanes, each with its elements one after the other: a transpose.
+///
+/// # Safety
+/// Each row holds `depth` words, `to` has room for 4 words in each of `depth` rows of `width`.
+#[inline(always)]
+unsafe fn fours<P: Product>(
+    p: P,
+    finish: impl Fn(P::Word) -> P::Word,
+    rows: [*const P::In; 4],
+    depth: usize,
+    to: *mut P::Word,
+    width: usize,
+) {
+    /// Words of a row that are converted at once.
+    const RUN: usize = 32;
+    let mut converted = [[P::Word::default(); RUN]; 4];
+    for from in (0..depth).step_by(RUN) {
+        let run = RUN.min(depth - from);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words: [*const P::Word; 4] = if P::PLAIN {
+                // A word of memory is a packed one.
+                const { assert!(!P::PLAIN || size_of::<P::Word>() == P::GROUP * size_of::<P::In>()) };
+                rows.map(|row| row.cast::<P::Word>().add(from))
+            } else {
+                for (row, words) in rows.iter().zip(&mut converted) {
+                    if run == RUN {
+                        (0..RUN).for_each(|i| words[i] = p.word(|_| Some(*row.add(from + i))));
+                    } else {
+                        (0..run).for_each(|i| words[i] = p.word(|_| Some(*row.add(from + i))));
+                    }
+                }
+                converted.each_ref().map(|words| words.as_ptr())
+            };
+            let mut d = 0;
+            while d + 4 <= run {
+                let block = words.map(|row| row.add(d).cast::<[P::Word; 4]>().read_unaligned());
+                for i in 0..4 {
+                    let column: [P::Word; 4] = std::array::from_fn(|r| finish(block[r][i]));
+                    to.add((from + d + i) * width).cast::<[P::Word; 4]>().write_unaligned(column);
+                }
+                d += 4;
+            }
+            for d in d..run {
+                let column: [P::Word; 4] = words.map(|row| finish(row.add(d).read_unaligned()));
+                to.add((from + d) * width).cast::<[P::Word; 4]>().write_unaligned(column);
+            }
+        }
+    }
+}
+
+/// One word of each of `lanes` lanes that are neighbours in memory.
+///
+/// # Safety
+/// The lanes' `GROUP` elements, `stride` apart, can be read, `lanes` words written.
+#[inline(always)]
+unsafe fn neighbours<P: Product>(
+    p: P,
+    finish: impl Fn(P::Word) -> P::Word,
+    at: *const P::In,
+    stride: isize,
+    lanes: usize,
+    to: *mut P::Word,
+) {
+    for lane in 0..lanes {
+        // SAFETY: the caller's promise.
+        unsafe { to.add(lane).write(finish(p.word(|e| Some(*at.wrapping_offset(stride * e as isize).add(lane))))) };
+    }
+}
