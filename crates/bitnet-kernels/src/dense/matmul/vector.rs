@@ -41,7 +41,13 @@ pub(super) fn run<P: Product, O: Output<P::Acc>>(
                 || {
                     // SAFETY: columns first.. of b.
                     unsafe {
-                        if b.row_stride == 1 { dots::<P>(&x, b, first, sums) } else { rows::<P>(&x, b, first, sums) }
+                        if b.row_stride != 1 {
+                            rows::<P>(&x, b, first, sums)
+                        } else if P::PLAIN {
+                            word_dots(p, &words, &x, b, first, sums)
+                        } else {
+                            dots::<P>(&x, b, first, sums)
+                        }
                     }
                 },
             );
