@@ -1,0 +1,194 @@
+//! `docs/operations.md` says what the code does: every public method of `BitNetTensor` is in its tables, and dtypes,
+//! devices and copies are those that show when the golden cases of `tests/tensors` are called.
+//!
+//! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test operations_table` writes the tables anew.
+
+#![allow(dead_code, reason = "the modules of tests/tensors are used in part")]
+
+#[path = "../tensors/calls.rs"]
+mod calls;
+#[path = "../tensors/cases.rs"]
+mod cases;
+#[path = "../tensors/indices.rs"]
+mod indices;
+mod source;
+#[path = "../tensors/views.rs"]
+mod views;
+
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_testkit::reference_device;
+use calls::Args;
+use cases::{Case, Group, Input};
+use source::{Method, Section};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const START: &str = "<!-- The tables: written by `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test operations_table`. -->\n";
+
+/// What the golden cases showed of an operation.
+#[derive(Default)]
+struct Seen {
+    /// For each device the dtypes of the first tensor for which a call succeeded.
+    dtypes: [BTreeSet<&'static str>; 2],
+    /// Calls whose results all lie in the storage of an operand, and all calls.
+    views: usize,
+    calls: usize,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn groups() -> Vec<Group> {
+    let folder = bitnet_testkit::golden::folder().join("tensors");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = files.filter_map(|file| Some(file.strip_suffix(".json.gz")?.to_owned())).collect();
+    names.sort();
+    names.iter().map(|name| Group::read(name)).collect()
+}
+
+/// Tensors among the inputs.
+fn tensors(inputs: &[Input]) -> Vec<&BitNetTensor> {
+    let each = |input| match input {
+        Input::Tensor(tensor) => std::slice::from_ref(tensor),
+        Input::List(list) => list,
+        Input::Scalar(_) => &[],
+    };
+    inputs.iter().flat_map(each).collect()
+}
+
+/// The dtype that a case shows: that of its first tensor that is not a mask, or the one it asks for.
+fn shown(case: &Case, inputs: &[Input]) -> Option<BitNetDType> {
+    let tensors = tensors(inputs);
+    let dtypes = || tensors.iter().map(|t| t.dtype());
+    let first = dtypes().find(|&d| d != BitNetDType::Bool).or_else(|| dtypes().next());
+    first.or_else(|| case.attrs["dtype"].as_str().map(cases::dtype))
+}
+
+/// Calls every golden case that must succeed.
+fn observe() -> BTreeMap<String, Seen> {
+    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    let devices = [Device::cpu(), reference_device()];
+    for group in groups() {
+        for case in group.cases.iter().filter(|case| case.outputs.is_some()) {
+            for (place, device) in devices.iter().enumerate() {
+                let inputs = group.inputs(case, device).unwrap();
+                let Some(Ok(results)) = calls::call(&case.op, &Args::new(case, &inputs, device)) else { continue };
+                let seen = seen.entry(case.op.clone()).or_default();
+                seen.dtypes[place].extend(shown(case, &inputs).map(BitNetDType::name));
+                let operands = tensors(&inputs);
+                // An empty tensor has no bytes to copy.
+                if results.iter().all(|result| result.elements() > 0) && !operands.is_empty() {
+                    seen.calls += 1;
+                    let shares = |result: &BitNetTensor| operands.iter().any(|x| x.shares_storage(result));
+                    seen.views += usize::from(results.iter().all(shares));
+                }
+            }
+        }
+    }
+    seen
+}
+
+impl Seen {
+    fn devices(&self) -> String {
+        let [cpu, reference] = &self.dtypes;
+        match (cpu == reference, cpu.difference(reference).next(), reference.is_empty()) {
+            (true, ..) => "all".into(),
+            (_, _, true) => "cpu".into(),
+            (_, Some(_), _) => format!("all; only the cpu: {}", names(&(cpu - reference))),
+            _ => format!("all; not the cpu: {}", names(&(reference - cpu))),
+        }
+    }
+
+    fn copies(&self) -> &'static str {
+        match self.views {
+            _ if self.calls == 0 => "",
+            0 => "new",
+            views if views == self.calls => "view",
+            _ => "view where it can be",
+        }
+    }
+}
+
+/// A set of dtypes in words.
+fn names(dtypes: &BTreeSet<&'static str>) -> String {
+    const FLOATS: [&str; 4] = ["f64", "f32", "f16", "bf16"];
+    const INTEGERS: [&str; 8] = ["i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"];
+    let mut rest = dtypes.clone();
+    let mut words: Vec<String> = Vec::new();
+    for (word, members) in [("floats", &FLOATS[..]), ("integers", &INTEGERS[..])] {
+        if members.iter().all(|name| rest.contains(name)) {
+            rest.retain(|name| !members.contains(name));
+            words.push(word.into());
+        }
+    }
+    words.extend(rest.iter().map(|name| name.to_string()));
+    match words.join(", ").as_str() {
+        "floats, integers, bool" => "all".into(),
+        words => words.into(),
+    }
+}
+
+/// The other forms of a method: in place and into a tensor.
+const FORMS: [&str; 2] = ["_", "_into"];
+
+/// The tables of all sections.
+fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
+    let all: BTreeSet<&str> = sections.iter().flat_map(|s| &s.methods).map(|m| m.name.as_str()).collect();
+    let is_form = |name: &str| FORMS.iter().any(|form| name.strip_suffix(form).is_some_and(|base| all.contains(base)));
+    let mut text = START.to_owned();
+    for section in sections {
+        let rows: Vec<&Method> = section.methods.iter().filter(|m| !is_form(&m.name)).collect();
+        text += &format!("\n## {}\n\n`{}`\n\n", section.title, section.file);
+        text += "| method | PyTorch | other forms | dtypes | devices | result | what it gives |\n|---|---|---|---|---|---|---|\n";
+        for method in rows {
+            let forms = FORMS.iter().map(|form| format!("{}{form}", method.name)).filter(|f| all.contains(f.as_str()));
+            let forms: Vec<String> = forms.map(|form| format!("`{form}`")).collect();
+            let (dtypes, devices, copies) = seen.get(&method.name).map_or_else(Default::default, |seen| {
+                (names(&(&seen.dtypes[0] | &seen.dtypes[1])), seen.devices(), seen.copies())
+            });
+            let torch = method.torch.as_ref().map_or_else(String::new, |name| format!("`{name}`"));
+            let summary = method.summary.replace('|', "\\|");
+            let cells = [format!("`{}`", method.name), torch, forms.join(" "), dtypes, devices, copies.into(), summary];
+            text += &format!("| {} |\n", cells.join(" | "));
+        }
+    }
+    text
+}
+
+#[test]
+fn the_table_says_what_the_code_does() {
+    let sections = source::sections(&folder().join("crates/bitnet-core/src"));
+    let seen = observe();
+    let path = folder().join("docs/operations.md");
+    let document = std::fs::read_to_string(&path).unwrap();
+    let (front, written) = document.split_at(document.find(START).expect("the line above the tables"));
+    let tables = tables(&sections, &seen);
+    if std::env::var_os("BITNET_UPDATE").is_some() {
+        std::fs::write(&path, format!("{front}{tables}")).unwrap();
+        return;
+    }
+    let [old, new] = [written, &tables].map(|text| text.lines().collect::<BTreeSet<_>>());
+    let lines = |a: &BTreeSet<&str>, b: &BTreeSet<&str>| (a - b).into_iter().collect::<Vec<_>>().join("\n");
+    assert!(
+        written == tables,
+        "docs/operations.md is out of date; BITNET_UPDATE=1 writes it anew\nonly there:\n{}\nonly in the code:\n{}",
+        lines(&old, &new),
+        lines(&new, &old),
+    );
+}
+
+/// The parser finds what is known to be there, in each of the ways in which a method is written.
+#[test]
+fn methods_are_found() {
+    let sections = source::sections(&folder().join("crates/bitnet-core/src"));
+    let find = |name: &str| {
+        let mut all = sections.iter().flat_map(|s| s.methods.iter());
+        all.find(|m| m.name == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    for name in ["reshape", "cat", "exp", "exp_", "exp_into", "add_into", "eq", "sum", "to_dtype", "clamp_", "zeros"] {
+        assert!(!find(name).summary.is_empty(), "{name}");
+    }
+    assert_eq!(find("add").torch.as_deref(), Some("torch.add"));
+    assert_eq!(find("exp").summary, "`e^x`");
+}
