@@ -5,6 +5,8 @@ mod agree;
 mod calls;
 mod cases;
 mod indices;
+mod methods;
+mod operations_table;
 mod reductions;
 mod views;
 

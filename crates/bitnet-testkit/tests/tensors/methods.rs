@@ -23,6 +23,8 @@ pub struct Method {
     pub summary: String,
     /// What the documentation names as PyTorch's.
     pub torch: Option<String>,
+    /// Whether it changes the tensor.
+    pub mutates: bool,
 }
 
 /// All files with methods, in the order of [`ORDER`].
@@ -110,12 +112,14 @@ fn methods(text: &str, macros: &BTreeSet<String>) -> Vec<Method> {
 
 fn written_out(lines: &[&str], methods: &mut Vec<Method>) {
     let mut doc = Vec::new();
-    for line in lines {
+    for (i, line) in lines.iter().enumerate() {
         if let Some(text) = line.strip_prefix("    ///") {
             doc.push(text.trim());
         } else if let Some(rest) = line.strip_prefix("    pub fn ") {
             let name = rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap();
-            methods.push(method(name, &doc));
+            let end = (i..lines.len()).find(|&end| lines[end].ends_with('{')).unwrap_or(i);
+            let mutates = lines[i..=end].join(" ").contains("&mut self");
+            methods.push(Method { mutates, ..method(name, &doc) });
             doc.clear();
         } else if !line.starts_with("    #[") {
             doc.clear();
@@ -157,14 +161,21 @@ fn method(name: &str, doc: &[&str]) -> Method {
     let text: Vec<&str> = doc.iter().copied().take_while(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let text = text.join(" ");
     let torch = text.split_once("`torch.").map(|(_, rest)| rest.split('`').next().unwrap_or_default().to_owned());
-    let end = text.find(". ").or_else(|| text.find("; ")).unwrap_or(text.len());
+    let ends = |(i, _): &(usize, &str)| !text[..*i].ends_with('.');
+    let end = text.match_indices(". ").find(ends).or_else(|| text.match_indices("; ").next());
+    let end = end.map_or(text.len(), |(i, _)| i);
     let mut summary = text[..end].trim_end_matches('.').to_owned();
     // Said in a column of its own.
     while let Some((before, rest)) = summary.split_once(" (`torch.") {
         let Some((_, after)) = rest.split_once(')') else { break };
         summary = format!("{before}{after}");
     }
-    Method { name: name.to_owned(), summary: unlinked(&summary), torch: torch.map(|name| format!("torch.{name}")) }
+    Method {
+        name: name.to_owned(),
+        summary: unlinked(&summary),
+        torch: torch.map(|name| format!("torch.{name}")),
+        mutates: false,
+    }
 }
 
 /// Text without rustdoc's links.
@@ -174,7 +185,8 @@ fn unlinked(text: &str) -> String {
     while let Some((before, link)) = rest.split_once('[') {
         let Some((label, after)) = link.split_once(']') else { break };
         let is_link = label.starts_with('`') || after.starts_with('(');
-        let after = after.strip_prefix('(').filter(|_| is_link).and_then(|a| a.split_once(')')).map_or(after, |(_, a)| a);
+        let after =
+            after.strip_prefix('(').filter(|_| is_link).and_then(|a| a.split_once(')')).map_or(after, |(_, a)| a);
         out += before;
         out += &if is_link { label.to_owned() } else { format!("[{label}]") };
         rest = after;

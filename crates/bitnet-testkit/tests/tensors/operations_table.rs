@@ -1,29 +1,21 @@
 //! `docs/operations.md` says what the code does: every public method of `BitNetTensor` is in its tables, and dtypes,
-//! devices and copies are those that show when the golden cases of `tests/tensors` are called.
+//! devices and copies are those that show when the golden cases are called.
 //!
-//! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test operations_table` writes the tables anew.
+//! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table` writes the tables anew.
 
-#![allow(dead_code, reason = "the modules of tests/tensors are used in part")]
-
-#[path = "../tensors/calls.rs"]
-mod calls;
-#[path = "../tensors/cases.rs"]
-mod cases;
-#[path = "../tensors/indices.rs"]
-mod indices;
-mod source;
-#[path = "../tensors/views.rs"]
-mod views;
-
-use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use crate::calls::{self, Args};
+use crate::cases::{self, Case, Group, Input};
+use crate::methods::{self, Method, Section};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_testkit::reference_device;
-use calls::Args;
-use cases::{Case, Group, Input};
-use source::{Method, Section};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const START: &str = "<!-- The tables: written by `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test operations_table`. -->\n";
+const START: &str =
+    "<!-- The tables: written by `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table`. -->\n";
+
+/// Methods and what PyTorch calls them, made by `golden/make_torch_names.py`.
+const TORCH: &str = include_str!("../../golden/torch_names.txt");
 
 /// What the golden cases showed of an operation.
 #[derive(Default)]
@@ -49,27 +41,41 @@ fn groups() -> Vec<Group> {
 
 /// Tensors among the inputs.
 fn tensors(inputs: &[Input]) -> Vec<&BitNetTensor> {
-    let each = |input| match input {
-        Input::Tensor(tensor) => std::slice::from_ref(tensor),
-        Input::List(list) => list,
-        Input::Scalar(_) => &[],
-    };
-    inputs.iter().flat_map(each).collect()
+    let mut tensors = Vec::new();
+    for input in inputs {
+        match input {
+            Input::Tensor(tensor) => tensors.push(tensor),
+            Input::List(list) => tensors.extend(list),
+            Input::Scalar(_) => {}
+        }
+    }
+    tensors
 }
 
-/// The dtype that a case shows: that of its first tensor that is not a mask, or the one it asks for.
+/// The dtype that a case shows: that of its first tensor but a mask in front of it, or the one it asks for.
 fn shown(case: &Case, inputs: &[Input]) -> Option<BitNetDType> {
-    let tensors = tensors(inputs);
-    let dtypes = || tensors.iter().map(|t| t.dtype());
-    let first = dtypes().find(|&d| d != BitNetDType::Bool).or_else(|| dtypes().next());
+    let mask = usize::from(case.op == "where_");
+    let first = tensors(inputs).get(mask).map(|t| t.dtype());
     first.or_else(|| case.attrs["dtype"].as_str().map(cases::dtype))
 }
 
-/// Calls every golden case that must succeed.
+/// The inputs with elements of `from` cast to `to`.
+fn cast(inputs: &[Input], from: BitNetDType, to: BitNetDType) -> Result<Vec<Input>> {
+    let tensor = |x: &BitNetTensor| if x.dtype() == from { x.to_dtype(to) } else { Ok(x.clone()) };
+    let one = |input: &Input| match input {
+        Input::Tensor(x) => tensor(x).map(Input::Tensor),
+        Input::List(list) => list.iter().map(tensor).collect::<Result<_>>().map(Input::List),
+        Input::Scalar(scalar) => Ok(Input::Scalar(*scalar)),
+    };
+    inputs.iter().map(one).collect()
+}
+
+/// Calls every golden case that must succeed, then tries the dtypes that no case of an operation has.
 fn observe() -> BTreeMap<String, Seen> {
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let devices = [Device::cpu(), reference_device()];
-    for group in groups() {
+    let groups = groups();
+    for group in &groups {
         for case in group.cases.iter().filter(|case| case.outputs.is_some()) {
             for (place, device) in devices.iter().enumerate() {
                 let inputs = group.inputs(case, device).unwrap();
@@ -86,8 +92,34 @@ fn observe() -> BTreeMap<String, Seen> {
             }
         }
     }
+    let mut tries: BTreeMap<(&str, &str, usize), usize> = BTreeMap::new();
+    for group in &groups {
+        for case in group.cases.iter().filter(|case| case.outputs.is_some()) {
+            let Some(seen) = seen.get_mut(&case.op) else { continue };
+            for (place, device) in devices.iter().enumerate() {
+                let inputs = group.inputs(case, device).unwrap();
+                let Some(from) = shown(case, &inputs) else { continue };
+                for to in BitNetDType::ALL.into_iter().filter(|d| !d.is_packed()) {
+                    let tries = tries.entry((&case.op, to.name(), place)).or_default();
+                    if seen.dtypes[place].contains(to.name()) || *tries == TRIES {
+                        continue;
+                    }
+                    *tries += 1;
+                    let Ok(inputs) = cast(&inputs, from, to) else { continue };
+                    if shown(case, &inputs) == Some(to)
+                        && let Some(Ok(_)) = calls::call(&case.op, &Args::new(case, &inputs, device))
+                    {
+                        seen.dtypes[place].insert(to.name());
+                    }
+                }
+            }
+        }
+    }
     seen
 }
+
+/// An operation that refuses a dtype as often as this does not take it.
+const TRIES: usize = 20;
 
 impl Seen {
     fn devices(&self) -> String {
@@ -136,6 +168,7 @@ const FORMS: [&str; 2] = ["_", "_into"];
 fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
     let all: BTreeSet<&str> = sections.iter().flat_map(|s| &s.methods).map(|m| m.name.as_str()).collect();
     let is_form = |name: &str| FORMS.iter().any(|form| name.strip_suffix(form).is_some_and(|base| all.contains(base)));
+    let torch: BTreeMap<&str, &str> = TORCH.lines().filter_map(|line| line.split_once(' ')).collect();
     let mut text = START.to_owned();
     for section in sections {
         let rows: Vec<&Method> = section.methods.iter().filter(|m| !is_form(&m.name)).collect();
@@ -147,7 +180,9 @@ fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
             let (dtypes, devices, copies) = seen.get(&method.name).map_or_else(Default::default, |seen| {
                 (names(&(&seen.dtypes[0] | &seen.dtypes[1])), seen.devices(), seen.copies())
             });
-            let torch = method.torch.as_ref().map_or_else(String::new, |name| format!("`{name}`"));
+            let copies = if method.mutates { "in place" } else { copies };
+            let torch = torch.get(method.name.as_str()).copied().or(method.torch.as_deref());
+            let torch = torch.map_or_else(String::new, |name| format!("`{name}`"));
             let summary = method.summary.replace('|', "\\|");
             let cells = [format!("`{}`", method.name), torch, forms.join(" "), dtypes, devices, copies.into(), summary];
             text += &format!("| {} |\n", cells.join(" | "));
@@ -158,7 +193,7 @@ fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
 
 #[test]
 fn the_table_says_what_the_code_does() {
-    let sections = source::sections(&folder().join("crates/bitnet-core/src"));
+    let sections = methods::sections(&folder().join("crates/bitnet-core/src"));
     let seen = observe();
     let path = folder().join("docs/operations.md");
     let document = std::fs::read_to_string(&path).unwrap();
@@ -181,7 +216,7 @@ fn the_table_says_what_the_code_does() {
 /// The parser finds what is known to be there, in each of the ways in which a method is written.
 #[test]
 fn methods_are_found() {
-    let sections = source::sections(&folder().join("crates/bitnet-core/src"));
+    let sections = methods::sections(&folder().join("crates/bitnet-core/src"));
     let find = |name: &str| {
         let mut all = sections.iter().flat_map(|s| s.methods.iter());
         all.find(|m| m.name == name).unwrap_or_else(|| panic!("no {name}")).clone()
@@ -191,4 +226,5 @@ fn methods_are_found() {
     }
     assert_eq!(find("add").torch.as_deref(), Some("torch.add"));
     assert_eq!(find("exp").summary, "`e^x`");
+    assert!(find("fill_").mutates && !find("full").mutates);
 }
