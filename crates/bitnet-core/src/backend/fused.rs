@@ -1,86 +1,14 @@
 //! Fused operations composed of primitives: what a device does until it has its own, and what its own must equal.
+//!
+//! Floats narrower than f32 are computed in f32 and rounded once, f64 in f64.
+
+mod temp;
 
 use super::*;
-use crate::dtype::Element;
 use crate::{TensorOpError, TensorShape};
 use BinaryOp::*;
 use BitNetDType::{Bool, F32, I8};
-
-/// An intermediate result on the device.
-struct Temp<'b> {
-    backend: &'b dyn Backend,
-    storage: TensorStorage,
-    layout: Layout,
-    dtype: BitNetDType,
-}
-
-impl<'b> Temp<'b> {
-    fn new(backend: &'b dyn Backend, dims: &[usize], dtype: BitNetDType) -> Result<Self> {
-        let shape = TensorShape::new(dims)?;
-        let storage = backend.allocate(shape.elements() * dtype.block().1)?;
-        Ok(Self { backend, storage, layout: Layout::contiguous(shape), dtype })
-    }
-
-    fn upload<T: Element>(backend: &'b dyn Backend, dims: &[usize], data: &[T]) -> Result<Self> {
-        let layout = Layout::contiguous(TensorShape::new(dims)?);
-        let storage = backend.upload(bytemuck::cast_slice(data))?;
-        Ok(Self { backend, storage, layout, dtype: T::DTYPE })
-    }
-
-    fn get(&self) -> TensorRef<'_> {
-        TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
-    }
-
-    fn set(&mut self) -> TensorMut<'_> {
-        TensorMut { storage: &mut self.storage, layout: self.layout, dtype: self.dtype }
-    }
-
-    fn unary(&self, op: UnaryOp) -> Result<Self> {
-        let mut out = Self::new(self.backend, self.layout.dims(), F32)?;
-        self.backend.unary(op, self.get(), out.set())?;
-        Ok(out)
-    }
-
-    /// `op(self, other)`, `other` broadcast to this shape.
-    fn binary(&self, op: BinaryOp, other: TensorRef) -> Result<Self> {
-        binary(self.backend, op, self.get(), other)
-    }
-
-    fn scalar(&self, op: BinaryOp, value: f32) -> Result<Self> {
-        self.binary(op, Self::upload(self.backend, &[1], &[value])?.get())
-    }
-
-    /// Reduces the last dimension, which stays with extent 1.
-    fn reduce_last(&self, op: ReduceOp) -> Result<Self> {
-        let mut dims = *self.layout.shape();
-        let axis = dims.rank() - 1;
-        dims = TensorShape::new(&[&dims.dims()[..axis], &[1]].concat())?;
-        let mut out = Self::new(self.backend, dims.dims(), F32)?;
-        self.backend.reduce(op, self.get(), axis, out.set())?;
-        Ok(out)
-    }
-
-    fn cast(&self, dtype: BitNetDType) -> Result<Self> {
-        cast(self.backend, self.get(), dtype)
-    }
-
-    fn copy_to(&self, out: TensorMut) -> Result<()> {
-        self.backend.copy(self.get(), out)
-    }
-}
-
-fn binary<'b>(backend: &'b dyn Backend, op: BinaryOp, a: TensorRef, b: TensorRef) -> Result<Temp<'b>> {
-    let b = TensorRef { layout: b.layout.broadcast_to(a.layout.dims())?, ..b };
-    let mut out = Temp::new(backend, a.layout.dims(), F32)?;
-    backend.binary(op, a, b, out.set())?;
-    Ok(out)
-}
-
-fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
-    let mut out = Temp::new(backend, x.layout.dims(), dtype)?;
-    backend.cast(x, out.set())?;
-    Ok(out)
-}
+use temp::{Temp, binary, cast, wide};
 
 /// See [`Backend::unary_assign`].
 pub fn unary_assign(backend: &dyn Backend, op: UnaryOp, x: TensorMut) -> Result<()> {
@@ -102,24 +30,37 @@ pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32
     if *weight.layout.dims() != [x.layout.shape().last()] {
         return Err(shape_error("rms_norm", "weight", &weight, "[H], the last dimension of x"));
     }
-    let mean = binary(backend, Mul, x, x)?.reduce_last(ReduceOp::Sum)?.scalar(Div, x.layout.shape().last() as f32)?;
-    let factor = mean.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
-    binary(backend, Mul, x, factor.get())?.binary(Mul, weight)?.copy_to(out)
+    let (x, weight) = (wide(backend, x)?, wide(backend, weight)?);
+    let columns = x.get().layout.shape().last() as f64;
+    let mean = binary(backend, Mul, x.get(), x.get())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
+    let factor = mean.scalar(Add, eps.into())?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
+    binary(backend, Mul, x.get(), factor.get())?.binary(Mul, weight.get())?.cast_to(out)
 }
 
 /// See [`Backend::softmax`].
 pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
-    let max = cast(backend, x, F32)?.reduce_last(ReduceOp::Max)?;
-    let exp = binary(backend, Sub, x, max.get())?.unary(UnaryOp::Exp)?;
-    exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.get())?.copy_to(out)
+    if x.layout.shape().elements() == 0 {
+        return Ok(());
+    }
+    let exp = shifted(backend, x)?.unary(UnaryOp::Exp)?;
+    exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.get())?.cast_to(out)
 }
 
 /// See [`Backend::log_softmax`].
 pub fn log_softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
-    let max = cast(backend, x, F32)?.reduce_last(ReduceOp::Max)?;
-    let shifted = binary(backend, Sub, x, max.get())?;
+    if x.layout.shape().elements() == 0 {
+        return Ok(());
+    }
+    let shifted = shifted(backend, x)?;
     let sum = shifted.unary(UnaryOp::Exp)?.reduce_last(ReduceOp::Sum)?.unary(UnaryOp::Log)?;
-    shifted.binary(Sub, sum.get())?.copy_to(out)
+    shifted.binary(Sub, sum.get())?.cast_to(out)
+}
+
+/// `x` less the largest of its row.
+fn shifted<'b>(backend: &'b dyn Backend, x: TensorRef) -> Result<Temp<'b>> {
+    let x = wide(backend, x)?;
+    let max = temp::reduce_last(backend, ReduceOp::Max, x.get())?;
+    binary(backend, Sub, x.get(), max.get())
 }
 
 /// See [`Backend::layer_norm`].
@@ -131,18 +72,19 @@ pub fn layer_norm(
     eps: f64,
     out: TensorMut,
 ) -> Result<()> {
-    let columns = x.layout.shape().last() as f32;
-    let mean = cast(backend, x, F32)?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
-    let centred = binary(backend, Sub, x, mean.get())?;
+    let columns = x.layout.shape().last() as f64;
+    let x = wide(backend, x)?;
+    let mean = temp::reduce_last(backend, ReduceOp::Sum, x.get())?.scalar(Div, columns)?;
+    let centred = binary(backend, Sub, x.get(), mean.get())?;
     let variance = centred.binary(Mul, centred.get())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
-    let mut normed = centred.binary(Div, variance.scalar(Add, eps as f32)?.unary(UnaryOp::Sqrt)?.get())?;
+    let mut normed = centred.binary(Div, variance.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.get())?;
     if let Some(weight) = weight {
-        normed = normed.binary(Mul, weight)?;
+        normed = normed.binary(Mul, wide(backend, weight)?.get())?;
     }
     if let Some(bias) = bias {
-        normed = normed.binary(Add, bias)?;
+        normed = normed.binary(Add, wide(backend, bias)?.get())?;
     }
-    normed.copy_to(out)
+    normed.cast_to(out)
 }
 
 /// See [`Backend::variance`].
@@ -155,14 +97,15 @@ pub fn variance(
     out: TensorMut,
 ) -> Result<()> {
     let count = x.layout.dims()[axis] as f64;
-    let mut sum = Temp::new(backend, mean.layout.dims(), F32)?;
-    backend.reduce(ReduceOp::Sum, x, axis, sum.set())?;
-    let average = sum.scalar(Div, count as f32)?;
-    let centred = binary(backend, Sub, x, average.get())?;
+    let x = wide(backend, x)?;
+    let mut sum = Temp::new(backend, mean.layout.dims(), x.get().dtype)?;
+    backend.reduce(ReduceOp::Sum, x.get(), axis, sum.set())?;
+    let average = sum.scalar(Div, count)?;
+    let centred = binary(backend, Sub, x.get(), average.get())?;
     let squares = centred.binary(Mul, centred.get())?;
     backend.reduce(ReduceOp::Sum, squares.get(), axis, sum.set())?;
-    average.copy_to(mean)?;
-    sum.scalar(Div, (count - correction).max(0.) as f32)?.copy_to(out)
+    average.cast_to(mean)?;
+    sum.scalar(Div, (count - correction).max(0.))?.cast_to(out)
 }
 
 /// See [`Backend::rope`].
@@ -170,13 +113,17 @@ pub fn rope(backend: &dyn Backend, mut x: TensorMut, cos: TensorRef, sin: Tensor
     let (tokens, half) = (x.layout.dims()[0], x.layout.shape().last() / 2);
     // [positions, D/2] -> [T, 1, D/2], which broadcasts over heads.
     let rows = |t: TensorRef| -> Result<Layout> { t.layout.narrow(0, start, tokens)?.unsqueeze(1) };
-    let (cos, sin) = (TensorRef { layout: rows(cos)?, ..cos }, TensorRef { layout: rows(sin)?, ..sin });
-    let (low, high) = (x.layout.narrow(2, 0, half)?, x.layout.narrow(2, half, half)?);
-    let part = |layout: Layout| TensorRef { layout, ..x.as_ref() };
-    let new_low = binary(backend, Mul, part(low), cos)?.binary(Sub, binary(backend, Mul, part(high), sin)?.get())?;
-    let new_high = binary(backend, Mul, part(high), cos)?.binary(Add, binary(backend, Mul, part(low), sin)?.get())?;
-    new_low.copy_to(TensorMut { layout: low, ..x.reborrow() })?;
-    new_high.copy_to(TensorMut { layout: high, ..x })
+    let cos = wide(backend, TensorRef { layout: rows(cos)?, ..cos })?;
+    let sin = wide(backend, TensorRef { layout: rows(sin)?, ..sin })?;
+    let (low_layout, high_layout) = (x.layout.narrow(2, 0, half)?, x.layout.narrow(2, half, half)?);
+    let low = wide(backend, TensorRef { layout: low_layout, ..x.as_ref() })?;
+    let high = wide(backend, TensorRef { layout: high_layout, ..x.as_ref() })?;
+    let times = |part: &temp::Wide, angle: &temp::Wide| binary(backend, Mul, part.get(), angle.get());
+    let new_low = times(&low, &cos)?.binary(Sub, times(&high, &sin)?.get())?;
+    let new_high = times(&high, &cos)?.binary(Add, times(&low, &sin)?.get())?;
+    drop((low, high));
+    new_low.cast_to(TensorMut { layout: low_layout, ..x.reborrow() })?;
+    new_high.cast_to(TensorMut { layout: high_layout, ..x })
 }
 
 /// See [`Backend::attention`].
@@ -205,7 +152,7 @@ pub fn attention(
     let mut scores = Temp::new(backend, &[kv_heads, group, tokens, seen], F32)?;
     let transposed = TensorRef { layout: key_layout.transpose(2, 3)?, ..keys.get() };
     backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.set())?;
-    let scores = scores.scalar(Div, (*width as f32).sqrt())?;
+    let scores = scores.scalar(Div, (*width as f64).sqrt())?;
 
     // Token t sees positions 0..=start + t.
     let rows: Vec<f32> = (0..tokens).map(|t| (start + t) as f32).collect();
@@ -235,7 +182,7 @@ pub fn attention(
 
 /// See [`Backend::gated`].
 pub fn gated(backend: &dyn Backend, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
-    let g = cast(backend, gate.as_ref(), F32)?;
+    let g = cast(backend, gate.as_ref(), temp::width(gate.dtype))?;
     let active = match act {
         Gate::Relu2 => {
             let relu = g.unary(UnaryOp::Relu)?;
@@ -243,13 +190,13 @@ pub fn gated(backend: &dyn Backend, act: Gate, gate: TensorMut, up: TensorRef) -
         }
         Gate::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.get())?,
     };
-    active.binary(Mul, up)?.copy_to(gate)
+    active.binary(Mul, wide(backend, up)?.get())?.cast_to(gate)
 }
 
 /// See [`Backend::embedding`].
 pub fn embedding(backend: &dyn Backend, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
     let ids = Temp::upload(backend, &[ids.len(), 1], ids)?;
-    let table = cast(backend, table, F32)?;
+    let table = cast(backend, table, out.dtype)?;
     backend.gather(table.get(), 0, TensorRef { layout: ids.layout.broadcast_to(out.layout.dims())?, ..ids.get() }, out)
 }
 

@@ -180,7 +180,8 @@ pub trait Backend: Debug + Send + Sync {
     fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
         fused::binary_assign(self.as_dyn(), op, y, x)
     }
-    /// Root mean square norm of rows: `out = x / sqrt(mean(x^2) + eps) * weight`; `x` and `out` f32 `[T, H]`, `weight` f32 `[H]`.
+    /// Root mean square norm of rows: `out = x / sqrt(mean(x^2) + eps) * weight`; `x` and `out` `[.., H]`, `weight` `[H]`,
+    /// floats of one dtype.
     fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
         fused::rms_norm(self.as_dyn(), x, weight, eps, out)
     }

@@ -80,8 +80,16 @@ fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     Ok(())
 }
 
+/// Whether an operand is what the kernels take.
+fn plain(x: &TensorRef) -> bool {
+    x.dtype == BitNetDType::F32 && x.layout.is_contiguous()
+}
+
 pub(super) fn rms_norm(cpu: &CpuBackend, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
     const OP: &str = "rms_norm";
+    if !(plain(&x) && plain(&weight) && plain(&out.as_ref())) {
+        return crate::backend::fused::rms_norm(cpu, x, weight, eps, out);
+    }
     expect(weight.layout.dims() == [x.layout.shape().last()], OP, "weight", &weight, "[H], the last dimension of x")?;
     expect(x.layout.dims() == out.layout.dims(), OP, "out", &out.as_ref(), "that of x")?;
     let width = x.layout.shape().last();
@@ -106,6 +114,9 @@ fn rows(cpu: &CpuBackend, out: &mut [f32], width: usize, f: impl Fn(usize, &mut 
 
 pub(super) fn softmax(cpu: &CpuBackend, x: TensorRef, out: TensorMut) -> Result<()> {
     const OP: &str = "softmax";
+    if !(plain(&x) && plain(&out.as_ref())) {
+        return crate::backend::fused::softmax(cpu, x, out);
+    }
     expect(x.layout.dims() == out.layout.dims(), OP, "out", &out.as_ref(), "that of x")?;
     let width = x.layout.shape().last();
     let x = slice::<f32>(OP, "x", &x)?;

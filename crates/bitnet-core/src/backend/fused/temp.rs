@@ -1,0 +1,122 @@
+//! Intermediate results of composed operations.
+
+use crate::backend::*;
+use crate::dtype::Element;
+use crate::{BitNetDType, Layout, Result, TensorShape, TensorStorage};
+use BitNetDType::{F32, F64};
+
+/// An intermediate result on the device.
+pub(super) struct Temp<'b> {
+    backend: &'b dyn Backend,
+    storage: TensorStorage,
+    pub layout: Layout,
+    dtype: BitNetDType,
+}
+
+/// An operand in the dtype that is computed in: itself, or cast.
+pub(super) enum Wide<'a, 'b> {
+    As(TensorRef<'a>),
+    Cast(Temp<'b>),
+}
+
+impl Wide<'_, '_> {
+    pub fn get(&self) -> TensorRef<'_> {
+        match self {
+            Self::As(tensor) => *tensor,
+            Self::Cast(temp) => temp.get(),
+        }
+    }
+}
+
+/// What is computed in: f64 for itself, f32 for all else.
+pub(super) fn width(dtype: BitNetDType) -> BitNetDType {
+    if dtype == F64 { F64 } else { F32 }
+}
+
+/// `x` in the dtype that is computed in.
+pub(super) fn wide<'a, 'b>(backend: &'b dyn Backend, x: TensorRef<'a>) -> Result<Wide<'a, 'b>> {
+    let to = width(x.dtype);
+    Ok(if x.dtype == to { Wide::As(x) } else { Wide::Cast(cast(backend, x, to)?) })
+}
+
+impl<'b> Temp<'b> {
+    pub fn new(backend: &'b dyn Backend, dims: &[usize], dtype: BitNetDType) -> Result<Self> {
+        let shape = TensorShape::new(dims)?;
+        let storage = backend.allocate(shape.elements() * dtype.block().1)?;
+        Ok(Self { backend, storage, layout: Layout::contiguous(shape), dtype })
+    }
+
+    pub fn upload<T: Element>(backend: &'b dyn Backend, dims: &[usize], data: &[T]) -> Result<Self> {
+        let layout = Layout::contiguous(TensorShape::new(dims)?);
+        let storage = backend.upload(bytemuck::cast_slice(data))?;
+        Ok(Self { backend, storage, layout, dtype: T::DTYPE })
+    }
+
+    pub fn get(&self) -> TensorRef<'_> {
+        TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
+    }
+
+    pub fn set(&mut self) -> TensorMut<'_> {
+        TensorMut { storage: &mut self.storage, layout: self.layout, dtype: self.dtype }
+    }
+
+    pub fn unary(&self, op: UnaryOp) -> Result<Self> {
+        let mut out = Self::new(self.backend, self.layout.dims(), self.dtype)?;
+        self.backend.unary(op, self.get(), out.set())?;
+        Ok(out)
+    }
+
+    /// `op(self, other)`, `other` broadcast to this shape.
+    pub fn binary(&self, op: BinaryOp, other: TensorRef) -> Result<Self> {
+        binary(self.backend, op, self.get(), other)
+    }
+
+    pub fn scalar(&self, op: BinaryOp, value: f64) -> Result<Self> {
+        let value = match self.dtype {
+            F64 => Self::upload(self.backend, &[1], &[value])?,
+            _ => Self::upload(self.backend, &[1], &[value as f32])?,
+        };
+        self.binary(op, value.get())
+    }
+
+    /// Reduces the last dimension, which stays with extent 1.
+    pub fn reduce_last(&self, op: ReduceOp) -> Result<Self> {
+        reduce_last(self.backend, op, self.get())
+    }
+
+    pub fn cast(&self, dtype: BitNetDType) -> Result<Self> {
+        cast(self.backend, self.get(), dtype)
+    }
+
+    pub fn copy_to(&self, out: TensorMut) -> Result<()> {
+        self.backend.copy(self.get(), out)
+    }
+
+    /// Rounded to the dtype of `out`.
+    pub fn cast_to(&self, out: TensorMut) -> Result<()> {
+        if out.dtype == self.dtype { self.copy_to(out) } else { self.backend.cast(self.get(), out) }
+    }
+}
+
+/// `op(a, b)`, `b` broadcast to the shape of `a`.
+pub(super) fn binary<'b>(backend: &'b dyn Backend, op: BinaryOp, a: TensorRef, b: TensorRef) -> Result<Temp<'b>> {
+    let b = TensorRef { layout: b.layout.broadcast_to(a.layout.dims())?, ..b };
+    let mut out = Temp::new(backend, a.layout.dims(), a.dtype)?;
+    backend.binary(op, a, b, out.set())?;
+    Ok(out)
+}
+
+pub(super) fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
+    let mut out = Temp::new(backend, x.layout.dims(), dtype)?;
+    backend.cast(x, out.set())?;
+    Ok(out)
+}
+
+/// Reduces the last dimension, which stays with extent 1.
+pub(super) fn reduce_last<'b>(backend: &'b dyn Backend, op: ReduceOp, x: TensorRef) -> Result<Temp<'b>> {
+    let axis = x.layout.shape().rank() - 1;
+    let dims = TensorShape::new(&[&x.layout.dims()[..axis], &[1]].concat())?;
+    let mut out = Temp::new(backend, dims.dims(), x.dtype)?;
+    backend.reduce(op, x, axis, out.set())?;
+    Ok(out)
+}
