@@ -23,6 +23,7 @@ pub use dtype::{BitNetDType, DTypeCategory, Element};
 pub use error::{BitNetError, Result, TensorOpError};
 pub use layout::{Indices, Layout};
 pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, PoolMetrics};
+pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
 pub use shape::{INFER, MAX_DIMS, TensorShape};

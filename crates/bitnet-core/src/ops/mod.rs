@@ -15,6 +15,7 @@ mod ternary;
 mod unary;
 
 pub use axes::Axes;
+pub(crate) use binary::binary;
 pub(crate) use broadcast::broadcast_shapes;
 pub use promote::{promote_types, result_type};
 pub use scalar::{Operand, Scalar};

@@ -36,7 +36,7 @@ mod join;
 mod mask;
 #[cfg(test)]
 mod tests;
-mod views;
+pub(crate) mod views;
 
 pub use create::TensorMetadata;
 pub use index::{Index, Slice};

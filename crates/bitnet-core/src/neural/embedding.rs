@@ -1,0 +1,52 @@
+//! Between indices and vectors, and the positions of both.
+
+use crate::tensor::views::argument;
+use crate::{BitNetDType, BitNetTensor, Result};
+
+impl BitNetTensor {
+    /// Row `ids[..]` of this table `[V, H]` as `[.., H]` (`torch.nn.functional.embedding`); `ids` `I64` or `U32` of any
+    /// shape, one outside the table is an error.
+    pub fn embedding(&self, ids: &Self) -> Result<Self> {
+        const OP: &str = "embedding";
+        let &[_, width] = self.dims() else { return Err(self.needs(OP, "[V, H], a table of rows")) };
+        let rows = self.index_select(0, &ids.reshape(&[ids.elements()])?)?;
+        rows.reshape(&[ids.dims(), &[width]].concat())
+    }
+
+    /// 1 at the position that an index names and 0 elsewhere, `I64` `[.., classes]` (`torch.nn.functional.one_hot`).
+    pub fn one_hot(&self, classes: usize) -> Result<Self> {
+        const OP: &str = "one_hot";
+        if !self.dtype().is_integer() {
+            return Err(argument(OP, format!("takes integers, got {}", self.dtype())));
+        }
+        if self.elements() > 0 {
+            let (low, high) = (self.amin(.., false)?.to_scalar()?.to_i64(), self.amax(.., false)?.to_scalar()?.to_i64());
+            if low < 0 || high >= classes as i64 {
+                return Err(argument(OP, format!("indices {low} to {high} do not fit {classes} classes")));
+            }
+        }
+        let class = Self::arange(0, classes, 1, self.dtype(), self.device())?;
+        self.unsqueeze(-1)?.eq(&class)?.to_dtype(BitNetDType::I64)
+    }
+
+    /// Rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX and Hugging Face): of `x`
+    /// `[.., T, D]` the pair `(i, i + D/2)` of token `t` by the angle whose cosine and sine are `cos[t, i]`, `sin[t, i]`,
+    /// `[T, D/2]` (or anything that broadcasts to `[.., T, D/2]`).
+    pub fn rope(&self, cos: &Self, sin: &Self) -> Result<Self> {
+        const OP: &str = "rope";
+        let width = self.shape().last();
+        if self.rank() < 2 || width % 2 != 0 {
+            return Err(self.needs(OP, "[.., T, D] with an even D"));
+        }
+        self.widened(OP, |x| {
+            let (cos, sin) = (cos.to_dtype(x.dtype())?, sin.to_dtype(x.dtype())?);
+            let (low, high) = (x.narrow(-1, 0, width / 2)?, x.narrow(-1, width / 2, width / 2)?);
+            let new_low = low.mul(&cos)?.sub(&high.mul(&sin)?)?;
+            let new_high = high.mul(&cos)?.add(&low.mul(&sin)?)?;
+            if new_low.dims() != low.dims() {
+                return Err(cos.needs(OP, &format!("cos and sin that broadcast to {}", low.shape())));
+            }
+            Self::cat(&[&new_low, &new_high], -1)
+        })
+    }
+}
