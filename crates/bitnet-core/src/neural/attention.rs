@@ -17,12 +17,7 @@ impl BitNetTensor {
     /// `softmax(q k^T * scale + mask) v` (`torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`; Vaswani et
     /// al. 2017): this tensor is `q` `[.., heads, T, D]`, `keys` `[.., kv_heads, S, D]`, `values` `[.., kv_heads, S, E]`, the
     /// result `[.., heads, T, E]`. Query head `h` reads key head `h / (heads / kv_heads)`. A query that sees nothing gives 0.
-    pub fn scaled_dot_product_attention(
-        &self,
-        keys: &Self,
-        values: &Self,
-        options: &AttentionOptions,
-    ) -> Result<Self> {
+    pub fn scaled_dot_product_attention(&self, keys: &Self, values: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
         self.same_device(OP, keys)?;
         self.same_device(OP, values)?;

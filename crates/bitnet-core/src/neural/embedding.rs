@@ -20,7 +20,8 @@ impl BitNetTensor {
             return Err(argument(OP, format!("takes integers, got {}", self.dtype())));
         }
         if self.elements() > 0 {
-            let (low, high) = (self.amin(.., false)?.to_scalar()?.to_i64(), self.amax(.., false)?.to_scalar()?.to_i64());
+            let (low, high) =
+                (self.amin(.., false)?.to_scalar()?.to_i64(), self.amax(.., false)?.to_scalar()?.to_i64());
             if low < 0 || high >= classes as i64 {
                 return Err(argument(OP, format!("indices {low} to {high} do not fit {classes} classes")));
             }

@@ -8,22 +8,32 @@ type Fused = fn(&dyn Backend, TensorRef, TensorMut) -> Result<()>;
 impl BitNetTensor {
     /// `e^x / sum(e^x)` along a dimension (`torch.softmax`), the largest subtracted first.
     pub fn softmax(&self, axis: isize) -> Result<Self> {
-        self.along("softmax", axis, |device, x, out| device.softmax(x, out), |x| {
-            let exp = x.sub(&x.amax(-1, true)?)?.exp()?;
-            exp.div(&exp.sum(-1, true)?)
-        })
+        self.normalized(
+            "softmax",
+            axis,
+            |device, x, out| device.softmax(x, out),
+            |x| {
+                let exp = x.sub(&x.amax(-1, true)?)?.exp()?;
+                exp.div(&exp.sum(-1, true)?)
+            },
+        )
     }
 
     /// `x - log(sum(e^x))` along a dimension (`torch.log_softmax`), the largest subtracted first.
     pub fn log_softmax(&self, axis: isize) -> Result<Self> {
-        self.along("log_softmax", axis, |device, x, out| device.log_softmax(x, out), |x| {
-            let shifted = x.sub(&x.amax(-1, true)?)?;
-            shifted.sub(&shifted.exp()?.sum(-1, true)?.log()?)
-        })
+        self.normalized(
+            "log_softmax",
+            axis,
+            |device, x, out| device.log_softmax(x, out),
+            |x| {
+                let shifted = x.sub(&x.amax(-1, true)?)?;
+                shifted.sub(&shifted.exp()?.sum(-1, true)?.log()?)
+            },
+        )
     }
 
     /// Applies a function of the last dimension along `axis`: the device's in f32, `composed` in f64.
-    fn along(
+    fn normalized(
         &self,
         op: &'static str,
         axis: isize,
@@ -31,7 +41,7 @@ impl BitNetTensor {
         composed: fn(&Self) -> Result<Self>,
     ) -> Result<Self> {
         let Some(axis) = self.axis_of_any(op, axis)? else {
-            return self.unsqueeze(0)?.along(op, 0, fused, composed)?.squeeze(0);
+            return self.unsqueeze(0)?.normalized(op, 0, fused, composed)?.squeeze(0);
         };
         let dtype = super::compute_dtype(op, self.dtype())?;
         if self.elements() == 0 {
