@@ -29,3 +29,10 @@ pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
 pub use shape::{INFER, MAX_DIMS, TensorShape};
 pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
 pub use tensor::{BitNetTensor, Index, Slice, TensorMetadata};
+
+/// The examples of the guides, compiled and run.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/tensors.md")]
+    pub struct Tensors;
+}
