@@ -72,6 +72,12 @@ fn created(op: &str, args: &Args) -> Option<Result<BitNetTensor>> {
 }
 
 fn joined(op: &str, args: &Args) -> Option<Result<BitNetTensor>> {
-    let _ = (op, args);
-    None
+    Some(match op {
+        "cat" => BitNetTensor::cat(&args.list(0), args.int("axis")),
+        "stack" => BitNetTensor::stack(&args.list(0), args.int("axis")),
+        "repeat" => args.t(0).repeat(&args.sizes("repeats")),
+        "repeat_interleave" => args.t(0).repeat_interleave(args.size("repeats"), args.int("axis")),
+        "roll" => args.t(0).roll(&args.ints("shifts"), &args.ints("axes")),
+        _ => return None,
+    })
 }
