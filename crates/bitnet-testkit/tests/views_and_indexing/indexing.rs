@@ -1,10 +1,8 @@
 //! Indexing, to read and to write, against a naive model of PyTorch's rules.
 
-mod naive;
-
+use crate::naive::{coordinates, position, slice};
 use bitnet_core::{BitNetTensor, Device, Index, Slice};
 use bitnet_testkit::reference_device;
-use naive::{coordinates, position, slice};
 use proptest::prelude::*;
 
 /// A part of an index, already fitted to its dimension.
@@ -89,6 +87,8 @@ fn model(dims: &[usize], parts: &[Part]) -> (Vec<usize>, Vec<usize>) {
     for part in parts {
         match part {
             Part::Ellipsis => full.extend(vec![Part::Slice(None, None, 1); dims.len() - consumed]),
+            // A tensor without dimensions is a position.
+            Part::Places(shape, places) if shape.is_empty() => full.push(Part::At(places[0] as isize)),
             other => full.push(other.clone()),
         }
     }

@@ -1,10 +1,8 @@
 //! Chains of views and indices against a naive model: extents, and for each element its place in the storage.
 
-mod naive;
-
+use crate::naive::{self, Model};
 use bitnet_core::{BitNetTensor, Device, Result};
 use bitnet_testkit::reference_device;
-use naive::Model;
 use proptest::prelude::*;
 
 /// A step as numbers that are fitted to the tensor they meet, so that every chain is legal.
