@@ -1,6 +1,6 @@
 """Writes tensors/*.json.gz: operations with their inputs and the outputs that PyTorch and NumPy define.
 
-    pip install torch==2.15.0 numpy==2.4.6 mpmath==1.3.0
+    pip install -r requirements.txt
     python make_tensors.py [group ...]
 
 The format is told in tensor_cases/common.py; each group is a file there. Where NumPy and PyTorch mean different things the

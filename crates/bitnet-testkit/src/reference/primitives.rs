@@ -1,6 +1,6 @@
 //! The primitives, each written as its definition.
 
-use super::number::{Number, rounded};
+use super::number::Number;
 use super::{Bytes, ReferenceBackend, elementwise, elsewhere, random, reduce};
 use bitnet_core::BitNetDType::{self, Bool, I8, I32, I64, U32, U64};
 use bitnet_core::backend::*;
@@ -262,12 +262,11 @@ impl Backend for ReferenceBackend {
     fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()> {
         let dtype = out.dtype;
         let float = matches!(distribution, Distribution::Uniform { .. } | Distribution::Normal { .. });
-        if float && !dtype.is_float() || dtype == Bool && matches!(distribution, Distribution::Integer { .. }) {
+        if float && !dtype.is_float() {
             return Err(unsupported(self, "random", dtype));
         }
         let count = out.layout.shape().elements() as u64;
-        let values =
-            (0..count).map(|i| rounded(dtype, random::draw(distribution, dtype, seed, offset.wrapping_add(i))));
+        let values = (0..count).map(|i| random::draw(distribution, dtype, seed, offset.wrapping_add(i)));
         self.write("random", out, values)
     }
 

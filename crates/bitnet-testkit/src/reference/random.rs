@@ -1,11 +1,12 @@
-//! Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011).
+//! Random numbers by counter, word for word as [`Backend::random`](bitnet_core::Backend::random) defines them.
 
 use super::number::Number::{self, Float, Int};
-use bitnet_core::BitNetDType;
+use super::number::rounded;
+use bitnet_core::BitNetDType::{self, *};
 use bitnet_core::backend::Distribution;
 
-/// Four words of the stream of `seed` at a counter.
-fn philox(seed: u64, counter: u64) -> [u32; 4] {
+/// The two 64-bit words of block `counter` of the stream of `seed`: Philox4x32-10 (Salmon et al. 2011).
+fn block(seed: u64, counter: u64) -> [u64; 2] {
     let mut key = [seed as u32, (seed >> 32) as u32];
     let mut c = [counter as u32, (counter >> 32) as u32, 0, 0];
     for _ in 0..10 {
@@ -13,26 +14,38 @@ fn philox(seed: u64, counter: u64) -> [u32; 4] {
         c = [(b >> 32) as u32 ^ c[1] ^ key[0], b as u32, (a >> 32) as u32 ^ c[3] ^ key[1], a as u32];
         key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
     }
-    c
+    [u64::from(c[0]) | u64::from(c[1]) << 32, u64::from(c[2]) | u64::from(c[3]) << 32]
 }
 
-/// Number `counter` of a distribution.
-pub(super) fn draw(distribution: Distribution, _dtype: BitNetDType, seed: u64, counter: u64) -> Number {
-    let words = philox(seed, counter);
-    let long = |i: usize| u64::from(words[i]) | u64::from(words[i + 1]) << 32;
-    // 53 bits below 1.
-    let unit = |bits: u64| (bits >> 11) as f64 * 2f64.powi(-53);
+/// The upper `bits` bits as a fraction of 1.
+fn unit(word: u64, bits: i32) -> f64 {
+    (word >> (64 - bits)) as f64 * 2f64.powi(-bits)
+}
+
+/// Number `n` of the stream as an element of `dtype`.
+pub(super) fn draw(distribution: Distribution, dtype: BitNetDType, seed: u64, n: u64) -> Number {
+    let words = block(seed, n / 2);
+    let word = words[(n % 2) as usize];
     match distribution {
-        Distribution::Uniform { low, high } => Float(low + (high - low) * unit(long(0))),
+        Distribution::Uniform { low, high } => {
+            let bits = match dtype {
+                F32 => 24,
+                F16 => 11,
+                BF16 => 8,
+                _ => 53,
+            };
+            let value = rounded(dtype, Float(low + (high - low) * unit(word, bits)));
+            if value.float() < high { value } else { Float(low) }
+        }
         Distribution::Normal { mean, std } => {
-            // Box and Muller 1958; 1 - u is never zero.
-            let radius = (-2. * (1. - unit(long(0))).ln()).sqrt();
-            Float(mean + std * radius * (std::f64::consts::TAU * unit(long(2))).cos())
+            let radius = (-2. * (1. - unit(words[0], 53)).ln()).sqrt();
+            let angle = std::f64::consts::TAU * unit(words[1], 53);
+            Float(mean + std * (radius * if n % 2 == 0 { angle.cos() } else { angle.sin() }))
         }
         Distribution::Integer { low, high } => {
-            let range = (high as i128 - low as i128) as u128;
-            Int(low as i128 + ((u128::from(long(0)) * range) >> 64) as i128)
+            let range = u128::from(high.wrapping_sub(low) as u64);
+            Int((low.wrapping_add((u128::from(word) * range >> 64) as i64)).into())
         }
-        Distribution::Bernoulli { p } => Int((unit(long(0)) < p).into()),
+        Distribution::Bernoulli { p } => Int((unit(word, 53) < p).into()),
     }
 }

@@ -99,3 +99,38 @@ pub fn difference(got: &BitNetTensor, expected: &Data, dims: &[usize], tolerance
     let first = found.next()?;
     Some(format!("{first} (and {} more; {} ulps, {:e} absolute)", found.count(), tolerance.ulps, tolerance.absolute))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXACT: Tolerance = Tolerance { ulps: 0., absolute: 0., zeros: true };
+    const ONE: Tolerance = Tolerance { ulps: 1., ..EXACT };
+
+    fn float(dtype: BitNetDType, got: f64, expected: f64, tolerance: Tolerance) -> bool {
+        near(dtype, Value::Float(got), Value::Float(expected), tolerance)
+    }
+
+    #[test]
+    fn differences_are_seen() {
+        let next = f32::from_bits(1f32.to_bits() + 1).into();
+        assert!(float(F32, 1., 1., EXACT) && !float(F32, next, 1., EXACT) && float(F32, next, 1., ONE));
+        assert!(!float(F32, f32::from_bits(1f32.to_bits() + 2).into(), 1., ONE));
+        assert!(!float(F64, 1. + 4e-16, 1., ONE) && float(F64, 1. + 2e-16, 1., ONE));
+        assert!(!float(F16, 1.002, 1., ONE) && float(BF16, 1.0078125, 1., ONE) && !float(BF16, 1.015625, 1., ONE));
+        // Denormals are a constant distance apart.
+        assert!(float(F32, 1.401298464324817e-45, 0., ONE) && !float(F32, 2.802596928649634e-45, 0., ONE));
+        assert!(float(F64, 5e-324, 0., ONE) && !float(F64, 1e-323, 0., ONE));
+    }
+
+    #[test]
+    fn what_is_no_number_is_itself_only() {
+        assert!(float(F32, f64::NAN, f64::NAN, EXACT));
+        assert!(!float(F32, f64::NAN, 0., Tolerance { absolute: 1e9, ..ONE }) && !float(F32, 0., f64::NAN, ONE));
+        assert!(!float(F32, f64::INFINITY, f64::NEG_INFINITY, Tolerance { absolute: 1e300, ..ONE }));
+        assert!(!float(F32, f64::INFINITY, 1e30, ONE) && float(F32, f64::INFINITY, f32::MAX.into(), ONE));
+        assert!(!float(F32, f64::INFINITY, f32::MAX.into(), EXACT));
+        assert!(!float(F32, -0., 0., EXACT) && float(F32, -0., 0., Tolerance { zeros: false, ..EXACT }));
+        assert!(!near(I64, Value::Int(1), Value::Int(2), ONE));
+    }
+}
