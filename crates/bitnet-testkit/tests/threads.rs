@@ -85,7 +85,9 @@ fn one_device_serves_many_threads() {
         let b = BitNetTensor::from_slice(&[2f32; 40 * 24], &[40, 24], &device).unwrap();
         together(|i| {
             for _ in 0..10 {
-                let product = a.matmul(&b).unwrap().mul(i as f32).unwrap();
+                let mut product = BitNetTensor::empty(&[48, 24], BitNetDType::F32, &device).unwrap();
+                device.matmul(a.as_ref(), b.as_ref(), product.as_mut().unwrap()).unwrap();
+                product.mul_(i as f32).unwrap();
                 assert_eq!(product.to_vec::<f32>().unwrap(), vec![80. * i as f32; 48 * 24]);
                 assert_eq!(product.sum(.., false).unwrap().to_vec::<f32>().unwrap(), [80. * i as f32 * 48. * 24.]);
             }

@@ -56,12 +56,11 @@ fn near(dtype: BitNetDType, got: Value, expected: Value, tolerance: Tolerance) -
             !tolerance.zeros || a != 0. || a.is_sign_negative() == b.is_sign_negative()
         }
         (Value::Float(a), Value::Float(b)) => {
-            // Half a unit of rounding in the bound itself must not decide.
-            let bound = (tolerance.ulps * unit(dtype, a.abs().min(b.abs())) * 1.0001).max(tolerance.absolute);
-            // Beyond the largest number lies infinity, one unit further.
-            let largest = |v: f64| if v.is_infinite() { limit(dtype).copysign(v) } else { v };
-            let distance = (largest(a) - largest(b)).abs();
-            (a.is_finite() == b.is_finite() || tolerance.ulps > 0. && distance < limit(dtype)) && distance <= bound
+            // Beyond the largest number lies infinity, one unit further. The last factor is for rounding in the bound itself.
+            let finite = |v: f64| if v.is_infinite() { limit(dtype).copysign(v) } else { v };
+            let distance = (finite(a) - finite(b)).abs();
+            let near = distance <= tolerance.ulps * unit(dtype, finite(a).abs().min(finite(b).abs())) * 1.0001;
+            near || a.is_finite() && b.is_finite() && distance <= tolerance.absolute
         }
         _ => false,
     }
