@@ -112,14 +112,12 @@ pub enum TensorOpError {
         to: BitNetDType,
     },
     /// Two shapes that broadcasting does not bring together.
-    #[error("{op}: {left} and {right} do not broadcast: extents must be equal or 1, counted from the last dimension")]
+    #[error("{op}: {} and {} do not broadcast: extents must be equal or 1, counted from the last dimension", .shapes.0, .shapes.1)]
     Broadcast {
         /// Operation.
         op: &'static str,
-        /// Shape of the first operand.
-        left: TensorShape,
-        /// Shape of the second operand.
-        right: TensorShape,
+        /// Shapes of the operands.
+        shapes: Box<(TensorShape, TensorShape)>,
     },
     /// Two operands live on different devices.
     #[error("{op}: operands are on {left} and {right}: move one with to_device()")]

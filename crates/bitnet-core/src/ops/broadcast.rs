@@ -17,7 +17,7 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &TensorShape, b: &TensorShap
         *dim = match (extent(a, axis), extent(b, axis)) {
             (left, right) if left == right || right == 1 => left,
             (1, right) => right,
-            _ => return Err(TensorOpError::Broadcast { op, left: *a, right: *b }.into()),
+            _ => return Err(TensorOpError::Broadcast { op, shapes: Box::new((*a, *b)) }.into()),
         };
     }
     TensorShape::new(&dims[..rank])

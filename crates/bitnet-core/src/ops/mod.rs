@@ -19,4 +19,6 @@ pub(crate) use binary::binary;
 pub(crate) use broadcast::broadcast_shapes;
 pub use promote::{promote_types, result_type};
 pub use scalar::{Operand, Scalar};
-pub(crate) use unary::{Domain, unary_methods};
+pub(crate) use unary::Domain;
+#[allow(unused_imports)] // For the functions of neural networks.
+pub(crate) use unary::unary_methods;

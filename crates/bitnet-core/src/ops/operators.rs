@@ -1,10 +1,13 @@
 //! Rust's operators on tensors and numbers: `&a + &b`, `2.0 * &a`, `a + 1`, `-&a`, `a += &b`.
 //!
+//! On the left a number is an `f64` or an `i32`: with one type for each kind of literal the compiler knows the type of
+//! `2.0 * &a` at once, and methods can follow. On the right it is of any type.
+//!
 //! They are for shapes and types that the program knows; for those from outside there are the methods, which return errors.
 
-use super::Operand;
 use super::binary::binary;
 use super::unary::Domain;
+use super::{Operand, Scalar};
 use crate::backend::{BinaryOp, UnaryOp};
 use crate::{BitNetTensor, Result};
 use std::ops::*;
@@ -13,60 +16,111 @@ fn expect<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// `binary_operator!(trait, method, assigning trait, its method, method of the tensor, op; numbers on both sides)`.
+/// The right side of an operator: a tensor, borrowed or owned, or a number. One trait for all, so that the compiler knows
+/// the type of `&a * 2.0` before it knows that of `2.0`.
+pub trait Right: Sized {
+    /// The operand.
+    fn operand(&self) -> Operand<'_>;
+
+    /// `left op self`.
+    #[doc(hidden)]
+    fn right_of(self, name: &'static str, op: BinaryOp, left: &BitNetTensor) -> Result<BitNetTensor> {
+        binary(name, op, left.into(), self.operand())
+    }
+}
+
+impl Right for &BitNetTensor {
+    fn operand(&self) -> Operand<'_> {
+        Operand::Tensor(self)
+    }
+}
+
+impl Right for BitNetTensor {
+    fn operand(&self) -> Operand<'_> {
+        Operand::Tensor(self)
+    }
+
+    fn right_of(self, name: &'static str, op: BinaryOp, left: &BitNetTensor) -> Result<BitNetTensor> {
+        with_owned_right(name, op, left.into(), self)
+    }
+}
+
+macro_rules! right_numbers {
+    ($($number:ty)*) => { $(
+        impl Right for $number {
+            fn operand(&self) -> Operand<'_> {
+                (*self).into()
+            }
+        }
+    )* };
+}
+right_numbers!(f32 f64 i8 i16 i32 i64 isize u8 u16 u32 u64 usize bool Scalar);
+
+/// `left op right`, in the storage of `right` where sides may be exchanged.
+fn with_owned_right(name: &'static str, op: BinaryOp, left: Operand, right: BitNetTensor) -> Result<BitNetTensor> {
+    use BinaryOp::{And, Mul, Or, Xor};
+    match op {
+        BinaryOp::Add | Mul | And | Or | Xor => right.binary_owned(name, op, left),
+        _ => binary(name, op, left, (&right).into()),
+    }
+}
+
+/// `trait method, assigning trait and method, method of the tensor, op; numbers on the left`.
 macro_rules! binary_operator {
     ($trait:ident $method:ident $assign_trait:ident $assign:ident $name:ident $op:ident; $($number:ty)*) => {
-        binary_operator!(@right $trait $method $assign_trait $assign $name $op; &BitNetTensor, |other| Operand::Tensor(other));
-        binary_operator!(@right $trait $method $assign_trait $assign $name $op; BitNetTensor, |other| Operand::Tensor(&other));
-        $(
-            binary_operator!(@right $trait $method $assign_trait $assign $name $op; $number, |other| Operand::from(other));
-            binary_operator!(@left $trait $method $name $op; $number, &BitNetTensor, |right| Operand::Tensor(right));
-            binary_operator!(@left $trait $method $name $op; $number, BitNetTensor, |right| Operand::Tensor(&right));
-        )*
-    };
-    (@right $trait:ident $method:ident $assign_trait:ident $assign:ident $name:ident $op:ident; $right:ty, |$other:ident| $operand:expr) => {
-        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], which gets the storage of `self` where nobody shares it.\n\n# Panics\nWhere that is an error.")]
-        impl $trait<$right> for BitNetTensor {
+        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], in the storage of `self` where nobody shares it.\n\n# Panics\nWhere that is an error.")]
+        impl<R: Right> $trait<R> for BitNetTensor {
             type Output = BitNetTensor;
-            fn $method(self, $other: $right) -> BitNetTensor {
-                expect(self.binary_owned(stringify!($name), BinaryOp::$op, $operand))
+            fn $method(self, other: R) -> BitNetTensor {
+                expect(self.binary_owned(stringify!($name), BinaryOp::$op, other.operand()))
             }
         }
+
         #[doc = concat!("[`BitNetTensor::", stringify!($name), "`].\n\n# Panics\nWhere that is an error.")]
-        impl $trait<$right> for &BitNetTensor {
+        impl<R: Right> $trait<R> for &BitNetTensor {
             type Output = BitNetTensor;
-            fn $method(self, $other: $right) -> BitNetTensor {
-                expect(binary(stringify!($name), BinaryOp::$op, self.into(), $operand))
+            fn $method(self, other: R) -> BitNetTensor {
+                expect(other.right_of(stringify!($name), BinaryOp::$op, self))
             }
         }
+
         #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] in place.\n\n# Panics\nWhere that is an error.")]
-        impl $assign_trait<$right> for BitNetTensor {
-            fn $assign(&mut self, $other: $right) {
-                expect(self.binary_assign(stringify!($name), BinaryOp::$op, $operand));
+        impl<R: Right> $assign_trait<R> for BitNetTensor {
+            fn $assign(&mut self, other: R) {
+                expect(self.binary_assign(stringify!($name), BinaryOp::$op, other.operand()));
             }
         }
-    };
-    (@left $trait:ident $method:ident $name:ident $op:ident; $number:ty, $right:ty, |$other:ident| $operand:expr) => {
-        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] of a number and a tensor.\n\n# Panics\nWhere that is an error.")]
-        impl $trait<$right> for $number {
-            type Output = BitNetTensor;
-            fn $method(self, $other: $right) -> BitNetTensor {
-                expect(binary(stringify!($name), BinaryOp::$op, Operand::from(self), $operand))
+
+        $(
+            #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] of a number and a tensor.\n\n# Panics\nWhere that is an error.")]
+            impl $trait<&BitNetTensor> for $number {
+                type Output = BitNetTensor;
+                fn $method(self, other: &BitNetTensor) -> BitNetTensor {
+                    expect(binary(stringify!($name), BinaryOp::$op, self.into(), other.into()))
+                }
             }
-        }
+
+            #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] of a number and a tensor, whose storage the result may get.\n\n# Panics\nWhere that is an error.")]
+            impl $trait<BitNetTensor> for $number {
+                type Output = BitNetTensor;
+                fn $method(self, other: BitNetTensor) -> BitNetTensor {
+                    expect(with_owned_right(stringify!($name), BinaryOp::$op, self.into(), other))
+                }
+            }
+        )*
     };
 }
 
-binary_operator!(Add add AddAssign add_assign add Add; f32 f64 i32 i64);
-binary_operator!(Sub sub SubAssign sub_assign sub Sub; f32 f64 i32 i64);
-binary_operator!(Mul mul MulAssign mul_assign mul Mul; f32 f64 i32 i64);
-binary_operator!(Div div DivAssign div_assign div Div; f32 f64 i32 i64);
-binary_operator!(Rem rem RemAssign rem_assign remainder Remainder; f32 f64 i32 i64);
-binary_operator!(BitAnd bitand BitAndAssign bitand_assign bitwise_and And; i32 i64 bool);
-binary_operator!(BitOr bitor BitOrAssign bitor_assign bitwise_or Or; i32 i64 bool);
-binary_operator!(BitXor bitxor BitXorAssign bitxor_assign bitwise_xor Xor; i32 i64 bool);
-binary_operator!(Shl shl ShlAssign shl_assign bitwise_left_shift Shl; i32 i64);
-binary_operator!(Shr shr ShrAssign shr_assign bitwise_right_shift Shr; i32 i64);
+binary_operator!(Add add AddAssign add_assign add Add; f64 i32);
+binary_operator!(Sub sub SubAssign sub_assign sub Sub; f64 i32);
+binary_operator!(Mul mul MulAssign mul_assign mul Mul; f64 i32);
+binary_operator!(Div div DivAssign div_assign div Div; f64 i32);
+binary_operator!(Rem rem RemAssign rem_assign remainder Remainder; f64 i32);
+binary_operator!(BitAnd bitand BitAndAssign bitand_assign bitwise_and And; i32);
+binary_operator!(BitOr bitor BitOrAssign bitor_assign bitwise_or Or; i32);
+binary_operator!(BitXor bitxor BitXorAssign bitxor_assign bitwise_xor Xor; i32);
+binary_operator!(Shl shl ShlAssign shl_assign bitwise_left_shift Shl; i32);
+binary_operator!(Shr shr ShrAssign shr_assign bitwise_right_shift Shr; i32);
 
 macro_rules! unary_operator {
     ($trait:ident $method:ident $name:ident $op:ident $domain:ident) => {
@@ -135,11 +189,16 @@ mod tests {
         let before = place(&a);
         let sum = a + 1.0;
         assert_eq!(place(&sum), before);
+        let product = 2 * sum;
+        assert_eq!(place(&product), before);
+        let sum = &tensor(&[3., 4.], &[2]) + product;
+        assert_eq!((place(&sum), sum.to_vec::<f32>().unwrap()), (before, vec![7., 10.]));
+        let sum = sum - 4.0;
         // Not one that is shared, nor one that the result does not fit.
         let shared = sum.clone();
         assert_ne!(place(&(sum + 1.0)), before);
         let wide = shared + &tensor(&[1., 2.], &[2, 1]);
-        assert_eq!((wide.dims(), wide.to_vec::<f32>().unwrap()), (&[2, 2][..], vec![3., 4., 4., 5.]));
+        assert_eq!((wide.dims(), wide.to_vec::<f32>().unwrap()), (&[2, 2][..], vec![4., 7., 5., 8.]));
     }
 
     #[test]
