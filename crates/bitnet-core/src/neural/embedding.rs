@@ -36,7 +36,7 @@ impl BitNetTensor {
     pub fn rope(&self, cos: &Self, sin: &Self) -> Result<Self> {
         const OP: &str = "rope";
         let width = self.shape().last();
-        if self.rank() < 2 || width % 2 != 0 {
+        if self.rank() < 2 || !width.is_multiple_of(2) {
             return Err(self.needs(OP, "[.., T, D] with an even D"));
         }
         self.widened(OP, |x| {
