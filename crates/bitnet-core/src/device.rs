@@ -1,9 +1,10 @@
 //! Where tensors live and who computes on them.
 
 use crate::backend::Backend;
+use crate::capabilities::available_cores;
 use crate::cpu::CpuBackend;
 use crate::profile::{self, Profiled};
-use crate::{BitNetError, Result};
+use crate::{BitNetError, HybridMemoryPool, Result};
 use bitnet_kernels::Isa;
 use std::fmt;
 use std::ops::Deref;
@@ -23,6 +24,11 @@ impl Device {
     /// The CPU with a number of threads of its own (at least one).
     pub fn cpu_with_threads(threads: usize) -> Self {
         Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads)))
+    }
+
+    /// The CPU with memory from a pool of one's own, and this many threads (at least one).
+    pub fn cpu_with_pool(pool: &HybridMemoryPool, threads: usize) -> Self {
+        Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads).with_memory(pool)))
     }
 
     /// The CPU with the kernels of one instruction set; an error if it cannot run them.
@@ -60,10 +66,6 @@ fn not_compiled(name: &str) -> BitNetError {
     BitNetError::NoDevice(format!("device {name} is not compiled into this build: use the cpu"))
 }
 
-fn available_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
-
 impl Deref for Device {
     type Target = dyn Backend;
 
@@ -87,46 +89,4 @@ impl fmt::Debug for Device {
 /// The best device compiled in and present, and why it was taken.
 pub fn auto_select_device() -> (Device, &'static str) {
     (Device::cpu(), "no GPU backend is compiled into this build")
-}
-
-/// What was detected of a device.
-#[derive(Debug, Clone)]
-pub struct DeviceCapabilities {
-    /// Name of the device.
-    pub name: String,
-    /// Instruction set of the kernels that will run, and every one the CPU can run.
-    pub isa: Isa,
-    /// Instruction sets the CPU can run, slowest first.
-    pub available_isas: Vec<Isa>,
-    /// Logical cores this process may use.
-    pub cores: usize,
-    /// The CPU's own name, where the system tells it.
-    pub model: Option<String>,
-    /// Memory of the system in bytes, where the system tells it.
-    pub memory_bytes: Option<u64>,
-}
-
-impl DeviceCapabilities {
-    /// What the CPU of this computer offers; an error if `BITNET_ISA` asks for what it cannot run.
-    pub fn cpu() -> Result<Self> {
-        Ok(Self {
-            name: "cpu".into(),
-            isa: Isa::selected()?,
-            available_isas: Isa::available(),
-            cores: available_cores(),
-            model: linux_field("/proc/cpuinfo", "model name"),
-            memory_bytes: linux_field("/proc/meminfo", "MemTotal")
-                .and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok())
-                .map(|kib| kib * 1024),
-        })
-    }
-}
-
-/// The value of a `name : value` line; `None` where the system has no such file.
-fn linux_field(path: &str, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_string())
-    })
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backend;
+mod capabilities;
 mod cpu;
 mod device;
 mod dtype;
@@ -17,12 +18,17 @@ mod storage;
 mod tensor;
 
 pub use backend::Backend;
+pub use capabilities::{CacheLevel, DeviceCapabilities};
 pub use cpu::CpuBackend;
-pub use device::{Device, DeviceCapabilities, auto_select_device};
+pub use device::{Device, auto_select_device};
 pub use dtype::{BitNetDType, DTypeCategory, Element};
 pub use error::{BitNetError, Result, TensorOpError};
 pub use layout::{Indices, Layout};
-pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, PoolMetrics};
+pub use memory::{
+    CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
+    MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
+    TrackingConfig, TrackingLevel,
+};
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};

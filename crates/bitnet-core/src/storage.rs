@@ -40,11 +40,23 @@ enum CpuMemory {
 
 impl CpuStorage {
     /// `len` bytes from `pool`: zero, or what the block's last user left.
+    #[track_caller]
     pub fn allocate(pool: &HybridMemoryPool, len: usize) -> Result<Self> {
-        Ok(Self { memory: CpuMemory::Pooled(pool.allocate(len)?) })
+        Ok(Self { memory: CpuMemory::Pooled(pool.allocate_bytes(len)?) })
     }
 
-    /// Bytes `range` of a mapped file; `None` if the file is shorter.
+    /// `len` zero bytes from `pool`; memory that the system has just given is not written, so that it costs nothing
+    /// before it is used.
+    #[track_caller]
+    pub fn zeroed(pool: &HybridMemoryPool, len: usize) -> Result<Self> {
+        let mut handle = pool.allocate_bytes(len)?;
+        if !handle.is_fresh() {
+            handle.bytes_mut().fill(0);
+        }
+        Ok(Self { memory: CpuMemory::Pooled(handle) })
+    }
+
+    /// Bytes `range` of a mapped file or of [shared memory](crate::SharedMemory); `None` if it is shorter.
     pub fn mapped(file: Arc<MappedFile>, range: Range<usize>) -> Option<Self> {
         file.get(range.clone())?;
         Some(Self { memory: CpuMemory::Mapped { file, range } })
@@ -61,7 +73,7 @@ impl CpuStorage {
     /// The bytes, to write; a mapped part is first copied into the global pool.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         if let CpuMemory::Mapped { file, range } = &self.memory {
-            let mut handle = HybridMemoryPool::global().allocate(range.len())?;
+            let mut handle = HybridMemoryPool::global().allocate_bytes(range.len())?;
             handle.bytes_mut().copy_from_slice(&file[range.clone()]);
             self.memory = CpuMemory::Pooled(handle);
         }

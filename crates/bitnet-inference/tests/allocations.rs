@@ -49,11 +49,11 @@ fn a_decode_step_allocates_nothing() {
             step(&mut session);
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let before = (ALLOCATIONS.load(SeqCst), HybridMemoryPool::global().metrics().allocations);
+        let before = (ALLOCATIONS.load(SeqCst), HybridMemoryPool::global().get_metrics().allocations);
         for _ in 0..150 {
             step(&mut session);
         }
-        let after = (ALLOCATIONS.load(SeqCst), HybridMemoryPool::global().metrics().allocations);
+        let after = (ALLOCATIONS.load(SeqCst), HybridMemoryPool::global().get_metrics().allocations);
         assert_eq!(after, before, "allocations of the system and of the pool, {threads} threads");
     }
 }

@@ -96,7 +96,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
         }
         false => args.threads.iter().map(|&n| n as usize).collect(),
     };
-    let kernel = DeviceCapabilities::cpu()?.isa.name();
+    let kernel = DeviceCapabilities::cpu()?.isa.map_or("none", |isa| isa.name());
 
     let mut runs = Vec::new();
     for &threads in &threads {

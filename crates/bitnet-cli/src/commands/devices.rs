@@ -26,6 +26,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
     if cpu.cores > 1 {
         limits.push(Limits::measure(cpu.cores, SECONDS)?);
     }
+    let kernels = cpu.isa.map_or("none", |isa| isa.name());
     let isas: Vec<&str> = cpu.available_isas.iter().map(|isa| isa.name()).collect();
     if args.json {
         let limits = limits.iter().map(Limits::json).collect::<Vec<_>>();
@@ -38,7 +39,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
                 "cores": cpu.cores,
                 "memory_bytes": cpu.memory_bytes,
                 "instruction_sets": isas,
-                "kernels": cpu.isa.name(),
+                "kernels": kernels,
                 "limits": limits,
             }],
         }));
@@ -49,7 +50,7 @@ pub fn run(args: DevicesArgs) -> Result<()> {
         ("cores", cpu.cores.to_string()),
         ("memory", cpu.memory_bytes.map_or_else(|| "unknown".into(), output::bytes)),
         ("can run", isas.join(", ")),
-        ("kernels", cpu.isa.name().into()),
+        ("kernels", kernels.into()),
     ];
     rows.extend(limits.iter().map(|limit| ("limits", limit.to_string())));
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();

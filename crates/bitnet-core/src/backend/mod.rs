@@ -8,7 +8,7 @@ mod ops;
 
 pub use ops::*;
 
-use crate::{BitNetDType, BitNetError, Layout, Result, TensorStorage};
+use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorStorage};
 use std::fmt::Debug;
 
 /// An operand: storage, where its elements lie, and their type.
@@ -127,6 +127,15 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether its storage is host memory, so that mapped files can be used without a copy.
     fn is_host(&self) -> bool {
         false
+    }
+
+    /// What was detected of it.
+    fn capabilities(&self) -> Result<DeviceCapabilities> {
+        Ok(DeviceCapabilities::named(self.name()))
+    }
+    /// Its allocator, for pools; `None` where it keeps its memory to itself.
+    fn raw_memory(&self) -> Option<std::sync::Arc<dyn RawMemory>> {
+        None
     }
 
     // ---- primitives: every device has them ----

@@ -15,7 +15,7 @@ mod scatter;
 mod wide;
 
 use crate::backend::*;
-use crate::{BitNetDType, BitNetError, CpuStorage, HybridMemoryPool, Result, TensorStorage};
+use crate::{BitNetDType, BitNetError, CpuStorage, DeviceCapabilities, HybridMemoryPool, Result, TensorStorage};
 use bitnet_kernels::{Isa, IsaError, Kernels, ThreadPool};
 
 /// The CPU with its threads and the kernels chosen for it.
@@ -31,6 +31,12 @@ impl CpuBackend {
     pub fn new(isa: Result<Isa, IsaError>, threads: usize) -> Self {
         let kernels = isa.map(|isa| Kernels::for_isa(isa).expect("an available instruction set has kernels"));
         Self { kernels, threads: ThreadPool::new(threads.max(1)), memory: HybridMemoryPool::global().clone() }
+    }
+
+    /// With memory from another pool than the process's.
+    pub fn with_memory(mut self, pool: &HybridMemoryPool) -> Self {
+        self.memory = pool.clone();
+        self
     }
 
     /// The kernels that run, or why there are none.
@@ -60,6 +66,10 @@ impl Backend for CpuBackend {
 
     fn as_dyn(&self) -> &dyn Backend {
         self
+    }
+
+    fn capabilities(&self) -> Result<DeviceCapabilities> {
+        Ok(DeviceCapabilities::of_cpu(self.kernels()?.isa, self.threads.threads()))
     }
 
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {

@@ -1,43 +1,246 @@
-//! Large blocks: anonymous mappings, zero until written and returned to the system when freed.
+//! Large blocks and slabs: regions divided by the buddy method, and mappings of their own for what is larger than a
+//! region. What is freed stays warm, to be used again without the system's help, until somebody asks for it back.
 
-use memmap2::MmapMut;
+use super::buddy::{Arena, PAGE};
+use super::raw::{HUGE_PAGE, RawMemory};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Size and alignment of a huge page on the systems we run on.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+/// Regions grow to this many times the first.
+const GROWTH: usize = 16;
 
-/// One mapping; its pages take memory only once written.
-#[derive(Debug)]
-pub(super) struct LargeBlock {
-    map: MmapMut,
-    start: usize,
-    len: usize,
+/// A range of pages taken from the pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pages {
+    pub(super) address: usize,
+    /// None of them was in use since the system gave them.
+    pub(super) fresh: bool,
 }
 
-impl LargeBlock {
-    /// A zeroed block of `len` bytes, aligned to a huge page.
-    pub(super) fn new(len: usize) -> std::io::Result<Self> {
-        // Mapped wider than asked, so that an aligned start exists; untouched pages cost nothing.
-        let wide = len.checked_add(HUGE_PAGE).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        let map = MmapMut::map_anon(wide)?;
-        // Memory by the page that is touched, also where the system would rather give huge ones: a cache for a long text must
-        // not take its whole room at the first token. A hint, so a refusal is no error.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::NoHugePage);
-        let start = map.as_ptr().align_offset(HUGE_PAGE);
-        Ok(Self { map, start, len })
+/// Blocks from the threshold up.
+#[derive(Debug)]
+pub(super) struct LargeBlockPool {
+    raw: Arc<dyn RawMemory>,
+    /// The oldest first, which are filled first.
+    arenas: Vec<Arena>,
+    /// Places in `arenas` by address.
+    by_address: Vec<(usize, u32)>,
+    /// Mappings of their own that nobody uses, the oldest first: address, bytes, since when.
+    warm: Vec<(usize, usize, Instant)>,
+    arena_bytes: usize,
+    warm_limit: usize,
+    limit: usize,
+    huge_pages: bool,
+    /// Bytes of mappings of their own, warm or in use.
+    direct: usize,
+    /// Bytes of regions and mappings.
+    pub(super) reserved: usize,
+    /// Bytes of these that were taken.
+    pub(super) used: usize,
+}
+
+impl LargeBlockPool {
+    pub(super) fn new(raw: Arc<dyn RawMemory>, config: &super::MemoryPoolConfig) -> Self {
+        let arena_bytes = config.arena_bytes.clamp(PAGE, 1 << 40).next_power_of_two();
+        let (limit, warm_limit, huge_pages) = (config.limit, config.warm_bytes, config.huge_pages);
+        let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            raw,
+            arenas,
+            by_address,
+            warm,
+            arena_bytes,
+            warm_limit,
+            limit,
+            huge_pages,
+            direct: 0,
+            reserved: 0,
+            used: 0,
+        }
     }
 
-    /// Asks for huge pages: fewer address translations when the block is streamed, but memory in steps of 2 MiB.
-    pub(super) fn advise_huge_pages(&self) {
-        #[cfg(target_os = "linux")]
-        let _ = self.map.advise_range(memmap2::Advice::HugePage, self.start, self.len); // a hint; small pages are also right
+    /// Bytes that a block of `len` takes; an error beyond what memory can address.
+    pub(super) fn room(len: usize) -> io::Result<usize> {
+        len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.map[self.start..self.start + self.len]
+    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one.
+    pub(super) fn take(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
+        let align = if bytes < HUGE_PAGE { align } else { align.max(HUGE_PAGE) };
+        if bytes > self.arena_bytes || align > HUGE_PAGE {
+            return self.take_direct(bytes, align.max(HUGE_PAGE));
+        }
+        // Where the limit leaves too little for a region, it may still do for the block.
+        self.take_shared(bytes, align).or_else(|_| self.take_direct(bytes, HUGE_PAGE))
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..self.start + self.len]
+    /// A block of at most `arena_bytes` within a region; `align` at most a huge page.
+    pub(super) fn take_shared(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
+        let (pages, align_pages) = (bytes / PAGE, align / PAGE);
+        let found = self.arenas.iter_mut().find_map(|arena| Some((arena.base, arena.take(pages, align_pages)?)));
+        let (base, (first, fresh)) = match found {
+            Some(found) => found,
+            None => {
+                let i = self.grow(bytes)?;
+                let taken = self.arenas[i].take(pages, align_pages);
+                (self.arenas[i].base, taken.ok_or(io::ErrorKind::OutOfMemory)?)
+            }
+        };
+        self.used += bytes;
+        Ok(Pages { address: base + first * PAGE, fresh })
+    }
+
+    /// Another region with room for `wanted`: as much as all so far, within bounds and the limit.
+    fn grow(&mut self, wanted: usize) -> io::Result<usize> {
+        let so_far = (self.reserved - self.direct).clamp(self.arena_bytes, self.arena_bytes * GROWTH);
+        let room = self.room_below_limit(wanted) / PAGE * PAGE;
+        let mut len = (1 << so_far.ilog2()).min(room).max(wanted);
+        let base = loop {
+            if len > room {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            match self.raw.reserve(len, HUGE_PAGE) {
+                Ok(base) => break base,
+                Err(_) if len > wanted => len = (len / 2 / PAGE * PAGE).max(wanted),
+                Err(error) => return Err(error),
+            }
+        };
+        if self.huge_pages {
+            self.raw.advise_huge_pages(base, len, true);
+        }
+        self.reserved += len;
+        self.arenas.push(Arena::new(base, len / PAGE));
+        self.sort();
+        Ok(self.arenas.len() - 1)
+    }
+
+    fn sort(&mut self) {
+        self.by_address = (0..).zip(&self.arenas).map(|(i, arena)| (arena.base, i)).collect();
+        self.by_address.sort_unstable();
+    }
+
+    /// Bytes that may still be reserved, after giving back what nobody uses if `wanted` needs it.
+    fn room_below_limit(&mut self, wanted: usize) -> usize {
+        if self.limit - self.reserved < wanted {
+            let released = self.give_back_unused(Duration::ZERO, false);
+            released.release(&*self.raw);
+        }
+        self.limit - self.reserved
+    }
+
+    fn take_direct(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
+        let fits = |&(address, len, _): &(usize, usize, Instant)| len == bytes && address.is_multiple_of(align);
+        if let Some(i) = self.warm.iter().rposition(fits) {
+            self.used += bytes;
+            return Ok(Pages { address: self.warm.remove(i).0, fresh: false });
+        }
+        if self.room_below_limit(bytes) < bytes {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let address = self.raw.reserve(bytes, align)?;
+        if self.huge_pages {
+            self.raw.advise_huge_pages(address, bytes, true);
+        }
+        self.reserved += bytes;
+        self.direct += bytes;
+        self.used += bytes;
+        Ok(Pages { address, fresh: true })
+    }
+
+    /// Takes a block back; what must now be released, by the caller once it holds no lock.
+    pub(super) fn give_back(&mut self, address: usize, bytes: usize) -> Unused {
+        let mut unused = Unused::default();
+        self.used -= bytes;
+        if let Some(arena) = self.arena_of(address) {
+            let first = (address - arena.base) / PAGE;
+            arena.give_back(first..first + bytes / PAGE);
+            return unused;
+        }
+        self.warm.push((address, bytes, Instant::now()));
+        let mut kept: usize = self.warm.iter().map(|&(_, len, _)| len).sum();
+        while kept > self.warm_limit {
+            let (address, len, _) = self.warm.remove(0);
+            kept -= len;
+            self.forget_direct(&mut unused, address, len);
+        }
+        unused
+    }
+
+    pub(super) fn arena_of(&mut self, address: usize) -> Option<&mut Arena> {
+        let at = self.by_address.partition_point(|&(base, _)| base <= address).checked_sub(1)?;
+        let arena = &mut self.arenas[self.by_address[at].1 as usize];
+        (address - arena.base < arena.pages * PAGE).then_some(arena)
+    }
+
+    fn forget_direct(&mut self, unused: &mut Unused, address: usize, len: usize) {
+        unused.regions.push((address, len));
+        unused.bytes += len;
+        self.reserved -= len;
+        self.direct -= len;
+    }
+
+    /// Regions and mappings that nobody uses and, if `pages`, free pages that hold memory: of what rested for `idle`.
+    /// The caller releases the regions once it holds no lock; the pages are given back here, before they can be used.
+    pub(super) fn give_back_unused(&mut self, idle: Duration, pages: bool) -> Unused {
+        let mut unused = Unused::default();
+        for (address, len, _) in self.warm.extract_if(.., |(_, _, since)| since.elapsed() >= idle).collect::<Vec<_>>() {
+            self.forget_direct(&mut unused, address, len);
+        }
+        let rested = |arena: &mut Arena| arena.touched.elapsed() >= idle;
+        for arena in self.arenas.extract_if(.., |arena| arena.used() == 0 && rested(arena)).collect::<Vec<_>>() {
+            unused.regions.push((arena.base, arena.pages * PAGE));
+            unused.bytes += arena.dirty() * PAGE;
+            self.reserved -= arena.pages * PAGE;
+        }
+        self.sort();
+        for arena in self.arenas.iter_mut().filter(|_| pages) {
+            if rested(arena) {
+                for run in arena.clean() {
+                    self.raw.discard(arena.base + run.start * PAGE, run.len() * PAGE);
+                    unused.bytes += run.len() * PAGE;
+                }
+            }
+        }
+        unused
+    }
+
+    /// Bytes that hold memory: pages that were used, and mappings of their own.
+    pub(super) fn held(&self) -> usize {
+        self.direct + self.arenas.iter().map(|arena| arena.dirty() * PAGE).sum::<usize>()
+    }
+
+    /// Number of regions.
+    pub(super) fn arenas(&self) -> usize {
+        self.arenas.len()
+    }
+
+    pub(super) fn metadata(&self) -> usize {
+        self.arenas.iter().map(Arena::metadata).sum::<usize>()
+            + self.warm.capacity() * size_of::<(usize, usize, Instant)>()
+    }
+}
+
+impl Drop for LargeBlockPool {
+    fn drop(&mut self) {
+        // Handles keep their pool, so that nobody uses any of it; slabs and caches of threads only hold addresses.
+        self.give_back_unused(Duration::ZERO, false).release(&*self.raw);
+        self.arenas.iter().for_each(|arena| self.raw.release(arena.base, arena.pages * PAGE));
+    }
+}
+
+/// Regions that left the pool and wait for their release.
+#[derive(Debug, Default)]
+pub(super) struct Unused {
+    regions: Vec<(usize, usize)>,
+    /// Bytes of free pages that went back.
+    bytes: usize,
+}
+
+impl Unused {
+    /// Gives the regions back; returns the bytes of memory that the system has again.
+    pub(super) fn release(self, raw: &dyn RawMemory) -> usize {
+        self.regions.iter().for_each(|&(address, len)| raw.release(address, len));
+        self.bytes
     }
 }

@@ -1,9 +1,29 @@
-//! Memory of tensors: a pool for small and large blocks, and mapped files.
+//! Memory of tensors: pools of small and large blocks, files mapped into memory, and memory shared between processes.
 
+mod buddy;
+mod cleanup;
+mod counters;
+mod handle;
 mod large;
 mod mapped;
 mod pool;
+mod pressure;
+mod raw;
+mod shared;
 mod small;
+mod thread_cache;
+mod tracking;
 
+/// What `counters` counts with; the model in `tests/loom.rs` gives it loom's.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+}
+
+pub use cleanup::CleanupConfig;
+pub use handle::MemoryHandle;
 pub use mapped::MappedFile;
-pub use pool::{HybridMemoryPool, MemoryHandle, MemoryPoolConfig, PoolMetrics};
+pub use pool::{HybridMemoryPool, MemoryPoolConfig, PoolMetrics};
+pub use pressure::MemoryPressureLevel;
+pub use raw::RawMemory;
+pub use shared::{PublishedMemory, SharedMemory};
+pub use tracking::{DetailedMetrics, LeakReport, LiveBlock, TIMELINE, TrackingConfig, TrackingLevel};

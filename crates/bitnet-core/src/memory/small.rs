@@ -1,67 +1,203 @@
-//! Small blocks: size classes of powers of two, carved from slabs and kept on free lists.
+//! Small blocks: size classes, eight to a doubling, cut from slabs whose blocks fill whole pages exactly.
 
-use super::large::LargeBlock;
-use std::ptr::NonNull;
-use std::sync::Mutex;
+use super::buddy::PAGE;
+use super::large::LargeBlockPool;
+use std::io;
 
-/// Smallest class and the alignment of every block: a cache line.
-pub(super) const MIN_BLOCK: usize = 64;
-const SLAB: usize = 1 << 20;
+/// Alignment of every block, and the smallest one: a cache line.
+pub(super) const LINE: usize = 64;
+/// Blocks below this many bytes can be small.
+pub(super) const LARGEST: usize = 1 << 20;
+/// Classes that hold `1..=LARGEST` bytes: multiples of 64 up to 512, then eight steps to every doubling.
+pub(super) const CLASSES: usize = 8 + 8 * (LARGEST.ilog2() - 9) as usize;
+/// Most blocks of a slab.
+const MOST: usize = 512;
 
-/// Blocks below the threshold of the pool.
-#[derive(Debug, Default)]
-pub(super) struct SmallBlockPool {
-    classes: Mutex<Classes>,
+/// The smallest class that holds `len` bytes, at most [`LARGEST`].
+#[inline]
+pub(super) const fn class_of(len: usize) -> usize {
+    if len <= 512 {
+        return len.saturating_sub(1) / LINE;
+    }
+    let last = len - 1;
+    let doubling = last.ilog2() as usize;
+    (doubling - 9) * 8 + 8 + ((last >> (doubling - 3)) & 7)
 }
 
-#[derive(Debug, Default)]
-struct Classes {
-    free: Vec<Vec<NonNull<u8>>>,
-    /// Memory of all blocks, kept until the pool is dropped.
-    slabs: Vec<LargeBlock>,
+/// Bytes of a block of a class. From 512 on at most an eighth more than asked.
+#[inline]
+pub(super) const fn class_bytes(class: usize) -> usize {
+    if class < 8 { (class + 1) * LINE } else { (class % 8 + 9) << (class / 8 + 5) }
 }
 
-// SAFETY: the pointers are to blocks of `slabs`, which move with them; a block is on one free list or in one handle.
-unsafe impl Send for Classes {}
+/// Blocks and pages of a slab of a class, which leave no rest. Blocks of whole pages, from 32 KiB on, stand alone.
+const fn slab_shape(class: usize) -> (usize, usize) {
+    let bytes = class_bytes(class);
+    let pages = match class {
+        0..8 => (class + 1) * 8usize.div_ceil(class + 1),
+        // A class of `(9..=16) << k` bytes fills as many pages with a power of two of blocks.
+        _ if bytes < 8 * PAGE => class % 8 + 9,
+        _ => bytes / PAGE,
+    };
+    (pages * PAGE / bytes, pages)
+}
 
-/// A block of a size class, exclusively its holder's until it is given back.
+/// Blocks below the threshold, on free lists of bits beside their slabs.
 #[derive(Debug)]
-pub(super) struct SmallBlock {
-    pub(super) start: NonNull<u8>,
-    class: usize,
+pub(super) struct SmallBlockPool {
+    slabs: Vec<Slab>,
+    /// Places in `slabs` that are free.
+    vacant: Vec<u32>,
+    /// Slabs of a class that have free blocks; the last is filled first.
+    partial: Vec<Vec<u32>>,
+}
+
+#[derive(Debug, Clone)]
+struct Slab {
+    base: usize,
+    free: [u64; MOST / 64],
+    free_blocks: u32,
+    class: u32,
+    /// Place in `partial` while there are free blocks.
+    place: u32,
 }
 
 impl SmallBlockPool {
-    /// Bytes of the class that holds `len`.
-    pub(super) fn class_bytes(len: usize) -> usize {
-        len.max(MIN_BLOCK).next_power_of_two()
+    pub(super) fn new() -> Self {
+        Self { slabs: Vec::new(), vacant: Vec::new(), partial: vec![Vec::new(); CLASSES] }
     }
 
-    /// A block of at least `len` bytes and whether it was on a free list.
-    pub(super) fn allocate(&self, len: usize) -> std::io::Result<(SmallBlock, bool)> {
-        let bytes = Self::class_bytes(len);
-        let class = (bytes / MIN_BLOCK).trailing_zeros() as usize;
-        let mut classes = self.classes.lock().unwrap_or_else(|e| e.into_inner());
-        if classes.free.len() <= class {
-            classes.free.resize_with(class + 1, Vec::new);
+    /// Puts up to `wanted` blocks of a class on `out`, at least one; whether they lie in memory used before.
+    pub(super) fn take(
+        &mut self,
+        class: usize,
+        wanted: usize,
+        out: &mut Vec<usize>,
+        large: &mut LargeBlockPool,
+    ) -> io::Result<bool> {
+        let (blocks, pages) = slab_shape(class);
+        let mut warm = true;
+        if blocks == 1 {
+            let block = large.take_shared(pages * PAGE, PAGE)?;
+            out.push(block.address);
+            return Ok(!block.fresh);
         }
-        if let Some(start) = classes.free[class].pop() {
-            return Ok((SmallBlock { start, class }, true));
+        if self.partial[class].is_empty() {
+            warm = !self.add_slab(class, blocks, pages, large)?;
         }
-        let mut slab = LargeBlock::new(bytes.max(SLAB))?;
-        // Every pointer is derived from the whole slab once, and the slab is not touched again until the pool is dropped.
-        let base = NonNull::from(slab.bytes_mut()).cast::<u8>();
-        for at in (0..bytes.max(SLAB)).step_by(bytes) {
-            // SAFETY: `at` is below the slab's length.
-            classes.free[class].push(unsafe { base.add(at) });
+        let id = self.partial[class][self.partial[class].len() - 1];
+        let (slab, bytes) = (&mut self.slabs[id as usize], class_bytes(class));
+        let taken = wanted.min(slab.free_blocks as usize);
+        let mut left = taken;
+        for (i, word) in slab.free.iter_mut().enumerate() {
+            while left > 0 && *word != 0 {
+                out.push(slab.base + (i * 64 + word.trailing_zeros() as usize) * bytes);
+                *word &= *word - 1;
+                left -= 1;
+            }
         }
-        classes.slabs.push(slab);
-        let start = classes.free[class].pop().expect("a slab holds at least one block");
-        Ok((SmallBlock { start, class }, false))
+        slab.free_blocks -= taken as u32;
+        if slab.free_blocks == 0 {
+            self.partial[class].pop();
+        }
+        Ok(warm)
     }
 
-    pub(super) fn give_back(&self, block: &SmallBlock) {
-        let mut classes = self.classes.lock().unwrap_or_else(|e| e.into_inner());
-        classes.free[block.class].push(block.start);
+    fn add_slab(&mut self, class: usize, blocks: usize, pages: usize, large: &mut LargeBlockPool) -> io::Result<bool> {
+        let memory = large.take_shared(pages * PAGE, PAGE)?;
+        let free = std::array::from_fn(|word| match blocks.saturating_sub(word * 64) {
+            0 => 0,
+            rest => u64::MAX >> (64 - rest.min(64)),
+        });
+        let slab = Slab { base: memory.address, free, free_blocks: blocks as u32, class: class as u32, place: 0 };
+        let id = self.vacant.pop().unwrap_or(self.slabs.len() as u32);
+        match self.slabs.get_mut(id as usize) {
+            Some(place) => *place = slab,
+            None => self.slabs.push(slab),
+        }
+        self.partial[class].push(id);
+        let arena = large.arena_of(memory.address).expect("slabs are smaller than regions");
+        arena.set_slab(memory.address, pages, id);
+        Ok(memory.fresh)
+    }
+
+    /// Takes a block back. A slab that nobody uses any more goes back unless it is the only one with room.
+    pub(super) fn give_back(&mut self, class: usize, address: usize, large: &mut LargeBlockPool) {
+        let (blocks, pages) = slab_shape(class);
+        if blocks == 1 {
+            let _nothing = large.give_back(address, pages * PAGE);
+            return;
+        }
+        let arena = large.arena_of(address).expect("the block came from here");
+        let id = arena.slab_of(address);
+        let slab = &mut self.slabs[id as usize];
+        let block = (address - slab.base) / class_bytes(class);
+        slab.free[block / 64] |= 1 << (block % 64);
+        slab.free_blocks += 1;
+        let partial = &mut self.partial[class];
+        if slab.free_blocks == 1 {
+            slab.place = partial.len() as u32;
+            partial.push(id);
+        }
+        if slab.free_blocks as usize == blocks && partial.len() > 1 {
+            self.remove_slab(id, large);
+        }
+    }
+
+    fn remove_slab(&mut self, id: u32, large: &mut LargeBlockPool) {
+        let Slab { base, class, place, .. } = self.slabs[id as usize];
+        let partial = &mut self.partial[class as usize];
+        partial.swap_remove(place as usize);
+        if let Some(&moved) = partial.get(place as usize) {
+            self.slabs[moved as usize].place = place;
+        }
+        let (_, pages) = slab_shape(class as usize);
+        if let Some(arena) = large.arena_of(base) {
+            arena.set_slab(base, pages, super::buddy::NO_SLAB);
+        }
+        let _nothing = large.give_back(base, pages * PAGE);
+        self.vacant.push(id);
+    }
+
+    /// Gives back every slab that nobody uses.
+    pub(super) fn give_back_empty(&mut self, large: &mut LargeBlockPool) {
+        for class in 0..CLASSES {
+            let (blocks, _) = slab_shape(class);
+            let empty = |&id: &u32| self.slabs[id as usize].free_blocks as usize == blocks;
+            for id in self.partial[class].iter().copied().filter(empty).collect::<Vec<_>>() {
+                self.remove_slab(id, large);
+            }
+        }
+    }
+
+    /// Slabs in use.
+    pub(super) fn slabs(&self) -> usize {
+        self.slabs.len() - self.vacant.len()
+    }
+
+    pub(super) fn metadata(&self) -> usize {
+        let lists = self.partial.iter().map(|list| size_of::<Vec<u32>>() + list.capacity() * 4).sum::<usize>();
+        self.slabs.capacity() * size_of::<Slab>() + self.vacant.capacity() * 4 + lists
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_waste_little_and_slabs_nothing() {
+        assert_eq!((class_of(0), class_of(1), class_of(LARGEST)), (0, 0, CLASSES - 1));
+        for len in (1..=LARGEST).step_by(7).chain((0..=20).flat_map(|k| [1 << k, (1 << k) + 1])) {
+            let len = len.min(LARGEST);
+            let bytes = class_bytes(class_of(len));
+            assert!(bytes >= len && bytes < len + LINE.max(len.div_ceil(8)), "{len} in {bytes}");
+            assert!(class_of(len) == 0 || class_bytes(class_of(len) - 1) < len, "{len} fits a smaller class");
+        }
+        for class in 0..CLASSES {
+            let (blocks, pages) = slab_shape(class);
+            assert_eq!(blocks * class_bytes(class), pages * PAGE, "class {class} of {} bytes", class_bytes(class));
+            assert!(blocks <= MOST && class_bytes(class).is_multiple_of(LINE));
+        }
     }
 }

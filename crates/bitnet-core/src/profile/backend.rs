@@ -105,6 +105,14 @@ impl Backend for Profiled {
         self.0.is_host()
     }
 
+    fn capabilities(&self) -> Result<crate::DeviceCapabilities> {
+        self.0.capabilities()
+    }
+
+    fn raw_memory(&self) -> Option<Arc<dyn crate::RawMemory>> {
+        self.0.raw_memory()
+    }
+
     fn as_dyn(&self) -> &dyn Backend {
         self.0.as_dyn()
     }

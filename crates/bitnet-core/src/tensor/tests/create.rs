@@ -66,7 +66,7 @@ fn a_tensor_from_its_metadata_counts_in_its_pool() {
     let meta = BitNetTensor::zeros(&[4, 8], F16, &Device::cpu()).unwrap().metadata();
     let x = BitNetTensor::from_metadata(&meta, &pool).unwrap();
     assert_eq!((x.dims(), x.dtype(), x.device()), (&[4, 8][..], F16, &Device::cpu()));
-    assert_eq!(pool.metrics().live_bytes, 64);
+    assert_eq!(pool.get_metrics().live_bytes, 64);
     drop(x);
-    assert_eq!(pool.metrics().live_bytes, 0);
+    assert_eq!(pool.get_metrics().live_bytes, 0);
 }

@@ -1,0 +1,92 @@
+//! Counters that every thread keeps for itself, so that counting costs no traffic between cores, and their sum.
+//!
+//! `tests/loom.rs` includes this file and runs it under every order of events that the memory model allows.
+
+use super::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
+
+/// A thread tells the sum of its changes when they exceed this many bytes.
+const STEP: isize = 256 << 10;
+
+/// What all threads together did, but for what each still keeps.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    live: AtomicIsize,
+    peak: AtomicIsize,
+    allocations: AtomicUsize,
+}
+
+impl Totals {
+    fn add(&self, bytes: isize, high: isize) {
+        let before = self.live.fetch_add(bytes, Relaxed);
+        self.peak.fetch_max(before + high, Relaxed);
+    }
+
+    /// Counts an allocation outside of any thread's own counters.
+    pub(super) fn allocated(&self, bytes: usize) {
+        self.allocations.fetch_add(1, Relaxed);
+        self.add(bytes as isize, bytes as isize);
+    }
+
+    /// Counts the end of a block outside of any thread's own counters.
+    pub(super) fn freed(&self, bytes: usize) {
+        self.add(-(bytes as isize), 0);
+    }
+
+    /// Live bytes, their peak and allocations, with what `shards` still keep. Exact while no other thread allocates;
+    /// a thread that is telling may be counted twice, and the peak of many threads is up to a [`STEP`] of each off.
+    pub(super) fn sum<'a>(&self, shards: impl Iterator<Item = &'a Shard>) -> (usize, usize, usize) {
+        let (mut live, mut high) = (self.live.load(Relaxed), 0);
+        let mut allocations = self.allocations.load(Relaxed);
+        for shard in shards {
+            let delta = shard.delta.load(Relaxed);
+            live += delta;
+            high += (shard.high.load(Relaxed) - delta).max(0);
+            allocations += shard.allocations.load(Relaxed);
+        }
+        let live = live.max(0);
+        (live as usize, self.peak.load(Relaxed).max(live + high) as usize, allocations)
+    }
+}
+
+/// What one thread did since it last told. Only that thread writes here.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    delta: AtomicIsize,
+    /// Most that `delta` was.
+    high: AtomicIsize,
+    allocations: AtomicUsize,
+}
+
+impl Shard {
+    #[inline]
+    pub(super) fn allocated(&self, bytes: usize, totals: &Totals) {
+        self.allocations.store(self.allocations.load(Relaxed) + 1, Relaxed);
+        let delta = self.delta.load(Relaxed) + bytes as isize;
+        self.delta.store(delta, Relaxed);
+        if delta > self.high.load(Relaxed) {
+            self.high.store(delta, Relaxed);
+            if delta > STEP {
+                self.tell(totals);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn freed(&self, bytes: usize, totals: &Totals) {
+        let delta = self.delta.load(Relaxed) - bytes as isize;
+        self.delta.store(delta, Relaxed);
+        if delta < -STEP {
+            self.tell(totals);
+        }
+    }
+
+    /// Adds everything to the totals.
+    #[cold]
+    pub(super) fn tell(&self, totals: &Totals) {
+        totals.add(self.delta.load(Relaxed), self.high.load(Relaxed));
+        totals.allocations.fetch_add(self.allocations.load(Relaxed), Relaxed);
+        self.delta.store(0, Relaxed);
+        self.high.store(0, Relaxed);
+        self.allocations.store(0, Relaxed);
+    }
+}

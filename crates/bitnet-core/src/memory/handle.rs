@@ -1,0 +1,142 @@
+//! A block of a pool in somebody's hands.
+
+use super::pool::Core;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// A reference to a pool. Those to the process's own pool, which never ends, are not counted: counting would cost more
+/// than all the rest, and make every core wait for every other.
+pub(super) struct PoolRef(NonNull<Core>);
+
+// SAFETY: a shared reference to a pool, which is `Sync`, with a count that is atomic.
+unsafe impl Send for PoolRef {}
+// SAFETY: as above.
+unsafe impl Sync for PoolRef {}
+
+impl PoolRef {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        let core = Arc::into_raw(core);
+        // SAFETY: a pointer from `Arc` is not null.
+        Self(unsafe { NonNull::new_unchecked(core.cast_mut()) })
+    }
+}
+
+impl Deref for PoolRef {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        // SAFETY: this reference is counted, or the pool is immortal.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for PoolRef {
+    #[inline]
+    fn clone(&self) -> Self {
+        if !self.immortal {
+            // SAFETY: the pointer is from `Arc::into_raw`, and this reference is counted.
+            unsafe { Arc::increment_strong_count(self.0.as_ptr()) };
+        }
+        Self(self.0)
+    }
+}
+
+impl Drop for PoolRef {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.immortal {
+            // SAFETY: as in `clone`, where this reference was counted, or in `new`.
+            unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
+        }
+    }
+}
+
+impl std::fmt::Debug for PoolRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pool {} of {}", self.id, self.raw.name())
+    }
+}
+
+/// Class of a block that is not small.
+pub(super) const LARGE: u8 = u8::MAX;
+
+/// Exclusive use of a block; goes back to its pool when dropped.
+#[derive(Debug)]
+pub struct MemoryHandle {
+    pub(super) address: usize,
+    pub(super) len: usize,
+    pub(super) pool: PoolRef,
+    pub(super) class: u8,
+    /// Nobody used it since the system gave it.
+    pub(super) fresh: bool,
+    /// Huge pages were asked for.
+    pub(super) huge: AtomicBool,
+}
+
+impl MemoryHandle {
+    /// Where it lies, in the addresses of its device; a multiple of 64.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// Bytes asked for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no bytes were asked for.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether nobody used the block since the system gave it, so that a block of host memory is known to be zero.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The block's bytes: zero, or what its last user left.
+    ///
+    /// # Panics
+    /// If the block is memory of another device, which has an [`address`](Self::address) only.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.assert_host();
+        // SAFETY: `len` bytes of a mapping that is zero when new, and exclusively this handle's.
+        unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(self.address), self.len) }
+    }
+
+    /// The block's bytes, to write.
+    ///
+    /// # Panics
+    /// As [`bytes`](Self::bytes).
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.assert_host();
+        // SAFETY: as in `bytes`; `&mut self` excludes other readers and writers.
+        unsafe { std::slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(self.address), self.len) }
+    }
+
+    #[inline]
+    fn assert_host(&self) {
+        assert!(self.pool.host, "a block of another device's memory has no bytes here: copy through its backend");
+    }
+
+    /// Asks the system for huge pages, for blocks that are written whole and streamed often, such as weights: fewer
+    /// address translations, but memory in steps of 2 MiB.
+    pub fn advise_huge_pages(&self) {
+        if self.class == LARGE {
+            self.huge.store(true, Relaxed);
+            self.pool.advise_huge_pages(self.address, self.len, true);
+        }
+    }
+}
+
+impl Drop for MemoryHandle {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.release(self);
+    }
+}

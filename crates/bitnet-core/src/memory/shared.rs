@@ -1,0 +1,120 @@
+//! Memory that other processes read without a copy.
+
+use super::MappedFile;
+use crate::{BitNetError, Result};
+use memmap2::MmapMut;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+
+/// Memory to be filled, then shared under a name. Nobody else sees it before it is published, and nobody can write to
+/// it afterwards, so that readers are safe without a lock.
+///
+/// ```
+/// use bitnet_core::{BitNetDType, BitNetTensor, Device, SharedMemory};
+/// # let name = &format!("doc-{}", std::process::id());
+/// let mut memory = SharedMemory::create(name, 16)?;
+/// memory.copy_from_slice(bytemuck::bytes_of(&[1f32, 2., 3., 4.]));
+/// let published = memory.publish()?;
+/// // In this or any other process of the same user:
+/// let file = std::sync::Arc::new(SharedMemory::open(name)?);
+/// let x = BitNetTensor::from_mapped(&file, 0..16, &[2, 2], BitNetDType::F32, &Device::cpu())?;
+/// assert_eq!(x.to_vec::<f32>()?, [1., 2., 3., 4.]);
+/// drop(published); // the name goes; who has it open keeps it
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+#[derive(Debug)]
+pub struct SharedMemory {
+    map: MmapMut,
+    name: PublishedMemory,
+    /// Where it will be found.
+    path: PathBuf,
+}
+
+/// A name under which memory is shared; dropping it removes the name.
+#[derive(Debug)]
+pub struct PublishedMemory(PathBuf);
+
+impl SharedMemory {
+    /// `len` zero bytes, at least one, to be shared as `name` (letters, digits, `-`, `_` and `.`).
+    pub fn create(name: &str, len: usize) -> Result<Self> {
+        let path = path_of(name)?;
+        // A name of its own until it is published, in the same folder.
+        let hidden = path.with_extension(format!("{}.part", std::process::id()));
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(&hidden).map_err(io_error(&hidden))?;
+        let name = PublishedMemory(hidden);
+        let map = Self::map(&file, len).map_err(io_error(&path))?;
+        Ok(Self { map, name, path })
+    }
+
+    fn map(file: &File, len: usize) -> io::Result<MmapMut> {
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.set_len(len.max(1) as u64)?;
+        // Takes the memory now: where there is too little, this is an error, but a write would end the process.
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let len = len.max(1).try_into().map_err(|_| io::ErrorKind::OutOfMemory)?;
+            // SAFETY: an open file of ours.
+            match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+                0 => (),
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+        // SAFETY: nobody else knows the file, which has a name of its own and is ours alone to open.
+        unsafe { MmapMut::map_mut(file) }
+    }
+
+    /// Makes the memory known under its name, from now on to read only; an error if the name is taken, which a process
+    /// that was killed may have left so.
+    pub fn publish(self) -> Result<PublishedMemory> {
+        drop(self.map);
+        fs::hard_link(&self.name.0, &self.path).map_err(io_error(&self.path))?;
+        Ok(PublishedMemory(self.path))
+    }
+
+    /// Memory that was published as `name`.
+    pub fn open(name: &str) -> Result<MappedFile> {
+        MappedFile::open(path_of(name)?)
+    }
+}
+
+impl Deref for SharedMemory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl DerefMut for SharedMemory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+}
+
+impl Drop for PublishedMemory {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0); // gone already is as good
+    }
+}
+
+fn path_of(name: &str) -> Result<PathBuf> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 200 || !name.chars().all(good) {
+        let message = "a name of shared memory is 1 to 200 letters, digits, '-', '_' and '.'";
+        return Err(io_error(Path::new(name))(io::Error::new(io::ErrorKind::InvalidInput, message)));
+    }
+    // A file system in memory where there is one; elsewhere the system keeps the pages of a file in memory too.
+    let folder = Path::new("/dev/shm");
+    let folder = if folder.is_dir() { folder.to_path_buf() } else { std::env::temp_dir() };
+    Ok(folder.join(format!("bitnet-{name}.shared")))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BitNetError {
+    let path = path.to_path_buf();
+    move |source| BitNetError::Io { path, source }
+}

@@ -1,0 +1,55 @@
+//! A tensor of one process read by another, from the same memory.
+#![cfg(not(miri))]
+
+use bitnet_core::*;
+use std::process::Command;
+use std::sync::Arc;
+
+const READER: &str = "BITNET_TEST_SHARED_MEMORY";
+
+/// In the second process: reads the tensor where it lies.
+#[test]
+fn reader() {
+    let Ok(name) = std::env::var(READER) else { return };
+    let file = Arc::new(SharedMemory::open(&name).unwrap());
+    let x = BitNetTensor::from_mapped(&file, 64..64 + 4000, &[10, 100], BitNetDType::F32, &Device::cpu()).unwrap();
+    assert_eq!(HybridMemoryPool::global().get_metrics().allocations, 0, "no copy was made");
+    assert_eq!(x.narrow(0, 7, 1).unwrap().to_vec::<f32>().unwrap()[99], 799.0);
+    // Writing to a tensor of shared memory makes it this process's own.
+    let mut own = x.clone();
+    own.as_mut().unwrap().storage.cpu_mut("test", BitNetDType::F32).unwrap().bytes_mut().unwrap().fill(0);
+    assert_eq!(x.to_vec::<f32>().unwrap()[5], 5.0);
+    println!("read by process {}", std::process::id());
+}
+
+#[test]
+fn another_process_reads_a_tensor_without_a_copy() {
+    let name = format!("test-{}", std::process::id());
+    let mut memory = SharedMemory::create(&name, 64 + 4000).unwrap();
+    let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    memory[64..].copy_from_slice(bytemuck::cast_slice(&values));
+    assert!(SharedMemory::open(&name).is_err(), "not before it is published");
+    let published = memory.publish().unwrap();
+    let out = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "reader", "--nocapture"])
+        .env(READER, &name)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("read by process") && !text.contains(&format!("process {}\n", std::process::id())), "{text}");
+    assert!(SharedMemory::create(&name, 1).unwrap().publish().is_err(), "the name is taken");
+    drop(published);
+    assert!(SharedMemory::open(&name).is_err(), "the name went");
+}
+
+#[test]
+fn names_and_sizes_are_checked() {
+    for name in ["", "a/b", "..\0", "ä", &"x".repeat(201)] {
+        assert!(SharedMemory::create(name, 10).is_err(), "{name:?}");
+    }
+    let name = format!("size-{}", std::process::id());
+    assert!(SharedMemory::create(&name, usize::MAX).is_err());
+    assert!(SharedMemory::create(&name, 1 << 50).is_err(), "more than there is");
+    assert_eq!(SharedMemory::create(&name, 0).unwrap().len(), 1);
+}
