@@ -34,7 +34,7 @@ pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
 pub use shape::{INFER, MAX_DIMS, TensorShape};
 pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
-pub use tensor::{BitNetTensor, Index, Slice, TensorMetadata};
+pub use tensor::{BitNetTensor, Generator, Index, Slice, TensorMetadata};
 
 /// The examples of the guides, compiled and run.
 #[cfg(doctest)]

@@ -174,7 +174,18 @@ pub trait Backend: Debug + Send + Sync {
     fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
     /// Sorts along `axis`, equal elements in their order, NaN as the largest; `indices` is `I64`. Equal shapes.
     fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()>;
-    /// Element `i` in row-major order is number `offset + i` of the stream of `seed`, the same on every device.
+    /// Element `i` in row-major order is made of number `n = offset + i` (wrapping) of the stream of `seed`, the same on
+    /// every device: 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two lower
+    /// words (the lowest first, the others 0) and the seed as the key (the lower word first); of the four words that it
+    /// gives, 0 and 1 are word 0 and 2 and 3 are word 1, the lower first. With `w` as the word and `u(b)` as its upper `b`
+    /// bits divided by `2^b`:
+    /// - uniform: `low + (high - low) * u(b)` in f64, `b` 53, 24, 11 or 8 for f64, f32, f16 or bf16, rounded to the dtype;
+    ///   `low` where that is not below `high`;
+    /// - normal (Box and Muller 1958), `u` and `v` the `u(53)` of the words `2 (n / 2)` and `2 (n / 2) + 1`:
+    ///   `mean + std * (r * cos(2 pi v))`, for odd `n` `sin`, with `r = sqrt(-2 ln(1 - u))`, in f64, rounded to the dtype;
+    ///   logarithm, sine and cosine may differ between devices in the last place;
+    /// - integer: `low + floor(w * (high - low) / 2^64)`, exactly;
+    /// - Bernoulli: 1 if `u(53) < p`.
     fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()>;
     /// Waits until everything asked of the device is done.
     fn synchronize(&self) -> Result<()>;

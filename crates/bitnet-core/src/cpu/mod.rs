@@ -10,8 +10,10 @@ mod gather;
 mod integer;
 mod matmul;
 mod operand;
+mod random;
 mod reduce;
 mod scatter;
+mod sort;
 mod wide;
 
 use crate::backend::*;
@@ -135,12 +137,12 @@ impl Backend for CpuBackend {
         scatter::scatter(op, source, axis, indices, out)
     }
 
-    fn sort(&self, x: TensorRef, _axis: usize, _descending: bool, _: TensorMut, _: TensorMut) -> Result<()> {
-        Err(unsupported(self, "sort", x.dtype))
+    fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()> {
+        sort::sort(&self.threads, x, axis, descending, values, indices)
     }
 
-    fn random(&self, _distribution: Distribution, _seed: u64, _offset: u64, out: TensorMut) -> Result<()> {
-        Err(unsupported(self, "random", out.dtype))
+    fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()> {
+        random::random(&self.threads, distribution, seed, offset, out)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -34,12 +34,15 @@ mod gather;
 mod index;
 mod join;
 mod mask;
+mod random;
+mod sort;
 #[cfg(test)]
 mod tests;
 pub(crate) mod views;
 
 pub use create::TensorMetadata;
 pub use index::{Index, Slice};
+pub use random::Generator;
 
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;

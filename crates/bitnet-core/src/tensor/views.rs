@@ -281,7 +281,7 @@ impl BitNetTensor {
 
     /// The same storage seen through another layout, which must stay inside it. Every view is made here.
     /// A view that was asked for, which profiles count.
-    fn viewed(&self, op: &'static str, layout: Layout) -> Self {
+    pub(super) fn viewed(&self, op: &'static str, layout: Layout) -> Self {
         profile::view(op);
         self.with_layout(layout)
     }

@@ -136,7 +136,7 @@ impl BitNetTensor {
         self.unpacked(OP)?;
         let plan = Plan::new(OP, self, indices)?;
         if plan.columns.is_empty() {
-            return Ok(self.with_layout(plan.layout));
+            return Ok(self.viewed("index", plan.layout));
         }
         let dims = plan.result()?;
         if let Ok(merged) = plan.merged() {

@@ -5,4 +5,6 @@ mod gather;
 mod index;
 mod join;
 mod mask;
+mod random;
+mod sort;
 mod views;
