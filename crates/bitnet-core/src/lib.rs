@@ -41,4 +41,6 @@ pub use tensor::{BitNetTensor, Generator, Index, Slice, TensorMetadata};
 mod guides {
     #[doc = include_str!("../../../docs/tensors.md")]
     pub struct Tensors;
+    #[doc = include_str!("../../../docs/performance.md")]
+    pub struct Performance;
 }
