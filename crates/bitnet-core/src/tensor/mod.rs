@@ -34,6 +34,8 @@ mod gather;
 mod index;
 mod join;
 mod mask;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 mod random;
 mod sort;
 #[cfg(test)]
