@@ -133,7 +133,10 @@ impl BitNetTensor {
     /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.
     pub(crate) fn binary_owned(mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<Self> {
         let plan = Plan::new(name, op, (&self).into(), b)?;
-        if plan.dtype == self.dtype() && plan.shape == *self.shape() && self.is_contiguous() && self.is_writable() {
+        let fits = plan.dtype == self.dtype() && plan.shape == *self.shape() && self.is_contiguous();
+        // A small part of a large storage would keep all of it alive.
+        let whole = self.storage_bytes() == self.elements() * self.dtype().size();
+        if fits && whole && self.is_writable() {
             self.binary_assign(name, op, b)?;
             return Ok(self);
         }

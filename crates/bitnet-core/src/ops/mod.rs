@@ -20,5 +20,4 @@ pub(crate) use broadcast::broadcast_shapes;
 pub use promote::{promote_types, result_type};
 pub use scalar::{Operand, Scalar};
 pub(crate) use unary::Domain;
-#[allow(unused_imports)] // For the functions of neural networks.
 pub(crate) use unary::unary_methods;

@@ -150,3 +150,46 @@ unary_methods! {
     "Error function, `2 / sqrt(pi)` times the integral of `e^(-t^2)` from 0 to `x` (`torch.erf`).",
         erf erf_ erf_into => Erf, Float;
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::BitNetDType::*;
+    use crate::{BitNetTensor, Device};
+
+    #[test]
+    fn three_forms_give_one_result() {
+        let x = BitNetTensor::from_slice(&[1f32, -2.5, 0.], &[3], &Device::cpu()).unwrap();
+        let expected = x.exp().unwrap().to_vec::<f32>().unwrap();
+        let (mut shared, mut alone) = (x.clone(), x.copy().unwrap());
+        assert_eq!(shared.exp_().unwrap().to_vec::<f32>().unwrap(), expected);
+        assert_eq!(alone.exp_().unwrap().to_vec::<f32>().unwrap(), expected);
+        let mut out = BitNetTensor::zeros(&[3], F32, &Device::cpu()).unwrap();
+        x.exp_into(&mut out).unwrap();
+        assert_eq!(out.to_vec::<f32>().unwrap(), expected);
+        assert_eq!(x.to_vec::<f32>().unwrap(), [1., -2.5, 0.]);
+        let mut wrong = BitNetTensor::zeros(&[3], F64, &Device::cpu()).unwrap();
+        assert_eq!(x.exp_into(&mut wrong).unwrap_err().to_string(), "exp_into: out is f64, needed f32");
+        assert!(x.exp_into(&mut BitNetTensor::zeros(&[1, 3], F32, &Device::cpu()).unwrap()).is_err());
+    }
+
+    #[test]
+    fn integers_are_computed_as_f32_or_stay() {
+        let mut i = BitNetTensor::from_slice(&[4i16, -9], &[2], &Device::cpu()).unwrap();
+        let root = i.abs().unwrap().sqrt().unwrap();
+        assert_eq!((root.dtype(), root.to_vec::<f32>().unwrap()), (F32, vec![2., 3.]));
+        let mut out = BitNetTensor::zeros(&[2], F32, &Device::cpu()).unwrap();
+        i.reciprocal_into(&mut out).unwrap();
+        assert_eq!(out.to_vec::<f32>().unwrap(), [0.25, -1. / 9.]);
+        assert!(i.sqrt_().unwrap_err().to_string().contains("the result is f32, which a tensor of i16 cannot take"));
+        // Whole already: the storage is shared.
+        let floor = i.floor().unwrap();
+        assert!(floor.shares_storage(&i));
+        assert_eq!(i.neg_().unwrap().to_vec::<i16>().unwrap(), [-4, 9]);
+        assert_eq!(floor.to_vec::<i16>().unwrap(), [4, -9]);
+        assert_eq!(floor.bitwise_not().unwrap().to_vec::<i16>().unwrap(), [-5, 8]);
+        let truth = BitNetTensor::from_bytes(&[1, 0], &[2], Bool, &Device::cpu()).unwrap();
+        assert_eq!(truth.bitwise_not().unwrap().to_dtype(U8).unwrap().to_vec::<u8>().unwrap(), [0, 1]);
+        assert_eq!(truth.neg().unwrap_err().to_string(), "neg: not defined for bool: cast it with to_dtype()");
+        assert!(root.bitwise_not().is_err());
+    }
+}
