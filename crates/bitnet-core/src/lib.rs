@@ -30,6 +30,9 @@ pub use memory::{
     TrackingConfig, TrackingLevel,
 };
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
+#[cfg(feature = "linalg")]
+pub use linalg::{Eigen, MatrixNorm};
+pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, PoolMetrics};
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
 pub use shape::{INFER, MAX_DIMS, TensorShape};

@@ -1,49 +1,160 @@
-//! Dense products.
+//! Dense products on the kernels, one for each matrix of a batch.
 
-use super::operand::{input, output};
+use super::CpuBackend;
+use super::operand::unsupported;
 use crate::backend::{TensorMut, TensorRef};
-use crate::{Result, TensorOpError};
+use crate::{BitNetDType, BitNetError, Layout, Result, TensorOpError};
+use bitnet_kernels::ThreadPool;
+use bitnet_kernels::dense::matmul::{self as kernel, MatmulShape, Matrix, MatrixMut};
+use bytemuck::Pod;
 
-pub(super) fn matmul(a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    let rank = out.layout.shape().rank();
-    let dims = (a.layout.dims(), b.layout.dims(), out.layout.dims());
-    let fits = rank >= 2
-        && dims.0.len() == rank
-        && dims.1.len() == rank
-        && dims.0[..rank - 2] == dims.2[..rank - 2]
-        && dims.1[..rank - 2] == dims.2[..rank - 2]
-        && dims.0[rank - 2] == dims.2[rank - 2]
-        && dims.1[rank - 1] == dims.2[rank - 1]
-        && dims.0[rank - 1] == dims.1[rank - 2];
-    if !fits {
-        let needed =
-            format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
-        return Err(TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into());
+/// Multiply-adds of a product below which a batch is divided between the threads, not each product.
+const SMALL: usize = 1 << 20;
+
+/// See [`crate::Backend::matmul`].
+pub(super) fn matmul(cpu: &CpuBackend, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+    let shape = check(&a, &b, &out)?;
+    let (isa, pool) = (cpu.kernels()?.isa, &cpu.threads);
+    macro_rules! kernel {
+        ($f:ident) => {
+            batched(pool, shape, a, b, out, |pool, shape, a, b, out| kernel::$f(isa, pool, shape, a, b, out))
+        };
     }
-    let (inner, columns) = (dims.0[rank - 1], dims.2[rank - 1]);
-    let (left, right) = (input::<f32>("matmul", &a)?, input::<f32>("matmul", &b)?);
-    let (step_a, step_b) = (a.layout.strides()[rank - 1], b.layout.strides()[rank - 2]);
-    // First element of each row of a, and of each column of b for the same batch.
-    let rows = a.layout.narrow(rank - 1, 0, inner.min(1))?;
-    let heads = b.layout.narrow(rank - 2, 0, inner.min(1))?;
-    let heads: Vec<usize> = heads.indices().collect();
-    let rows_a_batch = dims.2[rank - 2];
-    let (to, layout) = output::<f32>("matmul", out)?;
-    let mut results = layout.indices();
-    if inner == 0 {
-        results.for_each(|o| to[o] = 0.);
+    match a.dtype {
+        BitNetDType::F32 => kernel!(matmul_f32),
+        BitNetDType::F64 => kernel!(matmul_f64),
+        BitNetDType::F16 => kernel!(matmul_f16),
+        BitNetDType::BF16 => kernel!(matmul_bf16),
+        BitNetDType::I8 => kernel!(matmul_i8),
+        BitNetDType::U8 => batched(pool, shape, a, b, out, plain::<u8>),
+        BitNetDType::I16 => batched(pool, shape, a, b, out, plain::<i16>),
+        BitNetDType::U16 => batched(pool, shape, a, b, out, plain::<u16>),
+        BitNetDType::I32 => batched(pool, shape, a, b, out, plain::<i32>),
+        BitNetDType::U32 => batched(pool, shape, a, b, out, plain::<u32>),
+        BitNetDType::I64 => batched(pool, shape, a, b, out, plain::<i64>),
+        BitNetDType::U64 => batched(pool, shape, a, b, out, plain::<u64>),
+        dtype => Err(unsupported("matmul", dtype)),
+    }
+}
+
+/// The sizes of each product, or what does not fit.
+fn check(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> Result<MatmulShape> {
+    let (left, right, result) = (a.layout.dims(), b.layout.dims(), out.layout.dims());
+    let (&[ref batch @ .., m, n], &[ref batch_a @ .., m_a, k], &[ref batch_b @ .., k_b, n_b]) = (result, left, right)
+    else {
+        return Err(misfit(a, b, out));
+    };
+    if batch != batch_a || batch != batch_b || (m, n, k) != (m_a, n_b, k_b) {
+        return Err(misfit(a, b, out));
+    }
+    let result = if a.dtype == BitNetDType::I8 { BitNetDType::I32 } else { a.dtype };
+    for (what, got, needed) in [("b", b.dtype, a.dtype), ("out", out.dtype, result)] {
+        if got != needed {
+            return Err(TensorOpError::DType { op: "matmul", what, got, needed }.into());
+        }
+    }
+    Ok(MatmulShape { m, n, k })
+}
+
+fn misfit(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> BitNetError {
+    let needed = format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
+    TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into()
+}
+
+/// Runs `product` for every matrix of the batch. `T` and `O` are elements of the dtypes, or their bits.
+fn batched<T: Pod + Sync, O: Pod + Send>(
+    pool: &ThreadPool,
+    shape: MatmulShape,
+    a: TensorRef,
+    b: TensorRef,
+    out: TensorMut,
+    product: impl Fn(&ThreadPool, MatmulShape, Matrix<T>, Matrix<T>, MatrixMut<O>) + Sync,
+) -> Result<()> {
+    let (left, right) = (elements::<T>(&a)?, elements::<T>(&b)?);
+    let (dtype, layout) = (out.dtype, out.layout);
+    let to = out.storage.cpu_mut("matmul", dtype)?.bytes_mut()?;
+    let whole = to.len() / size_of::<O>() * size_of::<O>();
+    let to = bytemuck::try_cast_slice_mut::<u8, O>(&mut to[..whole]).map_err(|_| TensorOpError::Unaligned { dtype })?;
+    let MatmulShape { m, n, k } = shape;
+    if layout.shape().elements() == 0 {
         return Ok(());
     }
-    for (row, i) in rows.indices().enumerate() {
-        let batch = row / rows_a_batch;
-        for &j in &heads[batch * columns..(batch + 1) * columns] {
-            let product = |k: usize| {
-                let at = |start: usize, step: isize| start.wrapping_add_signed(step * k as isize);
-                left[at(i, step_a)] as f64 * right[at(j, step_b)] as f64
-            };
-            let o = results.next().expect("a result for every row and column");
-            to[o] = (0..inner).map(product).sum::<f64>() as f32;
+    let rank = layout.shape().rank();
+    let starts =
+        |l: &Layout| Ok::<_, BitNetError>(l.narrow(rank - 2, 0, 1)?.narrow(rank - 1, 0, 1)?.indices().collect());
+    let strides = |l: &Layout| (l.strides()[rank - 2], l.strides()[rank - 1]);
+    let ((ra, ca), (rb, cb), (ro, co)) = (strides(&a.layout), strides(&b.layout), strides(&layout));
+    if k == 0 {
+        for i in layout.indices() {
+            to[i] = O::zeroed();
         }
+        return Ok(());
+    }
+    let (starts_a, starts_b): (Vec<usize>, Vec<usize>) = (starts(&a.layout)?, starts(&b.layout)?);
+    let one = |pool: &ThreadPool, i: usize, out: &mut [O], start: usize| {
+        let a = Matrix { data: left, start: starts_a[i], row_stride: ra, col_stride: ca };
+        let b = Matrix { data: right, start: starts_b[i], row_stride: rb, col_stride: cb };
+        product(pool, shape, a, b, MatrixMut { data: out, start, row_stride: ro, col_stride: co });
+    };
+    if starts_a.len() > 1 && layout.is_contiguous() && m * n * k < SMALL {
+        let out = &mut to[layout.offset()..][..layout.shape().elements()];
+        let together = (SMALL / 16 / (m * n * k)).clamp(1, starts_a.len().div_ceil(pool.threads()));
+        pool.for_each_chunk(out, together * m * n, &|task, chunk| {
+            for (i, out) in chunk.chunks_exact_mut(m * n).enumerate() {
+                one(pool, task * together + i, out, 0);
+            }
+        });
+        return Ok(());
+    }
+    let starts_out: Vec<usize> = starts(&layout)?;
+    for (i, &start) in starts_out.iter().enumerate() {
+        one(pool, i, to, start);
     }
     Ok(())
 }
+
+fn elements<'a, T: Pod>(x: &TensorRef<'a>) -> Result<&'a [T]> {
+    let bytes = x.storage.cpu("matmul", x.dtype)?.bytes();
+    let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+    bytemuck::try_cast_slice(&bytes[..whole]).map_err(|_| TensorOpError::Unaligned { dtype: x.dtype }.into())
+}
+
+/// Integers without a kernel: wrapping sums, row by row.
+fn plain<T>(pool: &ThreadPool, shape: MatmulShape, a: Matrix<T>, b: Matrix<T>, out: MatrixMut<T>)
+where
+    T: Wrapping,
+{
+    let _ = pool;
+    let at = |start: usize, i: usize, row: isize, j: usize, column: isize| {
+        start.wrapping_add_signed(row * i as isize + column * j as isize)
+    };
+    let mut sums = vec![T::zeroed(); shape.n];
+    for i in 0..shape.m {
+        sums.fill(T::zeroed());
+        for l in 0..shape.k {
+            let x = a.data[at(a.start, i, a.row_stride, l, a.col_stride)];
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.multiply_add(x, b.data[at(b.start, l, b.row_stride, j, b.col_stride)]);
+            }
+        }
+        for (j, &sum) in sums.iter().enumerate() {
+            out.data[at(out.start, i, out.row_stride, j, out.col_stride)] = sum;
+        }
+    }
+}
+
+/// Integers that wrap.
+trait Wrapping: Pod {
+    fn multiply_add(self, a: Self, b: Self) -> Self;
+}
+
+macro_rules! wrapping {
+    ($($t:ty)*) => {
+        $(impl Wrapping for $t {
+            fn multiply_add(self, a: $t, b: $t) -> $t {
+                self.wrapping_add(a.wrapping_mul(b))
+            }
+        })*
+    };
+}
+wrapping!(u8 i16 u16 i32 u32 i64 u64);

@@ -122,7 +122,7 @@ impl Backend for CpuBackend {
     }
 
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        matmul::matmul(a, b, out)
+        matmul::matmul(self, a, b, out)
     }
 
     fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {

@@ -11,13 +11,6 @@ pub(super) fn unsupported(op: &'static str, dtype: BitNetDType) -> BitNetError {
 }
 
 /// The elements of `t` and their layout, of the one dtype the operation takes.
-pub(super) fn input<'a, T: Element>(op: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
-    if t.dtype != T::DTYPE {
-        return Err(unsupported(op, t.dtype));
-    }
-    t.storage.cpu(op, t.dtype)?.elements()
-}
-
 pub(super) fn output<'a, T: Element>(op: &'static str, t: TensorMut<'a>) -> Result<(&'a mut [T], Layout)> {
     if t.dtype != T::DTYPE {
         return Err(unsupported(op, t.dtype));

@@ -1,0 +1,145 @@
+//! Decompositions into triangular and orthogonal factors, of every matrix of a batch.
+
+use super::argument;
+use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use crate::{BitNetTensor, Result};
+use faer::{Mat, Side};
+
+impl BitNetTensor {
+    /// `(P, L, U)` with `x = P L U` (`torch.linalg.lu`): P a permutation, L unit lower triangular `[.., M, K]`, U upper
+    /// triangular `[.., K, N]`, `K = min(M, N)`; rows exchanged so that the largest of a column is divided by.
+    ///
+    /// # Errors
+    /// Fewer than 2 dimensions; `Unsupported` unless the dtype is F32 or F64 and the tensor on the CPU (all decompositions).
+    pub fn lu(&self) -> Result<(Self, Self, Self)> {
+        by_dtype!("lu", self, lu(self))
+    }
+
+    /// `(Q, R)` with `x = Q R` (`torch.linalg.qr`, reduced): Q `[.., M, K]` with orthonormal columns, R `[.., K, N]` upper
+    /// triangular, `K = min(M, N)`. Signs of the rows of R are not fixed.
+    ///
+    /// # Errors
+    /// As [`lu`](Self::lu).
+    pub fn qr(&self) -> Result<(Self, Self)> {
+        by_dtype!("qr", self, qr(self))
+    }
+
+    /// Lower triangular L with `x = L L^T` (`torch.linalg.cholesky`); only the lower triangle of `x` is read.
+    ///
+    /// # Errors
+    /// As [`lu`](Self::lu); a matrix that is not positive definite.
+    pub fn cholesky(&self) -> Result<Self> {
+        by_dtype!("cholesky", self, cholesky(self))
+    }
+
+    /// `(U, S, V^T)` with `x = U diag(S) V^T` (`torch.linalg.svd`): S `[.., K]` in descending order, `K = min(M, N)`,
+    /// U `[.., M, K]` and V^T `[.., K, N]`, or `[.., M, M]` and `[.., N, N]` with `full_matrices`. Signs of pairs of
+    /// singular vectors are not fixed.
+    ///
+    /// # Errors
+    /// As [`lu`](Self::lu); matrices with NaN or infinities.
+    pub fn svd(&self, full_matrices: bool) -> Result<(Self, Self, Self)> {
+        by_dtype!("svd", self, svd(self, full_matrices))
+    }
+
+    /// Singular values in descending order (`torch.linalg.svdvals`), `[.., min(M, N)]`.
+    ///
+    /// # Errors
+    /// As [`svd`](Self::svd).
+    pub fn svdvals(&self) -> Result<Self> {
+        by_dtype!("svdvals", self, svdvals(self))
+    }
+}
+
+fn lu<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor, BitNetTensor)> {
+    let stack = Stack::<T>::of("lu", x)?;
+    let (m, n) = (stack.rows, stack.columns);
+    let k = m.min(n);
+    let (mut p, mut l, mut u) = (Vec::new(), Vec::new(), Vec::new());
+    for matrix in stack.matrices() {
+        if k == 0 {
+            push(&mut p, Mat::<T>::identity(m, m).as_ref());
+            continue;
+        }
+        let factors = matrix.partial_piv_lu();
+        // Row i of L U is row forward[i] of the matrix.
+        let forward = factors.P().arrays().0;
+        let place = |i: usize, j: usize| T::of((forward[j] == i) as u8 as f64);
+        p.extend((0..m * m).map(|at| place(at / m, at % m)));
+        push(&mut l, factors.L());
+        push(&mut u, factors.U());
+    }
+    Ok((stack.tensor(&p, &[m, m])?, stack.tensor(&l, &[m, k])?, stack.tensor(&u, &[k, n])?))
+}
+
+fn qr<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
+    let stack = Stack::<T>::of("qr", x)?;
+    let (m, n) = (stack.rows, stack.columns);
+    let (mut q, mut r) = (Vec::new(), Vec::new());
+    if m > 0 && n > 0 {
+        for matrix in stack.matrices() {
+            let factors = matrix.qr();
+            push(&mut q, factors.compute_thin_Q().as_ref());
+            push(&mut r, factors.thin_R());
+        }
+    }
+    Ok((stack.tensor(&q, &[m, m.min(n)])?, stack.tensor(&r, &[m.min(n), n])?))
+}
+
+fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
+    let stack = Stack::<T>::square("cholesky", x)?;
+    let n = stack.rows;
+    let mut l = Vec::new();
+    for (i, matrix) in stack.matrices().enumerate().filter(|_| n > 0) {
+        let Ok(factors) = matrix.llt(Side::Lower) else {
+            return Err(argument("cholesky", format!("matrix {i} of the batch is not positive definite")));
+        };
+        let factor = factors.L();
+        l.extend((0..n * n).map(|at| if at % n <= at / n { factor[(at / n, at % n)] } else { T::of(0.0) }));
+        if l[l.len() - n * n..].iter().any(|x| x.f64().is_nan()) {
+            return Err(argument(
+                "cholesky",
+                format!("matrix {i} of the batch is not positive definite: it holds NaN"),
+            ));
+        }
+    }
+    stack.tensor(&l, &[n, n])
+}
+
+fn svd<T: Real>(x: &BitNetTensor, full: bool) -> Result<(BitNetTensor, BitNetTensor, BitNetTensor)> {
+    let stack = Stack::<T>::of("svd", x)?;
+    let (m, n) = (stack.rows, stack.columns);
+    let k = m.min(n);
+    let (rows, columns) = if full { (m, n) } else { (k, k) };
+    let (mut u, mut s, mut v) = (Vec::new(), Vec::new(), Vec::new());
+    for matrix in stack.matrices() {
+        if k == 0 {
+            push(&mut u, Mat::<T>::identity(m, rows).as_ref());
+            push(&mut v, Mat::<T>::identity(columns, n).as_ref());
+            continue;
+        }
+        finite("svd", matrix)?;
+        let factors = if full { matrix.svd() } else { matrix.thin_svd() }.map_err(|_| not_converged("svd"))?;
+        push(&mut u, factors.U());
+        s.extend((0..k).map(|i| factors.S()[i]));
+        push(&mut v, factors.V().transpose());
+    }
+    Ok((stack.tensor(&u, &[m, rows])?, stack.tensor(&s, &[k])?, stack.tensor(&v, &[columns, n])?))
+}
+
+fn svdvals<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
+    let stack = Stack::<T>::of("svdvals", x)?;
+    let k = stack.rows.min(stack.columns);
+    let mut s: Vec<T> = Vec::new();
+    for matrix in stack.matrices().filter(|_| k > 0) {
+        finite("svdvals", matrix)?;
+        s.extend(matrix.singular_values().map_err(|_| not_converged("svdvals"))?);
+    }
+    stack.tensor(&s, &[k])
+}
+
+/// Iterations need not end on others.
+pub(super) fn finite<T: Real>(op: &'static str, matrix: faer::MatRef<'_, T>) -> Result<()> {
+    let finite = (0..matrix.nrows()).all(|i| (0..matrix.ncols()).all(|j| matrix[(i, j)].f64().is_finite()));
+    if finite { Ok(()) } else { Err(not_converged(op)) }
+}

@@ -1,0 +1,132 @@
+//! Norms of matrices and what follows from singular values; powers.
+
+use super::stack::by_dtype;
+use crate::{BitNetDType, BitNetTensor, Result};
+
+/// Which norm of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixNorm {
+    /// Root of the sum of squares.
+    Frobenius,
+    /// Sum of singular values.
+    Nuclear,
+    /// Largest sum of absolute values of a row (`inf`).
+    LargestRow,
+    /// Smallest of them (`-inf`).
+    SmallestRow,
+    /// Largest sum of absolute values of a column (`1`).
+    LargestColumn,
+    /// Smallest of them (`-1`).
+    SmallestColumn,
+    /// Largest singular value (`2`).
+    LargestSingular,
+    /// Smallest of them (`-2`).
+    SmallestSingular,
+}
+
+impl BitNetTensor {
+    /// Norms of the matrices in the last two dimensions (`torch.linalg.matrix_norm`), `[..]`.
+    ///
+    /// # Errors
+    /// Fewer than 2 dimensions, dtypes other than floats; of norms of singular values as [`svd`](Self::svd).
+    pub fn matrix_norm(&self, norm: MatrixNorm) -> Result<Self> {
+        if self.rank() < 2 {
+            return Err(self.needs("matrix_norm", "at least 2 dimensions"));
+        }
+        let sums = |axis: isize| self.norm(1.0, axis, false);
+        match norm {
+            MatrixNorm::Frobenius => self.norm(2.0, [-2, -1], false),
+            MatrixNorm::LargestRow => sums(-1)?.amax(-1, false),
+            MatrixNorm::SmallestRow => sums(-1)?.amin(-1, false),
+            MatrixNorm::LargestColumn => sums(-2)?.amax(-1, false),
+            MatrixNorm::SmallestColumn => sums(-2)?.amin(-1, false),
+            MatrixNorm::Nuclear => self.svdvals()?.sum(-1, false),
+            MatrixNorm::LargestSingular => self.svdvals()?.amax(-1, false),
+            MatrixNorm::SmallestSingular => self.svdvals()?.amin(-1, false),
+        }
+    }
+
+    /// Number of singular values above `max(M, N)` times the dtype's epsilon of the largest (`torch.linalg.matrix_rank`),
+    /// `I64` `[..]`.
+    ///
+    /// # Errors
+    /// As [`svd`](Self::svd).
+    pub fn matrix_rank(&self) -> Result<Self> {
+        fn epsilon<T: super::stack::Real>() -> Result<f64> {
+            Ok(T::EPSILON)
+        }
+        let epsilon = by_dtype!("matrix_rank", self, epsilon())?;
+        let values = self.svdvals()?;
+        let &[.., m, n] = self.dims() else { unreachable!("svdvals has checked it") };
+        if m.min(n) == 0 {
+            return Self::zeros(&self.dims()[..self.rank() - 2], BitNetDType::I64, self.device());
+        }
+        let cut = values.amax(-1, true)?.mul(m.max(n) as f64 * epsilon)?;
+        values.gt(&cut)?.count_nonzero(-1)
+    }
+
+    /// `|x| |x^-1|` in the given norm (`torch.linalg.cond`); infinite of singular matrices. In the norms of singular values
+    /// their ratio, of matrices that need not be square.
+    ///
+    /// # Errors
+    /// As [`svd`](Self::svd); matrices that are not square in other norms.
+    pub fn cond(&self, norm: MatrixNorm) -> Result<Self> {
+        match norm {
+            MatrixNorm::LargestSingular => {
+                let values = self.svdvals()?;
+                values.amax(-1, false)?.div(&values.amin(-1, false)?)
+            }
+            MatrixNorm::SmallestSingular => {
+                let values = self.svdvals()?;
+                values.amin(-1, false)?.div(&values.amax(-1, false)?)
+            }
+            _ => {
+                let singular = self.det()?.eq(0.0)?;
+                if singular.any(.., false)?.to_bools()?[0] {
+                    if self.rank() == 2 {
+                        return Self::full(&[], f64::INFINITY, self.dtype(), self.device());
+                    }
+                    let each = (0..self.dims()[0] as isize).map(|i| self.select(0, i)?.cond(norm));
+                    let each: Vec<Self> = each.collect::<Result<_>>()?;
+                    return Self::stack(&each.iter().collect::<Vec<_>>(), 0);
+                }
+                self.matrix_norm(norm)?.mul(&self.inv()?.matrix_norm(norm)?)
+            }
+        }
+    }
+
+    /// `x` multiplied with itself `n` times (`torch.linalg.matrix_power`); of negative `n` the inverse.
+    ///
+    /// # Errors
+    /// Matrices that are not square; of negative `n` as [`inv`](Self::inv).
+    pub fn matrix_power(&self, n: i64) -> Result<Self> {
+        let &[.., rows, columns] = self.dims() else {
+            return Err(self.needs("matrix_power", "at least 2 dimensions"));
+        };
+        if rows != columns {
+            return Err(self.needs("matrix_power", "square matrices"));
+        }
+        if n < 0 {
+            return self.inv()?.matrix_power(n.checked_neg().unwrap_or(i64::MAX));
+        }
+        if n == 0 {
+            return Self::eye(rows, self.dtype(), self.device())?.broadcast_to(self.dims())?.copy();
+        }
+        // Squares of squares, multiplied where n has a bit.
+        let (mut square, mut result) = (self.clone(), None::<Self>);
+        let mut rest = n;
+        while rest > 0 {
+            if rest & 1 == 1 {
+                result = Some(match result {
+                    Some(result) => result.matmul(&square)?.to_dtype(self.dtype())?,
+                    None => square.clone(),
+                });
+            }
+            rest >>= 1;
+            if rest > 0 {
+                square = square.matmul(&square)?.to_dtype(self.dtype())?;
+            }
+        }
+        Ok(result.expect("n is not zero"))
+    }
+}

@@ -1,0 +1,107 @@
+//! Stacks of matrices between tensors and faer.
+
+use super::argument;
+use crate::dtype::Element;
+use crate::{BitNetError, BitNetTensor, Device, Result};
+use faer::MatRef;
+use faer::traits::RealField;
+
+/// What decompositions are made in: f32 or f64.
+pub(super) trait Real: Element + RealField + Copy + PartialOrd {
+    /// Distance from 1 to the next number.
+    const EPSILON: f64;
+    fn f64(self) -> f64;
+    fn of(x: f64) -> Self;
+}
+
+impl Real for f32 {
+    const EPSILON: f64 = f32::EPSILON as f64;
+    fn f64(self) -> f64 {
+        self.into()
+    }
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+}
+
+impl Real for f64 {
+    const EPSILON: f64 = f64::EPSILON;
+    fn f64(self) -> f64 {
+        self
+    }
+    fn of(x: f64) -> f64 {
+        x
+    }
+}
+
+/// Calls a function of [`Real`] by a tensor's dtype; other dtypes and devices are unsupported.
+macro_rules! by_dtype {
+    ($op:expr, $x:expr, $f:ident($($argument:expr),*)) => {
+        match $x.dtype() {
+            _ if !$x.device().is_host() => Err($crate::backend::unsupported(&**$x.device(), $op, $x.dtype())),
+            $crate::BitNetDType::F32 => $f::<f32>($($argument),*),
+            $crate::BitNetDType::F64 => $f::<f64>($($argument),*),
+            dtype => Err($crate::backend::unsupported(&**$x.device(), $op, dtype)),
+        }
+    };
+}
+pub(super) use by_dtype;
+
+/// Matrices `[.., rows, columns]`, row-major in host memory.
+pub(super) struct Stack<T> {
+    data: Vec<T>,
+    /// The dimensions before the last two.
+    pub batch: Vec<usize>,
+    pub rows: usize,
+    pub columns: usize,
+    device: Device,
+}
+
+impl<T: Real> Stack<T> {
+    /// The matrices of a tensor of two dimensions at least.
+    pub fn of(op: &'static str, x: &BitNetTensor) -> Result<Self> {
+        let &[ref batch @ .., rows, columns] = x.dims() else {
+            return Err(x.needs(op, "at least 2 dimensions"));
+        };
+        let (batch, device) = (batch.to_vec(), x.device().clone());
+        Ok(Stack { data: x.to_vec()?, batch, rows, columns, device })
+    }
+
+    /// The same of square ones.
+    pub fn square(op: &'static str, x: &BitNetTensor) -> Result<Self> {
+        let stack = Self::of(op, x)?;
+        if stack.rows != stack.columns {
+            return Err(x.needs(op, "square matrices"));
+        }
+        Ok(stack)
+    }
+
+    pub fn count(&self) -> usize {
+        self.batch.iter().product()
+    }
+
+    pub fn matrix(&self, i: usize) -> MatRef<'_, T> {
+        let size = self.rows * self.columns;
+        MatRef::from_row_major_slice(&self.data[i * size..][..size], self.rows, self.columns)
+    }
+
+    pub fn matrices(&self) -> impl Iterator<Item = MatRef<'_, T>> {
+        (0..self.count()).map(|i| self.matrix(i))
+    }
+
+    /// A tensor of `tail` for each matrix.
+    pub fn tensor<U: Element>(&self, data: &[U], tail: &[usize]) -> Result<BitNetTensor> {
+        BitNetTensor::from_slice(data, &[&self.batch, tail].concat(), &self.device)
+    }
+}
+
+/// Appends a matrix to row-major data.
+pub(super) fn push<T: Real>(data: &mut Vec<T>, matrix: MatRef<'_, T>) {
+    for i in 0..matrix.nrows() {
+        data.extend((0..matrix.ncols()).map(|j| matrix[(i, j)]));
+    }
+}
+
+pub(super) fn not_converged(op: &'static str) -> BitNetError {
+    argument(op, "the iteration did not converge: does the matrix hold NaN or infinities?".into())
+}
