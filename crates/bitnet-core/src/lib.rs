@@ -24,15 +24,14 @@ pub use device::{Device, auto_select_device};
 pub use dtype::{BitNetDType, DTypeCategory, Element};
 pub use error::{BitNetError, Result, TensorOpError};
 pub use layout::{Indices, Layout};
+#[cfg(feature = "linalg")]
+pub use linalg::{Eigen, MatrixNorm};
 pub use memory::{
     CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
     MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
     TrackingConfig, TrackingLevel,
 };
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
-#[cfg(feature = "linalg")]
-pub use linalg::{Eigen, MatrixNorm};
-pub use memory::{HybridMemoryPool, MappedFile, MemoryHandle, MemoryPoolConfig, PoolMetrics};
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
 pub use shape::{INFER, MAX_DIMS, TensorShape};
