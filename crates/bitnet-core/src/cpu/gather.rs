@@ -92,7 +92,10 @@ impl Walk {
         let origin = Layout::strided(plain.dims(), &strides, indexed.offset())?;
         // The dimensions behind the axis as one run, if they have one index and lie densely on both sides.
         let one_index = (axis + 1..rank).all(|d| indices.strides()[d] == 0 || indices.dims()[d] == 1);
-        let run = one_index && origin.tail(axis + 1)?.is_contiguous() && plain.tail(axis + 1)?.is_contiguous();
+        let run = axis + 1 < rank
+            && one_index
+            && origin.tail(axis + 1)?.is_contiguous()
+            && plain.tail(axis + 1)?.is_contiguous();
         let split = if run { axis + 1 } else { rank - 1 };
         let all = [origin, *plain, *indices];
         Ok(Self {

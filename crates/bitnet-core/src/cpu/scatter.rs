@@ -36,7 +36,14 @@ fn scatter_by<I: Position>(
 ) -> Result<()> {
     let walk = Walk::new(OP, &out.layout, &source.layout, &indices.layout, axis)?;
     let ids = indices.storage.cpu(OP, indices.dtype)?.elements::<I>()?;
-    if let Some(bad) = indices.layout.indices().map(|i| ids[i]).find(|id| id.place() >= walk.extent) {
+    // An index that is broadcast is checked once.
+    let mut distinct = indices.layout;
+    for axis in 0..distinct.dims().len() {
+        if distinct.strides()[axis] == 0 && distinct.dims()[axis] > 1 {
+            distinct = distinct.narrow(axis, 0, 1)?;
+        }
+    }
+    if let Some(bad) = distinct.indices().map(|i| ids[i]).find(|id| id.place() >= walk.extent) {
         return Err(walk.outside(OP, bad.value(), axis, &out.layout));
     }
     if source.layout.shape().elements() == 0 {
