@@ -5,8 +5,8 @@ use super::product::{MAX_TILE, Output, Panels, Product, Sum};
 use super::{MatmulShape, Matrix, Target, scratch, vector};
 use crate::ThreadPool;
 
-/// Words of depth of a block, so that a panel of `a` stays in the first cache.
-const DEPTH: usize = 512;
+/// Words of depth of a block, so that a panel of `b` stays in the first cache.
+const DEPTH: usize = 256;
 /// Words of depth that are packed at once where results are rounded, which must happen once.
 const ROUNDED_DEPTH: usize = 2048;
 /// Words of a block of `b` that all threads share (8 MiB of 4 bytes), and of `a`.
@@ -193,14 +193,18 @@ unsafe fn biases<P: Product>(p: P, words: usize, packed: *const P::Word, bias: *
     if !P::BIASED {
         return;
     }
-    // SAFETY: the caller's promise.
-    unsafe {
-        let sums = std::slice::from_raw_parts_mut(bias.cast::<std::mem::MaybeUninit<P::Acc>>(), P::COLUMNS);
-        sums.fill(std::mem::MaybeUninit::new(P::Acc::default()));
-        for depth in 0..words {
-            for j in 0..P::COLUMNS {
-                let sum = bias.add(j);
-                *sum = (*sum).plus(p.bias(*packed.add(depth * P::COLUMNS + j)));
+    // Words of zeros add what is to be taken off.
+    let zeros = p.splat(p.signed(P::Word::default()));
+    for v in (0..P::COLUMNS).step_by(P::LANES) {
+        let mut sums = p.zero();
+        // SAFETY: the caller's promise.
+        unsafe {
+            for depth in 0..words {
+                sums = p.multiply_add(zeros, p.words(packed.add(depth * P::COLUMNS + v)), sums);
+            }
+            p.store(sums, bias.add(v));
+            for sum in std::slice::from_raw_parts_mut(bias.add(v), P::LANES) {
+                *sum = P::Acc::default().minus(*sum);
             }
         }
     }

@@ -1,7 +1,12 @@
 //! Copies of operands as panels.
 
+use std::mem::MaybeUninit;
+
 use super::Matrix;
 use super::product::Product;
+
+/// Words of a lane that are transposed at once.
+const RUN: usize = 32;
 
 /// Which operand a panel is of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,22 +43,28 @@ pub(super) unsafe fn panel<P: Product>(
         let mut start = 0;
         if source.col_stride == 1 && (P::PLAIN || P::GROUP == 1) {
             start = lanes / 4 * 4;
-            for lane in (0..start).step_by(4) {
-                let rows = std::array::from_fn(|r| source.at(first + lane + r, from));
-                fours(p, finish, rows, whole, to.add(lane), width);
+            // Part by part of the depth, so that what is written stays in the first cache until its lines are full.
+            for depth in (0..whole).step_by(RUN) {
+                let run = RUN.min(whole - depth);
+                for lane in (0..start).step_by(4) {
+                    let rows = std::array::from_fn(|r| source.at(first + lane + r, from + depth * P::GROUP));
+                    fours(p, finish, rows, run, to.add(depth * width + lane), width);
+                }
             }
         }
         // Neighbours in memory where the lanes are; whole panels with a length known to the compiler.
         if source.row_stride == 1 && start < lanes {
             let at = |depth: usize| source.at(first, from + depth * P::GROUP);
             for depth in 0..whole {
-                let (at, to) = (at(depth), to.add(depth * width));
+                let (at, to) = (at(depth), to.add(depth * width).cast::<MaybeUninit<P::Word>>());
+                // A slice of its own in each, as it tells the compiler that `to` is not what is read.
+                let words = |lanes: usize| std::slice::from_raw_parts_mut(to, lanes);
                 if lanes == P::COLUMNS {
-                    neighbours(p, finish, at, source.col_stride, P::COLUMNS, to);
+                    neighbours(p, finish, at, source.col_stride, words(P::COLUMNS));
                 } else if lanes == P::ROWS {
-                    neighbours(p, finish, at, source.col_stride, P::ROWS, to);
+                    neighbours(p, finish, at, source.col_stride, words(P::ROWS));
                 } else {
-                    neighbours(p, finish, at, source.col_stride, lanes, to);
+                    neighbours(p, finish, at, source.col_stride, words(lanes));
                 }
             }
             start = lanes;
@@ -75,7 +86,7 @@ pub(super) unsafe fn panel<P: Product>(
     }
 }
 
-/// Four lanes, each with its elements one after the other: a transpose.
+/// At most `RUN` words of four lanes, each with its elements one after the other: a transpose.
 ///
 /// # Safety
 /// Each row holds `depth` words, `to` has room for 4 words in each of `depth` rows of `width`.
@@ -88,59 +99,53 @@ unsafe fn fours<P: Product>(
     to: *mut P::Word,
     width: usize,
 ) {
-    /// Words of a row that are converted at once.
-    const RUN: usize = 32;
     let mut converted = [[P::Word::default(); RUN]; 4];
-    for from in (0..depth).step_by(RUN) {
-        let run = RUN.min(depth - from);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let words: [*const P::Word; 4] = if P::PLAIN {
-                // A word of memory is a packed one.
-                const { assert!(!P::PLAIN || size_of::<P::Word>() == P::GROUP * size_of::<P::In>()) };
-                rows.map(|row| row.cast::<P::Word>().add(from))
-            } else {
-                for (row, words) in rows.iter().zip(&mut converted) {
-                    if run == RUN {
-                        (0..RUN).for_each(|i| words[i] = p.word(|_| Some(*row.add(from + i))));
-                    } else {
-                        (0..run).for_each(|i| words[i] = p.word(|_| Some(*row.add(from + i))));
-                    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words: [*const P::Word; 4] = if P::PLAIN {
+            // A word of memory is a packed one.
+            const { assert!(!P::PLAIN || size_of::<P::Word>() == P::GROUP * size_of::<P::In>()) };
+            rows.map(|row| row.cast::<P::Word>())
+        } else {
+            for (row, words) in rows.iter().zip(&mut converted) {
+                if depth == RUN {
+                    (0..RUN).for_each(|i| words[i] = p.word(|_| Some(*row.add(i))));
+                } else {
+                    (0..depth).for_each(|i| words[i] = p.word(|_| Some(*row.add(i))));
                 }
-                converted.each_ref().map(|words| words.as_ptr())
-            };
-            let mut d = 0;
-            while d + 4 <= run {
-                let block = words.map(|row| row.add(d).cast::<[P::Word; 4]>().read_unaligned());
-                for i in 0..4 {
-                    let column: [P::Word; 4] = std::array::from_fn(|r| finish(block[r][i]));
-                    to.add((from + d + i) * width).cast::<[P::Word; 4]>().write_unaligned(column);
-                }
-                d += 4;
             }
-            for d in d..run {
-                let column: [P::Word; 4] = words.map(|row| finish(row.add(d).read_unaligned()));
-                to.add((from + d) * width).cast::<[P::Word; 4]>().write_unaligned(column);
+            converted.each_ref().map(|words| words.as_ptr())
+        };
+        let mut d = 0;
+        while d + 4 <= depth {
+            let block = words.map(|row| row.add(d).cast::<[P::Word; 4]>().read_unaligned());
+            for i in 0..4 {
+                let column: [P::Word; 4] = std::array::from_fn(|r| finish(block[r][i]));
+                to.add((d + i) * width).cast::<[P::Word; 4]>().write_unaligned(column);
             }
+            d += 4;
+        }
+        for d in d..depth {
+            let column: [P::Word; 4] = words.map(|row| finish(row.add(d).read_unaligned()));
+            to.add(d * width).cast::<[P::Word; 4]>().write_unaligned(column);
         }
     }
 }
 
-/// One word of each of `lanes` lanes that are neighbours in memory.
+/// One word of each lane of `to`, lanes that are neighbours in memory.
 ///
 /// # Safety
-/// The lanes' `GROUP` elements, `stride` apart, can be read, `lanes` words written.
+/// The `GROUP` elements of each lane, `stride` apart, can be read.
 #[inline(always)]
 unsafe fn neighbours<P: Product>(
     p: P,
     finish: impl Fn(P::Word) -> P::Word,
     at: *const P::In,
     stride: isize,
-    lanes: usize,
-    to: *mut P::Word,
+    to: &mut [MaybeUninit<P::Word>],
 ) {
-    for lane in 0..lanes {
+    for (lane, to) in to.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        unsafe { to.add(lane).write(finish(p.word(|e| Some(*at.wrapping_offset(stride * e as isize).add(lane))))) };
+        to.write(finish(p.word(|e| Some(unsafe { *at.wrapping_offset(stride * e as isize).add(lane) }))));
     }
 }

@@ -36,7 +36,7 @@ pub(super) trait Product: Copy + Send + Sync {
     const GROUP: usize;
     /// Whether a word of the operands' memory is a packed word (of `b`; of `a` after [`Product::signed`]).
     const PLAIN: bool;
-    /// Whether sums start at [`Product::bias`] of a column instead of zero.
+    /// Whether words of `a` are [`Product::signed`], so that zeros among them add something, which is taken off.
     const BIASED: bool = false;
 
     /// Calls `f` where the instructions of this set may be used.
@@ -47,11 +47,6 @@ pub(super) trait Product: Copy + Send + Sync {
     #[inline(always)]
     fn signed(self, word: Self::Word) -> Self::Word {
         word
-    }
-    /// What one word of `b` adds to the first sum of its column.
-    #[inline(always)]
-    fn bias(self, _word: Self::Word) -> Self::Acc {
-        Self::Acc::default()
     }
     /// An element as a sum.
     fn widen(x: Self::In) -> Self::Acc;
@@ -90,6 +85,13 @@ pub(super) unsafe fn tile<P: Product, const HEIGHT: usize, const VECTORS: usize>
     stride: usize,
 ) {
     let mut sums = [[p.zero(); VECTORS]; HEIGHT];
+    if panels.accumulate {
+        for r in 0..HEIGHT {
+            for v in 0..VECTORS {
+                prefetch(out.wrapping_add(r * stride + v * P::LANES));
+            }
+        }
+    }
     // SAFETY: the caller's promise: panels of `depth` words, `COLUMNS == VECTORS * LANES`.
     unsafe {
         if P::BIASED
@@ -123,6 +125,18 @@ pub(super) unsafe fn tile<P: Product, const HEIGHT: usize, const VECTORS: usize>
             }
         }
     }
+}
+
+/// Asks for a line that will be read.
+#[inline(always)]
+fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; no address faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// [`tile`] of the heights that occur.

@@ -234,11 +234,6 @@ impl Product for I8Avx512 {
         word ^ 0x8080_8080
     }
     #[inline(always)]
-    fn bias(self, word: u32) -> i32 {
-        let byte = |shift: u32| (word << shift) as i32 >> 24;
-        -128 * (byte(0) + byte(8) + byte(16) + byte(24))
-    }
-    #[inline(always)]
     fn widen(x: i8) -> i32 {
         x as i32
     }
