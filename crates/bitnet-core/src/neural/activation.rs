@@ -35,7 +35,7 @@ impl BitNetTensor {
 
     /// `log(1 + e^(beta x)) / beta`, and `x` itself where `beta x > threshold` (`torch.nn.functional.softplus`).
     pub fn softplus(&self, beta: f64, threshold: f64) -> Result<Self> {
-        self.widened("softplus", |x| {
+        crate::precision::operand("softplus", self)?.widened("softplus", |x| {
             let scaled = x.mul(beta)?;
             let soft = scaled.exp()?.log1p()?.div(beta)?;
             Self::where_(&scaled.gt(threshold)?, x, &soft)

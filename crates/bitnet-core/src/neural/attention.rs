@@ -1,75 +1,119 @@
-//! Scaled dot-product attention.
+//! Scaled dot product attention.
 
-use crate::{BitNetDType, BitNetTensor, Result};
+use super::shape_error;
+use crate::precision::operands;
+use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
+use BitNetDType::{Bool, I64};
 
-/// How [`BitNetTensor::scaled_dot_product_attention`] attends.
+/// How tokens see each other.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttentionOptions<'a> {
-    /// Query `t` sees keys `0..=t` only.
+    /// Whether query `t` sees keys `0..=t` only.
     pub causal: bool,
-    /// `Bool` (true: seen) or floats that are added to the scores; broadcasts to `[.., heads, T, S]`.
+    /// Broadcast to `[.., heads, T, S]`: `Bool`, true where a key is seen, or floats that are added to the scores.
     pub mask: Option<&'a BitNetTensor>,
-    /// Factor of the scores; `1 / sqrt(D)` by default.
+    /// Factor of the scores, `1 / sqrt(D)` unless given.
     pub scale: Option<f64>,
 }
 
+/// Attention between its operands: what the derivative needs too.
+pub(super) struct Attention {
+    /// `[.., kv_heads, group, T, D]`.
+    pub q: BitNetTensor,
+    /// `[.., kv_heads, 1, S, D]`.
+    pub k: BitNetTensor,
+    /// `[.., kv_heads, 1, S, E]`.
+    pub v: BitNetTensor,
+    pub scale: f64,
+    /// Softmax of the scores, `[.., kv_heads, group, T, S]`.
+    pub weights: BitNetTensor,
+}
+
 impl BitNetTensor {
-    /// `softmax(q k^T * scale + mask) v` (`torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`; Vaswani et
-    /// al. 2017): this tensor is `q` `[.., heads, T, D]`, `keys` `[.., kv_heads, S, D]`, `values` `[.., kv_heads, S, E]`, the
-    /// result `[.., heads, T, E]`. Query head `h` reads key head `h / (heads / kv_heads)`. A query that sees nothing gives 0.
-    pub fn scaled_dot_product_attention(&self, keys: &Self, values: &Self, options: &AttentionOptions) -> Result<Self> {
+    /// `softmax(q k^T * scale + mask) v` (Vaswani et al. 2017; `torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`): this tensor is `q`
+    /// `[.., heads, T, D]`, `k` `[.., kv_heads, S, D]`, `v` `[.., kv_heads, S, E]` give `[.., heads, T, E]`. Query head `h`
+    /// reads key head `h / (heads / kv_heads)`. A query that sees no key gives zeros.
+    pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
-        self.same_device(OP, keys)?;
-        self.same_device(OP, values)?;
-        let sizes = |x: &Self| match *x.dims() {
-            [ref batch @ .., heads, rows, width] => Ok((batch.to_vec(), heads, rows, width)),
-            _ => Err(x.needs(OP, "[.., heads, rows, width]")),
+        let operands = operands(OP, [Some(self), Some(k), Some(v)])?;
+        let [Some(q), Some(k), Some(v)] = operands else { unreachable!("all were given") };
+        let attention = Attention::new(OP, &q, &k, &v, options)?;
+        let out = product(&attention.weights, &attention.v)?;
+        out.reshape(&[&q.dims()[..q.rank() - 1], &[v.shape().last()]].concat())?.to_dtype(q.dtype())
+    }
+}
+
+impl Attention {
+    pub fn new(
+        op: &'static str,
+        q: &BitNetTensor,
+        k: &BitNetTensor,
+        v: &BitNetTensor,
+        options: &AttentionOptions,
+    ) -> Result<Self> {
+        let rank = q.rank();
+        let &[ref lead @ .., heads, tokens, width] = q.dims() else {
+            return Err(shape_error(op, "q", q, "[.., heads, T, D]"));
         };
-        let ((batch, heads, t, width), (kb, kv_heads, s, kw)) = (sizes(self)?, sizes(keys)?);
-        let (vb, vh, vs, out_width) = sizes(values)?;
-        if kb != batch || vb != batch || kw != width || (vh, vs) != (kv_heads, s) {
-            let needed = format!("keys and values {batch:?} + [kv_heads, S, ..] with the width {width} of keys");
-            return Err(keys.needs(OP, &needed));
+        let (kv_heads, seen) = match k.dims() {
+            &[ref l @ .., h, s, d] if l == lead && d == width && h > 0 && heads.is_multiple_of(h) => (h, s),
+            _ => return Err(shape_error(op, "k", k, "[.., kv_heads, S, D], kv_heads a divisor of q's heads")),
+        };
+        if v.rank() != rank || v.dims()[..rank - 1] != k.dims()[..rank - 1] {
+            return Err(shape_error(op, "v", v, "[.., kv_heads, S, E], as k but for E"));
         }
-        if kv_heads == 0 || heads % kv_heads != 0 {
-            return Err(keys.needs(OP, &format!("a number of heads that divides the {heads} of the queries")));
+        for (what, x) in [("k", k), ("v", v)] {
+            q.same_device(op, x)?;
+            if x.dtype() != q.dtype() {
+                return Err(TensorOpError::DType { op, what, got: x.dtype(), needed: q.dtype() }.into());
+            }
         }
         let group = heads / kv_heads;
-        self.widened(OP, |q| {
-            let scale = options.scale.unwrap_or(1. / (width as f64).sqrt());
-            // [.., kv_heads, group * T, D]: the queries of a key head are rows of one product.
-            let rows = |x: &Self, columns: usize| x.reshape(&[&batch[..], &[kv_heads, group * t, columns]].concat());
-            let keys = keys.to_dtype(q.dtype())?;
-            let mut scores = rows(&q.mul(scale)?, width)?.product(&keys.transpose(-2, -1)?)?;
-            scores = scores.reshape(&[&batch[..], &[heads, t, s]].concat())?;
-            let hides = options.causal || options.mask.is_some();
-            if options.causal {
-                let seen = Self::ones(&[t, s], BitNetDType::Bool, self.device())?.tril(0)?;
-                scores = scores.masked_fill(&seen.logical_not()?, f64::NEG_INFINITY)?;
-            }
-            if let Some(mask) = options.mask {
-                self.same_device(OP, mask)?;
-                scores = if mask.dtype() == BitNetDType::Bool {
-                    scores.masked_fill(&mask.logical_not()?, f64::NEG_INFINITY)?
-                } else {
-                    scores.add(&mask.to_dtype(q.dtype())?)?
-                };
-            }
-            let mut weights = scores.softmax(-1)?;
-            if hides && s > 0 {
-                weights = weights.masked_fill(&scores.amax(-1, true)?.eq(f64::NEG_INFINITY)?, 0.)?;
-            }
-            let out = rows(&weights, s)?.product(&values.to_dtype(q.dtype())?)?;
-            out.reshape(&[&batch[..], &[heads, t, out_width]].concat())
-        })
-    }
+        let q = q.wide(op)?.reshape(&[lead, &[kv_heads, group, tokens, width]].concat())?;
+        let (k, v) = (k.wide(op)?.unsqueeze(-3)?, v.wide(op)?.unsqueeze(-3)?);
+        let scale = options.scale.unwrap_or(1. / (width as f64).sqrt());
 
-    /// `[.., M, K] x [.., K, N]` of equal leading dimensions and dtypes.
-    fn product(&self, other: &Self) -> Result<Self> {
-        let rank = self.rank();
-        let dims = [&self.dims()[..rank - 1], &other.dims()[rank - 1..]].concat();
-        let mut out = Self::empty(&dims, self.dtype(), self.device())?;
-        self.device().matmul(self.as_ref(), other.as_ref(), out.as_mut()?)?;
-        Ok(out)
+        let mut scores = product(&q, &k.transpose(-2, -1)?)?;
+        scores.mul_(scale)?;
+        if options.causal {
+            let count = |n: usize| BitNetTensor::arange(0, n, 1, I64, q.device());
+            let later = count(seen)?.gt(&count(tokens)?.unsqueeze(-1)?)?;
+            scores.masked_fill_(&later, f64::NEG_INFINITY)?;
+        }
+        if let Some(mask) = options.mask {
+            let full = [lead, &[heads, tokens, seen]].concat();
+            // Heads as kv_heads and group.
+            let mask = mask.expand(&full)?;
+            let mask = mask.with_layout(mask.layout().reshape(scores.dims())?);
+            match mask.dtype() {
+                Bool => scores.masked_fill_(&mask.bitwise_not()?, f64::NEG_INFINITY)?,
+                _ => scores.add_(&mask.wide(op)?)?,
+            };
+        }
+        let mut weights = scores.clone();
+        if seen > 0 {
+            weights = scores.softmax(-1)?;
+            if options.mask.is_some() {
+                let blind = scores.amax(-1, true)?.eq(f64::NEG_INFINITY)?;
+                weights.masked_fill_(&blind, 0.)?;
+            }
+        }
+        Ok(Self { q, k, v, scale, weights })
     }
+}
+
+/// `a b` of the last two dimensions, the others broadcast.
+pub(super) fn product(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
+    let rank = a.rank();
+    let lead = crate::ops::broadcast_shapes(
+        "matmul",
+        &TensorShape::new(&a.dims()[..rank - 2])?,
+        &TensorShape::new(&b.dims()[..rank - 2])?,
+    )?;
+    let spread = |x: &BitNetTensor| x.layout().broadcast_to(&[lead.dims(), &x.dims()[rank - 2..]].concat());
+    let (left, right) = (a.with_layout(spread(a)?), b.with_layout(spread(b)?));
+    let dims = [lead.dims(), &[a.dims()[rank - 2], b.dims()[rank - 1]]].concat();
+    let mut out = BitNetTensor::empty(&dims, a.dtype(), a.device())?;
+    a.device().matmul(left.as_ref(), right.as_ref(), out.as_mut()?)?;
+    Ok(out)
 }

@@ -5,10 +5,18 @@ use crate::{BitNetDType, BitNetTensor, Result};
 
 impl BitNetTensor {
     /// Row `ids[..]` of this table `[V, H]` as `[.., H]` (`torch.nn.functional.embedding`); `ids` `I64` or `U32` of any
-    /// shape, one outside the table is an error.
+    /// shape, one outside the table is an error. Rows of packed weights come as f32.
     pub fn embedding(&self, ids: &Self) -> Result<Self> {
         const OP: &str = "embedding";
         let &[_, width] = self.dims() else { return Err(self.needs(OP, "[V, H], a table of rows")) };
+        if self.dtype().is_packed() {
+            self.same_device(OP, ids)?;
+            let numbers = ids.to_dtype(BitNetDType::I64)?.to_vec::<i64>()?;
+            let numbers: Vec<u32> = numbers.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+            let mut out = Self::empty(&[numbers.len(), width], BitNetDType::F32, self.device())?;
+            self.device().embedding(&numbers, self.as_ref(), out.as_mut()?)?;
+            return out.reshape(&[ids.dims(), &[width]].concat());
+        }
         let rows = self.index_select(0, &ids.reshape(&[ids.elements()])?)?;
         rows.reshape(&[ids.dims(), &[width]].concat())
     }

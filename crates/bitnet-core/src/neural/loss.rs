@@ -1,12 +1,13 @@
 //! Losses.
 
-use crate::tensor::views::argument;
-use crate::{BitNetTensor, Result};
+use super::shape_error;
+use crate::precision::operand;
+use crate::{BitNetTensor, Result, TensorOpError};
 
-/// What becomes of the losses of single elements.
+/// What becomes of the loss of each element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reduction {
-    /// They stay as they are.
+    /// Each stays.
     None,
     /// Their mean.
     #[default]
@@ -15,16 +16,26 @@ pub enum Reduction {
     Sum,
 }
 
+impl Reduction {
+    fn apply(self, x: BitNetTensor) -> Result<BitNetTensor> {
+        match self {
+            Self::None => Ok(x),
+            Self::Mean => x.mean(.., false),
+            Self::Sum => x.sum(.., false),
+        }
+    }
+}
+
 /// How [`BitNetTensor::cross_entropy`] counts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyOptions<'a> {
-    /// A factor for each class, `[C]`.
+    /// Factor of each class, `[C]`.
     pub weight: Option<&'a BitNetTensor>,
-    /// Class targets with this value count nothing; -100 by default.
+    /// Targets of this class count nothing; -100 in PyTorch and here.
     pub ignore_index: i64,
-    /// The share of every target that is spread over all classes (Szegedy et al. 2016), 0 by default.
+    /// Share of the target that is spread over all classes (Szegedy et al. 2016).
     pub label_smoothing: f64,
-    /// The mean of class targets is weighted, that of probabilities is over their number.
+    /// What becomes of the loss of each sample.
     pub reduction: Reduction,
 }
 
@@ -34,129 +45,138 @@ impl Default for CrossEntropyOptions<'_> {
     }
 }
 
-impl BitNetTensor {
-    /// Cross entropy of these logits `[N, C, ..]` (or `[C]`) and targets (`torch.nn.functional.cross_entropy`): classes,
-    /// integers `[N, ..]`, or probabilities of the shape of the logits.
-    pub fn cross_entropy(&self, targets: &Self, options: &CrossEntropyOptions) -> Result<Self> {
+/// The parts of a cross entropy that the derivative needs too; classes are the last dimension.
+pub(super) struct CrossEntropy {
+    /// Logarithms of probabilities, `[.., C]`.
+    pub logs: BitNetTensor,
+    /// What each class weighs in the loss of each sample, `[.., C]`: `loss = -sum(logs * share)`.
+    pub share: BitNetTensor,
+    /// What the sum of losses is divided by for the mean, 0-d.
+    pub count: BitNetTensor,
+}
+
+/// The dimension of classes: the second, or the only one.
+pub(super) fn class_axis(x: &BitNetTensor) -> isize {
+    if x.rank() > 1 { 1 } else { 0 }
+}
+
+impl CrossEntropy {
+    pub fn new(logits: &BitNetTensor, targets: &BitNetTensor, options: &CrossEntropyOptions) -> Result<Self> {
         const OP: &str = "cross_entropy";
-        self.same_device(OP, targets)?;
-        if self.rank() == 0 {
-            return Err(self.needs(OP, "[N, C, ..] or [C] of logits"));
+        logits.same_device(OP, targets)?;
+        if logits.rank() == 0 {
+            return Err(shape_error(OP, "the logits", logits, "[N, C, ..] or [C]"));
         }
-        if !(0. ..=1.).contains(&options.label_smoothing) {
-            return Err(argument(OP, format!("label smoothing is between 0 and 1, got {}", options.label_smoothing)));
-        }
-        if self.rank() == 1 {
-            let targets = targets.unsqueeze(0)?;
-            let loss = self.unsqueeze(0)?.cross_entropy(&targets, options)?;
-            return if options.reduction == Reduction::None { loss.squeeze(0) } else { Ok(loss) };
-        }
-        self.widened(OP, |logits| {
-            let logs = logits.log_softmax(1)?;
-            let classes = logs.dims()[1];
-            // [C] as [1, C, 1, ..], which broadcasts over the logits.
-            let weight = options.weight.map(|weight| {
-                if weight.dims() != [classes] {
-                    return Err(weight.needs(OP, &format!("[{classes}] of the weight, a factor for each class")));
-                }
-                let mut dims = vec![1; logs.rank()];
-                dims[1] = classes;
-                weight.to_dtype(logs.dtype())?.reshape(&dims)
-            });
-            let weight = weight.transpose()?;
-            if targets.dtype().is_float() {
-                return probabilities(&logs, &targets.to_dtype(logs.dtype())?, weight.as_ref(), options);
+        let axis = class_axis(logits);
+        let classes = logits.dims()[axis as usize];
+        let logs = logits.wide(OP)?.movedim(axis, -1)?.log_softmax(-1)?;
+        let weight = match options.weight {
+            Some(weight) if weight.dims() != [classes] => {
+                return Err(shape_error(OP, "the weight", weight, format!("[{classes}], a factor of each class")));
             }
-            class_targets(&logs, targets, weight.as_ref(), options)
-        })
-    }
-
-    /// Squared difference (`torch.nn.functional.mse_loss`).
-    pub fn mse_loss(&self, target: &Self, reduction: Reduction) -> Result<Self> {
-        self.widened("mse_loss", |x| x.sub(&target.to_dtype(x.dtype())?)?.square()?.reduced(reduction))
-    }
-
-    /// Kullback-Leibler divergence of `target` from these log-probabilities, `t (log t - x)` each
-    /// (`torch.nn.functional.kl_div`); the mean is over all elements, as there. `log_target`: `target` is a logarithm too.
-    pub fn kl_div(&self, target: &Self, log_target: bool, reduction: Reduction) -> Result<Self> {
-        self.widened("kl_div", |x| {
-            let target = target.to_dtype(x.dtype())?;
-            let each = if log_target {
-                target.exp()?.mul(&target.sub(x)?)?
-            } else {
-                // 0 log 0 is 0.
-                let entropy = target.mul(&target.log()?)?.masked_fill(&target.eq(0.)?, 0.)?;
-                entropy.sub(&target.mul(x)?)?
-            };
-            each.reduced(reduction)
-        })
-    }
-
-    fn reduced(&self, reduction: Reduction) -> Result<Self> {
-        match reduction {
-            Reduction::None => Ok(self.clone()),
-            Reduction::Mean => self.mean(.., false),
-            Reduction::Sum => self.sum(.., false),
-        }
-    }
-}
-
-/// `logs` `[N, C, ..]`, `targets` integers `[N, ..]`.
-fn class_targets(
-    logs: &BitNetTensor,
-    targets: &BitNetTensor,
-    weight: Option<&BitNetTensor>,
-    options: &CrossEntropyOptions,
-) -> Result<BitNetTensor> {
-    const OP: &str = "cross_entropy";
-    let expected = [&logs.dims()[..1], &logs.dims()[2..]].concat();
-    if targets.dims() != expected || !targets.dtype().is_integer() {
-        let needed = format!("targets that are classes {expected:?} or probabilities {}", logs.shape());
-        return Err(targets.needs(OP, &needed));
-    }
-    let targets = targets.to_dtype(crate::BitNetDType::I64)?;
-    let ignored = targets.eq(options.ignore_index)?;
-    let classes = targets.masked_fill(&ignored, 0)?.unsqueeze(1)?;
-    let at_target = |x: &BitNetTensor| x.gather(1, &classes)?.squeeze(1);
-    let mut loss = at_target(logs)?.neg()?;
-    let mut factor = match weight {
-        Some(weight) => at_target(&weight.expand(logs.dims())?)?,
-        None => loss.ones_like()?,
-    };
-    factor = factor.masked_fill(&ignored, 0.)?;
-    loss = loss.mul(&factor)?;
-    if options.label_smoothing > 0. {
-        let (eps, count) = (options.label_smoothing, logs.dims()[1] as f64);
-        let all = match weight {
-            Some(weight) => logs.mul(weight)?,
-            None => logs.clone(),
+            Some(weight) => Some(weight.to_dtype(logs.dtype())?),
+            None => None,
         };
-        let spread = all.sum(1, false)?.neg()?.masked_fill(&ignored, 0.)?;
-        loss = loss.mul(1. - eps)?.add(&spread.mul(eps / count)?)?;
+        let smoothing = options.label_smoothing;
+        if !(0. ..=1.).contains(&smoothing) {
+            let message = format!("label_smoothing is {smoothing}: it lies between 0 and 1");
+            return Err(TensorOpError::Argument { op: OP, message }.into());
+        }
+        let samples = &logs.dims()[..logs.rank() - 1];
+        let weighted = |share: BitNetTensor| match &weight {
+            Some(weight) => share.mul(weight),
+            None => Ok(share),
+        };
+        if targets.dtype().is_float() {
+            if targets.dims() != logits.dims() {
+                return Err(shape_error(OP, "the targets", targets, format!("{}, that of the logits", logits.shape())));
+            }
+            let mut share = targets.to_dtype(logs.dtype())?.movedim(axis, -1)?;
+            if smoothing > 0. {
+                share = share.mul(1. - smoothing)?.add(smoothing / classes as f64)?;
+            }
+            let count = BitNetTensor::scalar(samples.iter().product::<usize>(), logs.dtype(), logs.device())?;
+            return Ok(Self { share: weighted(share)?, logs, count });
+        }
+        if targets.dims() != samples {
+            return Err(shape_error(OP, "the targets", targets, format!("{samples:?}, a class of each sample")));
+        }
+        let counted = targets.ne(options.ignore_index)?;
+        let safe = targets.masked_fill(&counted.bitwise_not()?, 0)?;
+        // What each sample weighs; an ignored one nothing.
+        let mut sample = counted.to_dtype(logs.dtype())?;
+        if let Some(weight) = &weight {
+            sample = sample.mul(&weight.index_select(0, &safe.reshape(&[safe.elements()])?)?.reshape(samples)?)?;
+        }
+        let mut share = safe.one_hot(classes)?.to_dtype(logs.dtype())?;
+        share.mul_(1. - smoothing)?.mul_(&sample.unsqueeze(-1)?)?;
+        if smoothing > 0. {
+            let even = counted.to_dtype(logs.dtype())?.unsqueeze(-1)?.mul(smoothing / classes as f64)?;
+            share = share.add(&weighted(even.expand(logs.dims())?)?)?;
+        }
+        Ok(Self { logs, share, count: sample.sum(.., false)? })
     }
-    // What is not counted is zero even where its logarithm is infinite.
-    let loss = loss.masked_fill(&ignored, 0.)?;
-    match options.reduction {
-        Reduction::Mean => loss.sum(.., false)?.div(&factor.sum(.., false)?),
-        other => loss.reduced(other),
+
+    /// The loss of each sample. A class without share counts nothing, even where its probability is zero.
+    fn losses(&self) -> Result<BitNetTensor> {
+        let products = self.logs.mul(&self.share)?;
+        products.masked_fill(&self.share.eq(0)?, 0.)?.sum(-1, false)?.neg()
     }
 }
 
-/// `logs` and `targets` `[N, C, ..]`.
-fn probabilities(
-    logs: &BitNetTensor,
-    targets: &BitNetTensor,
-    weight: Option<&BitNetTensor>,
-    options: &CrossEntropyOptions,
-) -> Result<BitNetTensor> {
-    if targets.dims() != logs.dims() {
-        return Err(targets.needs("cross_entropy", &format!("probabilities {}, the shape of the logits", logs.shape())));
+impl BitNetTensor {
+    /// Cross entropy of logits `[N, C, ..]` or `[C]` (`torch.nn.functional.cross_entropy`). Targets are class numbers
+    /// `[N, ..]`, integers, or probabilities of the shape of the logits, floats. The mean is over what the targets weigh.
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device, neural::CrossEntropyOptions};
+    /// let logits = BitNetTensor::from_slice(&[0f32, 0., 5., 5.], &[2, 2], &Device::cpu())?;
+    /// let targets = BitNetTensor::from_slice(&[0i64, 1], &[2], &Device::cpu())?;
+    /// let loss = logits.cross_entropy(&targets, &CrossEntropyOptions::default())?;
+    /// assert!((loss.item::<f32>()? - 2f32.ln()).abs() < 1e-6);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
+    pub fn cross_entropy(&self, targets: &Self, options: &CrossEntropyOptions) -> Result<Self> {
+        let logits = operand("cross_entropy", self)?;
+        let parts = CrossEntropy::new(&logits, targets, options)?;
+        let losses = parts.losses()?;
+        let loss = match options.reduction {
+            Reduction::None => losses,
+            Reduction::Sum => losses.sum(.., false)?,
+            Reduction::Mean => losses.sum(.., false)?.div(&parts.count)?,
+        };
+        loss.to_dtype(logits.dtype())
     }
-    let (eps, count) = (options.label_smoothing, logs.dims()[1] as f64);
-    let mut each = targets.mul(1. - eps)?.add(eps / count)?.mul(logs)?;
-    if let Some(weight) = weight {
-        each = each.mul(weight)?;
+
+    /// `(x - target)^2` (`torch.nn.functional.mse_loss`); equal shapes.
+    pub fn mse_loss(&self, target: &Self, reduction: Reduction) -> Result<Self> {
+        let (x, y, dtype) = self.with_target("mse_loss", target)?;
+        reduction.apply(x.sub(&y)?.square()?)?.to_dtype(dtype)
     }
-    let loss = each.sum(1, false)?.neg()?;
-    loss.reduced(options.reduction)
+
+    /// Kullback-Leibler divergence `target (log(target) - x)` of logarithms of probabilities `x` from probabilities
+    /// `target`, or their logarithms with `log_target` (`torch.nn.functional.kl_div`, whose mean is over all elements).
+    pub fn kl_div(&self, target: &Self, log_target: bool, reduction: Reduction) -> Result<Self> {
+        let (x, y, dtype) = self.with_target("kl_div", target)?;
+        let losses = if log_target {
+            y.exp()?.mul(&y.sub(&x)?)?
+        } else {
+            // 0 log(0) is 0.
+            let own = y.mul(&y.log()?)?.masked_fill(&y.eq(0)?, 0.)?;
+            own.sub(&y.mul(&x)?)?
+        };
+        reduction.apply(losses)?.to_dtype(dtype)
+    }
+
+    /// Both in what is computed in, and the dtype of the result.
+    pub(super) fn with_target(&self, op: &'static str, target: &Self) -> Result<(Self, Self, crate::BitNetDType)> {
+        self.same_device(op, target)?;
+        if self.dims() != target.dims() {
+            return Err(shape_error(op, "the target", target, format!("{}, that of the tensor", self.shape())));
+        }
+        let (x, y) = (operand(op, self)?, operand(op, target)?);
+        let dtype = crate::promote_types(x.dtype(), y.dtype())?;
+        let (x, y) = (x.to_dtype(dtype)?.wide(op)?, y.to_dtype(dtype)?.wide(op)?);
+        Ok((x, y, dtype))
+    }
 }

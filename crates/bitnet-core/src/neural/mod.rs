@@ -1,34 +1,51 @@
-//! Operations of neural networks, for every float dtype and device: PyTorch's meaning, f16 and bf16 computed in f32.
+//! Functions of neural networks, with PyTorch's meaning, in tensor and [`Backend`](crate::Backend) operations, so that
+//! every device has them. f16 and bf16 are computed in f32 and rounded once. Their derivatives stand in [`derivative`].
 
 mod activation;
 mod attention;
+pub mod derivative;
 mod embedding;
 mod loss;
 mod norm;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 pub use activation::Gelu;
 pub use attention::AttentionOptions;
 pub use loss::{CrossEntropyOptions, Reduction};
 
-use crate::tensor::views::argument;
-use crate::{BitNetDType, BitNetTensor, Result};
-
-/// The dtype that a function of a float dtype is computed in: halves in f32.
-fn compute_dtype(op: &'static str, dtype: BitNetDType) -> Result<BitNetDType> {
-    match dtype {
-        BitNetDType::F64 | BitNetDType::F32 => Ok(dtype),
-        BitNetDType::F16 | BitNetDType::BF16 => Ok(BitNetDType::F32),
-        other => Err(argument(op, format!("takes floats, got {other}: cast with to_dtype()"))),
-    }
-}
+use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
+use BitNetDType::{F32, F64};
 
 impl BitNetTensor {
+    /// An error unless it holds floats.
+    pub(crate) fn is_float(&self, op: &'static str) -> Result<()> {
+        if self.dtype().is_float() {
+            return Ok(());
+        }
+        let message = format!("takes floats, not {}: cast with to_dtype()", self.dtype());
+        Err(TensorOpError::Argument { op, message }.into())
+    }
+
+    /// Floats in what they are computed in: f64 as it is, all others as f32.
+    pub(crate) fn wide(&self, op: &'static str) -> Result<Self> {
+        self.is_float(op)?;
+        self.to_dtype(if self.dtype() == F64 { F64 } else { F32 })
+    }
+
     /// Computes with halves widened to f32, and rounds once at the end.
     fn widened(&self, op: &'static str, f: impl FnOnce(&Self) -> Result<Self>) -> Result<Self> {
-        f(&self.to_dtype(compute_dtype(op, self.dtype())?)?)?.to_dtype(self.dtype())
+        f(&self.wide(op)?)?.to_dtype(self.dtype())
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The error of an operand of another shape than needed.
+fn shape_error(
+    op: &'static str,
+    what: &'static str,
+    got: &BitNetTensor,
+    needed: impl Into<String>,
+) -> crate::BitNetError {
+    TensorOpError::Shape { op, what, got: *got.shape(), needed: needed.into() }.into()
+}

@@ -1,10 +1,12 @@
-//! Norms of activations.
+//! Normalisation of rows.
 
+use super::shape_error;
+use crate::precision::operands;
 use crate::{BitNetDType, BitNetTensor, Result};
 
 impl BitNetTensor {
-    /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last dimensions, whose extents are `normalized`
-    /// (`torch.nn.functional.layer_norm`; Ba et al. 2016). `weight` and `bias` have these extents.
+    /// `(x - mean) / sqrt(var + eps) * weight + bias`, mean and variance over the last dimensions, whose extents are
+    /// `normalized`; `weight` and `bias` have that shape (Ba et al. 2016; `torch.nn.functional.layer_norm`).
     pub fn layer_norm(
         &self,
         normalized: &[usize],
@@ -13,69 +15,58 @@ impl BitNetTensor {
         eps: f64,
     ) -> Result<Self> {
         const OP: &str = "layer_norm";
-        let dtype = super::compute_dtype(OP, self.dtype())?;
-        let flat = |p: Option<&Self>| p.map(|p| self.parameter(OP, p, normalized, dtype)).transpose();
-        let (weight, bias) = (flat(weight)?, flat(bias)?);
-        let x = self.rows_of(OP, normalized)?.to_dtype(dtype)?;
-        let out = if x.elements() == 0 {
-            x
-        } else if dtype == BitNetDType::F32 {
-            let x = x.contiguous()?;
-            let mut out = x.empty_like()?;
-            let (weight, bias) = (weight.as_ref().map(Self::as_ref), bias.as_ref().map(Self::as_ref));
-            x.device().layer_norm(x.as_ref(), weight, bias, eps, out.as_mut()?)?;
-            out
-        } else {
-            let centred = x.sub(&x.mean(-1, true)?)?;
-            let mut out = centred.mul(&centred.square()?.mean(-1, true)?.add(eps)?.rsqrt()?)?;
-            if let Some(weight) = &weight {
-                out.mul_(weight)?;
-            }
-            if let Some(bias) = &bias {
-                out.add_(bias)?;
-            }
-            out
-        };
-        out.reshape(self.dims())?.to_dtype(self.dtype())
+        let [x, weight, bias] = operands(OP, [Some(self), weight, bias])?;
+        let given = x.as_deref().unwrap_or(self);
+        let parameters = [weight.as_deref(), bias.as_deref()];
+        let x = given.normed(OP, normalized, &parameters)?;
+        let columns = normalized.iter().product::<usize>();
+        let flat = |t: &Option<&Self>| t.map(|t| t.to_dtype(x.dtype())?.reshape(&[columns])).transpose();
+        let (weight, bias) = (flat(&parameters[0])?, flat(&parameters[1])?);
+        let rows = [x.elements() / columns.max(1), columns];
+        let (input, mut out) = (x.reshape(&rows)?, Self::empty(&rows, x.dtype(), x.device())?);
+        let (weight, bias) = (weight.as_ref().map(Self::as_ref), bias.as_ref().map(Self::as_ref));
+        if x.elements() > 0 {
+            x.device().layer_norm(input.as_ref(), weight, bias, eps, out.as_mut()?)?;
+        }
+        out.with_layout(out.layout().reshape(x.dims())?).to_dtype(given.dtype())
     }
 
-    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (`torch.nn.functional.rms_norm`; Zhang and Sennrich
-    /// 2019); `weight` is `[H]`.
+    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, whose extent `weight` has (Zhang and Sennrich 2019;
+    /// `torch.nn.functional.rms_norm`).
     pub fn rms_norm(&self, weight: &Self, eps: f64) -> Result<Self> {
         const OP: &str = "rms_norm";
-        let dtype = super::compute_dtype(OP, self.dtype())?;
-        let normalized = [self.shape().last()];
-        let weight = self.parameter(OP, weight, &normalized, dtype)?;
-        let x = self.rows_of(OP, &normalized)?.to_dtype(dtype)?;
-        let out = if x.elements() == 0 {
-            x
-        } else if dtype == BitNetDType::F32 {
-            let x = x.contiguous()?;
-            let mut out = x.empty_like()?;
-            x.device().rms_norm(x.as_ref(), weight.as_ref(), eps as f32, out.as_mut()?)?;
-            out
-        } else {
-            x.mul(&x.square()?.mean(-1, true)?.add(eps)?.rsqrt()?)?.mul(&weight)?
-        };
-        out.reshape(self.dims())?.to_dtype(self.dtype())
+        let [x, weight] = operands(OP, [Some(self), Some(weight)])?;
+        let (Some(x), Some(weight)) = (x, weight) else { unreachable!("both were given") };
+        let given = &x;
+        let x = given.normed(OP, &[given.shape().last()], &[Some(&weight)])?;
+        let weight = weight.to_dtype(x.dtype())?;
+        if x.elements() == 0 {
+            return given.zeros_like();
+        }
+        if x.dtype() == BitNetDType::F64 {
+            // The device's eps is an f32.
+            return x.mul(&x.square()?.mean(-1, true)?.add_(eps)?.rsqrt()?)?.mul(&weight);
+        }
+        let mut out = Self::empty(x.dims(), x.dtype(), x.device())?;
+        x.device().rms_norm(x.as_ref(), weight.as_ref(), eps as f32, out.as_mut()?)?;
+        out.to_dtype(given.dtype())
     }
 
-    /// The tensor as `[rows, H]`, where a row is everything that is normed together.
-    fn rows_of(&self, op: &'static str, normalized: &[usize]) -> Result<Self> {
+    /// The tensor in the dtype that is computed in: its own if the parameters have it too, else a wide one. An error unless
+    /// it holds floats, its last dimensions are `normalized` and the parameters have that shape.
+    fn normed(&self, op: &'static str, normalized: &[usize], parameters: &[Option<&Self>]) -> Result<Self> {
+        self.is_float(op)?;
         if normalized.is_empty() || !self.dims().ends_with(normalized) {
-            return Err(self.needs(op, &format!("one whose last dimensions are {normalized:?}")));
+            return Err(shape_error(op, "the tensor", self, format!("at least one dimension, the last {normalized:?}")));
         }
-        let columns: usize = normalized.iter().product();
-        let rows = self.dims()[..self.rank() - normalized.len()].iter().product();
-        self.reshape(&[rows, columns])
-    }
-
-    /// A weight or bias as contiguous `[H]` of the dtype that is computed in.
-    fn parameter(&self, op: &'static str, p: &Self, normalized: &[usize], dtype: BitNetDType) -> Result<Self> {
-        self.same_device(op, p)?;
-        if p.dims() != normalized {
-            return Err(p.needs(op, &format!("{normalized:?}, the extents that are normed, of a weight or bias")));
+        for parameter in parameters.iter().flatten() {
+            self.same_device(op, parameter)?;
+            if parameter.dims() != normalized {
+                let needed = format!("{normalized:?}, the dimensions normalised");
+                return Err(shape_error(op, "the weight or bias", parameter, needed));
+            }
         }
-        p.reshape(&[p.elements()])?.to_dtype(dtype)?.contiguous()
+        let alike = parameters.iter().flatten().all(|parameter| parameter.dtype() == self.dtype());
+        if alike { Ok(self.clone()) } else { self.wide(op) }
     }
 }

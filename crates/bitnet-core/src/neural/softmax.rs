@@ -1,61 +1,45 @@
-//! Softmax and its logarithm along any dimension.
+//! Softmax and its logarithm over any dimension.
 
-use crate::backend::{Backend, TensorMut, TensorRef};
-use crate::{BitNetDType, BitNetTensor, Result};
+use crate::backend::{TensorMut, TensorRef};
+use crate::precision::operand;
+use crate::{Backend, BitNetTensor, Layout, Result};
 
-type Fused = fn(&dyn Backend, TensorRef, TensorMut) -> Result<()>;
+type Function = fn(&dyn Backend, TensorRef, TensorMut) -> Result<()>;
 
 impl BitNetTensor {
-    /// `e^x / sum(e^x)` along a dimension (`torch.softmax`), the largest subtracted first.
+    /// `exp(x) / sum(exp(x))` over dimension `axis`, floats (`torch.softmax`).
+    ///
+    /// ```
+    /// use bitnet_core::{BitNetTensor, Device};
+    /// let x = BitNetTensor::from_slice(&[0f32, 0., 1., 1.], &[2, 2], &Device::cpu())?;
+    /// assert_eq!(x.softmax(1)?.to_vec::<f32>()?, [0.5; 4]);
+    /// # Ok::<(), bitnet_core::BitNetError>(())
+    /// ```
     pub fn softmax(&self, axis: isize) -> Result<Self> {
-        self.normalized(
-            "softmax",
-            axis,
-            |device, x, out| device.softmax(x, out),
-            |x| {
-                let exp = x.sub(&x.amax(-1, true)?)?.exp()?;
-                exp.div(&exp.sum(-1, true)?)
-            },
-        )
+        over_axis("softmax", self, axis, |device, x, out| device.softmax(x, out))
     }
 
-    /// `x - log(sum(e^x))` along a dimension (`torch.log_softmax`), the largest subtracted first.
+    /// `x - log(sum(exp(x)))` over dimension `axis`, floats (`torch.log_softmax`).
     pub fn log_softmax(&self, axis: isize) -> Result<Self> {
-        self.normalized(
-            "log_softmax",
-            axis,
-            |device, x, out| device.log_softmax(x, out),
-            |x| {
-                let shifted = x.sub(&x.amax(-1, true)?)?;
-                shifted.sub(&shifted.exp()?.sum(-1, true)?.log()?)
-            },
-        )
+        over_axis("log_softmax", self, axis, |device, x, out| device.log_softmax(x, out))
     }
+}
 
-    /// Applies a function of the last dimension along `axis`: the device's in f32, `composed` in f64.
-    fn normalized(
-        &self,
-        op: &'static str,
-        axis: isize,
-        fused: Fused,
-        composed: fn(&Self) -> Result<Self>,
-    ) -> Result<Self> {
-        let Some(axis) = self.axis_of_any(op, axis)? else {
-            return self.unsqueeze(0)?.normalized(op, 0, fused, composed)?.squeeze(0);
-        };
-        let dtype = super::compute_dtype(op, self.dtype())?;
-        if self.elements() == 0 {
-            return self.empty_like();
-        }
-        let x = self.movedim(axis as isize, -1)?.to_dtype(dtype)?;
-        let out = if dtype == BitNetDType::F32 {
-            let x = x.contiguous()?;
-            let mut out = Self::empty(x.dims(), dtype, x.device())?;
-            fused(&**x.device(), x.as_ref(), out.as_mut()?)?;
-            out
-        } else {
-            composed(&x)?
-        };
-        out.movedim(-1, axis as isize)?.to_dtype(self.dtype())
-    }
+/// Applies a function of the last dimension to dimension `axis`.
+fn over_axis(op: &'static str, x: &BitNetTensor, axis: isize, f: Function) -> Result<BitNetTensor> {
+    x.is_float(op)?;
+    let x = operand(op, x)?;
+    let mut out = BitNetTensor::empty(x.dims(), x.dtype(), x.device())?;
+    let last: Box<dyn Fn(&Layout) -> Result<Layout>> = if x.rank() == 0 && (-1..=0).contains(&axis) {
+        Box::new(|layout| layout.unsqueeze(0))
+    } else {
+        let axis = x.shape().axis(op, axis)?;
+        let end = x.rank() - 1;
+        Box::new(move |layout| layout.transpose(axis, end))
+    };
+    let from = x.as_ref().as_ref();
+    let to = out.as_mut()?;
+    let (from_layout, to_layout) = (last(&from.layout)?, last(&to.layout)?);
+    f(&**x.device(), TensorRef { layout: from_layout, ..from }, TensorMut { layout: to_layout, ..to })?;
+    Ok(out)
 }

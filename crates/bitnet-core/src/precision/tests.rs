@@ -1,0 +1,81 @@
+use super::*;
+use crate::Device;
+use BitNetDType::{BF16, F16, F32, F64, I8, I64};
+
+const FULL: Precision = Precision { compute: F32, storage: F16, accumulation: F64 };
+
+#[test]
+fn patterns_match_names() {
+    for (pattern, name, same) in [
+        ("a", "a", true),
+        ("a", "ab", false),
+        ("*", "", true),
+        ("*.norm", "layers.0.norm", true),
+        ("*.norm", "layers.0.norm.weight", false),
+        ("layers.*.mlp.*", "layers.12.mlp.up", true),
+        ("layers.*.mlp.*", "layers.12.attention.mlp", false),
+        ("*a*b*c", "aabbcbc", true),
+        ("a*b", "a", false),
+    ] {
+        assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), same, "{pattern} {name}");
+    }
+}
+
+#[test]
+fn the_last_rule_that_matches_holds() {
+    let policy = PrecisionPolicy::mixed(BF16).unwrap().with("layers.*", FULL).unwrap();
+    let policy = policy.with("layers.1.*", Precision { compute: F16, ..FULL }).unwrap();
+    assert_eq!(policy.of("head").compute, BF16);
+    assert_eq!(policy.of("layers.0.q").compute, F32);
+    assert_eq!(policy.of("layers.1.q").compute, F16);
+    let x = BitNetTensor::ones(&[2], F32, &Device::cpu()).unwrap();
+    assert_eq!(policy.store("layers.0.q", &x).unwrap().dtype(), F16);
+    assert!(PrecisionPolicy::mixed(I8).unwrap_err().to_string().contains("i8 is not a float"));
+}
+
+#[test]
+fn a_scope_chooses_dtypes_and_is_left_by_a_panic() {
+    let policy = PrecisionPolicy::mixed(BF16).unwrap().with("head", FULL).unwrap();
+    autocast(&policy, || {
+        assert_eq!(compute_dtype("matmul", F32), BF16);
+        assert_eq!(compute_dtype("softmax", F16), F32);
+        assert_eq!(compute_dtype("add", F16), F16);
+        assert_eq!(compute_dtype("matmul", F64), F64);
+        assert_eq!(compute_dtype("matmul", I64), I64);
+        in_layer("head", || {
+            assert_eq!(compute_dtype("matmul", F32), F32);
+            assert_eq!(compute_dtype("softmax", F32), F64);
+        });
+        assert_eq!(compute_dtype("matmul", F32), BF16);
+        let other = std::thread::spawn(|| compute_dtype("matmul", F32)).join().unwrap();
+        assert_eq!(other, F32);
+    });
+    assert!(std::panic::catch_unwind(|| autocast(&policy, || panic!("left"))).is_err());
+    assert_eq!(compute_dtype("matmul", F32), F32);
+}
+
+#[test]
+fn loss_is_measured() {
+    let cpu = Device::cpu();
+    let r = BitNetTensor::from_slice(&[3f64, -4., 0., f64::NAN], &[4], &cpu).unwrap();
+    let c = BitNetTensor::from_slice(&[3f64, -3., 0., 1.], &[4], &cpu).unwrap();
+    let loss = analyse_precision(&r, &c).unwrap();
+    assert_eq!((loss.max_absolute, loss.max_relative, loss.mean_absolute), (1., 0.25, 1. / 3.));
+    assert_eq!((loss.overflows, loss.underflows, loss.nan_mismatches), (0, 0, 1));
+    assert!((loss.sqnr_db - 10. * 25f64.log10()).abs() < 1e-12);
+    assert!((loss.cosine - 21. / (25f64 * 18.).sqrt()).abs() < 1e-12);
+    let same = analyse_precision(&r, &r).unwrap();
+    assert_eq!((same.sqnr_db, same.cosine, same.nan_mismatches), (f64::INFINITY, 1., 0));
+}
+
+#[test]
+fn what_a_dtype_cannot_hold_is_counted() {
+    let x = BitNetTensor::from_slice(&[1e5f32, -1e5, 1e-9, 1., 0.], &[5], &Device::cpu()).unwrap();
+    let of = |dtype| analyse_precision(&x, &x.to_dtype(dtype).unwrap()).unwrap();
+    assert_eq!((of(F16).overflows, of(F16).underflows), (2, 1));
+    assert_eq!((of(BF16).overflows, of(BF16).underflows), (0, 0));
+    assert_eq!((of(I8).overflows, of(I8).underflows), (2, 1));
+    assert!(of(BF16).sqnr_db > 40. && of(BF16).max_relative < 1. / 256.);
+    assert!(of(F16).to_string().contains("2 overflows"));
+    assert!(analyse_precision(&x, &x.narrow(0, 0, 2).unwrap()).is_err());
+}
