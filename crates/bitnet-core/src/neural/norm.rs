@@ -57,7 +57,12 @@ impl BitNetTensor {
     fn normed(&self, op: &'static str, normalized: &[usize], parameters: &[Option<&Self>]) -> Result<Self> {
         self.is_float(op)?;
         if normalized.is_empty() || !self.dims().ends_with(normalized) {
-            return Err(shape_error(op, "the tensor", self, format!("at least one dimension, the last {normalized:?}")));
+            return Err(shape_error(
+                op,
+                "the tensor",
+                self,
+                format!("at least one dimension, the last {normalized:?}"),
+            ));
         }
         for parameter in parameters.iter().flatten() {
             self.same_device(op, parameter)?;

@@ -13,8 +13,23 @@ pub const PRODUCTS: [&str; 7] = ["matmul", "mm", "bmm", "mv", "dot", "linear", "
 
 /// Operations that lose too much in narrow floats: they compute in the policy's `accumulation` dtype, and give it.
 pub const SENSITIVE: [&str; 17] = [
-    "softmax", "log_softmax", "softplus", "layer_norm", "rms_norm", "cross_entropy", "mse_loss", "kl_div", "sum", "mean",
-    "prod", "var", "std", "norm", "logsumexp", "cumsum", "cumprod",
+    "softmax",
+    "log_softmax",
+    "softplus",
+    "layer_norm",
+    "rms_norm",
+    "cross_entropy",
+    "mse_loss",
+    "kl_div",
+    "sum",
+    "mean",
+    "prod",
+    "var",
+    "std",
+    "norm",
+    "logsumexp",
+    "cumsum",
+    "cumprod",
 ];
 
 /// Scopes that are open, on all threads: outside of any, an operation pays one relaxed load.

@@ -28,7 +28,11 @@ pub fn cross_entropy_backward(
 }
 
 fn checked<'a>(op: &'static str, grad: &'a BitNetTensor, dims: &[usize]) -> Result<&'a BitNetTensor> {
-    if grad.dims() == dims { Ok(grad) } else { Err(shape_error(op, "the gradient", grad, format!("{dims:?}, that of the loss"))) }
+    if grad.dims() == dims {
+        Ok(grad)
+    } else {
+        Err(shape_error(op, "the gradient", grad, format!("{dims:?}, that of the loss")))
+    }
 }
 
 /// `grad` of the loss as the gradient of each element's own loss, 0-d or of all `dims`.
