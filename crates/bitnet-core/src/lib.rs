@@ -2,6 +2,7 @@
 
 pub mod backend;
 mod capabilities;
+mod context;
 mod cpu;
 mod device;
 mod dtype;
@@ -20,6 +21,7 @@ mod tensor;
 
 pub use backend::Backend;
 pub use capabilities::{CacheLevel, DeviceCapabilities};
+pub use context::{ExecutionContext, ExecutionContextBuilder};
 pub use cpu::CpuBackend;
 pub use device::{Device, auto_select_device};
 pub use dtype::{BitNetDType, DTypeCategory, Element};

@@ -4,6 +4,7 @@
 mod activation;
 mod attention;
 pub mod derivative;
+mod dropout;
 mod embedding;
 mod loss;
 mod norm;
