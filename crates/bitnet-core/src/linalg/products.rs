@@ -134,7 +134,7 @@ impl BitNetTensor {
             }
         };
         // Many matrices by one are one tall matrix, where rows follow each other.
-        let tall = (batch_a.len() > 0 && b.rank() == 2 && out.is_contiguous())
+        let tall = (!batch_a.is_empty() && b.rank() == 2 && out.is_contiguous())
             .then(|| a.layout().reshape(&[batch.elements() * m, k]));
         let full = |matrix: &[usize]| [batch.dims(), matrix].concat();
         let (left, right, result) = match tall {

@@ -6,11 +6,12 @@
 
 mod blocks;
 mod pack;
+mod portable;
 mod product;
 mod scalar;
 mod scratch;
 mod vector;
-mod words;
+
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -153,7 +154,7 @@ pub fn matmul_f64(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => blocks::run(x86_64::F64Avx2::new().expect(MISSING), pool, shape, a, b, out),
         Isa::Scalar => scalar::matmul(shape, a, b, out),
-        _ => blocks::run(words::Portable::<f64>::new(), pool, shape, a, b, out),
+        _ => blocks::run(portable::Portable::<f64>::new(), pool, shape, a, b, out),
     }
 }
 
@@ -212,7 +213,7 @@ pub fn matmul_i8(isa: Isa, pool: &ThreadPool, shape: MatmulShape, a: Matrix<i8>,
         #[cfg(target_arch = "x86_64")]
         Isa::Sse41 => blocks::run(x86_64::I8Sse41::new().expect(MISSING), pool, shape, a, b, out),
         Isa::Scalar => scalar::matmul(shape, a, b, out),
-        _ => blocks::run(words::Portable::<i32>::new(), pool, shape, a, b, out),
+        _ => blocks::run(portable::Portable::<i32>::new(), pool, shape, a, b, out),
     }
 }
 
@@ -241,7 +242,7 @@ where
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => with!(float::avx2::Avx2::new()),
         #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => blocks::run(words::Portable::<f32, T>::new(), pool, shape, a, b, out),
+        Isa::Sse41 => blocks::run(portable::Portable::<f32, T>::new(), pool, shape, a, b, out),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonDotprod => with!(float::neon::Neon::new()),
         _ => scalar::matmul(shape, a, b, out),
