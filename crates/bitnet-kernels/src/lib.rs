@@ -9,6 +9,7 @@ pub mod probe;
 pub mod ternary;
 pub mod threads;
 
+pub use dense::DenseKernel;
 pub use float::FloatKernel;
 pub use isa::{Isa, IsaError};
 pub use ternary::TernaryKernel;
@@ -23,6 +24,8 @@ pub struct Kernels {
     pub ternary: &'static dyn TernaryKernel,
     /// Norms, gates, rotary embeddings, attention and dense linear layers.
     pub float: &'static dyn FloatKernel,
+    /// Dense tensors.
+    pub dense: &'static dyn DenseKernel,
 }
 
 impl Kernels {
@@ -37,7 +40,7 @@ impl Kernels {
 
     /// The kernels of `isa`, or `None` when this CPU cannot run them.
     pub fn for_isa(isa: Isa) -> Option<Kernels> {
-        Some(Kernels { isa, ternary: ternary::for_isa(isa)?, float: float::for_isa(isa)? })
+        Some(Kernels { isa, ternary: ternary::for_isa(isa)?, float: float::for_isa(isa)?, dense: dense::for_isa(isa)? })
     }
 }
 

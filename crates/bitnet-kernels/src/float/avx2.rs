@@ -102,6 +102,74 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn maximum(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
+    }
+
+    #[inline(always)]
+    fn minimum(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_and_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_or_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<const STREAM: bool>(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let mut v = [_mm256_setzero_ps(); 8];
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = _mm256_loadu_ps(from.add(i * from_row));
+            }
+            let mut w = v;
+            for i in (0..8).step_by(2) {
+                w[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+                w[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+            }
+            for i in (0..8).step_by(4) {
+                for half in 0..2 {
+                    let (a, b) = (_mm256_castps_pd(w[i + half]), _mm256_castps_pd(w[i + half + 2]));
+                    v[i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                    v[i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+                }
+            }
+            // v[4 g + c], half q: rows 4 g.. of column 4 q + c.
+            for c in 0..4 {
+                let columns =
+                    [_mm256_permute2f128_ps::<0x20>(v[c], v[c + 4]), _mm256_permute2f128_ps::<0x31>(v[c], v[c + 4])];
+                for (q, column) in columns.into_iter().enumerate() {
+                    let to = to.add((4 * q + c) * to_row);
+                    if STREAM { _mm256_stream_ps(to, column) } else { _mm256_storeu_ps(to, column) }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: see above.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn zero_i(self) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_setzero_si256() }

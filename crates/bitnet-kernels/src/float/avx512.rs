@@ -149,6 +149,84 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn maximum(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a) }
+    }
+
+    #[inline(always)]
+    fn minimum(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_and_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_or_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<const STREAM: bool>(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let mut v = [_mm512_setzero_ps(); 16];
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = _mm512_loadu_ps(from.add(i * from_row));
+            }
+            // Pairs of rows, then of pairs, inside each quarter of 4 lanes.
+            let mut w = v;
+            for i in (0..16).step_by(2) {
+                w[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+                w[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+            }
+            for i in (0..16).step_by(4) {
+                let pair = |a: usize| (_mm512_castps_pd(w[i + a]), _mm512_castps_pd(w[i + a + 2]));
+                for half in 0..2 {
+                    let (a, b) = pair(half);
+                    v[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    v[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
+            // v[4 g + c], quarter q: rows 4 g.. of column 4 q + c.
+            for c in 0..4 {
+                let (a, b) =
+                    (_mm512_shuffle_f32x4::<0x88>(v[c], v[c + 4]), _mm512_shuffle_f32x4::<0x88>(v[c + 8], v[c + 12]));
+                let (e, f) =
+                    (_mm512_shuffle_f32x4::<0xdd>(v[c], v[c + 4]), _mm512_shuffle_f32x4::<0xdd>(v[c + 8], v[c + 12]));
+                let columns = [
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0x88>(e, f),
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(e, f),
+                ];
+                for (q, column) in columns.into_iter().enumerate() {
+                    let to = to.add((4 * q + c) * to_row);
+                    if STREAM { _mm512_stream_ps(to, column) } else { _mm512_storeu_ps(to, column) }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: see above.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn zero_i(self) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_setzero_si512() }

@@ -138,6 +138,57 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn maximum(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vmaxq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn minimum(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vminq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: float32x4_t, b: float32x4_t, x: float32x4_t, y: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vbslq_f32(vcltq_f32(a, b), x, y) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<const STREAM: bool>(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let row = |i: usize| vld1q_f32(from.add(i * from_row));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            // (a0 b0 a2 b2), (a1 b1 a3 b3) and the same of c and d.
+            let (ab, cd) = (vtrnq_f32(a, b), vtrnq_f32(c, d));
+            let join = |low, high| vcombine_f32(low, high);
+            let columns = [
+                join(vget_low_f32(ab.0), vget_low_f32(cd.0)),
+                join(vget_low_f32(ab.1), vget_low_f32(cd.1)),
+                join(vget_high_f32(ab.0), vget_high_f32(cd.0)),
+                join(vget_high_f32(ab.1), vget_high_f32(cd.1)),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                vst1q_f32(to.add(i * to_row), column);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn zero_i(self) -> uint8x16_t {
         // SAFETY: see above.
         unsafe { vdupq_n_u8(0) }

@@ -70,6 +70,32 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane.
     fn largest(self, v: Self::F) -> f32;
 
+    /// The larger; not a number where one is not.
+    fn maximum(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; not a number where one is not.
+    fn minimum(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `x` where `a < b`, else `y`.
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// Of the bits.
+    fn and(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Of the bits.
+    fn or(self, a: Self::F, b: Self::F) -> Self::F;
+    #[inline(always)]
+    fn abs(self, v: Self::F) -> Self::F {
+        self.and(v, self.splat(f32::from_bits(0x7fff_ffff)))
+    }
+    /// `magnitude`, which is not negative, with the sign of `sign`.
+    #[inline(always)]
+    fn with_sign(self, magnitude: Self::F, sign: Self::F) -> Self::F {
+        self.or(magnitude, self.and(sign, self.splat(-0.0)))
+    }
+
+    /// `to[j][i] = from[i][j]` of `LANES` rows and columns, rows `from_row` and `to_row` numbers apart. With `STREAM` the
+    /// results, aligned to a vector, go to memory past the caches (where the set has such a store); see [`Simd::fence`].
+    unsafe fn transpose<const STREAM: bool>(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
+    /// Orders streaming stores before what follows.
+    fn fence(self) {}
+
     fn zero_i(self) -> Self::I;
     /// i32 lanes to f32.
     fn to_f32(self, v: Self::I) -> Self::F;

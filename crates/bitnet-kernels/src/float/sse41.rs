@@ -91,6 +91,58 @@ impl Simd for Sse41 {
     }
 
     #[inline(always)]
+    fn maximum(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_blendv_ps(_mm_max_ps(a, b), a, _mm_cmpunord_ps(a, a)) }
+    }
+
+    #[inline(always)]
+    fn minimum(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_blendv_ps(_mm_min_ps(a, b), a, _mm_cmpunord_ps(a, a)) }
+    }
+
+    #[inline(always)]
+    fn select_lt(self, a: __m128, b: __m128, x: __m128, y: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_blendv_ps(y, x, _mm_cmplt_ps(a, b)) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_and_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m128, b: __m128) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_or_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose<const STREAM: bool>(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let row = |i: usize| _mm_loadu_ps(from.add(i * from_row));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+            let (ef, gh) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+            let columns = [_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab), _mm_movelh_ps(ef, gh), _mm_movehl_ps(gh, ef)];
+            for (i, column) in columns.into_iter().enumerate() {
+                let to = to.add(i * to_row);
+                if STREAM { _mm_stream_ps(to, column) } else { _mm_storeu_ps(to, column) }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: see above.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn zero_i(self) -> __m128i {
         // SAFETY: see above.
         unsafe { _mm_setzero_si128() }

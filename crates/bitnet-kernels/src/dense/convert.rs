@@ -1,0 +1,50 @@
+//! Conversions of 16-bit floats and bytes: plain loops, vectorized where they are inlined into `Simd::enter`.
+
+use crate::float::half::bf16_to_f32;
+use crate::float::simd::Simd;
+
+/// One number to bfloat16: to nearest, ties to even.
+#[inline(always)]
+pub(super) fn f32_to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
+}
+
+/// One number to a byte: truncated, saturated, NaN gives 0.
+#[inline(always)]
+fn f32_to_i8(x: f32) -> i8 {
+    let x = if x.is_nan() { 0.0 } else { x.clamp(-128.0, 127.0) };
+    // SAFETY: a number of -128 to 127. (The checked conversion is not vectorized.)
+    unsafe { x.to_int_unchecked::<i32>() as i8 }
+}
+
+#[inline(always)]
+pub(super) fn to_bf16(x: &[f32], out: &mut [u16]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f32_to_bf16(x));
+}
+
+#[inline(always)]
+pub(super) fn from_bf16(x: &[u16], out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = bf16_to_f32(x));
+}
+
+#[inline(always)]
+pub(super) fn from_f16<S: Simd>(s: S, x: &[u16], out: &mut [f32]) {
+    let whole = x.len() / S::LANES * S::LANES;
+    for (out, x) in out.chunks_exact_mut(S::LANES).zip(x.chunks_exact(S::LANES)) {
+        // SAFETY: LANES elements of each.
+        unsafe { s.store(s.load_f16(x.as_ptr()), out.as_mut_ptr()) };
+    }
+    out[whole..].iter_mut().zip(&x[whole..]).for_each(|(out, &x)| *out = s.half(x));
+}
+
+#[inline(always)]
+pub(super) fn to_i8(x: &[f32], out: &mut [i8]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f32_to_i8(x));
+}
+
+#[inline(always)]
+pub(super) fn from_i8(x: &[i8], out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as f32);
+}
