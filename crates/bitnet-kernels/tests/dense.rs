@@ -53,8 +53,9 @@ fn functions_are_within_four_units_in_the_last_place() {
             let mut y = vec![0.0; x.len()];
             kernel.unary(op, &x, &mut y);
             for ((&x, &y), &z) in x.iter().zip(&y).zip(&expected) {
-                // Below the smallest normal number the units are of the factors, and products lose more.
-                let tiny = z.abs() < f32::MIN_POSITIVE && (y - z).abs() < 1e-43 * x.abs().max(1.0);
+                // Where a factor is below the smallest normal number it has fewer digits, and so has the product.
+                let size = x.abs().max(1.0);
+                let tiny = z.abs() < f32::MIN_POSITIVE * size && (y - z).abs() < 1e-44 * size;
                 let far = units(y, z);
                 assert!(far <= 4 || tiny, "{} {op:?}({x:e}) = {y:e}, not {z:e}: {far} units", kernel.isa());
             }
@@ -181,7 +182,8 @@ proptest! {
             let (mut a, mut b) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             kernel.softmax(&x, columns, false, &mut a);
             scalar.softmax(&x, columns, false, &mut b);
-            near(kernel, &a, &b, 8);
+            // The difference from the largest, here up to 60, is rounded: half as many units again.
+            near(kernel, &a, &b, 40);
             kernel.softmax(&x, columns, true, &mut a);
             scalar.softmax(&x, columns, true, &mut b);
             for (a, b) in a.iter().zip(&b) {
@@ -222,7 +224,8 @@ proptest! {
                         parallel::Reduction::Max => values.fold(f32::NEG_INFINITY, f32::max),
                         parallel::Reduction::Min => values.fold(f32::INFINITY, f32::min),
                     };
-                    prop_assert!((a[i] - expected).abs() <= if op == parallel::Reduction::Sum { 2e-7 * large } else { 0.0 });
+                    let bound = if op == parallel::Reduction::Sum { 2e-7 * large } else { 0.0 };
+                    prop_assert!((a[i] - expected).abs() <= bound);
                 }
             }
             let (mut a, mut b) = (vec![], vec![]);

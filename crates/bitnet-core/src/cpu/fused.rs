@@ -1,6 +1,6 @@
 //! The fused operations of the CPU: shapes are checked here, slices go to the kernels.
 
-use super::CpuBackend;
+use super::{CpuBackend, dense};
 use crate::backend::*;
 use crate::dtype::Element;
 use crate::{BitNetDType, BitNetError, CpuStorage, Result, TensorOpError, TensorShape, TensorStorage};
@@ -20,13 +20,13 @@ fn wrong_shape(op: &'static str, what: &'static str, got: &TensorRef, needed: im
 }
 
 /// The elements of a contiguous operand.
-fn slice<'a, T: Element>(op: &'static str, what: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
+pub(super) fn slice<'a, T: Element>(op: &'static str, what: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
     let range = contiguous::<T>(op, what, t)?;
     t.storage.cpu(op, t.dtype)?.elements().map(|all| &all[range])
 }
 
 /// The elements of a contiguous result.
-fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t: TensorMut<'a>) -> Result<&'a mut [T]> {
+pub(super) fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t: TensorMut<'a>) -> Result<&'a mut [T]> {
     let range = contiguous::<T>(op, what, &t.as_ref())?;
     t.storage.cpu_mut(op, t.dtype)?.elements_mut().map(|all| &mut all[range])
 }
@@ -50,11 +50,15 @@ fn expect(fits: bool, op: &'static str, what: &'static str, got: &TensorRef, nee
     if fits { Ok(()) } else { Err(wrong_shape(op, what, got, needed)) }
 }
 
-pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
+pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, mut y: TensorMut, x: TensorRef) -> Result<()> {
     let tail = x.layout.shape().elements() > 1 && y.layout.dims().ends_with(x.layout.dims());
     let rows = tail && y.layout.is_contiguous() && x.layout.is_contiguous();
     if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
         return add_assign(cpu, y, x);
+    }
+    let whole = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
+    if dense::binary_assign(cpu, op, y.reborrow(), &whole)? {
+        return Ok(());
     }
     super::elementwise::binary_assign(&cpu.threads, op, y, x)
 }
@@ -110,21 +114,6 @@ fn rows(cpu: &CpuBackend, out: &mut [f32], width: usize, f: impl Fn(usize, &mut 
     let parts = (out.len() / SMALL).clamp(1, 4 * cpu.threads.threads());
     let rows = (out.len() / width).div_ceil(parts).max(1);
     cpu.threads.for_each_chunk(out, rows * width, &|index, part| f(index * rows, part));
-}
-
-pub(super) fn softmax(cpu: &CpuBackend, x: TensorRef, out: TensorMut) -> Result<()> {
-    const OP: &str = "softmax";
-    if !(plain(&x) && plain(&out.as_ref())) {
-        return crate::backend::fused::softmax(cpu, x, out);
-    }
-    expect(x.layout.dims() == out.layout.dims(), OP, "out", &out.as_ref(), "that of x")?;
-    let width = x.layout.shape().last();
-    let x = slice::<f32>(OP, "x", &x)?;
-    let out = slice_mut::<f32>(OP, "out", out)?;
-    out.copy_from_slice(x);
-    let kernel = cpu.kernels()?.float;
-    rows(cpu, out, width, |_, out| kernel.softmax(out, width));
-    Ok(())
 }
 
 pub(super) fn rope(cpu: &CpuBackend, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {

@@ -3,6 +3,7 @@
 mod cast;
 mod compare;
 mod copy;
+mod dense;
 mod elementwise;
 mod float;
 mod fused;
@@ -93,15 +94,24 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()> {
+    fn copy(&self, source: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::transpose(self, &source, out.reborrow())? {
+            return Ok(());
+        }
         copy::copy(&self.threads, source, out)
     }
 
-    fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
+    fn unary(&self, op: UnaryOp, x: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::unary(self, op, &x, out.reborrow())? {
+            return Ok(());
+        }
         elementwise::unary(&self.threads, op, x, out)
     }
 
-    fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
+    fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::binary(self, op, &a, &b, out.reborrow())? {
+            return Ok(());
+        }
         elementwise::binary(&self.threads, op, a, b, out)
     }
 
@@ -113,11 +123,17 @@ impl Backend for CpuBackend {
         compare::select(&self.threads, condition, a, b, out)
     }
 
-    fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()> {
+    fn cast(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::cast(self, &x, out.reborrow())? {
+            return Ok(());
+        }
         cast::cast(&self.threads, x, out)
     }
 
-    fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
+    fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, mut out: TensorMut) -> Result<()> {
+        if dense::reduce(self, op, &x, axis, out.reborrow())? {
+            return Ok(());
+        }
         reduce::reduce(&self.threads, op, x, axis, out)
     }
 
@@ -149,7 +165,10 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn unary_assign(&self, op: UnaryOp, x: TensorMut) -> Result<()> {
+    fn unary_assign(&self, op: UnaryOp, mut x: TensorMut) -> Result<()> {
+        if dense::unary_assign(self, op, x.reborrow())? {
+            return Ok(());
+        }
         elementwise::unary_assign(&self.threads, op, x)
     }
 
@@ -161,8 +180,46 @@ impl Backend for CpuBackend {
         fused::rms_norm(self, x, weight, eps, out)
     }
 
-    fn softmax(&self, x: TensorRef, out: TensorMut) -> Result<()> {
-        fused::softmax(self, x, out)
+    fn softmax(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::softmax(self, &x, false, out.reborrow())? {
+            return Ok(());
+        }
+        crate::backend::fused::softmax(self, x, out)
+    }
+
+    fn log_softmax(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
+        if dense::softmax(self, &x, true, out.reborrow())? {
+            return Ok(());
+        }
+        crate::backend::fused::log_softmax(self, x, out)
+    }
+
+    fn layer_norm(
+        &self,
+        x: TensorRef,
+        weight: Option<TensorRef>,
+        bias: Option<TensorRef>,
+        eps: f64,
+        mut out: TensorMut,
+    ) -> Result<()> {
+        if dense::layer_norm(self, &x, weight, bias, eps, out.reborrow())? {
+            return Ok(());
+        }
+        crate::backend::fused::layer_norm(self, x, weight, bias, eps, out)
+    }
+
+    fn variance(
+        &self,
+        x: TensorRef,
+        axis: usize,
+        correction: f64,
+        mut mean: TensorMut,
+        mut out: TensorMut,
+    ) -> Result<()> {
+        if dense::variance(self, &x, axis, correction, mean.reborrow(), out.reborrow())? {
+            return Ok(());
+        }
+        crate::backend::fused::variance(self, x, axis, correction, mean, out)
     }
 
     fn rope(&self, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {

@@ -99,13 +99,27 @@ pub(super) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     s.select_lt(size, s.splat(1.0), s.mul(x, p), s.with_sign(far, x))
 }
 
-/// `x Phi(x)`, from `Phi(-|x|) = erfc(|x| / sqrt(2)) / 2`.
+/// `x Phi(x)`: below 1 `x (1/2 + x P(x^2))`, the polynomial of [`erf`], else from `Phi(-|x|) = erfc(|x| / sqrt(2)) / 2`.
 #[inline(always)]
 pub(super) fn gelu_erf<S: Simd>(s: S, x: S::F) -> S::F {
     let size = s.min(s.splat(20.0), s.abs(x));
     let tail = scaled_erfc(s, s.mul(size, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
     let tail = s.mul(s.mul(bell(s, size, 0.5), tail), s.splat(0.5));
-    s.mul(x, s.select_lt(x, s.splat(0.0), tail, s.sub(s.splat(1.0), tail)))
+    let far = s.select_lt(x, s.splat(0.0), tail, s.sub(s.splat(1.0), tail));
+    let p = polynomial(
+        s,
+        s.mul(size, size),
+        [
+            4.35816348e-07,
+            -8.86186103e-06,
+            1.14673606e-04,
+            -1.18680997e-03,
+            9.97338760e-03,
+            -6.64903573e-02,
+            3.98942257e-01,
+        ],
+    );
+    s.mul(x, s.select_lt(size, s.splat(1.0), s.fma(p, x, s.splat(0.5)), far))
 }
 
 /// `x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`, the argument with twice the digits as its error grows with it.

@@ -76,15 +76,20 @@ pub(super) fn moments<S: Simd>(s: S, x: &[f32]) -> Moments {
     for x in x.chunks(BLOCK) {
         let (count, sum) = (x.len() as f64, s.sum(add_up(s, x)) as f64);
         let near = (sum / count) as f32;
-        let mean = s.splat(near);
-        let square = fold(s, x, 0.0, near, inlined!(|v| s.sub(v, mean)), inlined!(|d, acc| s.fma(d, d, acc)));
+        let square = squares_from(s, x, near) as f64;
         // The mean is rounded: what it is off by, squared, is too much.
         let off = sum / count - near as f64;
-        let squares = (s.sum(square) as f64 - off * off * count).max(0.0);
-        let squares = if s.sum(square).is_nan() { f64::NAN } else { squares };
+        let squares = if square.is_nan() { square } else { (square - off * off * count).max(0.0) };
         all = all.join(Moments { count, sum, squares });
     }
     all
+}
+
+/// The sum of squared differences from `mean`.
+#[inline(always)]
+fn squares_from<S: Simd>(s: S, x: &[f32], mean: f32) -> f32 {
+    let near = s.splat(mean);
+    s.sum(fold(s, x, 0.0, mean, inlined!(|v| s.mul(s.sub(v, near), s.sub(v, near))), inlined!(|a, b| s.add(a, b))))
 }
 
 /// See [`super::DenseKernel::softmax`]; rows are not empty.
