@@ -139,7 +139,7 @@ impl Moments {
 /// The f32 operations of one instruction set, on one thread.
 ///
 /// All of them panic when the lengths of slices do not fit together; none allocates. Functions are within 4 units in the
-/// last place, those of one rounding exact.
+/// last place ([`Unary::GeluErf`] 7), those of one rounding exact.
 pub trait DenseKernel: Send + Sync {
     /// The instruction set.
     fn isa(&self) -> Isa;
