@@ -17,7 +17,8 @@ fn plain(t: &TensorRef) -> bool {
     t.dtype == F32 && t.layout.is_contiguous()
 }
 
-fn function(op: UnaryOp) -> Option<Unary> {
+/// The kernels' name of a function that they have.
+pub(super) fn function(op: UnaryOp) -> Option<Unary> {
     Some(match op {
         UnaryOp::Neg => Unary::Neg,
         UnaryOp::Abs => Unary::Abs,

@@ -2,19 +2,27 @@
 
 use super::operand::{map, same_dtype, unsupported, update};
 use super::wide::{Number, Wide, read, wide, write};
-use super::{float, integer};
+use super::{CpuBackend, dense, float, integer};
 use crate::backend::{BinaryOp, TensorMut, TensorRef, UnaryOp};
 use crate::{BitNetDType, Result, TensorOpError};
 use bitnet_kernels::ThreadPool;
 use bitnet_kernels::dense::strided::CHUNK;
 
-pub(super) fn unary(threads: &ThreadPool, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
+pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
     same_dtype("unary", "out", out.dtype, x.dtype)?;
+    let threads = &cpu.threads;
+    if let Some(f) = kernel(cpu, op, x.dtype)? {
+        return map("unary", threads, &[x], out, &|x, out| f(x.first().copied(), out));
+    }
     let f = unary_chunk(op, x.dtype)?;
     map("unary", threads, &[x], out, &|x, out| f(op, x.first().copied(), out))
 }
 
-pub(super) fn unary_assign(threads: &ThreadPool, op: UnaryOp, x: TensorMut) -> Result<()> {
+pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Result<()> {
+    let threads = &cpu.threads;
+    if let Some(f) = kernel(cpu, op, x.dtype)? {
+        return update("unary", threads, &[], x, &|_, out| f(None, out));
+    }
     let f = unary_chunk(op, x.dtype)?;
     update("unary", threads, &[], x, &|_, out| f(op, None, out))
 }
@@ -31,6 +39,21 @@ pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x:
     let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
     let f = binary_chunk(op, &x)?;
     update("binary", threads, &[x], y, &|x, out| f(op, None, x[0], out))
+}
+
+/// The kernel of a function that is computed in f32: the one that tensors without gaps go to, so that strides change nothing.
+fn kernel(
+    cpu: &CpuBackend,
+    op: UnaryOp,
+    dtype: BitNetDType,
+) -> Result<Option<impl Fn(Option<&[u8]>, &mut [u8]) + Sync>> {
+    let op = dense::function(op).filter(|_| wide(dtype) == Some(Wide::F32));
+    let kernel = cpu.kernels()?.dense;
+    Ok(op.map(|op| {
+        move |x: Option<&[u8]>, out: &mut [u8]| {
+            with_first::<f32>(dtype, x, out, |x, out| kernel.unary(op, x, out));
+        }
+    }))
 }
 
 /// A function of a chunk, or of what its result holds.

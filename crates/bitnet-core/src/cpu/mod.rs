@@ -105,7 +105,7 @@ impl Backend for CpuBackend {
         if dense::unary(self, op, &x, out.reborrow())? {
             return Ok(());
         }
-        elementwise::unary(&self.threads, op, x, out)
+        elementwise::unary(self, op, x, out)
     }
 
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, mut out: TensorMut) -> Result<()> {
@@ -169,7 +169,7 @@ impl Backend for CpuBackend {
         if dense::unary_assign(self, op, x.reborrow())? {
             return Ok(());
         }
-        elementwise::unary_assign(&self.threads, op, x)
+        elementwise::unary_assign(self, op, x)
     }
 
     fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
