@@ -123,7 +123,7 @@ fn conversions_are_exact() {
             near(kernel, &wide, &halves.iter().map(|h| from(*h)).collect::<Vec<_>>(), 0);
         }
         let mut wide = vec![0.0; bytes.len()];
-        kernel.from_i8(&bytes, &mut wide);
+        kernel.widen_i8(&bytes, &mut wide);
         assert!(wide.iter().zip(&bytes).all(|(a, b)| *a == *b as f32));
     }
 }

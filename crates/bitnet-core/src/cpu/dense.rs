@@ -278,7 +278,7 @@ pub(super) fn cast(cpu: &CpuBackend, x: &TensorRef, out: TensorMut) -> Result<bo
             parallel::widen(kernel, threads, Half::BF16, bytemuck::cast_slice(x), out);
         }
         (F32, I8) => parallel::to_i8(kernel, threads, slice(OP, "x", x)?, slice_mut(OP, "out", out)?),
-        (I8, F32) => parallel::from_i8(kernel, threads, slice(OP, "x", x)?, slice_mut(OP, "out", out)?),
+        (I8, F32) => parallel::widen_i8(kernel, threads, slice(OP, "x", x)?, slice_mut(OP, "out", out)?),
         _ => return Ok(false),
     }
     Ok(true)

@@ -45,6 +45,6 @@ pub(super) fn to_i8(x: &[f32], out: &mut [i8]) {
 }
 
 #[inline(always)]
-pub(super) fn from_i8(x: &[i8], out: &mut [f32]) {
+pub(super) fn widen_i8(x: &[i8], out: &mut [f32]) {
     out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as f32);
 }

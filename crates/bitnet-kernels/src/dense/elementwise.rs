@@ -26,7 +26,7 @@ pub(super) fn plain(op: Unary, x: &[f32], out: &mut [f32]) {
         Unary::Neg => map(x, out, inlined!(|x| -x)),
         Unary::Abs => map(x, out, inlined!(|x| x.abs())),
         Unary::Square => map(x, out, inlined!(|x| x * x)),
-        Unary::Relu => map(x, out, inlined!(|x| relu(x))),
+        Unary::Relu => map(x, out, relu),
         Unary::Relu2 => map(x, out, inlined!(|x| relu(x) * relu(x))),
         Unary::Sqrt => map(x, out, inlined!(|x| x.sqrt())),
         Unary::Rsqrt => map(x, out, inlined!(|x| 1.0 / x.sqrt())),

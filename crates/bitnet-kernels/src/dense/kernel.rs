@@ -133,8 +133,8 @@ impl<S: Simd> DenseKernel for S {
         self.enter(inlined!(|| convert::to_i8(x, out)));
     }
 
-    fn from_i8(&self, x: &[i8], out: &mut [f32]) {
+    fn widen_i8(&self, x: &[i8], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
-        self.enter(inlined!(|| convert::from_i8(x, out)));
+        self.enter(inlined!(|| convert::widen_i8(x, out)));
     }
 }

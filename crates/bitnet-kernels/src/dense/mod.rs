@@ -182,7 +182,7 @@ pub trait DenseKernel: Send + Sync {
     /// Truncated and saturated, NaN gives 0.
     fn to_i8(&self, x: &[f32], out: &mut [i8]);
     /// Exact.
-    fn from_i8(&self, x: &[i8], out: &mut [f32]);
+    fn widen_i8(&self, x: &[i8], out: &mut [f32]);
 }
 
 /// The kernel of `isa`, or `None` when this CPU cannot run it.

@@ -285,8 +285,8 @@ pub fn to_i8(kernel: &dyn DenseKernel, pool: &ThreadPool, x: &[f32], out: &mut [
 }
 
 /// From bytes.
-pub fn from_i8(kernel: &dyn DenseKernel, pool: &ThreadPool, x: &[i8], out: &mut [f32]) {
-    convert(pool, x, out, |x, out| kernel.from_i8(x, out));
+pub fn widen_i8(kernel: &dyn DenseKernel, pool: &ThreadPool, x: &[i8], out: &mut [f32]) {
+    convert(pool, x, out, |x, out| kernel.widen_i8(x, out));
 }
 
 fn convert<T: Sync, U: Send>(pool: &ThreadPool, x: &[T], out: &mut [U], f: impl Fn(&[T], &mut [U]) + Sync) {

@@ -161,8 +161,8 @@ impl DenseKernel for Scalar {
         out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as i8);
     }
 
-    fn from_i8(&self, x: &[i8], out: &mut [f32]) {
+    fn widen_i8(&self, x: &[i8], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
-        convert::from_i8(x, out);
+        convert::widen_i8(x, out);
     }
 }
