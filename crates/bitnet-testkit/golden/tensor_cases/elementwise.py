@@ -25,7 +25,7 @@ EXACT = {
     "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "asin": mp.asin, "acos": mp.acos, "atan": mp.atan,
     "sinh": mp.sinh, "cosh": mp.cosh, "tanh": mp.tanh, "erf": mp.erf,
     "sigmoid": lambda x: 1 / (1 + mp.exp(-x)), "silu": lambda x: x / (1 + mp.exp(-x)),
-    "gelu_erf": lambda x: x * mp.erfc(-x / ROOT2) / 2 if x > -50 else mp.mpf(-1e-400), "gelu_tanh": gelu_tanh,
+    "gelu_erf": lambda x: x * mp.erfc(-x / ROOT2) / 2 if x > -50 else mp.mpf("-1e-400"), "gelu_tanh": gelu_tanh,
 }
 AT_SPECIAL = {
     "gelu_erf": lambda t: torch.nn.functional.gelu(t),
@@ -177,5 +177,7 @@ def make():
                     out = O(held.value, result)
                 else:
                     out = O(pattern, result, x.shape)
-                group.add(op, [x], [out], ulps=ulps, absolute=absolute, zeros=int(op not in ("relu", "relu2", "sign")))
+                name, attrs = ("gelu", {"approximate": op[5:]}) if op.startswith("gelu") else (op, None)
+                zeros = int(op not in ("relu", "relu2", "sign"))
+                group.add(name, [x], [out], attrs, ulps=ulps, absolute=absolute, zeros=zeros)
     return group

@@ -107,6 +107,8 @@ unary! {
     "log10": log10 log10_ log10_into, "log1p": log1p log1p_ log1p_into, "sin": sin sin_ sin_into,
     "cos": cos cos_ cos_into, "tan": tan tan_ tan_into, "asin": asin asin_ asin_into, "acos": acos acos_ acos_into,
     "atan": atan atan_ atan_into, "sinh": sinh sinh_ sinh_into, "cosh": cosh cosh_ cosh_into, "erf": erf erf_ erf_into,
+    "relu": relu relu_ relu_into, "relu2": relu2 relu2_ relu2_into, "sigmoid": sigmoid sigmoid_ sigmoid_into,
+    "silu": silu silu_ silu_into, "tanh": tanh tanh_ tanh_into,
 }
 
 /// Methods of two operands in three forms.
@@ -146,7 +148,13 @@ pub fn call(op: &str, args: &Args) -> Called {
     {
         return one(result);
     }
-    let groups = [crate::views::call, crate::indices::call, crate::reductions::call];
+    let groups = [
+        crate::views::call,
+        crate::indices::call,
+        crate::reductions::call,
+        crate::searches::call,
+        crate::networks::call,
+    ];
     groups.iter().find_map(|call| call(op, args))
 }
 
@@ -158,6 +166,7 @@ pub fn call_in_place(op: &str, args: &Args, x: &mut BitNetTensor) -> Option<Resu
         _ => None,
     }
     .or_else(|| crate::reductions::in_place(op, args, x))
+    .or_else(|| crate::networks::in_place(op, args, x))
 }
 
 /// Calls the form that writes to `out`.
