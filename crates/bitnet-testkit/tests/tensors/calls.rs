@@ -148,12 +148,13 @@ pub fn call(op: &str, args: &Args) -> Called {
     {
         return one(result);
     }
-    let groups = [
+    let groups: [fn(&str, &Args) -> Called; 6] = [
         crate::views::call,
         crate::indices::call,
         crate::reductions::call,
         crate::searches::call,
         crate::networks::call,
+        crate::linear::call,
     ];
     groups.iter().find_map(|call| call(op, args))
 }
@@ -177,4 +178,5 @@ pub fn call_into(op: &str, args: &Args, out: &mut BitNetTensor) -> Option<Result
         _ => None,
     }
     .or_else(|| crate::reductions::into(op, args, out))
+    .or_else(|| crate::linear::into(op, args, out))
 }
