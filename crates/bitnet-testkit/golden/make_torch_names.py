@@ -10,8 +10,8 @@ import re
 
 import torch
 
-# Of the same name, but another thing.
-OTHERS = {"view": "torch.Tensor.view", "layout": None, "dtype": None, "device": None, "shape": None}
+# Of another name, or of the same but another thing.
+OTHERS = {"index": "torch.Tensor.__getitem__", "layout": None, "dtype": None, "device": None, "shape": None}
 
 here = pathlib.Path(__file__).parent
 lines = []
