@@ -56,6 +56,12 @@ impl Device {
         Err(not_compiled("mlx"))
     }
 
+    /// The first GPU compiled in and present: through MLX, then Metal, then CUDA.
+    pub fn gpu() -> Result<Self> {
+        let none = || BitNetError::NoDevice("no GPU is compiled into this build: use the cpu".into());
+        Self::mlx().or_else(|_| Self::metal(0)).or_else(|_| Self::cuda(0)).map_err(|_| none())
+    }
+
     /// A device that lives outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
         Self(Arc::new(Profiled(backend)))
@@ -88,5 +94,8 @@ impl fmt::Debug for Device {
 
 /// The best device compiled in and present, and why it was taken.
 pub fn auto_select_device() -> (Device, &'static str) {
-    (Device::cpu(), "no GPU backend is compiled into this build")
+    match Device::gpu() {
+        Ok(gpu) => (gpu, "it is the first GPU present"),
+        Err(_) => (Device::cpu(), "no GPU backend is compiled into this build"),
+    }
 }

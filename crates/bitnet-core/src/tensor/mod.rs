@@ -243,6 +243,16 @@ impl BitNetTensor {
     pub fn to_cpu(&self) -> Result<Self> {
         self.to_device(&Device::cpu())
     }
+
+    /// A copy on the first GPU there is; an error where none is compiled in and present.
+    pub fn to_gpu(&self) -> Result<Self> {
+        self.to_device(&Device::gpu()?)
+    }
+
+    /// A copy on the device that [`auto_select_device`](crate::auto_select_device) takes.
+    pub fn auto_device(&self) -> Result<Self> {
+        self.to_device(&crate::auto_select_device().0)
+    }
 }
 
 /// Bytes of a contiguous tensor.

@@ -70,3 +70,14 @@ fn a_tensor_from_its_metadata_counts_in_its_pool() {
     drop(x);
     assert_eq!(pool.get_metrics().live_bytes, 0);
 }
+
+#[test]
+fn without_a_gpu_the_best_device_is_the_cpu() {
+    let x = BitNetTensor::zeros(&[2], BitNetDType::F32, &Device::cpu_with_threads(1)).unwrap();
+    assert_eq!(*x.auto_device().unwrap().device(), crate::auto_select_device().0);
+    assert_eq!(*x.to_cpu().unwrap().device(), Device::cpu());
+    match Device::gpu() {
+        Ok(gpu) => assert_eq!(*x.to_gpu().unwrap().device(), gpu),
+        Err(e) => assert_eq!(x.to_gpu().unwrap_err().to_string(), e.to_string()),
+    }
+}
