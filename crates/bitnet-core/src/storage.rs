@@ -83,10 +83,10 @@ impl CpuStorage {
         }
     }
 
-    /// Asks for huge pages, see [`MemoryHandle::advise_huge_pages`].
-    pub fn advise_huge_pages(&self) {
+    /// Asks for huge or small pages, see [`MemoryHandle::advise_huge_pages`].
+    pub fn advise_huge_pages(&self, wanted: bool) {
         if let CpuMemory::Pooled(handle) = &self.memory {
-            handle.advise_huge_pages();
+            handle.advise_huge_pages(wanted);
         }
     }
 

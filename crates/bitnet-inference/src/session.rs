@@ -4,7 +4,7 @@ use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
 use crate::{InferenceError, Result};
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
-use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorStorage};
 use std::sync::Arc;
 
 /// Most tokens that go through the model together.
@@ -75,7 +75,15 @@ impl Session {
         let device = model.device();
         let cache_dims = [c.kv_heads, capacity, c.head_dim];
         let f32s = |dims: &[usize]| BitNetTensor::empty(dims, BitNetDType::F32, device);
-        let cache = (0..c.layers).map(|_| Ok((f32s(&cache_dims)?, f32s(&cache_dims)?))).collect::<Result<Vec<_>>>()?;
+        // Memory as far as the text gets, not for all that it could be.
+        let cache = || {
+            let mut cache = f32s(&cache_dims)?;
+            if let TensorStorage::Cpu(memory) = cache.as_mut()?.storage {
+                memory.advise_huge_pages(false);
+            }
+            Ok(cache)
+        };
+        let cache = (0..c.layers).map(|_| Ok((cache()?, cache()?))).collect::<Result<Vec<_>>>()?;
         let (cos, sin) = c.rope.tables(capacity, c.head_dim);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &[capacity, c.head_dim / 2], device);
         Ok(Self {

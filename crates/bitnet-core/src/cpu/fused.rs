@@ -302,7 +302,7 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
         }
     }
     let mut storage = CpuStorage::allocate(&cpu.memory, bytes)?;
-    storage.advise_huge_pages();
+    storage.advise_huge_pages(true);
     let mut rest = storage.bytes_mut()?;
     let mut scales = Vec::new();
     for part in parts {

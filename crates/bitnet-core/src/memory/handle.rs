@@ -1,10 +1,10 @@
 //! A block of a pool in somebody's hands.
 
 use super::pool::Core;
+use super::raw::HUGE_PAGE;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A reference to a pool. Those to the process's own pool, which never ends, are not counted: counting would cost more
 /// than all the rest, and make every core wait for every other.
@@ -72,8 +72,6 @@ pub struct MemoryHandle {
     pub(super) class: u8,
     /// Nobody used it since the system gave it.
     pub(super) fresh: bool,
-    /// Huge pages were asked for.
-    pub(super) huge: AtomicBool,
 }
 
 impl MemoryHandle {
@@ -124,12 +122,14 @@ impl MemoryHandle {
         assert!(self.pool.host, "a block of another device's memory has no bytes here: copy through its backend");
     }
 
-    /// Asks the system for huge pages, for blocks that are written whole and streamed often, such as weights: fewer
-    /// address translations, but memory in steps of 2 MiB.
-    pub fn advise_huge_pages(&self) {
-        if self.class == LARGE {
-            self.huge.store(true, Relaxed);
-            self.pool.advise_huge_pages(self.address, self.len, true);
+    /// Asks the system for huge pages or for small ones, a hint for large blocks. Huge ones need fewer faults and
+    /// address translations where a block is written whole, as results and weights are; small ones take memory only
+    /// as far as a block is filled, for caches that may stay half empty.
+    pub fn advise_huge_pages(&self, wanted: bool) {
+        // Whole huge pages only: what lies beside the block is another's.
+        let len = self.len / HUGE_PAGE * HUGE_PAGE;
+        if self.class == LARGE && len > 0 {
+            self.pool.raw.advise_huge_pages(self.address, len, wanted);
         }
     }
 }

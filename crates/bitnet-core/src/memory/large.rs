@@ -31,7 +31,6 @@ pub(super) struct LargeBlockPool {
     arena_bytes: usize,
     warm_limit: usize,
     limit: usize,
-    huge_pages: bool,
     /// Bytes of mappings of their own, warm or in use.
     direct: usize,
     /// Bytes of regions and mappings.
@@ -43,21 +42,9 @@ pub(super) struct LargeBlockPool {
 impl LargeBlockPool {
     pub(super) fn new(raw: Arc<dyn RawMemory>, config: &super::MemoryPoolConfig) -> Self {
         let arena_bytes = config.arena_bytes.clamp(PAGE, 1 << 40).next_power_of_two();
-        let (limit, warm_limit, huge_pages) = (config.limit, config.warm_bytes, config.huge_pages);
+        let (limit, warm_limit) = (config.limit, config.warm_bytes);
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            raw,
-            arenas,
-            by_address,
-            warm,
-            arena_bytes,
-            warm_limit,
-            limit,
-            huge_pages,
-            direct: 0,
-            reserved: 0,
-            used: 0,
-        }
+        Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, direct: 0, reserved: 0, used: 0 }
     }
 
     /// Bytes that a block of `len` takes; an error beyond what memory can address.
@@ -106,9 +93,6 @@ impl LargeBlockPool {
                 Err(error) => return Err(error),
             }
         };
-        if self.huge_pages {
-            self.raw.advise_huge_pages(base, len, true);
-        }
         self.reserved += len;
         self.arenas.push(Arena::new(base, len / PAGE));
         self.sort();
@@ -139,9 +123,6 @@ impl LargeBlockPool {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let address = self.raw.reserve(bytes, align)?;
-        if self.huge_pages {
-            self.raw.advise_huge_pages(address, bytes, true);
-        }
         self.reserved += bytes;
         self.direct += bytes;
         self.used += bytes;

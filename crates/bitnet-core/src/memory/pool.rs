@@ -6,14 +6,14 @@ use super::counters::Totals;
 use super::handle::{LARGE, MemoryHandle, PoolRef};
 use super::large::LargeBlockPool;
 use super::pressure::{MemoryPressureLevel, Pressure};
-use super::raw::{HostMemory, RawMemory};
+use super::raw::{HUGE_PAGE, HostMemory, RawMemory};
 use super::small::{self, LINE, SmallBlockPool, class_of};
 use super::thread_cache::{self, ThreadCache};
 use super::tracking::{DetailedMetrics, LeakReport, Tracker, TrackingConfig, TrackingLevel};
 use crate::{BitNetError, Device, Result};
 use std::io;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
@@ -31,8 +31,8 @@ pub struct MemoryPoolConfig {
     pub warm_bytes: usize,
     /// Most bytes that a thread keeps of small blocks, and as many that it may not give back. Default 8 MiB.
     pub thread_cache_bytes: usize,
-    /// Whether all memory should be huge pages: faster to stream, but taken in steps of 2 MiB. Default no; blocks can
-    /// ask for themselves, see [`MemoryHandle::advise_huge_pages`].
+    /// Whether blocks that have room for one ask for huge pages: first used and streamed several times faster, but
+    /// memory in steps of 2 MiB. Default yes; see [`MemoryHandle::advise_huge_pages`].
     pub huge_pages: bool,
     /// What is written down.
     pub tracking: TrackingConfig,
@@ -48,7 +48,7 @@ impl Default for MemoryPoolConfig {
             arena_bytes: 64 << 20,
             warm_bytes: 256 << 20,
             thread_cache_bytes: 8 << 20,
-            huge_pages: false,
+            huge_pages: true,
             tracking: TrackingConfig::default(),
             cleanup: CleanupConfig::default(),
         }
@@ -175,7 +175,7 @@ impl HybridMemoryPool {
 
     #[inline]
     fn handle(&self, address: usize, len: usize, class: u8, fresh: bool) -> MemoryHandle {
-        MemoryHandle { address, len, pool: self.0.clone(), class, fresh, huge: AtomicBool::new(false) }
+        MemoryHandle { address, len, pool: self.0.clone(), class, fresh }
     }
 
     #[cold]
@@ -206,6 +206,9 @@ impl HybridMemoryPool {
         let block = block.map_err(|_| core.out_of_memory(len))?;
         core.count_allocated(len.max(1).next_multiple_of(PAGE));
         let handle = self.handle(block.address, len, LARGE, block.fresh);
+        if core.config.huge_pages && len >= HUGE_PAGE {
+            handle.advise_huge_pages(true);
+        }
         core.note(&handle, !block.fresh, Location::caller());
         Ok(handle)
     }
@@ -378,16 +381,9 @@ impl Core {
             return thread_cache::make_room(self, class as usize, address);
         }
         let bytes = len.max(1).next_multiple_of(PAGE);
-        if handle.huge.load(Relaxed) && !self.config.huge_pages {
-            self.raw.advise_huge_pages(address, bytes, false);
-        }
         self.count_freed(bytes);
         self.with_central(|_, large| large.give_back(address, bytes)).release(&*self.raw);
         self.tend();
-    }
-
-    pub(super) fn advise_huge_pages(&self, address: usize, len: usize, wanted: bool) {
-        self.raw.advise_huge_pages(address, len, wanted);
     }
 
     fn metrics(&self) -> PoolMetrics {

@@ -85,8 +85,8 @@ mod system {
                 release(at, spare);
             }
         }
-        // Memory by the page that is touched, also where the system would rather give huge ones: a cache for a long
-        // text must not take its whole room at the first token.
+        // Memory by the page that is touched, also where the system would rather give huge ones, until a block asks:
+        // a cache for a long text must not take its whole room at the first token.
         advise_huge_pages(start, len, false);
         Ok(start)
     }
