@@ -76,7 +76,7 @@ impl Session {
         let cache_dims = [c.kv_heads, capacity, c.head_dim];
         let f32s = |dims: &[usize]| BitNetTensor::empty(dims, BitNetDType::F32, device);
         // Memory as far as the text gets, not for all that it could be.
-        let cache = || {
+        let cache = || -> Result<BitNetTensor> {
             let mut cache = f32s(&cache_dims)?;
             if let TensorStorage::Cpu(memory) = cache.as_mut()?.storage {
                 memory.advise_huge_pages(false);
