@@ -16,13 +16,6 @@ struct Case {
     gradients: Vec<Tensor>,
 }
 
-impl Case {
-    /// Whether the CPU has all it needs in f64: products of f64 are still to come.
-    fn in_f64(&self) -> bool {
-        !self.name.starts_with("attention")
-    }
-}
-
 fn cases() -> Vec<Case> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet-testkit/golden/derivatives.npz");
     let arrays = npz::load(path, &Device::cpu()).unwrap();
@@ -153,9 +146,6 @@ fn torch_gives_the_same() {
     let mut off = Vec::new();
     for case in cases() {
         for (dtype, tolerance) in [(F64, 1e-13), (F32, 5e-6)] {
-            if dtype == F64 && !case.in_f64() {
-                continue;
-            }
             let (distances, _) = distances(&case, dtype);
             if distances.iter().any(|&distance| distance > tolerance) {
                 off.push(format!("{} in {dtype}: {distances:?}", case.name));
@@ -194,7 +184,7 @@ fn narrow_floats_are_rounded_once() {
 #[test]
 fn central_differences_give_the_same() -> Result<()> {
     const STEP: f64 = 1e-6;
-    for case in cases().into_iter().filter(Case::in_f64) {
+    for case in cases() {
         let gradients = backward(&case.name, &case.grad, &case.inputs, &case.out)?;
         for (place, gradient) in gradients.iter().enumerate() {
             let base = case.inputs[place].to_vec::<f64>()?;

@@ -95,6 +95,12 @@ impl BitNetTensor {
 
     fn multiply(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         self.same_device(op, other)?;
+        let (left, right) = (crate::precision::operand(op, self)?, crate::precision::operand(op, other)?);
+        left.multiplied(op, &right, out)
+    }
+
+    /// [`multiply`](Self::multiply) in the dtype that the operands have.
+    fn multiplied(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         let (got, needed) = (other.dtype(), self.dtype());
         if got != needed {
             return Err(TensorOpError::DType { op, what: "the second operand", got, needed }.into());

@@ -79,3 +79,11 @@ fn what_a_dtype_cannot_hold_is_counted() {
     assert!(of(F16).to_string().contains("2 overflows"));
     assert!(analyse_precision(&x, &x.narrow(0, 0, 2).unwrap()).is_err());
 }
+
+#[test]
+fn products_follow_the_scope() {
+    let x = BitNetTensor::ones(&[2, 2], F32, &Device::cpu()).unwrap();
+    let y = autocast(&PrecisionPolicy::mixed(BF16).unwrap(), || x.matmul(&x)).unwrap();
+    assert_eq!(y.dtype(), BF16);
+    assert_eq!(y.to_dtype(F32).unwrap().to_vec::<f32>().unwrap(), [2.; 4]);
+}
