@@ -113,7 +113,8 @@ fn conversions_are_exact() {
             kernel.narrow(half, &x, &mut narrow);
             let mut wide = vec![0.0; halves.len()];
             kernel.widen(half, &halves, &mut wide);
-            let (to, from): (fn(f32) -> u16, fn(u16) -> f32) = match half {
+            type Rounding = (fn(f32) -> u16, fn(u16) -> f32);
+            let (to, from): Rounding = match half {
                 Half::F16 => (|x| half::f16::from_f32(x).to_bits(), |x| half::f16::from_bits(x).to_f32()),
                 Half::BF16 => (|x| half::bf16::from_f32(x).to_bits(), |x| half::bf16::from_bits(x).to_f32()),
             };

@@ -42,11 +42,7 @@ pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x:
 }
 
 /// The kernel of a function that is computed in f32: the one that tensors without gaps go to, so that strides change nothing.
-fn kernel(
-    cpu: &CpuBackend,
-    op: UnaryOp,
-    dtype: BitNetDType,
-) -> Result<Option<impl Fn(Option<&[u8]>, &mut [u8]) + Sync>> {
+fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<impl UnaryFn>> {
     let op = dense::function(op).filter(|_| wide(dtype) == Some(Wide::F32));
     let kernel = cpu.kernels()?.dense;
     Ok(op.map(|op| {
@@ -55,6 +51,10 @@ fn kernel(
         }
     }))
 }
+
+/// A function of a chunk, or of what its result holds, that threads share.
+trait UnaryFn: Fn(Option<&[u8]>, &mut [u8]) + Sync {}
+impl<F: Fn(Option<&[u8]>, &mut [u8]) + Sync> UnaryFn for F {}
 
 /// A function of a chunk, or of what its result holds.
 type UnaryChunk = fn(UnaryOp, Option<&[u8]>, &mut [u8]);

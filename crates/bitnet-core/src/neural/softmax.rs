@@ -30,13 +30,10 @@ fn over_axis(op: &'static str, x: &BitNetTensor, axis: isize, f: Function) -> Re
     x.is_float(op)?;
     let x = operand(op, x)?;
     let mut out = BitNetTensor::empty(x.dims(), x.dtype(), x.device())?;
-    let last: Box<dyn Fn(&Layout) -> Result<Layout>> = if x.rank() == 0 && (-1..=0).contains(&axis) {
-        Box::new(|layout| layout.unsqueeze(0))
-    } else {
-        let axis = x.shape().axis(op, axis)?;
-        let end = x.rank() - 1;
-        Box::new(move |layout| layout.transpose(axis, end))
-    };
+    let scalar = x.rank() == 0 && (-1..=0).contains(&axis);
+    let axis = if scalar { 0 } else { x.shape().axis(op, axis)? };
+    let last =
+        |layout: &Layout| if scalar { layout.unsqueeze(0) } else { layout.transpose(axis, layout.dims().len() - 1) };
     let from = x.as_ref().as_ref();
     let to = out.as_mut()?;
     let (from_layout, to_layout) = (last(&from.layout)?, last(&to.layout)?);

@@ -177,12 +177,12 @@ impl Backend for ReferenceBackend {
         };
         same_dtype("reduce", "out", out.dtype, result)?;
         let reduced = |line: Vec<Number>| {
-            let value = reduce::reduce(op, &line);
-            let needed = format!("at least one element along dimension {axis}, which has {extent}");
-            let error = || TensorOpError::Shape { op: "reduce", what: "x", got: *x.layout.shape(), needed };
-            value.ok_or_else(error).map(|v| vec![v])
+            reduce::reduce(op, &line).map(|v| vec![v]).ok_or_else(|| {
+                let needed = format!("at least one element along dimension {axis}, which has {extent}");
+                TensorOpError::Shape { op: "reduce", what: "x", got: *x.layout.shape(), needed }.into()
+            })
         };
-        let lines: Result<Vec<_>, _> = self.lines("reduce", &x, axis)?.into_iter().map(reduced).collect();
+        let lines: Result<Vec<_>> = self.lines("reduce", &x, axis)?.into_iter().map(reduced).collect();
         self.write_lines("reduce", out, axis, &lines?)
     }
 

@@ -40,11 +40,11 @@ pub(super) fn draw(distribution: Distribution, dtype: BitNetDType, seed: u64, n:
         Distribution::Normal { mean, std } => {
             let radius = (-2. * (1. - unit(words[0], 53)).ln()).sqrt();
             let angle = std::f64::consts::TAU * unit(words[1], 53);
-            Float(mean + std * (radius * if n % 2 == 0 { angle.cos() } else { angle.sin() }))
+            Float(mean + std * (radius * if n.is_multiple_of(2) { angle.cos() } else { angle.sin() }))
         }
         Distribution::Integer { low, high } => {
             let range = u128::from(high.wrapping_sub(low) as u64);
-            Int((low.wrapping_add((u128::from(word) * range >> 64) as i64)).into())
+            Int((low.wrapping_add(((u128::from(word) * range) >> 64) as i64)).into())
         }
         Distribution::Bernoulli { p } => Int((unit(word, 53) < p).into()),
     }
