@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let qkv = normal(&[tokens, 3, heads, width])?;
     let weight = BitNetTensor::ones(&[hidden], BitNetDType::F32, &device)?;
 
-    let mut block = || -> Result<BitNetTensor> {
+    let block = || -> Result<BitNetTensor> {
         let y = x.rms_norm(&weight, 1e-5)?;
         // [tokens, 3, heads, width] -> queries, keys and values of [heads, tokens, width], none of them copied.
         let parts = qkv.permute(&[1, 2, 0, 3])?;

@@ -73,7 +73,7 @@ fn a_tensor_from_its_metadata_counts_in_its_pool() {
 
 #[test]
 fn without_a_gpu_the_best_device_is_the_cpu() {
-    let x = BitNetTensor::zeros(&[2], BitNetDType::F32, &Device::cpu_with_threads(1)).unwrap();
+    let x = BitNetTensor::zeros(&[2], F32, &Device::cpu_with_threads(1)).unwrap();
     assert_eq!(*x.auto_device().unwrap().device(), crate::auto_select_device().0);
     assert_eq!(*x.to_cpu().unwrap().device(), Device::cpu());
     match Device::gpu() {
