@@ -21,12 +21,16 @@ fn f32_to_i8(x: f32) -> i8 {
 
 #[inline(always)]
 pub(super) fn to_bf16(x: &[f32], out: &mut [u16]) {
-    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f32_to_bf16(x));
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f32_to_bf16(x);
+    }
 }
 
 #[inline(always)]
 pub(super) fn from_bf16(x: &[u16], out: &mut [f32]) {
-    out.iter_mut().zip(x).for_each(|(out, &x)| *out = bf16_to_f32(x));
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = bf16_to_f32(x);
+    }
 }
 
 #[inline(always)]
@@ -36,15 +40,21 @@ pub(super) fn from_f16<S: Simd>(s: S, x: &[u16], out: &mut [f32]) {
         // SAFETY: LANES elements of each.
         unsafe { s.store(s.load_f16(x.as_ptr()), out.as_mut_ptr()) };
     }
-    out[whole..].iter_mut().zip(&x[whole..]).for_each(|(out, &x)| *out = s.half(x));
+    for (out, &x) in out[whole..].iter_mut().zip(&x[whole..]) {
+        *out = s.half(x);
+    }
 }
 
 #[inline(always)]
 pub(super) fn to_i8(x: &[f32], out: &mut [i8]) {
-    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f32_to_i8(x));
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f32_to_i8(x);
+    }
 }
 
 #[inline(always)]
 pub(super) fn widen_i8(x: &[i8], out: &mut [f32]) {
-    out.iter_mut().zip(x).for_each(|(out, &x)| *out = x as f32);
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = x as f32;
+    }
 }
