@@ -113,10 +113,13 @@ fn conversions_are_exact() {
             kernel.narrow(half, &x, &mut narrow);
             let mut wide = vec![0.0; halves.len()];
             kernel.widen(half, &halves, &mut wide);
-            type Rounding = (fn(f32) -> u16, fn(u16) -> f32);
-            let (to, from): Rounding = match half {
-                Half::F16 => (|x| half::f16::from_f32(x).to_bits(), |x| half::f16::from_bits(x).to_f32()),
-                Half::BF16 => (|x| half::bf16::from_f32(x).to_bits(), |x| half::bf16::from_bits(x).to_f32()),
+            let to = |x: f32| match half {
+                Half::F16 => half::f16::from_f32(x).to_bits(),
+                Half::BF16 => half::bf16::from_f32(x).to_bits(),
+            };
+            let from = |bits: u16| match half {
+                Half::F16 => half::f16::from_bits(bits).to_f32(),
+                Half::BF16 => half::bf16::from_bits(bits).to_f32(),
             };
             for (x, y) in x.iter().zip(&narrow) {
                 assert!(to(*x) == *y || x.is_nan() && from(*y).is_nan(), "{} {half:?} {x:e}", kernel.isa());
