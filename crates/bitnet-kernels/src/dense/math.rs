@@ -28,7 +28,8 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
     );
     let near = s.fma(s.mul(p, square), x, x);
     let far = s.sub(one, s.div(two, s.add(s.exp(s.add(size, size)), one)));
-    s.select_lt(size, s.splat(0.625), near, s.with_sign(far, x))
+    // The sum makes +0 of -0.
+    s.with_sign(s.select_lt(size, s.splat(0.625), s.abs(near), far), x)
 }
 
 /// `1 / (1 + e^-x)`, from `e^-|x|` so that small results keep their digits.
