@@ -73,7 +73,7 @@ fn title(text: &str) -> String {
 }
 
 /// Blocks of lines from one at the margin that `starts` to the brace that closes it at the margin.
-fn blocks<'a>(text: &'a str, starts: impl Fn(&str) -> bool) -> Vec<Vec<&'a str>> {
+fn blocks(text: &str, starts: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
