@@ -7,12 +7,15 @@ use crate::backend::{BinaryOp, TensorMut, TensorRef, UnaryOp};
 use crate::{BitNetDType, Result, TensorOpError};
 use bitnet_kernels::ThreadPool;
 use bitnet_kernels::dense::strided::CHUNK;
+use bitnet_kernels::dense::{DenseKernel, Unary};
 
 pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
     same_dtype("unary", "out", out.dtype, x.dtype)?;
     let threads = &cpu.threads;
-    if let Some(f) = kernel(cpu, op, x.dtype)? {
-        return map("unary", threads, &[x], out, &|x, out| f(x.first().copied(), out));
+    if let Some((kernel, op)) = kernel(cpu, op, x.dtype)? {
+        return map("unary", threads, &[x], out, &|chunk, out| {
+            with_first::<f32>(x.dtype, chunk.first().copied(), out, |x, out| kernel.unary(op, x, out));
+        });
     }
     let f = unary_chunk(op, x.dtype)?;
     map("unary", threads, &[x], out, &|x, out| f(op, x.first().copied(), out))
@@ -20,8 +23,11 @@ pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut)
 
 pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Result<()> {
     let threads = &cpu.threads;
-    if let Some(f) = kernel(cpu, op, x.dtype)? {
-        return update("unary", threads, &[], x, &|_, out| f(None, out));
+    let dtype = x.dtype;
+    if let Some((kernel, op)) = kernel(cpu, op, dtype)? {
+        return update("unary", threads, &[], x, &|_, out| {
+            with_first::<f32>(dtype, None, out, |x, out| kernel.unary(op, x, out));
+        });
     }
     let f = unary_chunk(op, x.dtype)?;
     update("unary", threads, &[], x, &|_, out| f(op, None, out))
@@ -42,19 +48,10 @@ pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x:
 }
 
 /// The kernel of a function that is computed in f32: the one that tensors without gaps go to, so that strides change nothing.
-fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<impl UnaryFn>> {
+fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<(&'static dyn DenseKernel, Unary)>> {
     let op = dense::function(op).filter(|_| wide(dtype) == Some(Wide::F32));
-    let kernel = cpu.kernels()?.dense;
-    Ok(op.map(|op| {
-        move |x: Option<&[u8]>, out: &mut [u8]| {
-            with_first::<f32>(dtype, x, out, |x, out| kernel.unary(op, x, out));
-        }
-    }))
+    op.map(|op| Ok((cpu.kernels()?.dense, op))).transpose()
 }
-
-/// A function of a chunk, or of what its result holds, that threads share.
-trait UnaryFn: Fn(Option<&[u8]>, &mut [u8]) + Sync {}
-impl<F: Fn(Option<&[u8]>, &mut [u8]) + Sync> UnaryFn for F {}
 
 /// A function of a chunk, or of what its result holds.
 type UnaryChunk = fn(UnaryOp, Option<&[u8]>, &mut [u8]);

@@ -26,29 +26,37 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
         square,
         [0.002_144_209_8, -0.008_179_168, 0.021_701_606, -0.053_946_97, 0.133_332_07, -1.0 / 3.0],
     );
-    let near = s.fma(s.mul(p, square), x, x);
+    let near = s.fma(s.mul(p, square), size, size);
     let far = s.sub(one, s.div(two, s.add(s.exp(s.add(size, size)), one)));
-    // The sum makes +0 of -0.
-    s.with_sign(s.select_lt(size, s.splat(0.625), s.abs(near), far), x)
+    s.with_sign(s.select_lt(size, s.splat(0.625), near, far), x)
+}
+
+/// `e^-z` in two factors, the first a normal number wherever the product with some numbers is one (z up to 119).
+#[inline(always)]
+fn exp_minus<S: Simd>(s: S, z: S::F) -> [S::F; 2] {
+    let far = s.splat(64.0);
+    // Exact where it is not zero.
+    let rest = s.sub(s.select_lt(far, z, s.splat(32.0), s.splat(0.0)), z);
+    [s.exp(rest), s.select_lt(far, z, s.splat(1.266_416_6e-14), s.splat(1.0))]
 }
 
 /// `1 / (1 + e^-x)`, from `e^-|x|` so that small results keep their digits.
 #[inline(always)]
 pub(super) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
-    gate(s, x, s.splat(1.0), s.exp(negative(s, s.abs(x))))
+    gate(s, x, s.splat(1.0), exp_minus(s, s.abs(x)))
 }
 
 /// `x / (1 + e^-x)`.
 #[inline(always)]
 pub(super) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    gate(s, x, x, s.exp(negative(s, s.abs(x))))
+    gate(s, x, x, exp_minus(s, s.abs(x)))
 }
 
-/// `factor * sigmoid(y)` where y has the sign of `x` and `e = e^-|y|`.
+/// `factor * sigmoid(y)` where y has the sign of `x` and `a b = e^-|y|`.
 #[inline(always)]
-fn gate<S: Simd>(s: S, x: S::F, factor: S::F, e: S::F) -> S::F {
-    let top = s.select_lt(x, s.splat(0.0), s.mul(factor, e), factor);
-    s.div(top, s.add(s.splat(1.0), e))
+fn gate<S: Simd>(s: S, x: S::F, factor: S::F, [a, b]: [S::F; 2]) -> S::F {
+    let top = s.select_lt(x, s.splat(0.0), s.mul(s.mul(factor, a), b), factor);
+    s.div(top, s.fma(a, b, s.splat(1.0)))
 }
 
 /// `erfc(t) e^(t^2)` for t of 0 to 10: `u Q(u)` with `u = 1 / (1 + 0.35 t)` (error 8e-9).
@@ -147,6 +155,6 @@ pub(super) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     );
     let z = s.mul(size, w);
     let z_rest = s.fma(size, w_rest, s.fma(size, w, negative(s, z)));
-    let e = s.exp(negative(s, z));
-    gate(s, x, x, s.fma(negative(s, e), z_rest, e))
+    let [e, scale] = exp_minus(s, z);
+    gate(s, x, x, [s.fma(negative(s, e), z_rest, e), scale])
 }
