@@ -37,7 +37,7 @@ fn cases() -> impl Strategy<Value = (Vec<usize>, Vec<Part>)> {
             parts.push(match kind {
                 1 | 2 if extent > 0 => Part::At(signed(a % extent)),
                 3..=5 => {
-                    let end = |v: usize| (v % 3 > 0).then_some(v as isize % 11 - 5);
+                    let end = |v: usize| (!v.is_multiple_of(3)).then_some(v as isize % 11 - 5);
                     Part::Slice(end(a), end(b), [1, 2, -1, -2, 3][(a + b) % 5])
                 }
                 6..=8 if extent > 0 || common.contains(&0) => {

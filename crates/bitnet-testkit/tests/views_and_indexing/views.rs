@@ -128,7 +128,7 @@ fn step(x: &BitNetTensor, model: &Model, (kind, p, q, r): Step) -> Result<(BitNe
                 let last = to.pop().unwrap();
                 *to.last_mut().unwrap() *= last;
             } else if rank < 6 && extent > 0 {
-                let divisor = (1..=extent).filter(|d| extent % d == 0).nth(q % 2).unwrap_or(1);
+                let divisor = (1..=extent).filter(|d| extent.is_multiple_of(*d)).nth(q % 2).unwrap_or(1);
                 to[axis] = extent / divisor;
                 to.insert(axis + 1, divisor);
             }
