@@ -187,6 +187,6 @@ mod tests {
         assert!(TernaryCodes::new(2, 5, vec![0; 3]).is_err());
         assert!(TernaryCodes::new(usize::MAX, 5, vec![]).is_err());
         assert!(TernaryCodes::from_weights(1, 2, &[0, 2]).is_err());
-        assert_eq!(TernaryCodes::new(3, 0, vec![]).unwrap().to_weights(), []);
+        assert_eq!(TernaryCodes::new(3, 0, vec![]).unwrap().to_weights(), Vec::<i8>::new());
     }
 }
