@@ -1,8 +1,10 @@
 //! Running sums and products.
 
 use crate::backend::ScanOp;
+use crate::precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result};
 use BitNetDType::{I64, U64};
+use std::borrow::Cow;
 
 impl BitNetTensor {
     /// Sum of each element and those before it along `axis` (`torch.cumsum`); dtypes as [`sum`](Self::sum).
@@ -24,6 +26,9 @@ impl BitNetTensor {
 
     fn scan(&self, name: &'static str, op: ScanOp, axis: isize) -> Result<Self> {
         self.unpacked(name)?;
+        if let Cow::Owned(x) = operand(name, self)? {
+            return x.scan(name, op, axis);
+        }
         let dtype = if self.dtype().is_float() || self.dtype() == U64 { self.dtype() } else { I64 };
         if self.rank() == 0 && (-1..=0).contains(&axis) {
             return self.to_dtype(dtype);

@@ -4,8 +4,10 @@ use super::Axes;
 use super::reduce::{Reduction, moments, reduce};
 use super::ternary::wide;
 use crate::backend::ReduceOp;
+use crate::precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
 use BitNetDType::F32;
+use std::borrow::Cow;
 
 impl BitNetTensor {
     /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool` give
@@ -20,11 +22,17 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn sum(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("sum", self)? {
+            return x.sum(axes, keepdim);
+        }
         reduce("sum", ReduceOp::Sum, self, axes, keepdim)
     }
 
     /// Product over `axes` (`torch.prod`); dtypes as [`sum`](Self::sum). Of no elements 1.
     pub fn prod(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("prod", self)? {
+            return x.prod(axes, keepdim);
+        }
         reduce("prod", ReduceOp::Prod, self, axes, keepdim)
     }
 
@@ -46,6 +54,9 @@ impl BitNetTensor {
 
     /// Mean over `axes` (`torch.mean`), floats; of no elements NaN.
     pub fn mean(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("mean", self)? {
+            return x.mean(axes, keepdim);
+        }
         self.floats("mean")?;
         let axes = axes.into();
         let count = Reduction::new("mean", self, axes, keepdim)?.count;
@@ -59,6 +70,9 @@ impl BitNetTensor {
     /// (Welford) and divided by `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the variance of the elements
     /// themselves. Of no elements NaN.
     pub fn var(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("var", self)? {
+            return x.var(axes, correction, keepdim);
+        }
         self.floats("var")?;
         let reduction = Reduction::new("var", self, axes, keepdim)?;
         if reduction.count == 0 {
@@ -69,6 +83,9 @@ impl BitNetTensor {
 
     /// Standard deviation over `axes` (`torch.std`), the root of [`var`](Self::var).
     pub fn std(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("std", self)? {
+            return x.std(axes, correction, keepdim);
+        }
         self.floats("std")?;
         // f16 would round twice, and overflow in the square.
         let mut out = self.to_dtype(wide(self.dtype()))?.var(axes, correction, keepdim)?;
@@ -79,6 +96,9 @@ impl BitNetTensor {
     /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is Euclid's, infinity the
     /// largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
     pub fn norm(&self, p: f64, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("norm", self)? {
+            return x.norm(p, axes, keepdim);
+        }
         self.floats("norm")?;
         let axes = axes.into();
         let x = self.to_dtype(wide(self.dtype()))?;
@@ -106,6 +126,9 @@ impl BitNetTensor {
     /// `log(sum(exp(x)))` over `axes`, without overflow (`torch.logsumexp`); integers are computed as `F32`. Of no elements
     /// minus infinity.
     pub fn logsumexp(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
+        if let Cow::Owned(x) = operand("logsumexp", self)? {
+            return x.logsumexp(axes, keepdim);
+        }
         let axes = axes.into();
         let reduction = Reduction::new("logsumexp", self, axes, keepdim)?;
         let dtype = if self.dtype().is_float() { self.dtype() } else { F32 };

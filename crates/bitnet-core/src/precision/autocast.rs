@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Operations that compute in the policy's `compute` dtype, and give it.
-pub const PRODUCTS: [&str; 7] = ["matmul", "mm", "bmm", "mv", "dot", "linear", "scaled_dot_product_attention"];
+pub const PRODUCTS: [&str; 6] = ["matmul", "mm", "bmm", "mv", "dot", "scaled_dot_product_attention"];
 
 /// Operations that lose too much in narrow floats: they compute in the policy's `accumulation` dtype, and give it.
 pub const SENSITIVE: [&str; 17] = [
@@ -67,7 +67,7 @@ impl Drop for Guard {
 ///
 /// | operations | dtype |
 /// |---|---|
-/// | [`PRODUCTS`]: matrix products, linear layers, attention | `compute` |
+/// | [`PRODUCTS`]: matrix products, attention | `compute` |
 /// | [`SENSITIVE`]: reductions, scans, softmax, norms, losses | `accumulation` |
 /// | all others | that of their operands, promoted |
 ///

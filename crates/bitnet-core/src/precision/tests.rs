@@ -87,3 +87,26 @@ fn products_follow_the_scope() {
     assert_eq!(y.dtype(), BF16);
     assert_eq!(y.to_dtype(F32).unwrap().to_vec::<f32>().unwrap(), [2.; 4]);
 }
+
+#[test]
+fn reductions_and_scans_follow_the_scope() {
+    let x = BitNetTensor::full(&[4, 300], 8., BF16, &Device::cpu()).unwrap();
+    let policy = PrecisionPolicy::mixed(BF16).unwrap();
+    type Reduce = fn(&BitNetTensor) -> crate::Result<BitNetTensor>;
+    let all: [(Reduce, f32); 8] = [
+        (|x| x.sum(-1, false), 2400.),
+        (|x| x.narrow(1, 0, 2)?.prod(-1, false), 64.),
+        (|x| x.mean(-1, false), 8.),
+        (|x| x.var(-1, 1., false), 0.),
+        (|x| x.std(-1, 1., false), 0.),
+        (|x| x.norm(2., -1, false), 8. * 300f32.sqrt()),
+        (|x| x.logsumexp(-1, false), 8. + 300f32.ln()),
+        (|x| x.cumsum(-1)?.select(1, 299), 2400.),
+    ];
+    for (i, (f, expected)) in all.into_iter().enumerate() {
+        let y = autocast(&policy, || f(&x)).unwrap();
+        assert_eq!(y.dtype(), F32, "{i}");
+        assert!(y.to_vec::<f32>().unwrap().iter().all(|v| (v - expected).abs() <= 1e-6 * expected), "{i}: {y:?}");
+        assert_eq!(f(&x).unwrap().dtype(), BF16, "{i} outside of the scope");
+    }
+}
