@@ -2,7 +2,7 @@
 //!
 //! The scheme is that of BLIS (Van Zee and van de Geijn 2015): both operands are copied into panels as wide as a tile of
 //! sums that stays in registers, block by block as the caches hold them. What differs between instruction sets and
-//! types is a [`product::Product`]; a matrix unit such as AMX is another implementation of it, with a tile of its own.
+//! types is a `Product` (`matmul/product.rs`); a matrix unit such as AMX is another implementation of it, with a tile of its own.
 
 mod blocks;
 mod pack;
