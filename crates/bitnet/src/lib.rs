@@ -6,6 +6,7 @@ pub use bitnet_inference as inference;
 pub use bitnet_kernels as kernels;
 pub use bitnet_model as model;
 pub use bitnet_quant as quant;
+pub use bitnet_training as training;
 
 /// What most programs need.
 pub mod prelude {
