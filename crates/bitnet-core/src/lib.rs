@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod autograd;
 pub mod backend;
 mod capabilities;
 mod context;

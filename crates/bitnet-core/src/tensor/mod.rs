@@ -46,6 +46,7 @@ pub use create::TensorMetadata;
 pub use index::{Index, Slice};
 pub use random::Generator;
 
+use crate::autograd::Node;
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
@@ -66,6 +67,8 @@ pub struct BitNetTensor {
     layout: Layout,
     dtype: BitNetDType,
     device: Device,
+    /// What the tape of [`autograd`](crate::autograd) knows of it.
+    pub(crate) node: Option<Arc<Node>>,
 }
 
 impl BitNetTensor {
@@ -119,7 +122,13 @@ impl BitNetTensor {
     }
 
     fn new(storage: TensorStorage, shape: TensorShape, dtype: BitNetDType, device: &Device) -> Self {
-        Self { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype, device: device.clone() }
+        Self {
+            storage: Arc::new(storage),
+            layout: Layout::contiguous(shape),
+            dtype,
+            device: device.clone(),
+            node: None,
+        }
     }
 
     /// Extents.

@@ -287,7 +287,7 @@ impl BitNetTensor {
     }
 
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
-        Self { layout, ..self.clone() }
+        Self { layout, node: None, ..self.clone() }
     }
 
     /// The dimension that `axis` names; `None` for a scalar, which PyTorch lets pass as a vector of one.

@@ -1,0 +1,208 @@
+//! Reverse-mode differentiation: operations on tensors that need a gradient are recorded on a tape, and
+//! [`BitNetTensor::backward`] walks it back.
+//!
+//! ```
+//! use bitnet_core::{BitNetTensor, Device};
+//! let mut x = BitNetTensor::from_slice(&[1f32, 2., 3.], &[3], &Device::cpu())?;
+//! x.requires_grad_(true)?;
+//! x.square()?.sum(.., false)?.backward()?;
+//! assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2., 4., 6.]);
+//! # Ok::<(), bitnet_core::BitNetError>(())
+//! ```
+//!
+//! The derivative of every operation is written in tensor operations, so that it runs on every device and can be
+//! differentiated again. What the tape keeps of an operation is freed when its derivative was taken, or with the tensors
+//! that lead to it. Writing to a tensor cannot spoil what was recorded: storage is copied when it is shared, and the tape
+//! shares it.
+
+mod checkpoint;
+mod engine;
+mod node;
+
+pub use checkpoint::checkpoint;
+pub use engine::{BackwardOptions, gradients};
+pub(crate) use node::Node;
+
+use crate::{BitNetTensor, Result, TensorOpError};
+use node::Backward;
+use std::cell::Cell;
+use std::sync::Arc;
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Whether this thread records operations on tensors that need a gradient.
+pub fn is_recording() -> bool {
+    RECORDING.get()
+}
+
+/// `body` with recording switched on or off for this thread, and as it was afterwards, after a panic too.
+fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDING.replace(on));
+    body()
+}
+
+/// `body` without recording (`torch.no_grad`): evaluation, and updates of weights in place.
+pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_recording(false, body)
+}
+
+/// `body` with recording, inside [`no_grad`] (`torch.enable_grad`).
+pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_recording(true, body)
+}
+
+/// Whether an operation on these tensors is recorded.
+pub fn is_recorded(inputs: &[&BitNetTensor]) -> bool {
+    inputs.iter().any(|x| x.node.is_some()) && is_recording()
+}
+
+/// An operation with a derivative of its own (`torch.autograd.Function`).
+///
+/// `forward` runs without recording. If an input needs a gradient, `backward` is given the result (detached) and returns
+/// the function from the gradient of the result to that of each input, in order and of its shape and dtype; `None` where
+/// there is none. That function runs with recording on when derivatives of it are wanted; a derivative that is computed
+/// from the saved result should then compute the result again, from the inputs, for the result saved has no history.
+///
+/// ```
+/// use bitnet_core::{BitNetTensor, Device, autograd};
+/// // Rounding that lets the gradient through: a straight-through estimator.
+/// fn round(x: &BitNetTensor) -> bitnet_core::Result<BitNetTensor> {
+///     autograd::differentiable("round", &[x], || x.round(), |_| |grad: &BitNetTensor| Ok(vec![Some(grad.clone())]))
+/// }
+/// let mut x = BitNetTensor::from_slice(&[0.4f32, 1.7], &[2], &Device::cpu())?;
+/// x.requires_grad_(true)?;
+/// round(&x)?.sum(.., false)?.backward()?;
+/// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1., 1.]);
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+pub fn differentiable<B>(
+    op: &'static str,
+    inputs: &[&BitNetTensor],
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+    backward: impl FnOnce(&BitNetTensor) -> B,
+) -> Result<BitNetTensor>
+where
+    B: Fn(&BitNetTensor) -> Result<Vec<Option<BitNetTensor>>> + Send + Sync + 'static,
+{
+    if !is_recorded(inputs) {
+        return forward();
+    }
+    let mut out = no_grad(forward)?.detach();
+    let backward: Backward = Arc::new(backward(&out));
+    out.node = Some(Node::inner(op, inputs, backward, &out));
+    Ok(out)
+}
+
+impl BitNetTensor {
+    /// Makes it a leaf whose gradient [`backward`](Self::backward) computes, or no longer (`torch.Tensor.requires_grad_`).
+    ///
+    /// # Errors
+    /// For a dtype that is not a float, and for the result of a recorded operation, which is no leaf.
+    pub fn requires_grad_(&mut self, required: bool) -> Result<&mut Self> {
+        const OP: &str = "requires_grad_";
+        let refuse = |message: String| Err(TensorOpError::Argument { op: OP, message }.into());
+        if required && !self.dtype().is_float() {
+            return refuse(format!("{} has no derivative: cast it to a float with to_dtype()", self.dtype()));
+        }
+        match &self.node {
+            Some(node) if !node.is_leaf() => {
+                if !required {
+                    return refuse("it is the result of an operation: use detach()".into());
+                }
+            }
+            Some(_) if required => {}
+            _ => self.node = required.then(|| Node::leaf(self)),
+        }
+        Ok(self)
+    }
+
+    /// Whether operations on it are recorded.
+    pub fn requires_grad(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether it is not the result of a recorded operation.
+    pub fn is_leaf(&self) -> bool {
+        self.node.as_ref().is_none_or(|node| node.is_leaf())
+    }
+
+    /// The gradient of a leaf, or of a tensor with [`retain_grad`](Self::retain_grad), summed over all backward runs
+    /// since it was last cleared.
+    pub fn grad(&self) -> Option<Self> {
+        self.node.as_ref()?.grad()
+    }
+
+    /// Replaces the gradient, `None` clears it.
+    ///
+    /// # Errors
+    /// When this tensor needs no gradient, or the gradient has another shape, dtype or device.
+    pub fn set_grad(&self, grad: Option<Self>) -> Result<()> {
+        match (&self.node, &grad) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => {
+                let message = "the tensor takes no gradient: call requires_grad_(true) first".into();
+                Err(TensorOpError::Argument { op: "set_grad", message }.into())
+            }
+            (Some(node), _) => {
+                if let Some(grad) = &grad {
+                    node.check("set_grad", grad)?;
+                }
+                node.set_grad(grad);
+                Ok(())
+            }
+        }
+    }
+
+    /// Clears the gradient.
+    pub fn zero_grad(&self) {
+        if let Some(node) = &self.node {
+            node.set_grad(None);
+        }
+    }
+
+    /// Takes the gradient out and leaves none.
+    pub fn take_grad(&self) -> Option<Self> {
+        self.node.as_ref()?.take_grad()
+    }
+
+    /// Keeps the gradient of the result of an operation, as leaves do (`torch.Tensor.retain_grad`).
+    pub fn retain_grad(&self) {
+        if let Some(node) = &self.node {
+            node.retain_grad();
+        }
+    }
+
+    /// The same values (and storage) without history.
+    pub fn detach(&self) -> Self {
+        self.with_layout(*self.layout())
+    }
+
+    /// Calls `hook` with the gradient of this tensor, complete, when a backward run has it; what the hook returns takes its
+    /// place (`torch.Tensor.register_hook`).
+    ///
+    /// # Errors
+    /// When this tensor needs no gradient.
+    pub fn register_hook(&self, hook: impl Fn(&Self) -> Result<Option<Self>> + Send + Sync + 'static) -> Result<()> {
+        match &self.node {
+            Some(node) => {
+                node.add_hook(Arc::new(hook));
+                Ok(())
+            }
+            None => {
+                let message = "the tensor takes no gradient: call requires_grad_(true) first".into();
+                Err(TensorOpError::Argument { op: "register_hook", message }.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
