@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod error;
+pub mod schedule;
 
+pub use config::Config;
 pub use error::{Result, TrainingError};
+pub use schedule::{LambdaSchedule, Rates, Schedule};

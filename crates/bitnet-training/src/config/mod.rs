@@ -1,0 +1,84 @@
+//! What a run is told, in TOML. A mistake is an error that names the file, the line and the key, and says what to do.
+//!
+//! The whole of it, with the defaults:
+//!
+//! ```toml
+#![doc = include_str!("example.toml")]
+//! ```
+
+mod check;
+mod sections;
+mod source;
+
+pub use sections::{
+    Activation, ActivationBits, Compute, DataConfig, LambdaShape, ModelConfig, OptimizerConfig, OptimizerName, Order,
+    Packing, QuantizationConfig, ScheduleConfig, ScheduleKind, TokenizerConfig, TokenizerKind, TrainingConfig,
+    WeightQuantizer,
+};
+pub use source::ConfigSource;
+
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// A whole run. Paths are relative to the directory in which the program runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The model to train.
+    pub model: ModelConfig,
+    /// How its weights and activations are quantized while it trains.
+    #[serde(default)]
+    pub quantization: QuantizationConfig,
+    /// The tokenizer; that of `model.init` where absent.
+    #[serde(default)]
+    pub tokenizer: TokenizerConfig,
+    /// What it reads.
+    pub data: DataConfig,
+    /// What updates it.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How the rates of the updates change.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// How long, how much at once, and what is kept.
+    pub training: TrainingConfig,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, has an unknown key or one of another type, or values that cannot be.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_source(&ConfigSource::read(path.as_ref())?)
+    }
+
+    /// Reads and checks the text of a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        Self::from_source(&ConfigSource::new(text, name))
+    }
+
+    fn from_source(source: &ConfigSource) -> Result<Self> {
+        let mut config: Self = source.parse()?;
+        check::check(&config).map_err(|(path, problem)| source.problem(&path, problem))?;
+        if config.model.kv_heads == 0 {
+            config.model.kv_heads = config.model.heads;
+        }
+        Ok(config)
+    }
+
+    /// As TOML, every default written out.
+    ///
+    /// # Errors
+    /// Never for a configuration that was read.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| crate::TrainingError::Invalid(format!("configuration: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

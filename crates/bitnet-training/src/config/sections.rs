@@ -1,0 +1,457 @@
+//! The sections of a configuration. What is not said has the default that the example shows.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::path::PathBuf;
+
+/// `[model]`: the sizes of a new model, or the directory of one to go on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A Hugging Face directory to start from; the sizes are then its own, and those below are 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys and values; as many as of queries where absent.
+    pub kv_heads: usize,
+    /// Most positions a text may have.
+    pub context: usize,
+    /// Rows of the embedding; the tokenizer's vocabulary where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Between gate and product of the feed-forward layers.
+    pub activation: Activation,
+    /// Added to the mean square before the root of a norm.
+    pub norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the output head is the embedding.
+    pub tie_embeddings: bool,
+    /// Share of activations dropped on the residual branches and after the embedding.
+    pub dropout: f64,
+    /// Standard deviation of new weights.
+    pub init_std: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            init: None,
+            hidden_size: 0,
+            intermediate_size: 0,
+            layers: 0,
+            heads: 0,
+            kv_heads: 0,
+            context: 0,
+            vocab_size: None,
+            activation: Activation::Relu2,
+            norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_embeddings: true,
+            dropout: 0.0,
+            init_std: 0.02,
+        }
+    }
+}
+
+/// A function of the feed-forward layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// `max(x, 0)^2`, of BitNet b1.58.
+    Relu2,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `x Phi(x)`.
+    Gelu,
+}
+
+/// `[quantization]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuantizationConfig {
+    /// Whether linear layers are ternary at all.
+    pub enabled: bool,
+    /// Rule for the scale of the weights.
+    pub weights: WeightQuantizer,
+    /// Bits of activations.
+    pub activations: ActivationBits,
+    /// Updates over which the quantizer is faded in; 0 has it at once.
+    pub lambda_steps: u64,
+    /// How it is faded in.
+    pub lambda_shape: LambdaShape,
+    /// A norm before the output projections of attention and feed-forward, as in BitNet b1.58 2B4T.
+    pub sub_norm: bool,
+    /// A norm inside every linear layer.
+    pub bit_linear_norm: bool,
+    /// A Hadamard transform before the output projections (H-BitLinear of BitNet v2).
+    pub hadamard: bool,
+}
+
+impl Default for QuantizationConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            weights: WeightQuantizer::Absmean,
+            activations: ActivationBits::Eight,
+            lambda_steps: 0,
+            lambda_shape: LambdaShape::Linear,
+            sub_norm: true,
+            bit_linear_norm: false,
+            hadamard: false,
+        }
+    }
+}
+
+/// A rule for the scale of ternary weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightQuantizer {
+    /// The mean magnitude, as in BitNet b1.58.
+    Absmean,
+    /// The median magnitude.
+    Absmedian,
+    /// A scale that is trained.
+    Learned,
+    /// Weights stay as they are.
+    None,
+}
+
+/// Bits of activations: `8`, `4` or `"none"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationBits {
+    /// 8 bits.
+    Eight,
+    /// 4 bits.
+    Four,
+    /// As they are.
+    None,
+}
+
+impl Serialize for ActivationBits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Eight => serializer.serialize_u8(8),
+            Self::Four => serializer.serialize_u8(4),
+            Self::None => serializer.serialize_str("none"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ActivationBits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = ActivationBits;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("8, 4 or \"none\"")
+            }
+            fn visit_i64<E: de::Error>(self, bits: i64) -> Result<Self::Value, E> {
+                match bits {
+                    8 => Ok(ActivationBits::Eight),
+                    4 => Ok(ActivationBits::Four),
+                    _ => Err(E::invalid_value(de::Unexpected::Signed(bits), &self)),
+                }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                match text {
+                    "none" => Ok(ActivationBits::None),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// How the quantizer is faded in; see [`LambdaSchedule`](crate::LambdaSchedule).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LambdaShape {
+    /// At an even pace.
+    Linear,
+    /// Slow at both ends.
+    Cosine,
+    /// Fast at first.
+    Exponential,
+    /// Slow at both ends, steeper than the cosine.
+    Sigmoid,
+}
+
+/// `[tokenizer]`: a file, or a kind to make from the training text.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// A `tokenizer.json`, or a directory with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// What to make from the training text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TokenizerKind>,
+    /// Tokens of a `bpe` vocabulary, special ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Special tokens to add; the first ends a document.
+    pub special: Vec<String>,
+}
+
+/// A tokenizer that is made from text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// Each character of the text is a token.
+    Char,
+    /// Each byte is a token.
+    Bytes,
+    /// Byte-level byte-pair encoding.
+    Bpe,
+}
+
+/// `[data]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Texts (UTF-8) or token files (of `bitnet tokenize`) to train on.
+    pub train: Vec<PathBuf>,
+    /// The same to evaluate on.
+    #[serde(default)]
+    pub validation: Vec<PathBuf>,
+    /// The last part of the training text that is kept for evaluation instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_fraction: Option<f64>,
+    /// Tokens of a row of a batch; the context of the model where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// How texts are laid out in rows.
+    #[serde(default)]
+    pub packing: Packing,
+    /// In which order rows come.
+    #[serde(default)]
+    pub order: Order,
+    /// A string that ends a document in the texts; each file is a document of its own in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_end: Option<String>,
+    /// Fixes the order.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// How texts are laid out in rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// One stream of tokens, cut anywhere.
+    #[default]
+    Stream,
+    /// Whole documents, as many as fit a row; positions start anew in each.
+    Packed,
+    /// One document a row, padded.
+    Padded,
+}
+
+/// In which order rows come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each row starts anywhere, at random.
+    #[default]
+    Random,
+    /// Each row once an epoch, in an order drawn anew for each.
+    Shuffled,
+    /// As in the file.
+    Sequential,
+}
+
+/// `[optimizer]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Which.
+    pub name: OptimizerName,
+    /// Decay rates of the averages of Adam and Lion.
+    pub betas: [f64; 2],
+    /// Added to the root of the second average.
+    pub eps: f64,
+    /// Pull of weights (not norms, biases or embeddings) to zero, times the learning rate.
+    pub weight_decay: f64,
+    /// Of SGD and Muon.
+    pub momentum: f64,
+    /// Whether averages are kept in 8 bits.
+    pub eight_bit: bool,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            name: OptimizerName::AdamW,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            momentum: 0.95,
+            eight_bit: false,
+        }
+    }
+}
+
+/// A rule for updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Gradient descent with momentum.
+    Sgd,
+    /// Adam, the decay in the gradient.
+    Adam,
+    /// Adam, the decay apart.
+    AdamW,
+    /// Signs of averages.
+    Lion,
+    /// Orthogonalized momentum for matrices, AdamW for the rest.
+    Muon,
+}
+
+/// `[schedule]`; the formulas are those of [`Schedule`](crate::Schedule).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Which.
+    pub kind: ScheduleKind,
+    /// The highest rate.
+    pub learning_rate: f64,
+    /// Updates over which it rises to that.
+    pub warmup: u64,
+    /// The rate at the end.
+    pub end: f64,
+    /// Two-stage: the share of the steps after which the second stage begins.
+    pub switch_at: f64,
+    /// Two-stage: the rate at the end of the first stage; half the highest where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage_one_end: Option<f64>,
+    /// Two-stage: the rate at the start of the second stage; a third of the highest where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage_two: Option<f64>,
+    /// Two-stage: the weight decay of the second stage.
+    pub stage_two_weight_decay: f64,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            kind: ScheduleKind::Cosine,
+            learning_rate: 1e-3,
+            warmup: 0,
+            end: 0.0,
+            switch_at: 0.5,
+            stage_one_end: None,
+            stage_two: None,
+            stage_two_weight_decay: 0.0,
+        }
+    }
+}
+
+impl ScheduleConfig {
+    /// The rate at the end of the first of two stages.
+    pub fn stage_one_end_rate(&self) -> f64 {
+        self.stage_one_end.unwrap_or(self.learning_rate / 2.0)
+    }
+
+    /// The rate at the start of the second of two stages.
+    pub fn stage_two_rate(&self) -> f64 {
+        self.stage_two.unwrap_or(self.learning_rate / 3.0)
+    }
+}
+
+/// How the learning rate changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// Not at all.
+    Constant,
+    /// On a line.
+    Linear,
+    /// On half a wave.
+    Cosine,
+    /// On two lines with a drop between, as BitNet b1.58.
+    TwoStage,
+}
+
+/// `[training]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Updates.
+    pub steps: u64,
+    /// Rows of a batch.
+    pub batch: usize,
+    /// Batches whose gradients make one update.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Largest norm of all gradients together; 0 for no limit.
+    #[serde(default = "clip")]
+    pub clip: f64,
+    /// Fixes new weights and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// Numbers to compute with.
+    #[serde(default)]
+    pub compute: Compute,
+    /// Updates between evaluations; 0 for none but the last.
+    #[serde(default = "hundred")]
+    pub eval_every: u64,
+    /// Batches of an evaluation; 0 for all that there are.
+    #[serde(default)]
+    pub eval_batches: usize,
+    /// Updates between checkpoints; 0 for none but the last.
+    #[serde(default = "hundred")]
+    pub checkpoint_every: u64,
+    /// Newest checkpoints that are kept.
+    #[serde(default = "two")]
+    pub keep: usize,
+    /// Evaluations without a better loss after which the run ends; 0 for never.
+    #[serde(default)]
+    pub patience: usize,
+    /// Decay rate of an average of the weights; 0 for none.
+    #[serde(default)]
+    pub ema: f64,
+    /// Updates between lines of the metrics.
+    #[serde(default = "ten")]
+    pub log_every: u64,
+    /// Threads; all cores where 0.
+    #[serde(default)]
+    pub threads: usize,
+    /// Whether activations of blocks are computed again for the gradient instead of kept.
+    #[serde(default)]
+    pub checkpoint_activations: bool,
+}
+
+fn one() -> usize {
+    1
+}
+fn two() -> usize {
+    2
+}
+fn ten() -> u64 {
+    10
+}
+fn hundred() -> u64 {
+    100
+}
+fn clip() -> f64 {
+    1.0
+}
+
+/// Numbers to compute with; weights and their updates are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits for products of matrices.
+    Bf16,
+}
