@@ -3,7 +3,7 @@
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_model::checkpoint::{LinearSource, WeightSource};
-use bitnet_quant::{ActivationBuffer, BitLinear};
+use bitnet_quant::{ActivationBuffer, PackedBitLinear};
 
 /// A linear layer, ready for a device.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Linear {
 
 #[derive(Debug)]
 enum LinearWeights {
-    Ternary(BitLinear),
+    Ternary(PackedBitLinear),
     Dense { weights: BitNetTensor, bias: Option<BitNetTensor> },
 }
 
@@ -24,7 +24,7 @@ impl Linear {
         let vector = |v: &Vec<f32>| BitNetTensor::from_slice(v, &[v.len()], device);
         let weights = match &source.weight {
             WeightSource::Ternary { codes, scale } => {
-                LinearWeights::Ternary(BitLinear::new(codes, *scale, source.bias.as_deref(), device)?)
+                LinearWeights::Ternary(PackedBitLinear::new(codes, *scale, source.bias.as_deref(), device)?)
             }
             WeightSource::Dense(dense) => LinearWeights::Dense {
                 weights: dense.to_tensor(device)?,

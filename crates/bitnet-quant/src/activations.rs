@@ -46,6 +46,14 @@ impl ActivationBuffer {
         Ok(())
     }
 
+    /// What it holds as tensors: values i8 `[T, K]` and scales f32 `[T]`.
+    pub fn into_tensors(self) -> Result<(BitNetTensor, BitNetTensor)> {
+        let (tokens, columns) = self.shape;
+        let padded = self.device.padded_columns(columns);
+        let values = self.values.narrow(0, 0, tokens * padded)?.reshape(&[tokens, padded])?.narrow(1, 0, columns)?;
+        Ok((values, self.scales.narrow(0, 0, tokens)?))
+    }
+
     /// What it holds.
     pub fn get(&self) -> Result<QuantizedActivations<'_>> {
         let (tokens, columns) = self.shape;

@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod activations;
-mod bit_linear;
 pub mod codes;
 pub mod error;
 pub mod formats;
+pub mod linear;
 pub mod ternarize;
 
 pub use activations::ActivationBuffer;
-pub use bit_linear::BitLinear;
 pub use codes::TernaryCodes;
 pub use error::QuantError;
+pub use linear::{BitLinear, BitLinearConfig, PackedBitLinear, StraightThroughEstimator};

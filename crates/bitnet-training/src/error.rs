@@ -15,6 +15,31 @@ pub enum TrainingError {
     /// A tokenizer could not be read or used.
     #[error(transparent)]
     Tokenizer(#[from] bitnet_model::tokenizer::TokenizerError),
+    /// A configuration or checkpoint of a model.
+    #[error(transparent)]
+    Model(#[from] bitnet_model::ModelError),
+    /// A parameter that a model needs.
+    #[error("tensor {name} is missing: is this a checkpoint of another model?")]
+    MissingTensor {
+        /// Of the parameter.
+        name: String,
+    },
+    /// A tensor that no parameter takes.
+    #[error("tensor {name} belongs to no parameter: is this a checkpoint of another model?")]
+    UnexpectedTensor {
+        /// Of the tensor.
+        name: String,
+    },
+    /// A tensor of another shape.
+    #[error("{name} is {got:?}, needed {needed:?}")]
+    TensorShape {
+        /// Of the tensor.
+        name: String,
+        /// Its extents.
+        got: Vec<usize>,
+        /// What they should be.
+        needed: Vec<usize>,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

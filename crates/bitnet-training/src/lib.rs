@@ -3,8 +3,10 @@
 
 pub mod config;
 pub mod error;
+pub mod model;
 pub mod schedule;
 
 pub use config::Config;
 pub use error::{Result, TrainingError};
+pub use model::{ComputeOptions, Transformer};
 pub use schedule::{LambdaSchedule, Rates, Schedule};

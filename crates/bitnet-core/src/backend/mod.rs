@@ -164,7 +164,7 @@ pub trait Backend: Debug + Send + Sync {
     /// Reduces every prefix of dimension `axis`; equal shapes.
     fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
     /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides. Floats give their
-    /// dtype (f16 and bf16 summed in f32), `I8` gives `I32`, other integers theirs, wrapping.
+    /// dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`, other integers theirs, wrapping.
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
     /// `out[.., i, ..] = source[.., indices[.., i, ..], ..]` along `axis`: `indices` (`I64` or `U32`) has the shape of `out`,
     /// `source` extents at least as large on the other dimensions. An index outside the dimension is an error.

@@ -24,6 +24,7 @@ pub(super) fn matmul(cpu: &CpuBackend, a: TensorRef, b: TensorRef, out: TensorMu
         BitNetDType::F32 => kernel!(matmul_f32),
         BitNetDType::F64 => kernel!(matmul_f64),
         BitNetDType::F16 => kernel!(matmul_f16),
+        BitNetDType::BF16 if out.dtype == BitNetDType::F32 => kernel!(matmul_bf16_f32),
         BitNetDType::BF16 => kernel!(matmul_bf16),
         BitNetDType::I8 => kernel!(matmul_i8),
         BitNetDType::U8 => batched(pool, shape, a, b, out, plain::<u8>),
@@ -47,7 +48,11 @@ fn check(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> Result<MatmulShape> {
     if batch != batch_a || batch != batch_b || (m, n, k) != (m_a, n_b, k_b) {
         return Err(misfit(a, b, out));
     }
-    let result = if a.dtype == BitNetDType::I8 { BitNetDType::I32 } else { a.dtype };
+    let result = match a.dtype {
+        BitNetDType::I8 => BitNetDType::I32,
+        BitNetDType::BF16 if out.dtype == BitNetDType::F32 => BitNetDType::F32,
+        same => same,
+    };
     for (what, got, needed) in [("b", b.dtype, a.dtype), ("out", out.dtype, result)] {
         if got != needed {
             return Err(TensorOpError::DType { op: "matmul", what, got, needed }.into());

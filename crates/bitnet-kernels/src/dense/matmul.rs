@@ -188,7 +188,34 @@ pub fn matmul_bf16(
     out: MatrixMut<u16>,
 ) {
     check_all(&shape, &a, &b, &out);
-    let (a, b, out) = (a.cast(BF16::slice), b.cast(BF16::slice), Target::<BF16>::new_bits(out));
+    bf16(isa, pool, shape, a, b, Target::<BF16>::new_bits(out));
+}
+
+/// [`matmul_bf16`] with the sums as they are, in f32.
+///
+/// # Panics
+/// As [`matmul_f32`].
+pub fn matmul_bf16_f32(
+    isa: Isa,
+    pool: &ThreadPool,
+    shape: MatmulShape,
+    a: Matrix<u16>,
+    b: Matrix<u16>,
+    out: MatrixMut<f32>,
+) {
+    check_all(&shape, &a, &b, &out);
+    bf16(isa, pool, shape, a, b, Target::new(out));
+}
+
+fn bf16<O: Output<f32>>(
+    isa: Isa,
+    pool: &ThreadPool,
+    shape: MatmulShape,
+    a: Matrix<u16>,
+    b: Matrix<u16>,
+    out: Target<O>,
+) {
+    let (a, b) = (a.cast(BF16::slice), b.cast(BF16::slice));
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512
         && let Some(p) = x86_64::Bf16Avx512::new()

@@ -2,7 +2,7 @@
 
 use super::number::Number;
 use super::{Bytes, ReferenceBackend, elementwise, elsewhere, random, reduce};
-use bitnet_core::BitNetDType::{self, Bool, I8, I32, I64, U32, U64};
+use bitnet_core::BitNetDType::{self, BF16, Bool, F32, I8, I32, I64, U32, U64};
 use bitnet_core::backend::*;
 use bitnet_core::{Backend, Layout, Result, TensorOpError, TensorStorage};
 
@@ -203,7 +203,12 @@ impl Backend for ReferenceBackend {
             return Err(TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into());
         }
         same_dtype("matmul", "b", b.dtype, a.dtype)?;
-        same_dtype("matmul", "out", out.dtype, if a.dtype == I8 { I32 } else { a.dtype })?;
+        let result = match (a.dtype, out.dtype) {
+            (I8, _) => I32,
+            (BF16, F32) => F32,
+            (same, _) => same,
+        };
+        same_dtype("matmul", "out", out.dtype, result)?;
         if a.dtype == Bool {
             return Err(unsupported(self, "matmul", Bool));
         }

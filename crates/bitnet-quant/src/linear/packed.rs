@@ -1,4 +1,4 @@
-//! The ternary linear layer of BitNet b1.58, as inference uses it.
+//! The ternary linear layer of BitNet b1.58 as inference uses it: codes packed for the device.
 
 use crate::{ActivationBuffer, TernaryCodes};
 use bitnet_core::backend::{BinaryOp, PackedTernary, TensorMut, TensorRef, TernarySource};
@@ -7,12 +7,12 @@ use bitnet_core::{BitNetTensor, Device, Result};
 /// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the factor `g`, and `q` with the scale `s` is the input
 /// quantized to 8 bits per token. The integer product is exact.
 #[derive(Debug)]
-pub struct BitLinear {
+pub struct PackedBitLinear {
     weights: PackedTernary,
     bias: Option<BitNetTensor>,
 }
 
-impl BitLinear {
+impl PackedBitLinear {
     /// Packs the weights `[outputs, inputs]` for a device; `bias` has a value for each output.
     pub fn new(codes: &TernaryCodes, scale: f32, bias: Option<&[f32]>, device: &Device) -> Result<Self> {
         let source = TernarySource { codes: codes.as_bytes(), rows: codes.rows(), columns: codes.cols(), scale };

@@ -1,0 +1,209 @@
+//! The ternary linear layer with latent weights, as training uses it.
+
+use super::{Compute, PackedBitLinear, StraightThroughEstimator, bit_linear, linear};
+use crate::ternarize;
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, Result, TensorOpError, autograd};
+
+/// What a [`BitLinear`] is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BitLinearConfig {
+    /// Columns of the weights.
+    pub inputs: usize,
+    /// Rows of the weights.
+    pub outputs: usize,
+    /// Whether a learned vector is added to the outputs.
+    pub bias: bool,
+    /// Epsilon of an RMS norm of the inputs that belongs to the layer; `None`: no norm.
+    pub norm_eps: Option<f64>,
+    /// The gradient through both quantizers.
+    pub estimator: StraightThroughEstimator,
+    /// What products are computed in.
+    pub compute: Compute,
+}
+
+impl BitLinearConfig {
+    /// As BitNet b1.58 has it: no bias, no norm of its own, gradients straight through, f32.
+    pub fn new(inputs: usize, outputs: usize) -> Self {
+        let estimator = StraightThroughEstimator::Standard;
+        Self { inputs, outputs, bias: false, norm_eps: None, estimator, compute: Compute::F32 }
+    }
+}
+
+/// `y = Q(norm(x)) Q(W)^T + b`: weights ternary by their mean magnitude, inputs 8 bits per token by their largest (Ma et al.
+/// 2024). The gradient reaches the latent weights `W`.
+///
+/// ```
+/// use bitnet_core::{BitNetTensor, Device, Generator};
+/// use bitnet_quant::{BitLinear, BitLinearConfig};
+/// let device = Device::cpu();
+/// let layer = BitLinear::new(BitLinearConfig::new(8, 4), &mut Generator::new(1), &device)?;
+/// let x = BitNetTensor::ones(&[3, 8], bitnet_core::BitNetDType::F32, &device)?;
+/// let y = layer.forward(&x)?;
+/// assert_eq!(y.dims(), [3, 4]);
+/// y.sum(.., false)?.backward()?;
+/// assert!(layer.weight().grad().is_some());
+/// # Ok::<(), bitnet_core::BitNetError>(())
+/// ```
+#[derive(Debug)]
+pub struct BitLinear {
+    config: BitLinearConfig,
+    /// f32 `[outputs, inputs]`
+    weight: BitNetTensor,
+    /// f32 `[outputs]`
+    bias: Option<BitNetTensor>,
+    /// f32 `[inputs]`
+    norm: Option<BitNetTensor>,
+    /// Share of quantization in the forward pass, 0 to 1.
+    lambda: f64,
+}
+
+impl BitLinear {
+    /// Weights uniform in `±1 / sqrt(inputs)` (what `torch.nn.Linear` does), bias 0, norm 1; all need gradients.
+    pub fn new(config: BitLinearConfig, generator: &mut Generator, device: &Device) -> Result<Self> {
+        let bound = 1. / (config.inputs.max(1) as f64).sqrt();
+        let dims = [config.outputs, config.inputs];
+        let weight = BitNetTensor::rand(&dims, BitNetDType::F32, device, generator)?.mul(2. * bound)?.sub(bound)?;
+        let bias = config.bias.then(|| BitNetTensor::zeros(&[config.outputs], BitNetDType::F32, device)).transpose()?;
+        Self::with_weights(config, weight, bias)
+    }
+
+    /// From the weights `[outputs, inputs]` and bias of a dense layer, of any float dtype.
+    pub fn from_linear(weight: &BitNetTensor, bias: Option<&BitNetTensor>) -> Result<Self> {
+        let &[outputs, inputs] = weight.dims() else {
+            let needed = "[outputs, inputs]".into();
+            return Err(TensorOpError::Shape { op: "from_linear", what: "weight", got: *weight.shape(), needed }.into());
+        };
+        let config = BitLinearConfig { bias: bias.is_some(), ..BitLinearConfig::new(inputs, outputs) };
+        Self::with_weights(config, weight.detach(), bias.map(BitNetTensor::detach))
+    }
+
+    fn with_weights(config: BitLinearConfig, weight: BitNetTensor, bias: Option<BitNetTensor>) -> Result<Self> {
+        let latent = |x: BitNetTensor| -> Result<BitNetTensor> {
+            let mut x = x.to_dtype(BitNetDType::F32)?.contiguous()?;
+            x.requires_grad_(true)?;
+            Ok(x)
+        };
+        let ones = |_| BitNetTensor::ones(&[config.inputs], BitNetDType::F32, weight.device()).and_then(latent);
+        let norm = config.norm_eps.map(ones).transpose()?;
+        Ok(Self { weight: latent(weight)?, bias: bias.map(latent).transpose()?, norm, lambda: 1., config })
+    }
+
+    /// What it is made of.
+    pub fn config(&self) -> &BitLinearConfig {
+        &self.config
+    }
+
+    /// The latent weights, f32 `[outputs, inputs]`.
+    pub fn weight(&self) -> &BitNetTensor {
+        &self.weight
+    }
+
+    /// What is added to the outputs, f32 `[outputs]`.
+    pub fn bias(&self) -> Option<&BitNetTensor> {
+        self.bias.as_ref()
+    }
+
+    /// Names and tensors of what is learned.
+    pub fn parameters(&self) -> Vec<(&'static str, &BitNetTensor)> {
+        let named =
+            [("weight", Some(&self.weight)), ("bias", self.bias.as_ref()), ("rms_norm.weight", self.norm.as_ref())];
+        named.into_iter().filter_map(|(name, x)| Some((name, x?))).collect()
+    }
+
+    /// [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<(&'static str, &mut BitNetTensor)> {
+        let named =
+            [("weight", Some(&mut self.weight)), ("bias", self.bias.as_mut()), ("rms_norm.weight", self.norm.as_mut())];
+        named.into_iter().filter_map(|(name, x)| Some((name, x?))).collect()
+    }
+
+    /// How much of quantization the forward pass has: `x + lambda (Q(x) - x)` for weights and inputs, 0 none, 1 all.
+    ///
+    /// # Errors
+    /// When `lambda` is not between 0 and 1.
+    pub fn set_lambda(&mut self, lambda: f64) -> Result<()> {
+        if !(0. ..=1.).contains(&lambda) {
+            let message = format!("lambda is {lambda}: it lies between 0 and 1");
+            return Err(TensorOpError::Argument { op: "set_lambda", message }.into());
+        }
+        self.lambda = lambda;
+        Ok(())
+    }
+
+    /// `[.., outputs]` of `x` f32 `[.., inputs]`.
+    pub fn forward(&self, x: &BitNetTensor) -> Result<BitNetTensor> {
+        let inputs = self.config.inputs;
+        if x.shape().last() != inputs || x.rank() == 0 {
+            let needed = format!("[.., {inputs}]");
+            return Err(TensorOpError::Shape { op: "BitLinear", what: "the input", got: *x.shape(), needed }.into());
+        }
+        let mut rows = x.reshape(&[x.elements() / inputs.max(1), inputs])?;
+        if let (Some(weight), Some(eps)) = (&self.norm, self.config.norm_eps) {
+            rows = rows.rms_norm(weight, eps)?;
+        }
+        let mut out = product(&rows, &[&self.weight], self.config.estimator, self.lambda, self.config.compute)?;
+        if let Some(bias) = &self.bias {
+            out = out.add(bias)?;
+        }
+        out.reshape(&[&x.dims()[..x.rank() - 1], &[self.config.outputs]].concat())
+    }
+
+    /// The same layer with its weights packed for inference, without a norm of its own.
+    ///
+    /// # Errors
+    /// When a weight is not finite.
+    pub fn pack(&self) -> Result<PackedBitLinear> {
+        let (codes, scale) = ternarize::absmean(&self.weight.to_vec::<f32>()?, self.config.outputs, self.config.inputs)
+            .map_err(|e| TensorOpError::Argument { op: "pack", message: e.to_string() })?;
+        let bias = self.bias.as_ref().map(BitNetTensor::to_vec::<f32>).transpose()?;
+        PackedBitLinear::new(&codes, scale, bias.as_deref(), self.weight.device())
+    }
+}
+
+/// Products of one input `[T, K]` with the latent weights `[N_i, K]` of several layers, side by side `[T, sum N_i]`,
+/// quantized to the share `lambda`. The exact integer product where quantization is whole and gradients pass straight
+/// through; otherwise products of floats.
+pub fn product(
+    x: &BitNetTensor,
+    weights: &[&BitNetTensor],
+    estimator: StraightThroughEstimator,
+    lambda: f64,
+    compute: Compute,
+) -> Result<BitNetTensor> {
+    if lambda == 1. && estimator == StraightThroughEstimator::Standard {
+        return bit_linear(x, weights, compute);
+    }
+    let side_by_side = |parts: Vec<BitNetTensor>| match &parts[..] {
+        [one] => Ok(one.clone()),
+        _ => BitNetTensor::cat(&parts.iter().collect::<Vec<_>>(), 1),
+    };
+    if lambda == 0. {
+        return side_by_side(weights.iter().map(|w| linear(x, w, compute)).collect::<Result<_>>()?);
+    }
+    let soften = |x: &BitNetTensor, (quantized, scale): (BitNetTensor, BitNetTensor)| {
+        estimator.apply(x, &quantized, &scale, lambda)
+    };
+    let inputs = soften(x, autograd::no_grad(|| absmax(x))?)?;
+    let one = |w: &&BitNetTensor| linear(&inputs, &soften(w, autograd::no_grad(|| absmean(w))?)?, compute);
+    side_by_side(weights.iter().map(one).collect::<Result<_>>()?)
+}
+
+/// Weights as ternary of their mean magnitude, and that mean: transformers' `WeightQuant`.
+fn absmean(w: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
+    let &[rows, columns] = w.dims() else {
+        let needed = "[outputs, inputs]".into();
+        return Err(TensorOpError::Shape { op: "absmean", what: "the weights", got: *w.shape(), needed }.into());
+    };
+    let (codes, scale) = ternarize::absmean(&w.to_vec::<f32>()?, rows, columns)
+        .map_err(|e| TensorOpError::Argument { op: "absmean", message: e.to_string() })?;
+    let values = BitNetTensor::from_slice(&codes.to_weights(), w.dims(), w.device())?;
+    let scale = BitNetTensor::scalar(scale, BitNetDType::F32, w.device())?;
+    Ok((values.to_dtype(BitNetDType::F32)?.mul(&scale)?, scale))
+}
+
+/// Rows as 8 bits of their largest magnitude, and the step of each, `[T, 1]`: transformers' `ActQuant`.
+fn absmax(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
+    let scale = x.abs()?.amax(-1, true)?.clamp(Some(1e-5.into()), None)?.reciprocal()?.mul(127.)?;
+    let quantized = x.mul(&scale)?.round()?.clamp(Some((-128.).into()), Some(127.).map(Into::into))?.div(&scale)?;
+    Ok((quantized, scale.reciprocal()?))
+}

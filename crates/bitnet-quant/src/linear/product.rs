@@ -1,0 +1,208 @@
+//! The product of a BitLinear layer with latent weights, and its derivative.
+
+use crate::{ActivationBuffer, TernaryCodes, ternarize};
+use bitnet_core::backend::TernarySource;
+use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError, autograd};
+
+/// What products of floats are computed in. Latent weights, gradients and everything between layers are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compute {
+    /// f32.
+    #[default]
+    F32,
+    /// Operands rounded to bf16, summed in f32. Ternary weights and 8-bit activations lose nothing by it, only the
+    /// gradients of results are rounded.
+    BF16,
+}
+
+impl Compute {
+    fn dtype(self) -> BitNetDType {
+        match self {
+            Self::F32 => BitNetDType::F32,
+            Self::BF16 => BitNetDType::BF16,
+        }
+    }
+}
+
+/// `a b` in f32, not recorded: `a` `[M, K]`, `b` `[K, N]` of any dtype.
+pub fn matmul(a: &BitNetTensor, b: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
+    let (a, b) = (a.to_dtype(compute.dtype())?, b.to_dtype(compute.dtype())?);
+    let (&[rows, _], &[_, columns]) = (a.dims(), b.dims()) else {
+        return Err(shape_error("matmul", "a", &a, "[M, K], and b [K, N]".into()));
+    };
+    let mut out = BitNetTensor::empty(&[rows, columns], BitNetDType::F32, a.device())?;
+    a.device().matmul(a.as_ref(), b.as_ref(), out.as_mut()?)?;
+    Ok(out)
+}
+
+fn shape_error(op: &'static str, what: &'static str, got: &BitNetTensor, needed: String) -> bitnet_core::BitNetError {
+    TensorOpError::Shape { op, what, got: *got.shape(), needed }.into()
+}
+
+/// `x w^T` of floats: `x` `[T, K]`, `w` `[N, K]`, f32; gives `[T, N]`.
+pub fn linear(x: &BitNetTensor, w: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
+    let (&[_, inputs], &[_, columns]) = (x.dims(), w.dims()) else {
+        return Err(shape_error("linear", "x", x, "[T, K] and weights [N, K]".into()));
+    };
+    if inputs != columns {
+        return Err(shape_error("linear", "the weights", w, format!("[N, {inputs}], the columns of x")));
+    }
+    let (a, b) = (x.clone(), w.clone());
+    let forward = || matmul(&x.detach(), &w.detach().transpose(0, 1)?, compute);
+    autograd::differentiable("linear", &[x, w], forward, move |_| {
+        move |grad: &BitNetTensor| {
+            // dx [T, K] = dy w, dw [N, K] = dy^T x
+            let dx = a.requires_grad().then(|| linear(grad, &b.transpose(0, 1)?, compute)).transpose()?;
+            let turned = || linear(&grad.transpose(0, 1)?, &a.transpose(0, 1)?, compute);
+            let dw = b.requires_grad().then(turned).transpose()?;
+            Ok(vec![dx, dw])
+        }
+    })
+}
+
+/// The products of BitNet b1.58 of one input with the latent weights of several layers, side by side: `x` f32 `[T, K]`,
+/// `weights` f32 `[N_i, K]`; gives f32 `[T, sum N_i]`.
+///
+/// Forward: each weight matrix is quantized to ternary by its mean magnitude, each row of `x` to 8 bits by its largest, and
+/// the integer product is exact (Ma et al. 2024; transformers, `integrations/bitnet.py`, `AutoBitLinear` online). Backward:
+/// both quantizers let the gradient pass, `dx = dy Q(w)` and `dw = dy^T Q(x)`.
+///
+/// # Errors
+/// When shapes do not fit or a weight is not finite.
+pub fn bit_linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute) -> Result<BitNetTensor> {
+    let quantized = Quantized::new(x, weights)?;
+    let operands: Vec<&BitNetTensor> = [&[x], weights].concat();
+    let forward = || quantized.forward(x);
+    if !autograd::is_recorded(&operands) {
+        return forward().map(|(out, _)| out);
+    }
+    let (out, activations) = autograd::no_grad(forward)?;
+    let wanted: Vec<bool> = operands.iter().map(|x| x.requires_grad()).collect();
+    autograd::differentiable(
+        "bit_linear",
+        &operands,
+        || Ok(out),
+        move |_| {
+            move |grad: &BitNetTensor| {
+                if autograd::is_recording() {
+                    let message = "second derivatives through rounding are not defined: no create_graph here".into();
+                    return Err(TensorOpError::Argument { op: "bit_linear", message }.into());
+                }
+                quantized.backward(grad, &activations, &wanted, compute)
+            }
+        },
+    )
+}
+
+/// Weights of layers that read one input, quantized.
+struct Quantized {
+    codes: Vec<TernaryCodes>,
+    scales: Vec<f32>,
+    inputs: usize,
+}
+
+/// An input quantized per token.
+struct Activations {
+    /// i8 `[T, K]`
+    values: BitNetTensor,
+    /// f32 `[T]`, what values are divided by.
+    scales: BitNetTensor,
+}
+
+impl Quantized {
+    fn new(x: &BitNetTensor, weights: &[&BitNetTensor]) -> Result<Self> {
+        const OP: &str = "bit_linear";
+        let &[_, inputs] = x.dims() else { return Err(shape_error(OP, "x", x, "[T, K]".into())) };
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        for w in weights {
+            let &[rows, columns] = w.dims() else { return Err(shape_error(OP, "the weights", w, "[N, K]".into())) };
+            if columns != inputs {
+                return Err(shape_error(OP, "the weights", w, format!("[N, {inputs}], the columns of x")));
+            }
+            let ternary = ternarize::absmean(&w.to_vec::<f32>()?, rows, columns)
+                .map_err(|e| TensorOpError::Argument { op: OP, message: e.to_string() })?;
+            codes.push(ternary.0);
+            scales.push(ternary.1);
+        }
+        Ok(Self { codes, scales, inputs })
+    }
+
+    fn outputs(&self) -> usize {
+        self.codes.iter().map(TernaryCodes::rows).sum()
+    }
+
+    fn forward(&self, x: &BitNetTensor) -> Result<(BitNetTensor, Activations)> {
+        let (device, tokens) = (x.device(), x.dims()[0]);
+        let x = x.contiguous()?;
+        let mut buffer = ActivationBuffer::new(tokens, self.inputs, device)?;
+        buffer.quantize(x.as_ref())?;
+        let group = device.ternary_row_group();
+        let sources: Vec<TernarySource> = (self.codes.iter().zip(&self.scales))
+            .map(|(codes, &scale)| TernarySource {
+                codes: codes.as_bytes(),
+                rows: codes.rows(),
+                columns: self.inputs,
+                scale,
+            })
+            .collect();
+        let stacked = sources.iter().rev().skip(1).all(|part| part.rows.is_multiple_of(group));
+        let out = if stacked {
+            let mut out = BitNetTensor::empty(&[tokens, self.outputs()], BitNetDType::F32, device)?;
+            device.ternary_matmul(buffer.get()?, &device.pack_ternary(&sources)?, out.as_mut()?)?;
+            out
+        } else {
+            let one = |source: &TernarySource| {
+                let mut out = BitNetTensor::empty(&[tokens, source.rows], BitNetDType::F32, device)?;
+                device.ternary_matmul(
+                    buffer.get()?,
+                    &device.pack_ternary(std::slice::from_ref(source))?,
+                    out.as_mut()?,
+                )?;
+                Result::Ok(out)
+            };
+            let parts: Vec<BitNetTensor> = sources.iter().map(one).collect::<Result<_>>()?;
+            BitNetTensor::cat(&parts.iter().collect::<Vec<_>>(), 1)?
+        };
+        let (values, scales) = buffer.into_tensors()?;
+        Ok((out, Activations { values, scales }))
+    }
+
+    /// Gradients of x and of each matrix, where `wanted`.
+    fn backward(
+        &self,
+        grad: &BitNetTensor,
+        x: &Activations,
+        wanted: &[bool],
+        compute: Compute,
+    ) -> Result<Vec<Option<BitNetTensor>>> {
+        let mut gradients = vec![None; wanted.len()];
+        if wanted[0] {
+            gradients[0] = Some(self.input_gradient(grad, compute)?);
+        }
+        if wanted[1..].contains(&true) {
+            // dw = (dy / s)^T q
+            let scaled = grad.div(&x.scales.unsqueeze(1)?)?;
+            let all = matmul(&scaled.transpose(0, 1)?, &x.values, compute)?;
+            let mut first = 0;
+            for ((gradient, codes), &wanted) in gradients[1..].iter_mut().zip(&self.codes).zip(&wanted[1..]) {
+                if wanted {
+                    *gradient = Some(all.narrow(0, first, codes.rows())?);
+                }
+                first += codes.rows();
+            }
+        }
+        Ok(gradients)
+    }
+
+    /// `dx = (dy g) T`, the factor `g` of each matrix multiplied to the columns that it made.
+    fn input_gradient(&self, grad: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
+        let device = grad.device();
+        let factors: Vec<f32> = (self.codes.iter().zip(&self.scales))
+            .flat_map(|(codes, &scale)| std::iter::repeat_n(scale, codes.rows()))
+            .collect();
+        let scaled = grad.mul(&BitNetTensor::from_slice(&factors, &[factors.len()], device)?)?;
+        let ternary: Vec<i8> = self.codes.iter().flat_map(TernaryCodes::to_weights).collect();
+        let ternary = BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], device)?;
+        matmul(&scaled, &ternary, compute)
+    }
+}

@@ -1,0 +1,147 @@
+//! The steps of a decoder block as single recorded operations: each keeps what its derivative needs and no more.
+
+use bitnet_core::neural::derivative::{
+    relu2_backward, rope_backward, scaled_dot_product_attention_backward, silu_backward,
+};
+use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
+use bitnet_model::config::HiddenAct;
+use bitnet_quant::linear::{Compute, matmul};
+
+/// Rows whose logits are held at once.
+const LOSS_ROWS: usize = 1024;
+
+/// Shape of attention over a batch.
+#[derive(Debug, Clone)]
+pub(super) struct AttentionShape {
+    pub batch: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// `[tokens, head_dim / 2]`
+    pub cos: BitNetTensor,
+    /// `[tokens, head_dim / 2]`
+    pub sin: BitNetTensor,
+}
+
+impl AttentionShape {
+    /// Rotated queries and keys, and values: `[batch, heads, tokens, head_dim]` each, of `qkv`
+    /// `[batch * tokens, (heads + 2 kv_heads) * head_dim]`.
+    fn split(&self, qkv: &BitNetTensor) -> Result<[BitNetTensor; 3]> {
+        let turning = self.heads + self.kv_heads;
+        let all = qkv.reshape(&[self.batch, self.tokens, turning + self.kv_heads, self.head_dim])?.transpose(1, 2)?;
+        let turned = all.narrow(1, 0, turning)?.rope(&self.cos, &self.sin)?;
+        let (q, k) = (turned.narrow(1, 0, self.heads)?, turned.narrow(1, self.heads, self.kv_heads)?);
+        Ok([q, k, all.narrow(1, turning, self.kv_heads)?])
+    }
+}
+
+/// Causal attention of queries, keys and values that lie side by side: `qkv` `[B * T, (heads + 2 kv_heads) * D]` gives
+/// `[B * T, heads * D]`.
+pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<BitNetTensor> {
+    const CAUSAL: AttentionOptions = AttentionOptions { causal: true, mask: None, scale: None };
+    let rows = shape.batch * shape.tokens;
+    let forward = || {
+        let [q, k, v] = shape.split(qkv)?;
+        let out = q.scaled_dot_product_attention(&k, &v, &CAUSAL)?;
+        out.transpose(1, 2)?.reshape(&[rows, shape.heads * shape.head_dim])
+    };
+    let (saved, shape) = (qkv.detach(), shape.clone());
+    autograd::differentiable("attention", &[qkv], forward, |_| {
+        move |grad: &BitNetTensor| {
+            let [q, k, v] = shape.split(&saved)?;
+            let grad = grad.reshape(&[shape.batch, shape.tokens, shape.heads, shape.head_dim])?.transpose(1, 2)?;
+            let d = scaled_dot_product_attention_backward(&grad, &q, &k, &v, &CAUSAL)?;
+            let turned = rope_backward(&BitNetTensor::cat(&[&d.q, &d.k], 1)?, &shape.cos, &shape.sin)?;
+            let all = BitNetTensor::cat(&[&turned, &d.v], 1)?.transpose(1, 2)?;
+            Ok(vec![Some(all.reshape(saved.dims())?)])
+        }
+    })
+}
+
+/// `act(gate) * up` of both side by side: `[N, 2 I]` gives `[N, I]`.
+pub(super) fn gated(act: HiddenAct, both: &BitNetTensor) -> Result<BitNetTensor> {
+    let inner = both.dims()[1] / 2;
+    let halves =
+        move |x: &BitNetTensor| Ok::<_, bitnet_core::BitNetError>((x.narrow(1, 0, inner)?, x.narrow(1, inner, inner)?));
+    let activate = move |gate: &BitNetTensor| match act {
+        HiddenAct::Relu2 => gate.relu2(),
+        HiddenAct::Silu => gate.silu(),
+    };
+    let forward = || {
+        let (gate, up) = halves(both)?;
+        activate(&gate)?.mul(&up)
+    };
+    let saved = both.detach();
+    autograd::differentiable("gated", &[both], forward, move |_| {
+        move |grad: &BitNetTensor| {
+            let (gate, up) = halves(&saved)?;
+            let inner = grad.mul(&up)?;
+            let d_gate = match act {
+                HiddenAct::Relu2 => relu2_backward(&inner, &gate)?,
+                HiddenAct::Silu => silu_backward(&inner, &gate)?,
+            };
+            Ok(vec![Some(BitNetTensor::cat(&[&d_gate, &grad.mul(&activate(&gate)?)?], 1)?)])
+        }
+    })
+}
+
+/// Mean cross entropy of the logits `hidden table^T` with `targets`, over the targets that are not negative: `hidden`
+/// `[N, H]`, `table` `[V, H]`, `targets` `I64` `[N]`. Never more than some rows of the logits exist at a time; gradients are
+/// computed with the loss, while they do.
+pub(super) fn head_loss(
+    hidden: &BitNetTensor,
+    table: &BitNetTensor,
+    targets: &BitNetTensor,
+    compute: Compute,
+) -> Result<BitNetTensor> {
+    let recorded = autograd::is_recorded(&[hidden, table]);
+    let counted = targets.ge(0)?;
+    let count = counted.to_dtype(BitNetDType::F32)?.sum(.., false)?.item::<f32>()?.max(1.);
+    let parts = || -> Result<(BitNetTensor, Option<[BitNetTensor; 2]>)> {
+        let (rows, device) = (hidden.dims()[0], hidden.device());
+        let mut sum = BitNetTensor::zeros(&[], BitNetDType::F64, device)?;
+        let mut d_hidden = Vec::new();
+        let mut d_table: Option<BitNetTensor> = None;
+        let (table, hidden) = (table.detach(), hidden.detach());
+        for first in (0..rows).step_by(LOSS_ROWS) {
+            let part = LOSS_ROWS.min(rows - first);
+            let hidden = hidden.narrow(0, first, part)?;
+            let valid = counted.narrow(0, first, part)?.unsqueeze(1)?;
+            let valid_f32 = valid.to_dtype(BitNetDType::F32)?;
+            let class = targets.narrow(0, first, part)?.unsqueeze(1)?.masked_fill(&valid.bitwise_not()?, 0)?;
+            let logs = matmul(&hidden, &table.transpose(0, 1)?, compute)?.log_softmax(-1)?;
+            // Masked by choice, not by a product: an infinity times 0 would be NaN.
+            let picked = logs.gather(-1, &class)?.masked_fill(&valid.bitwise_not()?, 0.)?;
+            sum.add_(&picked.to_dtype(BitNetDType::F64)?.sum(.., false)?)?;
+            if recorded {
+                let mut slope = logs;
+                slope.exp_()?;
+                slope.scatter_add_(-1, &class, &valid_f32.neg()?)?;
+                slope.mul_(&valid_f32.div(count)?)?;
+                d_hidden.push(matmul(&slope, &table, compute)?);
+                let part = matmul(&slope.transpose(0, 1)?, &hidden, compute)?;
+                match &mut d_table {
+                    Some(sum) => {
+                        sum.add_(&part)?;
+                    }
+                    None => d_table = Some(part),
+                }
+            }
+        }
+        let loss = sum.div(-f64::from(count))?.to_dtype(BitNetDType::F32)?;
+        let gradients = match d_table {
+            Some(d_table) => Some([BitNetTensor::cat(&d_hidden.iter().collect::<Vec<_>>(), 0)?, d_table]),
+            None => None,
+        };
+        Ok((loss, gradients))
+    };
+    let (loss, gradients) = autograd::no_grad(parts)?;
+    let Some(gradients) = gradients else { return Ok(loss) };
+    autograd::differentiable(
+        "head_loss",
+        &[hidden, table],
+        || Ok(loss),
+        move |_| move |grad: &BitNetTensor| gradients.iter().map(|d| d.mul(grad).map(Some)).collect(),
+    )
+}
