@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod crc32c;
+pub mod data;
 pub mod error;
 pub mod model;
 pub mod schedule;
