@@ -1,6 +1,6 @@
 //! What goes wrong while training.
 
-use bitnet_core::BitNetError;
+use bitnet_core::{BitNetDType, BitNetError, TensorShape};
 use std::path::{Path, PathBuf};
 
 /// A result of this crate.
@@ -79,6 +79,62 @@ pub enum TrainingError {
     /// Something that was asked for cannot be; says what can.
     #[error("{0}")]
     Invalid(String),
+    /// A parameter that no group of the optimizer takes.
+    #[error("parameter {parameter} is in no group of the optimizer: add a group without patterns for the rest")]
+    NoGroup {
+        /// The parameter.
+        parameter: String,
+    },
+    /// A parameter that an optimizer cannot change without loss.
+    #[error("parameter {parameter} is {dtype}: train f32 weights (the arithmetic may be bf16, by autocast)")]
+    ParameterDType {
+        /// The parameter.
+        parameter: String,
+        /// Its dtype.
+        dtype: BitNetDType,
+    },
+    /// A gradient of another shape than its parameter.
+    #[error("the gradient of {parameter} has shape {got}, the parameter {needed}")]
+    GradientShape {
+        /// The parameter.
+        parameter: String,
+        /// Shape of the gradient.
+        got: TensorShape,
+        /// Shape of the parameter.
+        needed: TensorShape,
+    },
+    /// A parameter of Muon that is no matrix.
+    #[error("Muon changes matrices only, parameter {parameter} is {shape}: put it in a group of another rule")]
+    NotAMatrix {
+        /// The parameter.
+        parameter: String,
+        /// Its shape.
+        shape: TensorShape,
+    },
+    /// The state of an optimizer that does not fit it.
+    #[error("optimizer state: {tensor} {problem}")]
+    OptimizerState {
+        /// The tensor or parameter.
+        tensor: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A parameter that an average does not have.
+    #[error("the moving average has no {parameter}: it is of another model")]
+    NoAverage {
+        /// The parameter.
+        parameter: String,
+    },
+    /// A state dict that is not that of the module.
+    #[error("the state dict does not fit: {}", differences(missing, unexpected, shapes))]
+    StateDict {
+        /// Parameters that it lacks.
+        missing: Vec<String>,
+        /// Tensors that are no parameters.
+        unexpected: Vec<String>,
+        /// Parameters of another shape.
+        shapes: Vec<String>,
+    },
 }
 
 impl TrainingError {
@@ -94,4 +150,17 @@ impl TrainingError {
     pub(crate) fn run(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Self::Run { path: path.as_ref().to_owned(), problem: problem.into() }
     }
+}
+
+/// What is wrong with a state dict, at most a few names of each kind.
+fn differences(missing: &[String], unexpected: &[String], shapes: &[String]) -> String {
+    const NAMED: usize = 8;
+    let list = |(what, names): (&str, &[String])| {
+        let more = names.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = names[..names.len().min(NAMED)].join(", ");
+        (!names.is_empty()).then(|| format!("{what} {named}{more}"))
+    };
+    let kinds = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)];
+    kinds.into_iter().filter_map(list).collect::<Vec<_>>().join("; ")
 }

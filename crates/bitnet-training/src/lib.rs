@@ -6,6 +6,8 @@ mod crc32c;
 pub mod data;
 pub mod error;
 pub mod model;
+pub mod module;
+pub mod optim;
 pub mod schedule;
 
 pub use config::Config;

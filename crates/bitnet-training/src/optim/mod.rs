@@ -1,0 +1,299 @@
+//!
+//! A [`Rule`] holds the formulas of SGD, Adam, AdamW, Lion or Muon; a [`Group`] gives a rule, a learning rate and a weight
+//! decay to the parameters whose names match; [`GroupedOptimizer`] keeps what the rules remember of each parameter. So
+//! "no weight decay on norms" is two groups of one rule, and "Muon for hidden matrices, AdamW for the rest" two of two.
+//!
+//! ```
+//! use bitnet_core::{BitNetTensor, Device};
+//! use bitnet_training::optim::{Group, GroupedOptimizer, Optimizer, Rule, Update};
+//! let groups = vec![Group::new(Rule::adamw(), 1e-3).matching(&["*norm*"]), Group::new(Rule::adamw(), 1e-3).decayed(0.1)];
+//! let mut optimizer = GroupedOptimizer::new(groups)?;
+//! let mut weight = BitNetTensor::from_slice(&[1f32, -1.], &[2], &Device::cpu())?;
+//! let gradient = BitNetTensor::from_slice(&[0.5f32, -0.5], &[2], &Device::cpu())?;
+//! optimizer.update(vec![Update { name: "up.weight".into(), parameter: &mut weight, gradient }])?;
+//! // Less the decay 1e-3 * 0.1, and a step of the learning rate against the gradient's sign.
+//! assert!((weight.to_vec::<f32>()?[0] - (0.9999 - 1e-3)).abs() < 1e-6);
+//! # Ok::<(), bitnet_training::TrainingError>(())
+//! ```
+
+mod blocks;
+mod ema;
+mod gradients;
+mod group;
+mod muon;
+mod rule;
+
+pub use blocks::BlockQuantized;
+pub use ema::Ema;
+pub use gradients::{clip_grad_norm, grad_norm, scale_grad};
+pub use group::{Group, Precision};
+pub use muon::{MuonScale, newton_schulz};
+pub use rule::Rule;
+
+use crate::{Result, TrainingError};
+use bitnet_core::serialize::TensorMap;
+use bitnet_core::{BitNetDType, BitNetTensor};
+use indexmap::IndexMap;
+use rule::Rates;
+
+pub trait Optimizer: Send {
+    /// One update of the parameters given, each by its gradient, which nothing records.
+    fn update(&mut self, updates: Vec<Update<'_>>) -> Result<()>;
+
+    /// One update of the parameters that have a gradient; the others stay.
+    fn step(&mut self, parameters: Vec<(String, &mut BitNetTensor)>) -> Result<()> {
+        let with_gradient = |(name, parameter): (String, &'_ mut BitNetTensor)| {
+            let gradient = parameter.grad()?;
+            Some(Update { name, parameter, gradient })
+        };
+        self.update(parameters.into_iter().filter_map(with_gradient).collect())
+    }
+
+    /// Number of groups.
+    fn groups(&self) -> usize;
+
+    /// Learning rate of a group.
+    ///
+    /// # Panics
+    /// Where there is no such group.
+    fn learning_rate(&self, group: usize) -> f64;
+
+    /// Sets the learning rate of a group.
+    ///
+    /// # Panics
+    /// Where there is no such group.
+    fn set_learning_rate(&mut self, group: usize, learning_rate: f64);
+
+    /// Weight decay of a group.
+    ///
+    /// # Panics
+    /// Where there is no such group.
+    fn weight_decay(&self, group: usize) -> f64;
+
+    /// Sets the weight decay of a group.
+    ///
+    /// # Panics
+    /// Where there is no such group.
+    fn set_weight_decay(&mut self, group: usize, weight_decay: f64);
+
+    /// Everything a resumed run needs. Tensors share their storage with the optimizer until one of them is written.
+    fn state(&self) -> Result<OptimizerState>;
+
+    /// Goes on from a state: the updates that follow are those that would have followed there, bit for bit.
+    fn load_state(&mut self, state: OptimizerState) -> Result<()>;
+}
+
+/// A parameter and the gradient that is to change it.
+pub struct Update<'a> {
+    /// Name, as in a state dict.
+    pub name: String,
+    /// The parameter, `F32` or `F64`.
+    pub parameter: &'a mut BitNetTensor,
+    /// Its gradient, of its shape.
+    pub gradient: BitNetTensor,
+}
+
+/// What an optimizer remembers.
+#[derive(Debug, Clone, Default)]
+pub struct OptimizerState {
+    /// Updates made.
+    pub step: u64,
+    /// Named after the parameter: `model.norm.weight.exp_avg`, and `.step`, its number of updates.
+    pub tensors: TensorMap,
+}
+
+/// What is remembered of one parameter.
+#[derive(Debug)]
+struct Slot {
+    step: u64,
+    moments: Moments,
+}
+
+/// The tensors that a rule remembers, in the order of [`Rule::moments`].
+#[derive(Debug)]
+enum Moments {
+    Full(Vec<BitNetTensor>),
+    Blocks(Vec<BlockQuantized>),
+}
+
+/// The optimizer of [`Group`]s: each parameter belongs to the first group that matches its name.
+#[derive(Debug)]
+pub struct GroupedOptimizer {
+    groups: Vec<Group>,
+    step: u64,
+    slots: IndexMap<String, Slot>,
+}
+
+impl GroupedOptimizer {
+    /// An optimizer that has seen nothing yet.
+    ///
+    /// # Errors
+    /// Where a number of a rule or group cannot be meant.
+    pub fn new(groups: Vec<Group>) -> Result<Self> {
+        groups.iter().try_for_each(Group::check)?;
+        Ok(Self { groups, step: 0, slots: IndexMap::new() })
+    }
+
+    /// The groups.
+    pub fn group_list(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The group of a parameter.
+    fn group(&self, name: &str) -> Result<&Group> {
+        let found = self.groups.iter().find(|group| group.takes(name));
+        found.ok_or_else(|| TrainingError::NoGroup { parameter: name.to_owned() })
+    }
+}
+
+impl Optimizer for GroupedOptimizer {
+    fn update(&mut self, updates: Vec<Update<'_>>) -> Result<()> {
+        self.step += 1;
+        for Update { name, parameter, gradient } in updates {
+            let group = self.group(&name)?.clone();
+            if !matches!(parameter.dtype(), BitNetDType::F32 | BitNetDType::F64) {
+                return Err(TrainingError::ParameterDType { parameter: name, dtype: parameter.dtype() });
+            }
+            if gradient.dims() != parameter.dims() {
+                let (got, needed) = (*gradient.shape(), *parameter.shape());
+                return Err(TrainingError::GradientShape { parameter: name, got, needed });
+            }
+            let gradient = gradient.to_dtype(parameter.dtype())?;
+            if !self.slots.contains_key(&name) {
+                self.slots.insert(name.clone(), Slot { step: 0, moments: Moments::new(&group, parameter)? });
+            }
+            let slot = self.slots.get_mut(&name).expect("just put there");
+            slot.moments.check(&name, parameter)?;
+            slot.step += 1;
+            let rates = Rates {
+                learning_rate: group.learning_rate,
+                weight_decay: group.weight_decay,
+                step: slot.step,
+                parameter: &name,
+            };
+            match &mut slot.moments {
+                Moments::Full(moments) => group.rule.apply(parameter, &gradient, moments, rates)?,
+                Moments::Blocks(blocks) => {
+                    let full = |blocks: &BlockQuantized| blocks.dequantize(parameter.dtype());
+                    let mut moments = blocks.iter().map(full).collect::<Result<Vec<_>>>()?;
+                    group.rule.apply(parameter, &gradient, &mut moments, rates)?;
+                    for (blocks, moment) in blocks.iter_mut().zip(&moments) {
+                        *blocks = BlockQuantized::quantize(moment, blocks.is_signed())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn learning_rate(&self, group: usize) -> f64 {
+        self.groups[group].learning_rate
+    }
+
+    fn set_learning_rate(&mut self, group: usize, learning_rate: f64) {
+        self.groups[group].learning_rate = learning_rate;
+    }
+
+    fn weight_decay(&self, group: usize) -> f64 {
+        self.groups[group].weight_decay
+    }
+
+    fn set_weight_decay(&mut self, group: usize, weight_decay: f64) {
+        self.groups[group].weight_decay = weight_decay;
+    }
+
+    fn state(&self) -> Result<OptimizerState> {
+        let mut tensors = TensorMap::new();
+        for (parameter, slot) in &self.slots {
+            let step = BitNetTensor::from_slice(&[slot.step as i64], &[], &bitnet_core::Device::cpu())?;
+            tensors.insert(format!("{parameter}{STEP}"), step);
+            let names = self.group(parameter)?.rule.moments();
+            match &slot.moments {
+                Moments::Full(moments) => {
+                    for ((name, _), moment) in names.iter().zip(moments) {
+                        tensors.insert(format!("{parameter}.{name}"), moment.clone());
+                    }
+                }
+                Moments::Blocks(blocks) => {
+                    for ((name, _), blocks) in names.iter().zip(blocks) {
+                        let parts = [(CODES, blocks.codes()), (SCALES, blocks.scales())];
+                        tensors
+                            .extend(parts.map(|(part, tensor)| (format!("{parameter}.{name}{part}"), tensor.clone())));
+                    }
+                }
+            }
+        }
+        Ok(OptimizerState { step: self.step, tensors })
+    }
+
+    fn load_state(&mut self, mut state: OptimizerState) -> Result<()> {
+        let parameters: Vec<String> =
+            state.tensors.keys().filter_map(|name| name.strip_suffix(STEP)).map(str::to_owned).collect();
+        let mut slots = IndexMap::new();
+        for parameter in parameters {
+            let rule = self.group(&parameter)?.rule;
+            let mut take = |name: String| {
+                let found = state.tensors.shift_remove(&name);
+                found.ok_or(TrainingError::OptimizerState { tensor: name, problem: "is missing" })
+            };
+            let step = take(format!("{parameter}{STEP}"))?.item::<i64>()? as u64;
+            let (mut full, mut blocks) = (Vec::new(), Vec::new());
+            for &(name, signed) in rule.moments() {
+                let name = format!("{parameter}.{name}");
+                if let Ok(codes) = take(format!("{name}{CODES}")) {
+                    let scales = take(format!("{name}{SCALES}"))?;
+                    blocks.push(BlockQuantized::from_parts(codes, scales, signed)?);
+                } else {
+                    full.push(take(name)?);
+                }
+            }
+            let moments = match (full.len(), blocks.len()) {
+                (_, 0) => Moments::Full(full),
+                (0, _) => Moments::Blocks(blocks),
+                _ => return Err(TrainingError::OptimizerState { tensor: parameter, problem: "is in part of 8 bits" }),
+            };
+            slots.insert(parameter, Slot { step, moments });
+        }
+        if let Some(tensor) = state.tensors.keys().next() {
+            let problem = "is of another optimizer: take the rule and the groups that the run began with";
+            return Err(TrainingError::OptimizerState { tensor: tensor.clone(), problem });
+        }
+        (self.step, self.slots) = (state.step, slots);
+        Ok(())
+    }
+}
+
+const STEP: &str = ".step";
+const CODES: &str = ".codes";
+const SCALES: &str = ".scales";
+
+impl Moments {
+    fn new(group: &Group, parameter: &BitNetTensor) -> Result<Self> {
+        let names = group.rule.moments();
+        if group.precision == Precision::EightBit && parameter.elements() >= group::SMALLEST_EIGHT_BIT {
+            let zero = BitNetTensor::zeros(parameter.dims(), parameter.dtype(), parameter.device())?;
+            let blocks = names.iter().map(|&(_, signed)| BlockQuantized::quantize(&zero, signed));
+            return Ok(Self::Blocks(blocks.collect::<Result<_>>()?));
+        }
+        let zeros = |_: &_| BitNetTensor::zeros(parameter.dims(), parameter.dtype(), parameter.device());
+        Ok(Self::Full(names.iter().map(zeros).collect::<Result<_, _>>()?))
+    }
+
+    /// An error unless they are those of a parameter of this shape, which a loaded state need not be.
+    fn check(&self, name: &str, parameter: &BitNetTensor) -> Result<()> {
+        let fits = match self {
+            Self::Full(moments) => moments
+                .iter()
+                .all(|moment| moment.dims() == parameter.dims() && moment.dtype() == parameter.dtype()),
+            Self::Blocks(blocks) => blocks.iter().all(|blocks| blocks.codes().dims() == parameter.dims()),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(TrainingError::OptimizerState { tensor: name.to_owned(), problem: "was of another shape or dtype" })
+    }
+}

@@ -1,0 +1,57 @@
+//! What Muon makes of the momentum of a matrix: the nearest orthogonal one, about (Jordan et al. 2024).
+
+use crate::{Result, TrainingError};
+use bitnet_core::{BitNetDType, BitNetTensor};
+
+/// Factor of Muon's step by the shape of the matrix `[rows, columns]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MuonScale {
+    /// `sqrt(max(1, rows / columns))`, of Jordan et al. 2024; the learning rate is about 0.02.
+    Original,
+    /// `0.2 sqrt(max(rows, columns))`, of Liu et al. 2025: steps as large as AdamW's, so that its learning rate and weight
+    /// decay can be taken.
+    MatchAdamW,
+}
+
+impl MuonScale {
+    pub(super) fn factor(self, dims: &[usize]) -> f64 {
+        let (rows, columns) = (dims[0] as f64, dims[1] as f64);
+        match self {
+            Self::Original => (rows / columns).max(1.).sqrt(),
+            Self::MatchAdamW => 0.2 * rows.max(columns).sqrt(),
+        }
+    }
+}
+
+/// Iterations of the author's, after which all singular values lie between about 0.7 and 1.2.
+const ITERATIONS: usize = 5;
+
+/// [`newton_schulz`] as Muon's author computes it, in bf16.
+pub(super) fn orthogonal(matrix: &BitNetTensor, parameter: &str) -> Result<BitNetTensor> {
+    if matrix.rank() != 2 || matrix.elements() == 0 {
+        return Err(TrainingError::NotAMatrix { parameter: parameter.to_owned(), shape: *matrix.shape() });
+    }
+    newton_schulz(matrix, ITERATIONS, BitNetDType::BF16)
+}
+
+/// A matrix `U S' V^T` for the matrix `U S V^T`, where all of `S'` lie near 1: Newton-Schulz iterations
+/// `X (a + b X X^T + c (X X^T)^2)` whose polynomial is as steep at 0 as it can be without growing; computed in `dtype`.
+pub fn newton_schulz(matrix: &BitNetTensor, iterations: usize, dtype: BitNetDType) -> Result<BitNetTensor> {
+    const A: f64 = 3.4445;
+    const B: f64 = -4.775;
+    const C: f64 = 2.0315;
+    let tall = matrix.dims()[0] > matrix.dims()[1];
+    // The product X X^T is the smaller one.
+    let wide = if tall { matrix.t()?.contiguous()? } else { matrix.clone() };
+    let norm = wide.norm(2., .., false)?.maximum(1e-7)?;
+    let mut x = wide.div(&norm)?.to_dtype(dtype)?;
+    for _ in 0..iterations {
+        let gram = x.matmul(&x.t()?)?;
+        let mut polynomial = gram.matmul(&gram)?;
+        polynomial.mul_(C)?.add_(&gram.mul(B)?)?;
+        let mut next = polynomial.matmul(&x)?;
+        next.add_(&*x.mul_(A)?)?;
+        x = next;
+    }
+    Ok(if tall { x.t()? } else { x })
+}

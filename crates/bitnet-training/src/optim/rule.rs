@@ -1,0 +1,213 @@
+//! The formulas of the optimizers.
+
+use super::muon::{self, MuonScale};
+use crate::{Result, TrainingError};
+use bitnet_core::BitNetTensor;
+
+/// How a parameter `p` is changed by its gradient `g`, with the learning rate `lr` and the weight decay `wd`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// `b = momentum b + (g + wd p)`, `p -= lr b`, or with Nesterov's momentum `p -= lr (g + wd p + momentum b)`
+    /// (`torch.optim.SGD`; Sutskever et al. 2013).
+    Sgd {
+        /// Share of the last step in this one; 0 for plain descent, which remembers nothing.
+        momentum: f64,
+        /// Whether the gradient is taken ahead.
+        nesterov: bool,
+    },
+    /// Adam (Kingma and Ba 2015; `torch.optim.Adam`): weight decay is part of the gradient.
+    Adam {
+        /// Decay of the mean of the gradient and of its square.
+        betas: (f64, f64),
+        /// Added to the root of the second.
+        eps: f64,
+    },
+    /// Adam with decoupled weight decay, `p *= 1 - lr wd` before the step (Loshchilov and Hutter 2019;
+    /// `torch.optim.AdamW`).
+    AdamW {
+        /// Decay of the mean of the gradient and of its square.
+        betas: (f64, f64),
+        /// Added to the root of the second.
+        eps: f64,
+    },
+    /// Lion (Chen et al. 2023): `p -= lr (sign(b1 m + (1 - b1) g) + wd p)`, `m = b2 m + (1 - b2) g`.
+    Lion {
+        /// `b1` of the step and `b2` of the memory.
+        betas: (f64, f64),
+    },
+    /// Muon (Jordan et al. 2024; `torch.optim.Muon`), for matrices only: momentum, made orthogonal.
+    Muon {
+        /// Decay of the mean of the gradient.
+        momentum: f64,
+        /// Whether the gradient is taken ahead.
+        nesterov: bool,
+        /// Factor of the step by the shape of the matrix.
+        scale: MuonScale,
+    },
+}
+
+/// What a rule is given beside tensors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates<'a> {
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    /// Number of this update of the parameter, from 1.
+    pub step: u64,
+    pub parameter: &'a str,
+}
+
+impl Rule {
+    /// Adam with the numbers of its paper.
+    pub fn adam() -> Self {
+        Self::Adam { betas: (0.9, 0.999), eps: 1e-8 }
+    }
+
+    /// AdamW with the numbers of its paper.
+    pub fn adamw() -> Self {
+        Self::AdamW { betas: (0.9, 0.999), eps: 1e-8 }
+    }
+
+    /// Lion with the numbers of its paper.
+    pub fn lion() -> Self {
+        Self::Lion { betas: (0.9, 0.99) }
+    }
+
+    /// Muon with the numbers of its author.
+    pub fn muon() -> Self {
+        Self::Muon { momentum: 0.95, nesterov: true, scale: MuonScale::Original }
+    }
+
+    /// Names of the tensors that it remembers of a parameter, and whether they hold negative numbers.
+    pub(super) fn moments(&self) -> &'static [(&'static str, bool)] {
+        match self {
+            Self::Sgd { momentum: 0., .. } => &[],
+            Self::Sgd { .. } | Self::Muon { .. } => &[("momentum_buffer", true)],
+            Self::Adam { .. } | Self::AdamW { .. } => &[("exp_avg", true), ("exp_avg_sq", false)],
+            Self::Lion { .. } => &[("exp_avg", true)],
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let share = |what: &str, value: f64| {
+            if (0. ..1.).contains(&value) {
+                return Ok(());
+            }
+            Err(TrainingError::Setting(format!("{what} is {value}: it lies between 0 and below 1")))
+        };
+        match *self {
+            Self::Sgd { momentum: 0., nesterov: true } => {
+                Err(TrainingError::Setting("Nesterov's momentum needs a momentum above 0".into()))
+            }
+            Self::Sgd { momentum, .. } | Self::Muon { momentum, .. } => share("momentum", momentum),
+            Self::Lion { betas } => share("beta 1", betas.0).and(share("beta 2", betas.1)),
+            Self::Adam { betas, eps } | Self::AdamW { betas, eps } => {
+                share("beta 1", betas.0).and(share("beta 2", betas.1))?;
+                let good = (0. ..f64::INFINITY).contains(&eps);
+                if good { Ok(()) } else { Err(TrainingError::Setting(format!("eps is {eps}"))) }
+            }
+        }
+    }
+
+    /// Changes a parameter and what is remembered of it.
+    pub(super) fn apply(
+        &self,
+        p: &mut BitNetTensor,
+        g: &BitNetTensor,
+        moments: &mut [BitNetTensor],
+        rates: Rates,
+    ) -> Result<()> {
+        match (*self, moments) {
+            (Self::Sgd { momentum, nesterov }, moments) => sgd(p, g, moments.first_mut(), momentum, nesterov, rates),
+            (Self::Adam { betas, eps }, [m, v]) => {
+                let coupled = (rates.weight_decay != 0.).then(|| with_decay(g, p, rates)).transpose()?;
+                adam_step(p, coupled.as_ref().unwrap_or(g), m, v, betas, eps, rates)
+            }
+            (Self::AdamW { betas, eps }, [m, v]) => {
+                decay(p, rates)?;
+                adam_step(p, g, m, v, betas, eps, rates)
+            }
+            (Self::Lion { betas }, [m]) => {
+                decay(p, rates)?;
+                let mut step = m.mul(betas.0)?;
+                step.add_(&g.mul(1. - betas.0)?)?.sign_()?.mul_(rates.learning_rate)?;
+                p.sub_(&step)?;
+                g.mul_into(1. - betas.1, &mut step)?;
+                m.mul_(betas.1)?.add_(&step)?;
+                Ok(())
+            }
+            (Self::Muon { momentum, nesterov, scale }, [buffer]) => {
+                toward(buffer, g, 1. - momentum)?;
+                let ahead = nesterov.then(|| g.lerp(buffer, momentum)).transpose()?;
+                let update = muon::orthogonal(ahead.as_ref().unwrap_or(buffer), rates.parameter)?;
+                decay(p, rates)?;
+                p.sub_(&update.to_dtype(p.dtype())?.mul(rates.learning_rate * scale.factor(p.dims()))?)?;
+                Ok(())
+            }
+            _ => unreachable!("as many moments as the rule names"),
+        }
+    }
+}
+
+/// `p *= 1 - lr wd`.
+fn decay(p: &mut BitNetTensor, rates: Rates) -> Result<()> {
+    if rates.weight_decay != 0. {
+        p.mul_(1. - rates.learning_rate * rates.weight_decay)?;
+    }
+    Ok(())
+}
+
+/// `g + wd p`.
+fn with_decay(g: &BitNetTensor, p: &BitNetTensor, rates: Rates) -> Result<BitNetTensor> {
+    let mut out = p.mul(rates.weight_decay)?;
+    out.add_(g)?;
+    Ok(out)
+}
+
+/// `m += share (g - m)`; gives memory of the same size to use again.
+fn toward(m: &mut BitNetTensor, g: &BitNetTensor, share: f64) -> Result<BitNetTensor> {
+    let mut difference = g.sub(&*m)?;
+    difference.mul_(share)?;
+    m.add_(&difference)?;
+    Ok(difference)
+}
+
+fn sgd(
+    p: &mut BitNetTensor,
+    g: &BitNetTensor,
+    buffer: Option<&mut BitNetTensor>,
+    momentum: f64,
+    nesterov: bool,
+    rates: Rates,
+) -> Result<()> {
+    let g = with_decay(g, p, rates)?;
+    let mut step = match buffer {
+        None => g,
+        Some(buffer) => {
+            buffer.mul_(momentum)?.add_(&g)?;
+            if nesterov { g.add(&buffer.mul(momentum)?)? } else { buffer.copy()? }
+        }
+    };
+    p.sub_(&*step.mul_(rates.learning_rate)?)?;
+    Ok(())
+}
+
+/// `m` and `v` follow the gradient and its square; `p -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)`.
+fn adam_step(
+    p: &mut BitNetTensor,
+    g: &BitNetTensor,
+    m: &mut BitNetTensor,
+    v: &mut BitNetTensor,
+    betas: (f64, f64),
+    eps: f64,
+    rates: Rates,
+) -> Result<()> {
+    let correction = |beta: f64| 1. - beta.powf(rates.step as f64);
+    let mut scratch = toward(m, g, 1. - betas.0)?;
+    g.square_into(&mut scratch)?;
+    v.mul_(betas.1)?.add_(&*scratch.mul_(1. - betas.1)?)?;
+    v.sqrt_into(&mut scratch)?;
+    scratch.div_(correction(betas.1).sqrt())?.add_(eps)?;
+    let mut step = m.div(&scratch)?;
+    p.sub_(&*step.mul_(rates.learning_rate / correction(betas.0))?)?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Updates held against torch.optim and the formulas of the papers; tests/data/make_optimizers.py wrote the golden file.
+
+use bitnet_core::serialize::{TensorMap, npz};
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_training::TrainingError;
+use bitnet_training::optim::*;
+use std::path::Path;
+
+fn golden() -> TensorMap {
+    npz::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/optimizers.npz"), &Device::cpu()).unwrap()
+}
+
+const STEPS: usize = 6;
+
+fn update(optimizer: &mut GroupedOptimizer, parameter: &mut BitNetTensor, gradient: &BitNetTensor) {
+    let update = Update { name: "w".into(), parameter, gradient: gradient.clone() };
+    optimizer.update(vec![update]).unwrap();
+}
+
+/// Largest difference from the golden parameters, relative to `1 + |p|`, over all steps.
+fn difference(golden: &TensorMap, case: &str, group: Group) -> f64 {
+    let rate = group.learning_rate;
+    let mut optimizer = GroupedOptimizer::new(vec![group]).unwrap();
+    let mut p = golden[&format!("{case}/p0")].clone();
+    let mut worst = 0f64;
+    for t in 1..=STEPS {
+        optimizer.set_learning_rate(0, rate * if t >= 4 { 2. } else { 1. });
+        update(&mut optimizer, &mut p, &golden[&format!("{case}/g{t}")]);
+        let expected = &golden[&format!("{case}/p{t}")];
+        let relative = p.sub(expected).unwrap().abs().unwrap().div(&expected.abs().unwrap().add(1.).unwrap()).unwrap();
+        worst = worst.max(relative.amax(.., false).unwrap().to_scalar().unwrap().to_f64());
+    }
+    worst
+}
+
+#[test]
+fn updates_are_those_of_pytorch_and_the_papers() {
+    let golden = golden();
+    let (plain, momentum) = (|m| Rule::Sgd { momentum: m, nesterov: false }, 0.9);
+    let muon = |momentum, nesterov, scale| Rule::Muon { momentum, nesterov, scale };
+    let bf16 = 1. / 256.;
+    for (case, group, bound) in [
+        ("sgd", Group::new(plain(0.), 0.1), 1e-14),
+        ("sgd_decay", Group::new(plain(0.), 0.1).decayed(0.05), 1e-14),
+        ("sgd_momentum", Group::new(plain(momentum), 0.1).decayed(0.05), 1e-14),
+        ("sgd_nesterov", Group::new(Rule::Sgd { momentum, nesterov: true }, 0.1).decayed(0.05), 1e-14),
+        ("adam", Group::new(Rule::adam(), 0.01), 1e-14),
+        ("adam_decay", Group::new(Rule::Adam { betas: (0.8, 0.95), eps: 1e-6 }, 0.01).decayed(0.1), 1e-14),
+        ("adamw", Group::new(Rule::adamw(), 0.01).decayed(0.1), 1e-14),
+        ("adamw_betas", Group::new(Rule::AdamW { betas: (0.9, 0.95), eps: 1e-6 }, 0.01).decayed(0.5), 1e-14),
+        ("adamw_f32", Group::new(Rule::adamw(), 0.01).decayed(0.1), 5e-7),
+        ("adamw_8bit", Group::new(Rule::adamw(), 0.01).decayed(0.1).eight_bit(), 1e-6),
+        ("lion", Group::new(Rule::lion(), 0.003).decayed(0.1), 1e-14),
+        // Singular values within some roundings of bf16; a step is 0.02 or 0.04 times the scale, six are taken.
+        ("muon_wide", Group::new(Rule::muon(), 0.02).decayed(0.1), 0.04 * bf16),
+        ("muon_tall", Group::new(Rule::muon(), 0.02).decayed(0.1), 0.04 * bf16),
+        ("muon_plain", Group::new(muon(0.9, false, MuonScale::Original), 0.02).decayed(0.1), 0.04 * bf16),
+        ("muon_adamw", Group::new(muon(0.95, true, MuonScale::MatchAdamW), 0.02).decayed(0.1), 0.04 * bf16),
+    ] {
+        let worst = difference(&golden, case, group);
+        println!("{case}: {worst:.1e}");
+        assert!(worst <= bound, "{case}: {worst:e} is beyond {bound:e}");
+    }
+}
+
+#[test]
+fn newton_schulz_changes_singular_values_only() {
+    let golden = golden();
+    for case in ["wide", "tall"] {
+        let [x, y] = ["x", "y"].map(|part| &golden[&format!("newton_schulz_{case}/{part}")]);
+        let ours = newton_schulz(x, 5, BitNetDType::F64).unwrap();
+        assert!(ours.allclose(y, 1e-12, 1e-12, false).unwrap(), "{case}");
+    }
+}
+
+#[test]
+fn eight_bits_are_the_nearest_of_the_table() {
+    let golden = golden();
+    for (case, signed) in [("signed", true), ("unsigned", false)] {
+        let [x, codes, scales, back] =
+            ["x", "codes", "scales", "back"].map(|part| &golden[&format!("blocks_{case}/{part}")]);
+        let quantized = BlockQuantized::quantize(x, signed).unwrap();
+        assert!(quantized.codes().equal(codes).unwrap(), "{case}: codes");
+        assert!(quantized.scales().equal(scales).unwrap(), "{case}: scales");
+        assert!(quantized.dequantize(BitNetDType::F32).unwrap().equal(back).unwrap(), "{case}: values");
+    }
+}
+
+/// Every rule, in full precision and 8 bits.
+fn all_rules() -> Vec<Group> {
+    let sgd = Rule::Sgd { momentum: 0.9, nesterov: true };
+    let rules = [sgd, Rule::adam(), Rule::adamw(), Rule::lion(), Rule::muon()];
+    let full = rules.map(|rule| Group::new(rule, 0.01).decayed(0.1));
+    full.clone().into_iter().chain(full.map(Group::eight_bit)).collect()
+}
+
+#[test]
+fn a_saved_state_continues_bit_for_bit() {
+    let golden = golden();
+    let gradient = |t: usize| &golden[&format!("adamw_8bit/g{t}")];
+    for group in all_rules() {
+        let mut optimizer = GroupedOptimizer::new(vec![group.clone()]).unwrap();
+        let mut p = golden["adamw_8bit/p0"].clone();
+        (1..=3).for_each(|t| update(&mut optimizer, &mut p, gradient(t)));
+        // Through a file, as a checkpoint is.
+        let state = optimizer.state().unwrap();
+        let path = std::env::temp_dir().join(format!("bitnet-optimizer-{}.safetensors", std::process::id()));
+        bitnet_core::serialize::safetensors::save(&path, &state.tensors, &[]).unwrap();
+        let tensors = bitnet_core::serialize::safetensors::load(&path, &Device::cpu()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut resumed = GroupedOptimizer::new(vec![group.clone()]).unwrap();
+        resumed.load_state(OptimizerState { step: state.step, tensors }).unwrap();
+        let mut q = p.clone();
+        for t in 4..=STEPS {
+            update(&mut optimizer, &mut p, gradient(t));
+            update(&mut resumed, &mut q, gradient(t));
+        }
+        assert_eq!(p.to_bytes().unwrap(), q.to_bytes().unwrap(), "{group:?}");
+        assert_eq!(resumed.state().unwrap().step, STEPS as u64);
+    }
+}
+
+#[test]
+fn a_state_of_another_run_is_an_error() {
+    let golden = golden();
+    let adamw = || GroupedOptimizer::new(vec![Group::new(Rule::adamw(), 0.01)]).unwrap();
+    let mut optimizer = adamw();
+    let mut p = golden["adamw_f32/p0"].clone();
+    update(&mut optimizer, &mut p, &golden["adamw_f32/g1"]);
+    let state = optimizer.state().unwrap();
+    let refused = |optimizer: &mut GroupedOptimizer, state| match optimizer.load_state(state) {
+        Err(TrainingError::OptimizerState { tensor, .. }) => tensor,
+        other => panic!("{other:?}"),
+    };
+    let mut lion = GroupedOptimizer::new(vec![Group::new(Rule::lion(), 0.01)]).unwrap();
+    assert_eq!(refused(&mut lion, state.clone()), "w.exp_avg_sq");
+    let mut short = state.clone();
+    short.tensors.shift_remove("w.exp_avg");
+    assert_eq!(refused(&mut adamw(), short), "w.exp_avg");
+    // Of another shape: told at the first update.
+    let mut resumed = adamw();
+    resumed.load_state(state).unwrap();
+    let (mut p, gradient) = (golden["sgd/p0"].clone(), golden["sgd/g1"].clone());
+    let update = Update { name: "w".into(), parameter: &mut p, gradient };
+    assert!(matches!(resumed.update(vec![update]), Err(TrainingError::OptimizerState { .. })));
+}
+
+#[test]
+fn groups_take_parameters_by_name() {
+    let cpu = Device::cpu();
+    let one = || BitNetTensor::from_slice(&[1f32, 1., 1., 1.], &[2, 2], &cpu).unwrap();
+    let zero = BitNetTensor::zeros(&[2, 2], BitNetDType::F32, &cpu).unwrap();
+    let sgd = Rule::Sgd { momentum: 0., nesterov: false };
+    let groups = vec![Group::new(sgd, 1.).matching(&["*norm*", "*.bias"]), Group::new(sgd, 0.5).decayed(0.5)];
+    let mut optimizer = GroupedOptimizer::new(groups).unwrap();
+    let (mut norm, mut up) = (one(), one());
+    let updates = [("a.norm.weight", &mut norm), ("a.up.weight", &mut up)]
+        .map(|(name, parameter)| Update { name: name.into(), parameter, gradient: zero.clone() });
+    optimizer.update(updates.into()).unwrap();
+    assert_eq!(norm.to_vec::<f32>().unwrap(), [1.; 4]);
+    assert_eq!(up.to_vec::<f32>().unwrap(), [0.75; 4]);
+
+    let mut only_norms = GroupedOptimizer::new(vec![Group::new(sgd, 1.).matching(&["*norm*"])]).unwrap();
+    let update = Update { name: "up.weight".into(), parameter: &mut up, gradient: zero.clone() };
+    assert!(matches!(only_norms.update(vec![update]), Err(TrainingError::NoGroup { .. })));
+    let mut muon = GroupedOptimizer::new(vec![Group::new(Rule::muon(), 1.)]).unwrap();
+    let mut vector = one().reshape(&[4]).unwrap();
+    let update = Update { name: "bias".into(), parameter: &mut vector, gradient: zero.reshape(&[4]).unwrap() };
+    assert!(matches!(muon.update(vec![update]), Err(TrainingError::NotAMatrix { .. })));
+    let mut half = one().to_dtype(BitNetDType::BF16).unwrap();
+    let update = Update { name: "w".into(), parameter: &mut half, gradient: zero };
+    assert!(matches!(optimizer.update(vec![update]), Err(TrainingError::ParameterDType { .. })));
+}
