@@ -154,8 +154,11 @@ fn groups_take_parameters_by_name() {
     let groups = vec![Group::new(sgd, 1.).matching(&["*norm*", "*.bias"]), Group::new(sgd, 0.5).decayed(0.5)];
     let mut optimizer = GroupedOptimizer::new(groups).unwrap();
     let (mut norm, mut up) = (one(), one());
-    let updates = [("a.norm.weight", &mut norm), ("a.up.weight", &mut up)]
-        .map(|(name, parameter)| Update { name: name.into(), parameter, gradient: zero.clone() });
+    let updates = [("a.norm.weight", &mut norm), ("a.up.weight", &mut up)].map(|(name, parameter)| Update {
+        name: name.into(),
+        parameter,
+        gradient: zero.clone(),
+    });
     optimizer.update(updates.into()).unwrap();
     assert_eq!(norm.to_vec::<f32>().unwrap(), [1.; 4]);
     assert_eq!(up.to_vec::<f32>().unwrap(), [0.75; 4]);

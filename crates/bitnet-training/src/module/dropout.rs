@@ -32,7 +32,7 @@ mod tests {
     fn it_goes_on_where_it_was() {
         let x = BitNetTensor::ones(&[64], BitNetDType::F32, &Device::cpu()).unwrap();
         let mut dropout = Dropout::new(0.25, 3);
-        let mut draw = |dropout: &mut Dropout| dropout.forward(&x, true).unwrap().to_vec::<f32>().unwrap();
+        let draw = |dropout: &mut Dropout| dropout.forward(&x, true).unwrap().to_vec::<f32>().unwrap();
         let first = draw(&mut dropout);
         let mut resumed = dropout.clone();
         resumed.generator = Generator::at(dropout.generator.seed(), dropout.generator.offset());

@@ -16,8 +16,8 @@ impl Linear {
     /// Weights and bias uniform within `1 / sqrt(inputs)`, as PyTorch begins.
     pub fn new(inputs: usize, outputs: usize, bias: bool, generator: &mut Generator, device: &Device) -> Result<Self> {
         let bound = 1. / (inputs.max(1) as f64).sqrt();
-        let weight = trained(init::uniform(&[outputs, inputs], bound, generator, device)?);
-        let bias = bias.then(|| init::uniform(&[outputs], bound, generator, device).map(trained)).transpose()?;
+        let weight = trained(init::uniform(&[outputs, inputs], bound, generator, device)?)?;
+        let bias = bias.then(|| init::uniform(&[outputs], bound, generator, device).and_then(trained)).transpose()?;
         Ok(Self { weight, bias })
     }
 
@@ -53,7 +53,7 @@ pub struct Embedding {
 impl Embedding {
     /// Normal numbers of standard deviation `std`.
     pub fn new(rows: usize, width: usize, std: f64, generator: &mut Generator, device: &Device) -> Result<Self> {
-        Ok(Self { weight: trained(init::normal(&[rows, width], std, generator, device)?) })
+        Ok(Self { weight: trained(init::normal(&[rows, width], std, generator, device)?)? })
     }
 
     /// Ids `[..]` to vectors `[.., width]`.

@@ -11,7 +11,6 @@ pub use norm::{LayerNorm, RmsNorm};
 
 use crate::{Result, TrainingError};
 use bitnet_core::BitNetTensor;
-use bitnet_core::autograd::no_grad;
 use bitnet_core::serialize::TensorMap;
 
 /// A part of a model: its parameters by name, in a fixed order.
@@ -75,15 +74,13 @@ pub trait Module {
         if !(missing.is_empty() && unexpected.is_empty() && shapes.is_empty()) {
             return Err(TrainingError::StateDict { missing, unexpected, shapes });
         }
-        no_grad(|| {
-            for (name, parameter) in parameters {
-                let value = state[&name].detach().to_dtype(parameter.dtype())?.to_device(parameter.device())?;
-                let trained = parameter.requires_grad();
-                *parameter = value;
-                parameter.requires_grad_(trained);
-            }
-            Ok(())
-        })
+        for (name, parameter) in parameters {
+            let value = state[&name].detach().to_dtype(parameter.dtype())?.to_device(parameter.device())?;
+            let trained = parameter.requires_grad();
+            *parameter = value;
+            parameter.requires_grad_(trained)?;
+        }
+        Ok(())
     }
 
     /// Forgets all gradients.
@@ -108,7 +105,7 @@ pub fn prefixed_mut<'a>(name: &str, part: &'a mut impl Module) -> impl Iterator<
 }
 
 /// A new leaf that is trained.
-fn trained(mut tensor: BitNetTensor) -> BitNetTensor {
-    tensor.requires_grad_(true);
-    tensor
+fn trained(mut tensor: BitNetTensor) -> bitnet_core::Result<BitNetTensor> {
+    tensor.requires_grad_(true)?;
+    Ok(tensor)
 }

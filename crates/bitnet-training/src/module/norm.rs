@@ -15,7 +15,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Weights of 1.
     pub fn new(width: usize, eps: f64, device: &Device) -> Result<Self> {
-        Ok(Self { weight: trained(BitNetTensor::ones(&[width], BitNetDType::F32, device)?), eps })
+        Ok(Self { weight: trained(BitNetTensor::ones(&[width], BitNetDType::F32, device)?)?, eps })
     }
 
     /// `[.., width]` to the same shape.
@@ -48,8 +48,9 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// Weights of 1, and a bias of 0 if there is one.
     pub fn new(width: usize, bias: bool, eps: f64, device: &Device) -> Result<Self> {
-        let weight = trained(BitNetTensor::ones(&[width], BitNetDType::F32, device)?);
-        let bias = bias.then(|| BitNetTensor::zeros(&[width], BitNetDType::F32, device).map(trained)).transpose()?;
+        let weight = trained(BitNetTensor::ones(&[width], BitNetDType::F32, device)?)?;
+        let bias =
+            bias.then(|| BitNetTensor::zeros(&[width], BitNetDType::F32, device).and_then(trained)).transpose()?;
         Ok(Self { weight, bias, eps })
     }
 

@@ -1,7 +1,7 @@
 //! Moments in 8 bits.
 
 use crate::{Result, TrainingError};
-use bitnet_core::{BitNetDType, BitNetTensor};
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use std::sync::OnceLock;
 
 /// Elements that share a scale.
@@ -56,6 +56,12 @@ impl BlockQuantized {
             scales.dtype(),
             scales.shape()
         )))
+    }
+
+    /// A copy on another device; itself if it is there already.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let (codes, scales) = (self.codes.to_device(device)?, self.scales.to_device(device)?);
+        Ok(Self { codes, scales, signed: self.signed })
     }
 
     /// Which of the 256 values each element is, `U8` of the tensor's shape.
@@ -122,7 +128,6 @@ fn between(signed: bool) -> &'static [f32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet_core::Device;
 
     #[test]
     fn values_and_zeros_come_back() {

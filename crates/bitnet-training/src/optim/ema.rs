@@ -37,11 +37,12 @@ impl Ema {
     /// # Errors
     /// Where a parameter is not one of those that it began with.
     pub fn update(&mut self, parameters: &[(String, &BitNetTensor)]) -> Result<()> {
+        let share = 1. - self.decay;
         for (name, parameter) in parameters {
             let average = self.average.get_mut(name);
             let average = average.ok_or_else(|| TrainingError::NoAverage { parameter: name.clone() })?;
-            let mut step = parameter.detach().sub(average)?;
-            average.add_(step.mul_(1. - self.decay)?)?;
+            let mut step = parameter.detach().sub(&*average)?;
+            average.add_(&*step.mul_(share)?)?;
         }
         Ok(())
     }

@@ -2,14 +2,17 @@
 
 use crate::Result;
 use bitnet_core::BitNetTensor;
+use bitnet_core::autograd::no_grad;
 
 /// The Euclidean norm of all gradients together; parameters without one count nothing.
 pub fn grad_norm(parameters: &[(String, &BitNetTensor)]) -> Result<f64> {
-    let mut squares = 0.;
-    for gradient in parameters.iter().filter_map(|(_, parameter)| parameter.grad()) {
-        squares += gradient.norm(2., .., false)?.to_scalar()?.to_f64().powi(2);
-    }
-    Ok(squares.sqrt())
+    no_grad(|| {
+        let mut squares = 0.;
+        for gradient in parameters.iter().filter_map(|(_, parameter)| parameter.grad()) {
+            squares += gradient.norm(2., .., false)?.to_scalar()?.to_f64().powi(2);
+        }
+        Ok(squares.sqrt())
+    })
 }
 
 /// Multiplies all gradients by one factor so that their norm together is at most `max_norm`
@@ -28,7 +31,7 @@ pub fn clip_grad_norm(parameters: &[(String, &BitNetTensor)], max_norm: f64) -> 
 pub fn scale_grad(parameters: &[(String, &BitNetTensor)], factor: f64) -> Result<()> {
     for (_, parameter) in parameters {
         if let Some(gradient) = parameter.grad() {
-            parameter.set_grad(Some(gradient.mul(factor)?));
+            parameter.set_grad(Some(no_grad(|| gradient.mul(factor))?))?;
         }
     }
     Ok(())

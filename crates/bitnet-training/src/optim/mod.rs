@@ -1,3 +1,4 @@
+//! Optimizers: gradients in, better parameters out.
 //!
 //! A [`Rule`] holds the formulas of SGD, Adam, AdamW, Lion or Muon; a [`Group`] gives a rule, a learning rate and a weight
 //! decay to the parameters whose names match; [`GroupedOptimizer`] keeps what the rules remember of each parameter. So
@@ -31,22 +32,25 @@ pub use muon::{MuonScale, newton_schulz};
 pub use rule::Rule;
 
 use crate::{Result, TrainingError};
+use bitnet_core::autograd::no_grad;
 use bitnet_core::serialize::TensorMap;
 use bitnet_core::{BitNetDType, BitNetTensor};
 use indexmap::IndexMap;
+use indexmap::map::Entry;
 use rule::Rates;
 
+/// What changes parameters by their gradients.
 pub trait Optimizer: Send {
     /// One update of the parameters given, each by its gradient, which nothing records.
     fn update(&mut self, updates: Vec<Update<'_>>) -> Result<()>;
 
     /// One update of the parameters that have a gradient; the others stay.
     fn step(&mut self, parameters: Vec<(String, &mut BitNetTensor)>) -> Result<()> {
-        let with_gradient = |(name, parameter): (String, &'_ mut BitNetTensor)| {
+        let with_gradient = parameters.into_iter().filter_map(|(name, parameter)| {
             let gradient = parameter.grad()?;
             Some(Update { name, parameter, gradient })
-        };
-        self.update(parameters.into_iter().filter_map(with_gradient).collect())
+        });
+        self.update(with_gradient.collect())
     }
 
     /// Number of groups.
@@ -144,46 +148,45 @@ impl GroupedOptimizer {
         let found = self.groups.iter().find(|group| group.takes(name));
         found.ok_or_else(|| TrainingError::NoGroup { parameter: name.to_owned() })
     }
+
+    /// One update of one parameter.
+    fn change(&mut self, Update { name, parameter, gradient }: Update) -> Result<()> {
+        let group = self.group(&name)?.clone();
+        if !matches!(parameter.dtype(), BitNetDType::F32 | BitNetDType::F64) {
+            return Err(TrainingError::ParameterDType { parameter: name, dtype: parameter.dtype() });
+        }
+        if gradient.dims() != parameter.dims() {
+            let (got, needed) = (*gradient.shape(), *parameter.shape());
+            return Err(TrainingError::GradientShape { parameter: name, got, needed });
+        }
+        let gradient = gradient.to_dtype(parameter.dtype())?;
+        let slot = match self.slots.entry(name.clone()) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(free) => free.insert(Slot { step: 0, moments: Moments::new(&group, parameter)? }),
+        };
+        slot.moments.meet(&name, parameter)?;
+        slot.step += 1;
+        let Group { rule, learning_rate, weight_decay, .. } = group;
+        let rates = Rates { learning_rate, weight_decay, step: slot.step, parameter: &name };
+        match &mut slot.moments {
+            Moments::Full(moments) => rule.apply(parameter, &gradient, moments, rates),
+            Moments::Blocks(blocks) => {
+                let full = |blocks: &BlockQuantized| blocks.dequantize(parameter.dtype());
+                let mut moments = blocks.iter().map(full).collect::<Result<Vec<_>>>()?;
+                rule.apply(parameter, &gradient, &mut moments, rates)?;
+                for (blocks, moment) in blocks.iter_mut().zip(&moments) {
+                    *blocks = BlockQuantized::quantize(moment, blocks.is_signed())?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Optimizer for GroupedOptimizer {
     fn update(&mut self, updates: Vec<Update<'_>>) -> Result<()> {
         self.step += 1;
-        for Update { name, parameter, gradient } in updates {
-            let group = self.group(&name)?.clone();
-            if !matches!(parameter.dtype(), BitNetDType::F32 | BitNetDType::F64) {
-                return Err(TrainingError::ParameterDType { parameter: name, dtype: parameter.dtype() });
-            }
-            if gradient.dims() != parameter.dims() {
-                let (got, needed) = (*gradient.shape(), *parameter.shape());
-                return Err(TrainingError::GradientShape { parameter: name, got, needed });
-            }
-            let gradient = gradient.to_dtype(parameter.dtype())?;
-            if !self.slots.contains_key(&name) {
-                self.slots.insert(name.clone(), Slot { step: 0, moments: Moments::new(&group, parameter)? });
-            }
-            let slot = self.slots.get_mut(&name).expect("just put there");
-            slot.moments.check(&name, parameter)?;
-            slot.step += 1;
-            let rates = Rates {
-                learning_rate: group.learning_rate,
-                weight_decay: group.weight_decay,
-                step: slot.step,
-                parameter: &name,
-            };
-            match &mut slot.moments {
-                Moments::Full(moments) => group.rule.apply(parameter, &gradient, moments, rates)?,
-                Moments::Blocks(blocks) => {
-                    let full = |blocks: &BlockQuantized| blocks.dequantize(parameter.dtype());
-                    let mut moments = blocks.iter().map(full).collect::<Result<Vec<_>>>()?;
-                    group.rule.apply(parameter, &gradient, &mut moments, rates)?;
-                    for (blocks, moment) in blocks.iter_mut().zip(&moments) {
-                        *blocks = BlockQuantized::quantize(moment, blocks.is_signed())?;
-                    }
-                }
-            }
-        }
-        Ok(())
+        no_grad(|| updates.into_iter().try_for_each(|update| self.change(update)))
     }
 
     fn groups(&self) -> usize {
@@ -283,17 +286,29 @@ impl Moments {
         Ok(Self::Full(names.iter().map(zeros).collect::<Result<_, _>>()?))
     }
 
-    /// An error unless they are those of a parameter of this shape, which a loaded state need not be.
-    fn check(&self, name: &str, parameter: &BitNetTensor) -> Result<()> {
+    /// Brings them to the device of their parameter; an error where it is of another shape, as after a load it may be.
+    fn meet(&mut self, name: &str, parameter: &BitNetTensor) -> Result<()> {
+        let (dims, dtype, device) = (parameter.dims(), parameter.dtype(), parameter.device());
         let fits = match self {
-            Self::Full(moments) => moments
-                .iter()
-                .all(|moment| moment.dims() == parameter.dims() && moment.dtype() == parameter.dtype()),
-            Self::Blocks(blocks) => blocks.iter().all(|blocks| blocks.codes().dims() == parameter.dims()),
+            Self::Full(moments) => moments.iter().all(|moment| moment.dims() == dims && moment.dtype() == dtype),
+            Self::Blocks(blocks) => blocks.iter().all(|blocks| blocks.codes().dims() == dims),
         };
-        if fits {
-            return Ok(());
+        if !fits {
+            let problem = "was of another shape or dtype";
+            return Err(TrainingError::OptimizerState { tensor: name.to_owned(), problem });
         }
-        Err(TrainingError::OptimizerState { tensor: name.to_owned(), problem: "was of another shape or dtype" })
+        match self {
+            Self::Full(moments) => {
+                for moment in moments.iter_mut().filter(|moment| moment.device() != device) {
+                    *moment = moment.to_device(device)?;
+                }
+            }
+            Self::Blocks(blocks) => {
+                for blocks in blocks.iter_mut().filter(|blocks| blocks.codes().device() != device) {
+                    *blocks = blocks.to_device(device)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
