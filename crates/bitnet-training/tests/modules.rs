@@ -183,5 +183,5 @@ fn an_average_is_that_of_its_formula() {
     // 0.75 (0.75 * 1 + 0.25 * 5) + 0.25 * 3
     assert_eq!(ema.state()["w"].to_vec::<f32>().unwrap(), [2.25]);
     assert!(matches!(ema.update(&[("b".into(), &at(1.))]), Err(TrainingError::NoAverage { .. })));
-    assert!(matches!(Ema::from_state(1., TensorMap::new()), Err(TrainingError::Setting(_))));
+    assert!(matches!(Ema::from_state(1., TensorMap::new()), Err(TrainingError::Invalid(_))));
 }

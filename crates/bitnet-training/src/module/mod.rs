@@ -9,9 +9,11 @@ pub use dropout::Dropout;
 pub use linear::{Embedding, Linear};
 pub use norm::{LayerNorm, RmsNorm};
 
+use crate::model::Transformer;
 use crate::{Result, TrainingError};
 use bitnet_core::BitNetTensor;
 use bitnet_core::serialize::TensorMap;
+use bitnet_quant::BitLinear;
 
 /// A part of a model: its parameters by name, in a fixed order.
 ///
@@ -108,4 +110,24 @@ pub fn prefixed_mut<'a>(name: &str, part: &'a mut impl Module) -> impl Iterator<
 fn trained(mut tensor: BitNetTensor) -> bitnet_core::Result<BitNetTensor> {
     tensor.requires_grad_(true)?;
     Ok(tensor)
+}
+
+impl Module for Transformer {
+    fn parameters(&self) -> Vec<(String, &BitNetTensor)> {
+        self.tensors().iter().map(|(name, tensor)| (name.clone(), tensor)).collect()
+    }
+
+    fn parameters_mut(&mut self) -> Vec<(String, &mut BitNetTensor)> {
+        self.tensors_mut().iter_mut().map(|(name, tensor)| (name.clone(), tensor)).collect()
+    }
+}
+
+impl Module for BitLinear {
+    fn parameters(&self) -> Vec<(String, &BitNetTensor)> {
+        self.parameters().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
+    }
+
+    fn parameters_mut(&mut self) -> Vec<(String, &mut BitNetTensor)> {
+        self.parameters_mut().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
+    }
 }

@@ -49,7 +49,7 @@ impl BlockQuantized {
         if fits {
             return Ok(Self { codes, scales, signed });
         }
-        Err(TrainingError::Setting(format!(
+        Err(TrainingError::Invalid(format!(
             "8-bit state: codes {} {} with scales {} {}: needed are u8 codes and an f32 scale for each {BLOCK}",
             codes.dtype(),
             codes.shape(),

@@ -64,7 +64,7 @@ impl Group {
 
     pub(super) fn check(&self) -> Result<()> {
         let number = |what: &str, value: f64, good: bool| {
-            if good { Ok(()) } else { Err(TrainingError::Setting(format!("{what} is {value}"))) }
+            if good { Ok(()) } else { Err(TrainingError::Invalid(format!("{what} is {value}"))) }
         };
         number("learning rate", self.learning_rate, (0. ..f64::INFINITY).contains(&self.learning_rate))?;
         number("weight decay", self.weight_decay, (0. ..f64::INFINITY).contains(&self.weight_decay))?;
@@ -119,7 +119,7 @@ mod tests {
             Group::new(Rule::Sgd { momentum: 0., nesterov: true }, 1.),
         ];
         for group in bad {
-            assert!(matches!(group.check(), Err(TrainingError::Setting(_))), "{group:?}");
+            assert!(matches!(group.check(), Err(TrainingError::Invalid(_))), "{group:?}");
         }
         assert!(Group::new(Rule::muon(), 0.02).decayed(0.1).eight_bit().check().is_ok());
     }

@@ -18,6 +18,7 @@
 //! ```
 
 mod blocks;
+mod configured;
 mod ema;
 mod gradients;
 mod group;

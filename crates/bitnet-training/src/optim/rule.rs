@@ -92,18 +92,18 @@ impl Rule {
             if (0. ..1.).contains(&value) {
                 return Ok(());
             }
-            Err(TrainingError::Setting(format!("{what} is {value}: it lies between 0 and below 1")))
+            Err(TrainingError::Invalid(format!("{what} is {value}: it lies between 0 and below 1")))
         };
         match *self {
             Self::Sgd { momentum: 0., nesterov: true } => {
-                Err(TrainingError::Setting("Nesterov's momentum needs a momentum above 0".into()))
+                Err(TrainingError::Invalid("Nesterov's momentum needs a momentum above 0".into()))
             }
             Self::Sgd { momentum, .. } | Self::Muon { momentum, .. } => share("momentum", momentum),
             Self::Lion { betas } => share("beta 1", betas.0).and(share("beta 2", betas.1)),
             Self::Adam { betas, eps } | Self::AdamW { betas, eps } => {
                 share("beta 1", betas.0).and(share("beta 2", betas.1))?;
                 let good = (0. ..f64::INFINITY).contains(&eps);
-                if good { Ok(()) } else { Err(TrainingError::Setting(format!("eps is {eps}"))) }
+                if good { Ok(()) } else { Err(TrainingError::Invalid(format!("eps is {eps}"))) }
             }
         }
     }
