@@ -17,20 +17,27 @@ fn update(optimizer: &mut GroupedOptimizer, parameter: &mut BitNetTensor, gradie
     optimizer.update(vec![update]).unwrap();
 }
 
-/// Largest difference from the golden parameters, relative to `1 + |p|`, over all steps.
-fn difference(golden: &TensorMap, case: &str, group: Group) -> f64 {
+/// The parameter after each step of the gradients of a case.
+fn steps(golden: &TensorMap, case: &str, group: Group) -> Vec<BitNetTensor> {
     let rate = group.learning_rate;
     let mut optimizer = GroupedOptimizer::new(vec![group]).unwrap();
     let mut p = golden[&format!("{case}/p0")].clone();
-    let mut worst = 0f64;
-    for t in 1..=STEPS {
+    let step = |t| {
         optimizer.set_learning_rate(0, rate * if t >= 4 { 2. } else { 1. });
         update(&mut optimizer, &mut p, &golden[&format!("{case}/g{t}")]);
+        p.clone()
+    };
+    (1..=STEPS).map(step).collect()
+}
+
+/// Largest difference from the golden parameters, relative to `1 + |p|`, over all steps.
+fn difference(golden: &TensorMap, case: &str, group: Group) -> f64 {
+    let worst = steps(golden, case, group).into_iter().zip(1..).map(|(p, t)| {
         let expected = &golden[&format!("{case}/p{t}")];
         let relative = p.sub(expected).unwrap().abs().unwrap().div(&expected.abs().unwrap().add(1.).unwrap()).unwrap();
-        worst = worst.max(relative.amax(.., false).unwrap().to_scalar().unwrap().to_f64());
-    }
-    worst
+        relative.amax(.., false).unwrap().to_scalar().unwrap().to_f64()
+    });
+    worst.fold(0., f64::max)
 }
 
 #[test]
@@ -38,7 +45,6 @@ fn updates_are_those_of_pytorch_and_the_papers() {
     let golden = golden();
     let (plain, momentum) = (|m| Rule::Sgd { momentum: m, nesterov: false }, 0.9);
     let muon = |momentum, nesterov, scale| Rule::Muon { momentum, nesterov, scale };
-    let bf16 = 1. / 256.;
     for (case, group, bound) in [
         ("sgd", Group::new(plain(0.), 0.1), 1e-14),
         ("sgd_decay", Group::new(plain(0.), 0.1).decayed(0.05), 1e-14),
@@ -51,15 +57,38 @@ fn updates_are_those_of_pytorch_and_the_papers() {
         ("adamw_f32", Group::new(Rule::adamw(), 0.01).decayed(0.1), 5e-7),
         ("adamw_8bit", Group::new(Rule::adamw(), 0.01).decayed(0.1).eight_bit(), 1e-6),
         ("lion", Group::new(Rule::lion(), 0.003).decayed(0.1), 1e-14),
-        // Singular values within some roundings of bf16; a step is 0.02 or 0.04 times the scale, six are taken.
-        ("muon_wide", Group::new(Rule::muon(), 0.02).decayed(0.1), 0.04 * bf16),
-        ("muon_tall", Group::new(Rule::muon(), 0.02).decayed(0.1), 0.04 * bf16),
-        ("muon_plain", Group::new(muon(0.9, false, MuonScale::Original), 0.02).decayed(0.1), 0.04 * bf16),
-        ("muon_adamw", Group::new(muon(0.95, true, MuonScale::MatchAdamW), 0.02).decayed(0.1), 0.04 * bf16),
+        ("muon_wide_f64", Group::new(Rule::muon(), 0.02).decayed(0.1), 1e-14),
+        ("muon_tall_f64", Group::new(Rule::muon(), 0.02).decayed(0.1), 1e-14),
+        ("muon_plain_f64", Group::new(muon(0.9, false, MuonScale::Original), 0.02).decayed(0.1), 1e-14),
+        ("muon_adamw_f64", Group::new(muon(0.95, true, MuonScale::MatchAdamW), 0.02).decayed(0.1), 1e-14),
     ] {
         let worst = difference(&golden, case, group);
         println!("{case}: {worst:.1e}");
         assert!(worst <= bound, "{case}: {worst:e} is beyond {bound:e}");
+    }
+}
+
+/// In bf16 the iterations are noisy: ours are not further from the exact ones than PyTorch's.
+#[test]
+fn muon_in_bf16_is_as_exact_as_that_of_pytorch() {
+    let golden = golden();
+    for (case, rule) in [
+        ("muon_wide", Rule::muon()),
+        ("muon_tall", Rule::muon()),
+        ("muon_plain", Rule::Muon { momentum: 0.9, nesterov: false, scale: MuonScale::Original }),
+        ("muon_adamw", Rule::Muon { momentum: 0.95, nesterov: true, scale: MuonScale::MatchAdamW }),
+    ] {
+        // Root mean square over all steps; the inputs of both cases are the same but for f32.
+        let distance = |p: &BitNetTensor, t: usize| {
+            let exact = &golden[&format!("{case}_f64/p{t}")];
+            let square = p.to_dtype(BitNetDType::F64).unwrap().sub(exact).unwrap().square().unwrap();
+            square.mean(.., false).unwrap().item::<f64>().unwrap()
+        };
+        let group = Group::new(rule, 0.02).decayed(0.1);
+        let ours = steps(&golden, case, group).iter().zip(1..).map(|(p, t)| distance(p, t)).sum::<f64>().sqrt();
+        let theirs = (1..=STEPS).map(|t| distance(&golden[&format!("{case}/p{t}")], t)).sum::<f64>().sqrt();
+        println!("{case}: {ours:.1e}, PyTorch {theirs:.1e}");
+        assert!(ours <= theirs * 1.1, "{case}: {ours:e} beside {theirs:e}");
     }
 }
 

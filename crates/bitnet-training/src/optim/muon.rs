@@ -1,7 +1,9 @@
 //! What Muon makes of the momentum of a matrix: the nearest orthogonal one, about (Jordan et al. 2024).
 
 use crate::{Result, TrainingError};
+use BitNetDType::{BF16, F32};
 use bitnet_core::{BitNetDType, BitNetTensor};
+use bitnet_quant::linear::{Compute, matmul};
 
 /// Factor of Muon's step by the shape of the matrix `[rows, columns]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,32 +28,40 @@ impl MuonScale {
 /// Iterations of the author's, after which all singular values lie between about 0.7 and 1.2.
 const ITERATIONS: usize = 5;
 
-/// [`newton_schulz`] as Muon's author computes it, in bf16.
+/// [`newton_schulz`] as Muon's author computes it, operands of products in bf16; in f64 for a parameter of that dtype.
 pub(super) fn orthogonal(matrix: &BitNetTensor, parameter: &str) -> Result<BitNetTensor> {
     if matrix.rank() != 2 || matrix.elements() == 0 {
         return Err(TrainingError::NotAMatrix { parameter: parameter.to_owned(), shape: *matrix.shape() });
     }
-    newton_schulz(matrix, ITERATIONS, BitNetDType::BF16)
+    newton_schulz(matrix, ITERATIONS, if matrix.dtype() == F32 { BF16 } else { matrix.dtype() })
 }
 
 /// A matrix `U S' V^T` for the matrix `U S V^T`, where all of `S'` lie near 1: Newton-Schulz iterations
-/// `X (a + b X X^T + c (X X^T)^2)` whose polynomial is as steep at 0 as it can be without growing; computed in `dtype`.
+/// `X (a + b X X^T + c (X X^T)^2)` whose polynomial is as steep at 0 as it can be without growing. `X` and the polynomial
+/// are rounded to `dtype`, with `BF16` once each an iteration.
 pub fn newton_schulz(matrix: &BitNetTensor, iterations: usize, dtype: BitNetDType) -> Result<BitNetTensor> {
     const A: f64 = 3.4445;
     const B: f64 = -4.775;
     const C: f64 = 2.0315;
+    let product = |a: &BitNetTensor, b: &BitNetTensor| match dtype {
+        BF16 => matmul(a, b, Compute::BF16),
+        _ => a.matmul(b),
+    };
+    // c product + factor x
+    let sum = |mut product: BitNetTensor, c: f64, x: &BitNetTensor, factor: f64| {
+        let x = x.to_dtype(product.dtype())?.mul(factor)?;
+        product.mul_(c)?.add_(&x)?;
+        product.to_dtype(dtype)
+    };
     let tall = matrix.dims()[0] > matrix.dims()[1];
     // The product X X^T is the smaller one.
     let wide = if tall { matrix.t()?.contiguous()? } else { matrix.clone() };
     let norm = wide.norm(2., .., false)?.maximum(1e-7)?;
     let mut x = wide.div(&norm)?.to_dtype(dtype)?;
     for _ in 0..iterations {
-        let gram = x.matmul(&x.t()?)?;
-        let mut polynomial = gram.matmul(&gram)?;
-        polynomial.mul_(C)?.add_(&gram.mul(B)?)?;
-        let mut next = polynomial.matmul(&x)?;
-        next.add_(&*x.mul_(A)?)?;
-        x = next;
+        let gram = product(&x, &x.t()?)?.to_dtype(dtype)?;
+        let polynomial = sum(product(&gram, &gram)?, C, &gram, B)?;
+        x = sum(product(&polynomial, &x)?, 1., &x, A)?;
     }
     Ok(if tall { x.t()? } else { x })
 }

@@ -53,14 +53,32 @@ by_torch("adamw", lambda p: O.AdamW(p, lr=0.01, weight_decay=0.1))
 by_torch("adamw_betas", lambda p: O.AdamW(p, lr=0.01, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.5))
 by_torch("adamw_f32", lambda p: O.AdamW(p, lr=0.01, weight_decay=0.1), shape=(40, 33), dtype=np.float32)
 
-# Muon as PyTorch has it, in bf16.
+# Muon: as PyTorch has it, its iterations in bf16, and with iterations in f64, `<case>_f64`.
+def iterations_f64(g, coefficients, steps, eps):
+    a, b, c = coefficients
+    x = g.double() if g.shape[0] <= g.shape[1] else g.double().T
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if g.shape[0] <= g.shape[1] else x.T
+
+
 for name, shape, options in [
     ("muon_wide", (12, 30), {}),
     ("muon_tall", (30, 12), {}),
     ("muon_plain", (16, 16), dict(nesterov=False, momentum=0.9)),
     ("muon_adamw", (30, 12), dict(adjust_lr_fn="match_rms_adamw")),
 ]:
-    by_torch(name, lambda p: O.Muon(p, lr=0.02, weight_decay=0.1, **options), shape, np.float32)
+    make = lambda p: O.Muon(p, lr=0.02, weight_decay=0.1, **options)
+    state = rng.bit_generator.state
+    by_torch(name, make, shape, np.float32)
+    rng.bit_generator.state = state
+    in_bf16, torch.optim._muon._zeropower_via_newtonschulz = torch.optim._muon._zeropower_via_newtonschulz, iterations_f64
+    by_torch(name + "_f64", make, shape, np.float64)
+    torch.optim._muon._zeropower_via_newtonschulz = in_bf16
+    worst = [np.abs(arrays[f"{name}/p{t}"] - arrays[f"{name}_f64/p{t}"]).max() for t in range(1, STEPS + 1)]
+    print(name, "bf16 against f64, after each step:", *[f"{w:.1e}" for w in worst])
 
 # The iterations alone, exactly: in f64, by their definition on the singular values.
 for name, shape in [("wide", (6, 10)), ("tall", (10, 6))]:
