@@ -5,7 +5,9 @@ mod activations;
 pub mod codes;
 pub mod error;
 pub mod formats;
+pub mod hadamard;
 pub mod linear;
+pub mod quantizers;
 pub mod ternarize;
 
 pub use activations::ActivationBuffer;
