@@ -5,12 +5,16 @@ pub mod config;
 mod crc32c;
 pub mod data;
 pub mod error;
+pub mod metrics;
 pub mod model;
 pub mod module;
 pub mod optim;
+pub mod run;
 pub mod schedule;
 
 pub use config::Config;
 pub use error::{Result, TrainingError};
+pub use metrics::{Metrics, Observer, StepReport};
 pub use model::{ComputeOptions, Transformer};
+pub use run::{Checkpoint, Resumed, Run};
 pub use schedule::{LambdaSchedule, Rates, Schedule};

@@ -1,0 +1,370 @@
+//! The directory of a run: its configuration, its curves and its checkpoints.
+//!
+//! ```text
+//! config.toml                 what was asked for
+//! tokenizer.json              of the data and the model
+//! data/                       texts as token files
+//! metrics.jsonl               a line for each report
+//! events.out.tfevents...      the same for TensorBoard
+//! curves.svg                  the same to look at
+//! best/                       the checkpoint with the least validation loss
+//! checkpoints/step-000800/    tensors.safetensors, state.json
+//! ```
+//!
+//! A checkpoint is written into a hidden directory, synced and renamed, so that what has a name is whole. A kill at any
+//! moment leaves the ones before, and perhaps a hidden directory that the next [`Run::open`] removes. Older checkpoints
+//! go only after a newer one stands.
+
+use crate::config::Config;
+use crate::error::{Result, TrainingError};
+use bitnet_core::Device;
+use bitnet_core::serialize::TensorMap;
+use bitnet_core::serialize::output::AtomicFile;
+use bitnet_core::serialize::safetensors::{load, save};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+const TENSORS: &str = "tensors.safetensors";
+const STATE: &str = "state.json";
+const VERSION: u32 = 1;
+
+/// All that a run needs to go on.
+#[derive(Debug, Clone, Default)]
+pub struct Checkpoint {
+    /// Weights and the optimizer's averages, by name.
+    pub tensors: TensorMap,
+    /// Everything else: positions, counters, seeds.
+    pub state: serde_json::Value,
+}
+
+/// A checkpoint that was read.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Updates made when it was written.
+    pub step: u64,
+    /// What it holds.
+    pub checkpoint: Checkpoint,
+    /// What a user should know of newer ones that could not be used.
+    pub notes: Vec<String>,
+}
+
+/// `state.json`, written last: a directory without it is not whole.
+#[derive(Serialize, Deserialize)]
+struct State {
+    version: u32,
+    step: u64,
+    /// Length of the file of tensors.
+    tensor_bytes: u64,
+    state: serde_json::Value,
+}
+
+/// A run's directory, locked while this lives.
+#[derive(Debug)]
+pub struct Run {
+    path: PathBuf,
+    keep: usize,
+    /// Held, not read.
+    _lock: File,
+}
+
+impl Run {
+    /// Makes the directory of a new run, with `config` as its `config.toml`. `keep` newest checkpoints are kept.
+    ///
+    /// # Errors
+    /// When there is a run already, or it cannot be written.
+    pub fn create(path: impl AsRef<Path>, config: &str, keep: usize) -> Result<Self> {
+        let path = path.as_ref();
+        if path.join("config.toml").exists() {
+            return Err(TrainingError::run(path, "there is a run already: resume it, or name another directory"));
+        }
+        let folder = path.join("checkpoints");
+        fs::create_dir_all(&folder).map_err(|e| TrainingError::io(&folder, e))?;
+        let run = Self::lock(path, keep)?;
+        run.write("config.toml", config.as_bytes())?;
+        Ok(run)
+    }
+
+    /// Opens the directory of a run to go on, and clears away what a kill left half done.
+    ///
+    /// # Errors
+    /// When there is no run, or another process works in it.
+    pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.join("config.toml").is_file() {
+            return Err(TrainingError::run(path, "there is no run here: it has no config.toml"));
+        }
+        let run = Self::lock(path, keep)?;
+        run.recover(&run.folder())?;
+        run.recover(&run.path)?;
+        Ok(run)
+    }
+
+    fn lock(path: &Path, keep: usize) -> Result<Self> {
+        let file = path.join("run.lock");
+        let lock = File::create(&file).map_err(|e| TrainingError::io(&file, e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), keep: keep.max(1), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(TrainingError::run(path, "another process trains in this directory: wait for it or end it"))
+            }
+            Err(TryLockError::Error(e)) => Err(TrainingError::io(&file, e)),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration it began with.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn config(&self) -> Result<Config> {
+        Config::load(self.path.join("config.toml"))
+    }
+
+    /// Writes a file of the run whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written: then what stood there still does.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write(&self.path.join(name), bytes)
+    }
+
+    /// Writes the checkpoint of `step` updates and removes the oldest beyond those that are kept; gives its directory.
+    ///
+    /// # Errors
+    /// When the disk is full or cannot be written: then the checkpoints before are as they were.
+    pub fn save(&self, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+        let path = self.place(&self.folder(), &directory_name(step), step, checkpoint)?;
+        let all = self.steps()?;
+        for old in all.iter().filter(|&&s| s != step).rev().skip(self.keep - 1) {
+            remove(&self.folder().join(directory_name(*old)))?;
+        }
+        Ok(path)
+    }
+
+    /// Writes the checkpoint with the least validation loss, beside the others and in place of the one before.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_best(&self, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+        self.place(&self.path, "best", step, checkpoint)
+    }
+
+    /// The checkpoint with the least validation loss, if one was saved.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn best(&self, device: &Device) -> Result<Option<Resumed>> {
+        let path = self.path.join("best");
+        path.exists().then(|| read(&path, device)).transpose()
+    }
+
+    /// Steps of the checkpoints, oldest first.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let number = |name: &str| name.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<u64> = names(&self.folder())?.iter().filter_map(|name| number(name)).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// The checkpoint of some step, tensors on `device`.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn load(&self, step: u64, device: &Device) -> Result<Resumed> {
+        let path = self.folder().join(directory_name(step));
+        if !path.exists() {
+            let steps = self.steps()?.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            return Err(TrainingError::run(
+                path,
+                format!("there is no such checkpoint; there are those of steps {steps}"),
+            ));
+        }
+        read(&path, device)
+    }
+
+    /// The newest checkpoint, `None` before the first. One that is visibly incomplete is passed over with a note.
+    ///
+    /// # Errors
+    /// When the newest is damaged although it looks complete, or all are incomplete: the one to use is then the user's
+    /// choice, by [`load`](Self::load).
+    pub fn latest(&self, device: &Device) -> Result<Option<Resumed>> {
+        let mut notes = Vec::new();
+        for step in self.steps()?.into_iter().rev() {
+            let path = self.folder().join(directory_name(step));
+            match whole(&path)? {
+                Ok(_) => {
+                    let resumed = read(&path, device)?;
+                    return Ok(Some(Resumed { notes, ..resumed }));
+                }
+                Err(problem) => notes.push(format!("{} is incomplete ({problem}): passed over", path.display())),
+            }
+        }
+        match notes.is_empty() {
+            true => Ok(None),
+            false => {
+                let problem = format!("no checkpoint is whole: {}; remove them to begin anew", notes.join("; "));
+                Err(TrainingError::run(self.folder(), problem))
+            }
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Writes a checkpoint as `parent/name`.
+    fn place(&self, parent: &Path, name: &str, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+        let path = parent.join(name);
+        let partial = hidden(&path, "partial");
+        let written = fill(&partial, step, checkpoint).and_then(|()| put_in_place(&partial, &path));
+        if written.is_err() {
+            // What could not be written is not wanted; the next `open` removes it if this fails as well.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        written.map(|()| path)
+    }
+
+    /// Finishes or undoes what a kill interrupted.
+    fn recover(&self, folder: &Path) -> Result<()> {
+        for name in names(folder)? {
+            let path = folder.join(&name);
+            let Some(hidden) = name.strip_prefix('.') else { continue };
+            if let Some(original) = hidden.strip_suffix(".replaced")
+                && !folder.join(original).exists()
+            {
+                fs::rename(&path, folder.join(original)).map_err(|e| TrainingError::io(&path, e))?;
+                continue;
+            }
+            let ours = [".partial", ".replaced", ".removed"].iter().any(|end| hidden.ends_with(end));
+            let removed = match ours {
+                true if path.is_dir() => fs::remove_dir_all(&path),
+                true => fs::remove_file(&path),
+                false => Ok(()),
+            };
+            removed.map_err(|e| TrainingError::io(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn directory_name(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// `.name.kind` beside `path`.
+fn hidden(path: &Path, kind: &str) -> PathBuf {
+    path.with_file_name(format!(".{}.{kind}", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let io = |e| TrainingError::io(folder, e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        names.extend(entry.map_err(io)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path).map_err(bitnet_core::BitNetError::from)?;
+    file.put(bytes).and_then(|()| file.commit()).map_err(bitnet_core::BitNetError::from)?;
+    Ok(())
+}
+
+/// Writes the files of a checkpoint, all on the disk.
+fn fill(folder: &Path, step: u64, checkpoint: &Checkpoint) -> Result<()> {
+    let io = |e| TrainingError::io(folder, e);
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(io)?;
+    }
+    fs::create_dir(folder).map_err(io)?;
+    let tensors = checkpoint.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let tensor_bytes = save(folder.join(TENSORS), tensors, &[("format", "pt")])?;
+    let state = State { version: VERSION, step, tensor_bytes, state: checkpoint.state.clone() };
+    let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainingError::run(folder, e.to_string()))?;
+    write(&folder.join(STATE), &json)?;
+    sync(folder)
+}
+
+/// Gives a filled directory its name; what had it before goes when the new one stands.
+fn put_in_place(partial: &Path, path: &Path) -> Result<()> {
+    let io = |e| TrainingError::io(path, e);
+    let replaced = hidden(path, "replaced");
+    if path.exists() {
+        if replaced.exists() {
+            fs::remove_dir_all(&replaced).map_err(io)?;
+        }
+        fs::rename(path, &replaced).map_err(io)?;
+    }
+    fs::rename(partial, path).map_err(io)?;
+    sync(path.parent().unwrap_or(path))?;
+    if replaced.exists() {
+        fs::remove_dir_all(&replaced).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Removes a checkpoint such that a kill does not leave half of it under its name.
+fn remove(path: &Path) -> Result<()> {
+    let io = |e| TrainingError::io(path, e);
+    let removed = hidden(path, "removed");
+    if removed.exists() {
+        fs::remove_dir_all(&removed).map_err(io)?;
+    }
+    fs::rename(path, &removed).map_err(io)?;
+    fs::remove_dir_all(&removed).map_err(io)
+}
+
+/// Puts the names in a directory on the disk; only Unix opens directories.
+fn sync(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| TrainingError::io(folder, e))?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// The state of a checkpoint whose files are as long as they should be, or what is missing.
+fn whole(path: &Path) -> Result<Result<State, String>> {
+    let bytes = match fs::read(path.join(STATE)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Err(format!("{STATE} is missing"))),
+        Err(e) => return Err(TrainingError::io(path.join(STATE), e)),
+    };
+    // The version first: what else a later one has is not for us to read.
+    let version = serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|v| v["version"].as_u64());
+    if let Some(version) = version.filter(|v| *v != u64::from(VERSION)) {
+        let problem = format!("the checkpoint is of version {version}, but this program reads {VERSION}");
+        return Err(TrainingError::run(path, problem));
+    }
+    let state: State = match serde_json::from_slice(&bytes) {
+        Ok(state) => state,
+        Err(e) => return Ok(Err(format!("{STATE} is cut short or damaged: {e}"))),
+    };
+    Ok(match fs::metadata(path.join(TENSORS)) {
+        Ok(file) if file.len() == state.tensor_bytes => Ok(state),
+        Ok(file) => Err(format!("{TENSORS} has {} bytes, but had {}", file.len(), state.tensor_bytes)),
+        Err(_) => Err(format!("{TENSORS} is missing")),
+    })
+}
+
+fn read(path: &Path, device: &Device) -> Result<Resumed> {
+    let state = whole(path)?.map_err(|problem| {
+        TrainingError::run(path, format!("the checkpoint is incomplete ({problem}): name the step of another one"))
+    })?;
+    let tensors = load(path.join(TENSORS), device)?;
+    Ok(Resumed { step: state.step, checkpoint: Checkpoint { tensors, state: state.state }, notes: Vec::new() })
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;
