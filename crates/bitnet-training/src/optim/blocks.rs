@@ -19,23 +19,32 @@ pub struct BlockQuantized {
 }
 
 impl BlockQuantized {
-    /// The nearest 8-bit form of a tensor of floats; unsigned where no element is negative.
+    /// The nearest 8-bit form of a tensor of floats; unsigned where no element is negative. It is made by the CPU.
     pub fn quantize(x: &BitNetTensor, signed: bool) -> Result<Self> {
-        let blocks = into_blocks(&x.to_dtype(BitNetDType::F32)?)?;
-        let scales = blocks.abs()?.amax(1, true)?;
-        let divisor = scales.masked_fill(&scales.eq(0.)?, 1.)?;
-        let between = BitNetTensor::from_slice(between(signed), &[255], x.device())?;
-        let codes = BitNetTensor::searchsorted(&between, &blocks.div(&divisor)?, false)?;
-        let codes = from_blocks(&codes.to_dtype(BitNetDType::U8)?, x.dims())?;
-        Ok(Self { codes, scales: scales.reshape(&[scales.elements()])?, signed })
+        let values = x.to_dtype(BitNetDType::F32)?.to_vec::<f32>()?;
+        let nearest = Nearest::of(signed);
+        let mut codes = Vec::with_capacity(values.len());
+        let mut scales = Vec::with_capacity(values.len().div_ceil(BLOCK));
+        for block in values.chunks(BLOCK) {
+            let scale = block.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let divisor = if scale == 0. { 1. } else { scale };
+            codes.extend(block.iter().map(|x| nearest.code(x / divisor)));
+            scales.push(scale);
+        }
+        let codes = BitNetTensor::from_slice(&codes, x.dims(), x.device())?;
+        let scales = BitNetTensor::from_slice(&scales, &[scales.len()], x.device())?;
+        Ok(Self { codes, scales, signed })
     }
 
     /// The tensor that the codes stand for.
     pub fn dequantize(&self, dtype: BitNetDType) -> Result<BitNetTensor> {
-        let table = BitNetTensor::from_slice(table(self.signed), &[256], self.codes.device())?;
-        let codes = into_blocks(&self.codes.to_dtype(BitNetDType::I64)?)?;
-        let values = table.index_select(0, &codes.reshape(&[codes.elements()])?)?.reshape(codes.dims())?;
-        Ok(from_blocks(&values.mul(&self.scales.unsqueeze(-1)?)?, self.codes.dims())?.to_dtype(dtype)?)
+        let (codes, scales) = (self.codes.to_vec::<u8>()?, self.scales.to_vec::<f32>()?);
+        let values = Nearest::of(self.signed).values;
+        let mut out = Vec::with_capacity(codes.len());
+        for (block, scale) in codes.chunks(BLOCK).zip(scales) {
+            out.extend(block.iter().map(|&code| values[usize::from(code)] * scale));
+        }
+        Ok(BitNetTensor::from_vec(out, self.codes.dims(), self.codes.device())?.to_dtype(dtype)?)
     }
 
     /// From codes `U8` and the `F32` scale of each 256 of them.
@@ -80,49 +89,54 @@ impl BlockQuantized {
     }
 }
 
-/// As rows of [`BLOCK`] elements, the last one filled with zeros.
-fn into_blocks(x: &BitNetTensor) -> Result<BitNetTensor> {
-    let flat = x.reshape(&[x.elements()])?;
-    let rest = flat.elements().next_multiple_of(BLOCK) - flat.elements();
-    let padded = match rest {
-        0 => flat,
-        _ => BitNetTensor::cat(&[&flat, &BitNetTensor::zeros(&[rest], x.dtype(), x.device())?], 0)?,
-    };
-    Ok(padded.reshape(&[padded.elements() / BLOCK, BLOCK])?)
+/// The 256 values, and how to find the nearest.
+struct Nearest {
+    /// In order.
+    values: [f32; 256],
+    /// The middles between neighbours, the last infinite.
+    between: [f32; 256],
+    /// The code of the least number whose upper 16 bits these are: few numbers between it and the next need another.
+    start: Vec<u8>,
 }
 
-/// The reverse of [`into_blocks`].
-fn from_blocks(blocks: &BitNetTensor, dims: &[usize]) -> Result<BitNetTensor> {
-    let flat = blocks.reshape(&[blocks.elements()])?;
-    Ok(flat.narrow(0, 0, dims.iter().product())?.contiguous()?.reshape(dims)?)
-}
+impl Nearest {
+    fn of(signed: bool) -> &'static Self {
+        static BOTH: [OnceLock<Nearest>; 2] = [OnceLock::new(), OnceLock::new()];
+        BOTH[usize::from(signed)].get_or_init(|| Self::new(signed))
+    }
 
-/// The 256 values in order: 0, 1, and for each of seven powers of ten the middles of 2^i equal parts (2^(i + 1) without
-/// negative ones) between a tenth of it and itself, i the smaller the smaller the power.
-fn table(signed: bool) -> &'static [f32] {
-    static TABLES: [OnceLock<Vec<f32>>; 2] = [OnceLock::new(), OnceLock::new()];
-    TABLES[usize::from(signed)].get_or_init(|| {
-        let mut values = vec![0., 1.];
+    /// 0, 1, and for each of seven powers of ten the middles of 2^i equal parts (2^(i + 1) without negative ones) between
+    /// a tenth of it and itself, i the smaller the smaller the power.
+    fn new(signed: bool) -> Self {
+        let mut all = vec![0., 1.];
         for i in 0..7 {
             let power = 10f64.powi(i - 6);
             let parts = 1 << if signed { i } else { i + 1 };
             for part in 0..parts {
-                let middle = 0.1 + 0.9 * (f64::from(part) + 0.5) / f64::from(parts);
-                values.push((power * middle) as f32);
+                let middle = (power * (0.1 + 0.9 * (f64::from(part) + 0.5) / f64::from(parts))) as f32;
+                all.push(middle);
                 if signed {
-                    values.push((-power * middle) as f32);
+                    all.push(-middle);
                 }
             }
         }
-        values.sort_by(f32::total_cmp);
-        values
-    })
-}
+        all.sort_by(f32::total_cmp);
+        let values: [f32; 256] = all.try_into().expect("2 + 2 (1 + 2 + .. + 64) values");
+        let middle = |i: usize| values.get(i + 1).map_or(f32::INFINITY, |next| (values[i] + next) / 2.);
+        let between = std::array::from_fn(middle);
+        let least = |upper: u32| f32::from_bits(if upper >> 15 == 0 { upper << 16 } else { upper << 16 | 0xffff });
+        let code = |upper| between.partition_point(|&middle| middle < least(upper)).min(255) as u8;
+        Self { values, between, start: (0..1 << 16).map(code).collect() }
+    }
 
-/// The middles between neighbours of [`table`].
-fn between(signed: bool) -> &'static [f32] {
-    static TABLES: [OnceLock<Vec<f32>>; 2] = [OnceLock::new(), OnceLock::new()];
-    TABLES[usize::from(signed)].get_or_init(|| table(signed).array_windows().map(|[a, b]| (a + b) / 2.).collect())
+    /// Of a number between -1 and 1; NaN has one as well.
+    fn code(&self, x: f32) -> u8 {
+        let mut code = self.start[(x.to_bits() >> 16) as usize];
+        while x > self.between[usize::from(code)] {
+            code += 1;
+        }
+        code
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +149,7 @@ mod tests {
         // 300 elements: the second block is not full, and all zero.
         let mut data = vec![0f32; 300];
         for (i, x) in data[..256].iter_mut().enumerate() {
-            *x = 3. * table(true)[i];
+            *x = 3. * Nearest::of(true).values[i];
         }
         let x = BitNetTensor::from_slice(&data, &[3, 100], &cpu).unwrap();
         let quantized = BlockQuantized::quantize(&x, true).unwrap();

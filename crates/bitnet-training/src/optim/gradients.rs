@@ -30,8 +30,9 @@ pub fn clip_grad_norm(parameters: &[(String, &BitNetTensor)], max_norm: f64) -> 
 /// Multiplies all gradients by `factor`: by `1 / n` after `n` backward passes whose gradients were added, they are the mean.
 pub fn scale_grad(parameters: &[(String, &BitNetTensor)], factor: f64) -> Result<()> {
     for (_, parameter) in parameters {
-        if let Some(gradient) = parameter.grad() {
-            parameter.set_grad(Some(no_grad(|| gradient.mul(factor))?))?;
+        if let Some(mut gradient) = parameter.take_grad() {
+            no_grad(|| gradient.mul_(factor).map(drop))?;
+            parameter.set_grad(Some(gradient))?;
         }
     }
     Ok(())
