@@ -4,6 +4,7 @@ pub mod activation;
 pub mod blocks;
 pub mod dense;
 pub mod float;
+pub mod gradient;
 pub mod isa;
 pub mod probe;
 pub mod ternary;

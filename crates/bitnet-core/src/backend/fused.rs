@@ -2,7 +2,7 @@
 //!
 //! Floats narrower than f32 are computed in f32 and rounded once, f64 in f64.
 
-mod temp;
+pub(super) mod temp;
 
 use super::*;
 use crate::{TensorOpError, TensorShape};

@@ -4,8 +4,10 @@
 //! them ([`fused`]), and become fast one override at a time. The testkit holds every override against its composition.
 
 pub mod fused;
+pub mod gradient;
 mod ops;
 
+pub use bitnet_kernels::gradient::AdamStep;
 pub use ops::*;
 
 use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorStorage};
@@ -273,6 +275,47 @@ pub trait Backend: Debug + Send + Sync {
     /// `out = (x . w^T) * scale / s`, f32 `[T, rows]`; the integer product is exact.
     fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
         fused::ternary_matmul(self.as_dyn(), x, w, out)
+    }
+
+    // ---- fused operations of training, see [`gradient`] ----
+
+    /// Derivative of [`Backend::rms_norm`]: `grad`, `x` and `dx` `[.., H]`, `weight` and `dweight` `[H]`, floats. With
+    /// `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`, `dx = r (g - x r^2 mean(g x))` and `dweight` is the sum of
+    /// `grad x r` over the rows.
+    fn rms_norm_backward(
+        &self,
+        grad: TensorRef,
+        x: TensorRef,
+        weight: TensorRef,
+        eps: f32,
+        dx: TensorMut,
+        dweight: TensorMut,
+    ) -> Result<()> {
+        gradient::rms_norm_backward(self.as_dyn(), grad, x, weight, eps, dx, dweight)
+    }
+    /// `out = act(gate) * up` of both side by side: `both` `[.., 2 I]`, gate first, `out` `[.., I]`, floats.
+    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gate(self.as_dyn(), act, both, out)
+    }
+    /// Derivative of [`Backend::gate`]: `grad` `[.., I]`, `both` and `out` `[.., 2 I]`.
+    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gate_backward(self.as_dyn(), act, grad, both, out)
+    }
+    /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out` of any
+    /// float dtype.
+    fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
+        gradient::scale(self.as_dyn(), x, rows, columns, out)
+    }
+    /// A step of Adam or AdamW in place, f32, equal shapes; see [`AdamStep`].
+    fn adam_step(
+        &self,
+        step: AdamStep,
+        x: TensorMut,
+        grad: TensorRef,
+        first: TensorMut,
+        second: TensorMut,
+    ) -> Result<()> {
+        gradient::adam_step(self.as_dyn(), step, x, grad, first, second)
     }
 
     /// `self` as a trait object, for the composed defaults.

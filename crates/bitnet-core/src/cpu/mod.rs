@@ -8,6 +8,7 @@ mod elementwise;
 mod float;
 mod fused;
 mod gather;
+mod gradient;
 mod integer;
 mod matmul;
 mod operand;
@@ -256,6 +257,41 @@ impl Backend for CpuBackend {
 
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
         fused::pack_ternary(self, parts)
+    }
+
+    fn rms_norm_backward(
+        &self,
+        grad: TensorRef,
+        x: TensorRef,
+        weight: TensorRef,
+        eps: f32,
+        dx: TensorMut,
+        dweight: TensorMut,
+    ) -> Result<()> {
+        gradient::rms_norm_backward(self, grad, x, weight, eps, dx, dweight)
+    }
+
+    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gate(self, act, both, out)
+    }
+
+    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gate_backward(self, act, grad, both, out)
+    }
+
+    fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
+        gradient::scale(self, x, rows, columns, out)
+    }
+
+    fn adam_step(
+        &self,
+        step: AdamStep,
+        x: TensorMut,
+        grad: TensorRef,
+        first: TensorMut,
+        second: TensorMut,
+    ) -> Result<()> {
+        gradient::adam_step(self, step, x, grad, first, second)
     }
 
     fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {

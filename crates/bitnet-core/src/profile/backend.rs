@@ -251,6 +251,44 @@ impl Backend for Profiled {
         self.run(call, |b| b.attention(q, keys, values, start, out))
     }
 
+    fn rms_norm_backward(
+        &self,
+        grad: TensorRef,
+        x: TensorRef,
+        weight: TensorRef,
+        eps: f32,
+        dx: TensorMut,
+        dweight: TensorMut,
+    ) -> Result<()> {
+        let call = Call::new("rms_norm_backward").reads(&grad).reads(&x).reads(&weight).writes(&dx).writes(&dweight);
+        self.run(call, |b| b.rms_norm_backward(grad, x, weight, eps, dx, dweight))
+    }
+
+    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
+        self.run(Call::of("gate", act).reads(&both).writes(&out), |b| b.gate(act, both, out))
+    }
+
+    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
+        let call = Call::of("gate_backward", act).reads(&grad).reads(&both).writes(&out);
+        self.run(call, |b| b.gate_backward(act, grad, both, out))
+    }
+
+    fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
+        self.run(Call::new("scale").reads(&x).writes(&out), |b| b.scale(x, rows, columns, out))
+    }
+
+    fn adam_step(
+        &self,
+        step: AdamStep,
+        x: TensorMut,
+        grad: TensorRef,
+        first: TensorMut,
+        second: TensorMut,
+    ) -> Result<()> {
+        let call = Call::new("adam_step").reads(&grad).updates(&x).updates(&first).updates(&second);
+        self.run(call, |b| b.adam_step(step, x, grad, first, second))
+    }
+
     fn gated(&self, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
         self.run(Call::of("gated", act).updates(&gate).reads(&up), |b| b.gated(act, gate, up))
     }

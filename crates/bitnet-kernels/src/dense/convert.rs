@@ -5,7 +5,7 @@ use crate::float::simd::Simd;
 
 /// One number to bfloat16: to nearest, ties to even.
 #[inline(always)]
-pub(super) fn f32_to_bf16(x: f32) -> u16 {
+pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
     if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }

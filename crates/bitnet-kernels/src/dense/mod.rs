@@ -8,6 +8,7 @@
 mod columns;
 mod convert;
 mod elementwise;
+pub(crate) use convert::f32_to_bf16;
 mod kernel;
 mod math;
 pub mod matmul;

@@ -181,7 +181,7 @@ impl Quantized {
         }
         if wanted[1..].contains(&true) {
             // dw = (dy / s)^T q
-            let scaled = grad.div(&x.scales.unsqueeze(1)?)?;
+            let scaled = scaled(grad, Some(&x.scales.reciprocal()?), None, compute)?;
             let all = matmul(&scaled.transpose(0, 1)?, &x.values, compute)?;
             let mut first = 0;
             for ((gradient, codes), &wanted) in gradients[1..].iter_mut().zip(&self.codes).zip(&wanted[1..]) {
@@ -200,9 +200,23 @@ impl Quantized {
         let factors: Vec<f32> = (self.codes.iter().zip(&self.scales))
             .flat_map(|(codes, &scale)| std::iter::repeat_n(scale, codes.rows()))
             .collect();
-        let scaled = grad.mul(&BitNetTensor::from_slice(&factors, &[factors.len()], device)?)?;
+        let factors = BitNetTensor::from_slice(&factors, &[factors.len()], device)?;
+        let scaled = scaled(grad, None, Some(&factors), compute)?;
         let ternary: Vec<i8> = self.codes.iter().flat_map(TernaryCodes::to_weights).collect();
         let ternary = BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], device)?;
         matmul(&scaled, &ternary, compute)
     }
+}
+
+/// `x` times a factor of each row and of each column, in what products are computed in.
+fn scaled(
+    x: &BitNetTensor,
+    rows: Option<&BitNetTensor>,
+    columns: Option<&BitNetTensor>,
+    compute: Compute,
+) -> Result<BitNetTensor> {
+    let mut out = BitNetTensor::empty(x.dims(), compute.dtype(), x.device())?;
+    let x = x.contiguous()?;
+    x.device().scale(x.as_ref(), rows.map(BitNetTensor::as_ref), columns.map(BitNetTensor::as_ref), out.as_mut()?)?;
+    Ok(out)
 }

@@ -1,8 +1,7 @@
 //! The steps of a decoder block as single recorded operations: each keeps what its derivative needs and no more.
 
-use bitnet_core::neural::derivative::{
-    relu2_backward, rope_backward, scaled_dot_product_attention_backward, silu_backward,
-};
+use bitnet_core::backend::Gate;
+use bitnet_core::neural::derivative::{rope_backward, scaled_dot_product_attention_backward};
 use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
 use bitnet_model::config::HiddenAct;
 use bitnet_quant::linear::{Compute, matmul};
@@ -61,27 +60,22 @@ pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<Bi
 
 /// `act(gate) * up` of both side by side: `[N, 2 I]` gives `[N, I]`.
 pub(super) fn gated(act: HiddenAct, both: &BitNetTensor) -> Result<BitNetTensor> {
-    let inner = both.dims()[1] / 2;
-    let halves =
-        move |x: &BitNetTensor| Ok::<_, bitnet_core::BitNetError>((x.narrow(1, 0, inner)?, x.narrow(1, inner, inner)?));
-    let activate = move |gate: &BitNetTensor| match act {
-        HiddenAct::Relu2 => gate.relu2(),
-        HiddenAct::Silu => gate.silu(),
+    let act = match act {
+        HiddenAct::Relu2 => Gate::Relu2,
+        HiddenAct::Silu => Gate::Silu,
     };
+    let dims = [both.dims()[0], both.dims()[1] / 2];
     let forward = || {
-        let (gate, up) = halves(both)?;
-        activate(&gate)?.mul(&up)
+        let mut out = BitNetTensor::empty(&dims, BitNetDType::F32, both.device())?;
+        both.device().gate(act, both.as_ref(), out.as_mut()?)?;
+        Ok(out)
     };
     let saved = both.detach();
     autograd::differentiable("gated", &[both], forward, move |_| {
         move |grad: &BitNetTensor| {
-            let (gate, up) = halves(&saved)?;
-            let inner = grad.mul(&up)?;
-            let d_gate = match act {
-                HiddenAct::Relu2 => relu2_backward(&inner, &gate)?,
-                HiddenAct::Silu => silu_backward(&inner, &gate)?,
-            };
-            Ok(vec![Some(BitNetTensor::cat(&[&d_gate, &grad.mul(&activate(&gate)?)?], 1)?)])
+            let mut out = BitNetTensor::empty(saved.dims(), BitNetDType::F32, saved.device())?;
+            saved.device().gate_backward(act, grad.contiguous()?.as_ref(), saved.as_ref(), out.as_mut()?)?;
+            Ok(vec![Some(out)])
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::{BitNetDType, Layout, Result, TensorShape, TensorStorage};
 use BitNetDType::{F32, F64};
 
 /// An intermediate result on the device.
-pub(super) struct Temp<'b> {
+pub(in crate::backend) struct Temp<'b> {
     backend: &'b dyn Backend,
     storage: TensorStorage,
     pub layout: Layout,
@@ -14,7 +14,7 @@ pub(super) struct Temp<'b> {
 }
 
 /// An operand in the dtype that is computed in: itself, or cast.
-pub(super) enum Wide<'a, 'b> {
+pub(in crate::backend) enum Wide<'a, 'b> {
     As(TensorRef<'a>),
     Cast(Temp<'b>),
 }
@@ -29,12 +29,12 @@ impl Wide<'_, '_> {
 }
 
 /// What is computed in: f64 for itself, f32 for all else.
-pub(super) fn width(dtype: BitNetDType) -> BitNetDType {
+pub(in crate::backend) fn width(dtype: BitNetDType) -> BitNetDType {
     if dtype == F64 { F64 } else { F32 }
 }
 
 /// `x` in the dtype that is computed in.
-pub(super) fn wide<'a, 'b>(backend: &'b dyn Backend, x: TensorRef<'a>) -> Result<Wide<'a, 'b>> {
+pub(in crate::backend) fn wide<'a, 'b>(backend: &'b dyn Backend, x: TensorRef<'a>) -> Result<Wide<'a, 'b>> {
     let to = width(x.dtype);
     Ok(if x.dtype == to { Wide::As(x) } else { Wide::Cast(cast(backend, x, to)?) })
 }
@@ -44,6 +44,13 @@ impl<'b> Temp<'b> {
         let shape = TensorShape::new(dims)?;
         let storage = backend.allocate(shape.elements() * dtype.block().1)?;
         Ok(Self { backend, storage, layout: Layout::contiguous(shape), dtype })
+    }
+
+    /// Its own copy of `x`.
+    pub fn copied(backend: &'b dyn Backend, x: TensorRef) -> Result<Self> {
+        let mut out = Self::new(backend, x.layout.dims(), x.dtype)?;
+        backend.copy(x, out.set())?;
+        Ok(out)
     }
 
     pub fn upload<T: Element>(backend: &'b dyn Backend, dims: &[usize], data: &[T]) -> Result<Self> {
@@ -99,21 +106,26 @@ impl<'b> Temp<'b> {
 }
 
 /// `op(a, b)`, `b` broadcast to the shape of `a`.
-pub(super) fn binary<'b>(backend: &'b dyn Backend, op: BinaryOp, a: TensorRef, b: TensorRef) -> Result<Temp<'b>> {
+pub(in crate::backend) fn binary<'b>(
+    backend: &'b dyn Backend,
+    op: BinaryOp,
+    a: TensorRef,
+    b: TensorRef,
+) -> Result<Temp<'b>> {
     let b = TensorRef { layout: b.layout.broadcast_to(a.layout.dims())?, ..b };
     let mut out = Temp::new(backend, a.layout.dims(), a.dtype)?;
     backend.binary(op, a, b, out.set())?;
     Ok(out)
 }
 
-pub(super) fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
+pub(in crate::backend) fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
     let mut out = Temp::new(backend, x.layout.dims(), dtype)?;
     backend.cast(x, out.set())?;
     Ok(out)
 }
 
 /// Reduces the last dimension, which stays with extent 1.
-pub(super) fn reduce_last<'b>(backend: &'b dyn Backend, op: ReduceOp, x: TensorRef) -> Result<Temp<'b>> {
+pub(in crate::backend) fn reduce_last<'b>(backend: &'b dyn Backend, op: ReduceOp, x: TensorRef) -> Result<Temp<'b>> {
     let axis = x.layout.shape().rank() - 1;
     let dims = TensorShape::new(&[&x.layout.dims()[..axis], &[1]].concat())?;
     let mut out = Temp::new(backend, dims.dims(), x.dtype)?;

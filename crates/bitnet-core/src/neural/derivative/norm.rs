@@ -1,6 +1,8 @@
 //! Derivatives of norms.
 
 use super::pair;
+use crate::BitNetDType::F32;
+use crate::autograd;
 use crate::neural::shape_error;
 use crate::{BitNetTensor, Result};
 
@@ -62,6 +64,18 @@ pub fn rms_norm_backward(
         return Err(shape_error(OP, "the weight", weight, "[H], the last dimension of the tensor"));
     }
     let (grad, wide) = pair(OP, grad, x)?;
+    if wide.dtype() == F32
+        && weight.dtype() == F32
+        && x.elements() > 0
+        && !autograd::is_recorded(&[&grad, &wide, weight])
+    {
+        let (grad, wide) = (grad.contiguous()?, wide.contiguous()?);
+        let mut dx = BitNetTensor::empty(x.dims(), F32, x.device())?;
+        let mut dw = BitNetTensor::empty(weight.dims(), F32, x.device())?;
+        let operands = (grad.as_ref(), wide.as_ref(), weight.as_ref());
+        x.device().rms_norm_backward(operands.0, operands.1, operands.2, eps as f32, dx.as_mut()?, dw.as_mut()?)?;
+        return Ok(NormGradients { x: dx.to_dtype(x.dtype())?, weight: dw, bias: None });
+    }
     let factor = wide.square()?.mean(-1, true)?.add(eps)?.rsqrt()?;
     let g = grad.mul(&weight.to_dtype(grad.dtype())?)?;
     let along = g.mul(&wide)?.mean(-1, true)?.mul(&factor.square()?)?;

@@ -1,0 +1,126 @@
+//! The fused operations of training composed of primitives: what a device does until it has its own.
+
+use super::fused::temp::{Temp, binary, wide};
+use super::*;
+use crate::TensorOpError;
+use BinaryOp::*;
+
+/// See [`Backend::rms_norm_backward`].
+pub fn rms_norm_backward(
+    backend: &dyn Backend,
+    grad: TensorRef,
+    x: TensorRef,
+    weight: TensorRef,
+    eps: f32,
+    dx: TensorMut,
+    dweight: TensorMut,
+) -> Result<()> {
+    let dims = x.layout.dims();
+    let columns = x.layout.shape().last();
+    let (grad, x, weight) = (wide(backend, grad)?, wide(backend, x)?, wide(backend, weight)?);
+    let squares = mean_of_rows(&binary(backend, Mul, x.get(), x.get())?)?;
+    let r = squares.scalar(Add, eps.into())?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
+    let g = binary(backend, Mul, grad.get(), weight.get())?;
+    let tilt = mean_of_rows(&g.binary(Mul, x.get())?)?.binary(Mul, r.get())?.binary(Mul, r.get())?;
+    g.binary(Sub, binary(backend, Mul, x.get(), tilt.get())?.get())?.binary(Mul, r.get())?.cast_to(dx)?;
+    let product = binary(backend, Mul, grad.get(), x.get())?.binary(Mul, r.get())?;
+    let rows = dims[..dims.len() - 1].iter().product();
+    let mut sum = Temp::new(backend, &[1, columns], product.get().dtype)?;
+    backend.reduce(ReduceOp::Sum, product.get().reshape(&[rows, columns])?, 0, sum.set())?;
+    let dweight = dweight.reshape(&[1, columns])?;
+    sum.cast_to(dweight)
+}
+
+fn mean_of_rows<'b>(x: &Temp<'b>) -> Result<Temp<'b>> {
+    x.reduce_last(ReduceOp::Sum)?.scalar(Div, x.layout.shape().last() as f64)
+}
+
+/// Both halves of the last dimension.
+fn halves<'a>(op: &'static str, both: TensorRef<'a>) -> Result<(TensorRef<'a>, TensorRef<'a>)> {
+    let (axis, width) = (both.layout.shape().rank().saturating_sub(1), both.layout.shape().last());
+    if both.layout.shape().rank() == 0 || !width.is_multiple_of(2) {
+        let needed = "[.., 2 I], gate and up".into();
+        return Err(TensorOpError::Shape { op, what: "both", got: *both.layout.shape(), needed }.into());
+    }
+    Ok((both.narrow(axis, 0, width / 2)?, both.narrow(axis, width / 2, width / 2)?))
+}
+
+/// See [`Backend::gate`].
+pub fn gate(backend: &dyn Backend, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
+    let (gate, up) = halves("gate", both)?;
+    let (gate, up) = (wide(backend, gate)?, wide(backend, up)?);
+    let g = Temp::copied(backend, gate.get())?;
+    let active = match act {
+        Gate::Relu2 => {
+            let relu = g.unary(UnaryOp::Relu)?;
+            relu.binary(Mul, relu.get())?
+        }
+        Gate::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.get())?,
+    };
+    active.binary(Mul, up.get())?.cast_to(out)
+}
+
+/// See [`Backend::gate_backward`].
+pub fn gate_backward(backend: &dyn Backend, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
+    let (gate, up) = halves("gate_backward", both)?;
+    let (grad, gate, up) = (wide(backend, grad)?, wide(backend, gate)?, wide(backend, up)?);
+    let g = Temp::copied(backend, gate.get())?;
+    let (active, slope) = match act {
+        Gate::Relu2 => {
+            let relu = g.unary(UnaryOp::Relu)?;
+            (relu.binary(Mul, relu.get())?, relu.scalar(Mul, 2.)?)
+        }
+        Gate::Silu => {
+            // s (1 + g (1 - s)) = s + g s - g s^2
+            let s = g.unary(UnaryOp::Sigmoid)?;
+            let active = g.binary(Mul, s.get())?;
+            let slope = s.binary(Add, active.get())?.binary(Sub, active.binary(Mul, s.get())?.get())?;
+            (active, slope)
+        }
+    };
+    let (axis, inner) = (out.layout.shape().rank() - 1, out.layout.shape().last() / 2);
+    let mut out = out;
+    slope.binary(Mul, grad.get())?.binary(Mul, up.get())?.cast_to(out.reborrow().narrow(axis, 0, inner)?)?;
+    active.binary(Mul, grad.get())?.cast_to(out.narrow(axis, inner, inner)?)
+}
+
+/// See [`Backend::scale`].
+pub fn scale(
+    backend: &dyn Backend,
+    x: TensorRef,
+    rows: Option<TensorRef>,
+    columns: Option<TensorRef>,
+    out: TensorMut,
+) -> Result<()> {
+    let x = wide(backend, x)?;
+    let mut scaled = Temp::copied(backend, x.get())?;
+    if let Some(rows) = rows {
+        let column = [rows.layout.dims(), &[1]].concat();
+        scaled = scaled.binary(Mul, rows.reshape(&column)?)?;
+    }
+    if let Some(columns) = columns {
+        scaled = scaled.binary(Mul, columns)?;
+    }
+    scaled.cast_to(out)
+}
+
+/// See [`Backend::adam_step`].
+pub fn adam_step(
+    backend: &dyn Backend,
+    step: AdamStep,
+    x: TensorMut,
+    grad: TensorRef,
+    first: TensorMut,
+    second: TensorMut,
+) -> Result<()> {
+    let g = Temp::copied(backend, grad)?;
+    let m = Temp::copied(backend, first.as_ref())?;
+    let m = m.binary(Add, g.binary(Sub, m.get())?.scalar(Mul, (1. - step.beta1).into())?.get())?;
+    let squares = g.binary(Mul, g.get())?.scalar(Mul, (1. - step.beta2).into())?;
+    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2.into())?.binary(Add, squares.get())?;
+    let below = v.unary(UnaryOp::Sqrt)?.scalar(Div, step.root.into())?.scalar(Add, step.eps.into())?;
+    let moved = m.binary(Div, below.get())?.scalar(Mul, step.rate.into())?;
+    Temp::copied(backend, x.as_ref())?.scalar(Mul, step.shrink.into())?.binary(Sub, moved.get())?.copy_to(x)?;
+    m.copy_to(first)?;
+    v.copy_to(second)
+}
