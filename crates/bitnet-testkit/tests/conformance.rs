@@ -2,7 +2,8 @@
 //! Overrides are held against their composition of primitives, and all devices against the reference.
 
 use bitnet_core::backend::{
-    BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource, UnaryOp, fused,
+    AdamStep, BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource, UnaryOp, fused,
+    gradient,
 };
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element, Layout, Result, TensorShape};
 use bitnet_kernels::Isa;
@@ -233,6 +234,86 @@ fn gates() {
         device.binary_assign(BinaryOp::Add, y.as_mut()?, x.as_ref())?;
         device.binary_assign(BinaryOp::Add, y.as_mut()?, bias.as_ref())?;
         y.to_vec()
+    });
+}
+
+#[test]
+fn derivatives_of_norms_and_gates() {
+    for (rows, width) in [(1, 2), (7, 34), (130, 768)] {
+        override_and_composition("rms_norm_backward", 2e-6, |device, composed| {
+            let (grad, x) = (tensor(device, &[rows, width], 8), tensor(device, &[rows, width], 9));
+            let w = tensor(device, &[width], 10);
+            let (mut dx, mut dw) = (out(device, &[rows, width]), out(device, &[width]));
+            let results = (dx.as_mut()?, dw.as_mut()?);
+            let (grad, x, w) = (grad.as_ref(), x.as_ref(), w.as_ref());
+            match composed {
+                true => gradient::rms_norm_backward(&**device, grad, x, w, 1e-5, results.0, results.1)?,
+                false => device.rms_norm_backward(grad, x, w, 1e-5, results.0, results.1)?,
+            }
+            Ok([dx.to_vec::<f32>()?, dw.to_vec()?].concat())
+        });
+        for act in [Gate::Relu2, Gate::Silu] {
+            override_and_composition("gate and its derivative", 1e-6, |device, composed| {
+                let (grad, both) = (tensor(device, &[rows, width / 2], 11), tensor(device, &[rows, width], 12));
+                let (mut y, mut d) = (out(device, &[rows, width / 2]), out(device, &[rows, width]));
+                match composed {
+                    true => {
+                        gradient::gate(&**device, act, both.as_ref(), y.as_mut()?)?;
+                        gradient::gate_backward(&**device, act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
+                    }
+                    false => {
+                        device.gate(act, both.as_ref(), y.as_mut()?)?;
+                        device.gate_backward(act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
+                    }
+                }
+                Ok([y.to_vec::<f32>()?, d.to_vec()?].concat())
+            });
+        }
+    }
+}
+
+#[test]
+fn scaled_operands_and_products_summed_in_f32() {
+    for (rows, width) in [(1, 1), (9, 77), (100, 700)] {
+        // bf16: two products that differ in the last bit of f32 may be rounded to neighbours.
+        for (dtype, bound) in [(BitNetDType::F32, 1e-7), (BitNetDType::BF16, 4e-3)] {
+            override_and_composition("scale", bound, |device, composed| {
+                let (x, r) = (tensor(device, &[rows, width], 1), tensor(device, &[rows], 2));
+                let c = tensor(device, &[width], 3);
+                let mut all = Vec::new();
+                for (r, c) in [(Some(&r), Some(&c)), (None, Some(&c)), (Some(&r), None)] {
+                    let (r, c) = (r.map(BitNetTensor::as_ref), c.map(BitNetTensor::as_ref));
+                    let mut y = BitNetTensor::empty(&[rows, width], dtype, device)?;
+                    match composed {
+                        true => gradient::scale(&**device, x.as_ref(), r, c, y.as_mut()?)?,
+                        false => device.scale(x.as_ref(), r, c, y.as_mut()?)?,
+                    }
+                    all.extend(y.to_dtype(BitNetDType::F32)?.to_vec::<f32>()?);
+                }
+                Ok(all)
+            });
+        }
+    }
+    agree("a product of bf16 in f32", 1e-6, |device| {
+        let bf16 = |dims: &[usize], seed| tensor(device, dims, seed).to_dtype(BitNetDType::BF16);
+        let (a, b, mut y) = (bf16(&[33, 70], 1)?, bf16(&[70, 41], 2)?, out(device, &[33, 41]));
+        device.matmul(a.as_ref(), b.as_ref(), y.as_mut()?)?;
+        y.to_vec()
+    });
+}
+
+#[test]
+fn a_step_of_adam() {
+    let step = AdamStep { beta1: 0.9, beta2: 0.95, eps: 1e-8, shrink: 0.99, rate: 0.02, root: 0.4 };
+    override_and_composition("adam_step", 1e-6, |device, composed| {
+        let (mut x, grad) = (tensor(device, &[7, 301], 1), tensor(device, &[7, 301], 2));
+        let (mut m, mut v) = (tensor(device, &[7, 301], 3), tensor(device, &[7, 301], 4).square()?);
+        let operands = (x.as_mut()?, grad.as_ref(), m.as_mut()?, v.as_mut()?);
+        match composed {
+            true => gradient::adam_step(&**device, step, operands.0, operands.1, operands.2, operands.3)?,
+            false => device.adam_step(step, operands.0, operands.1, operands.2, operands.3)?,
+        }
+        Ok([x.to_vec::<f32>()?, m.to_vec()?, v.to_vec()?].concat())
     });
 }
 
