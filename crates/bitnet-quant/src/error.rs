@@ -1,7 +1,9 @@
 //! What can be wrong with packed weights.
 
+use bitnet_core::{BitNetError, TensorOpError};
+
 /// A packed weight that cannot be decoded, or a matrix that a format cannot hold.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum QuantError {
     /// The number of bytes is not that of the shape.
     #[error("{format}: a {rows} x {cols} matrix takes {expected} bytes, but there are {actual}")]
@@ -81,4 +83,48 @@ pub enum QuantError {
         /// The value.
         value: f32,
     },
+    /// Rows that are not whole groups.
+    #[error("{format}: rows of {cols} weights are not whole groups of {group}")]
+    Groups {
+        /// Format name.
+        format: &'static str,
+        /// Weights in a group.
+        group: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
+    /// Scales or zero points that are not those of the shape.
+    #[error(
+        "{format}: {} scales and {} zero points were given, but the shape has {} and {}",
+        .actual.0, .actual.1, .expected.0, .expected.1
+    )]
+    Scales {
+        /// Format name.
+        format: &'static str,
+        /// Scales and zero points that the shape needs.
+        expected: (usize, usize),
+        /// Scales and zero points that were given.
+        actual: (usize, usize),
+    },
+    /// Ternary codes for a format of other values.
+    #[error("{format} does not hold ternary codes: take I2_S, TQ1_0, TQ2_0, Q2_0 or HF packed")]
+    NotTernaryFormat {
+        /// Format name.
+        format: &'static str,
+    },
+    /// An operation on tensors failed.
+    #[error(transparent)]
+    Tensor(#[from] Box<BitNetError>),
+}
+
+impl From<BitNetError> for QuantError {
+    fn from(error: BitNetError) -> Self {
+        Self::Tensor(Box::new(error))
+    }
+}
+
+impl From<TensorOpError> for QuantError {
+    fn from(error: TensorOpError) -> Self {
+        BitNetError::from(error).into()
+    }
 }

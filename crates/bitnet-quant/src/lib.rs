@@ -7,6 +7,7 @@ pub mod error;
 pub mod formats;
 pub mod hadamard;
 pub mod linear;
+pub mod packed;
 pub mod quantizers;
 pub mod ternarize;
 
@@ -14,3 +15,4 @@ pub use activations::ActivationBuffer;
 pub use codes::TernaryCodes;
 pub use error::QuantError;
 pub use linear::{BitLinear, BitLinearConfig, PackedBitLinear, StraightThroughEstimator};
+pub use packed::{PackedFormat, PackedProduct, QuantizedTensor};

@@ -48,7 +48,7 @@ where
 }
 
 /// The sum of all magnitudes, if the length is right and all weights are finite.
-fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result<f64, QuantError> {
+pub(crate) fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize) -> Result<f64, QuantError> {
     let format = "master weights";
     let expected = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
     if weights.len() != expected {

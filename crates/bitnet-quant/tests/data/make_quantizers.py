@@ -80,6 +80,15 @@ for dtype_name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
     assert (codes.numpy() == out[f"{dtype_name}.int8.row.codes"]).all()
 
 
+# Four bits with a zero point, as torch quantizes a channel.
+v = groups(x, "group")
+low, high = v.amin(-1).clamp(max=0), v.amax(-1).clamp(min=0)
+scale = (high / 15 - low / 15).clamp(min=1e-5)
+zero = (-low / scale).round().clamp(0, 15)
+values = torch.fake_quantize_per_channel_affine(v, scale, zero.int(), 0, 0, 15)
+out["uint4.scales"], out["uint4.zeros"] = scale.numpy(), zero.to(torch.uint8).numpy()
+out["uint4.values"] = values.reshape(6, 48).numpy()
+
 
 def hadamard(n):
     return np.ones((1, 1)) if n == 1 else np.kron(hadamard(n // 2), [[1, 1], [1, -1]])
