@@ -60,6 +60,17 @@ pub enum TrainingError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A run came apart.
+    #[error(
+        "step {step} diverged: {what}. Weights are as before it; resume from the last checkpoint with a lower learning rate, \
+         a longer warm-up or a smaller clip"
+    )]
+    Diverged {
+        /// The update that was not made.
+        step: u64,
+        /// What was seen.
+        what: String,
+    },
     /// A file of tokens or texts that cannot be used.
     #[error("{path}: {problem}")]
     Data {

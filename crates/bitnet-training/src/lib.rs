@@ -11,6 +11,7 @@ pub mod module;
 pub mod optim;
 pub mod run;
 pub mod schedule;
+pub mod trainer;
 
 pub use config::Config;
 pub use error::{Result, TrainingError};
@@ -18,3 +19,4 @@ pub use metrics::{Metrics, Observer, StepReport};
 pub use model::{ComputeOptions, Transformer};
 pub use run::{Checkpoint, Resumed, Run};
 pub use schedule::{LambdaSchedule, Rates, Schedule};
+pub use trainer::{End, Outcome, Trainer};

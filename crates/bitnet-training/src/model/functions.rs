@@ -17,13 +17,19 @@ pub(super) struct AttentionShape {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// `[tokens, head_dim / 2]`
+    /// `[tokens, head_dim / 2]`, or `[batch, 1, tokens, head_dim / 2]`
     pub cos: BitNetTensor,
-    /// `[tokens, head_dim / 2]`
+    /// As `cos`.
     pub sin: BitNetTensor,
+    /// `Bool` `[batch, 1, tokens, tokens]`: which tokens are of one document.
+    pub mask: Option<BitNetTensor>,
 }
 
 impl AttentionShape {
+    fn options(&self) -> AttentionOptions<'_> {
+        AttentionOptions { causal: true, mask: self.mask.as_ref(), scale: None }
+    }
+
     /// Rotated queries and keys, and values: `[batch, heads, tokens, head_dim]` each, of `qkv`
     /// `[batch * tokens, (heads + 2 kv_heads) * head_dim]`.
     fn split(&self, qkv: &BitNetTensor) -> Result<[BitNetTensor; 3]> {
@@ -38,11 +44,10 @@ impl AttentionShape {
 /// Causal attention of queries, keys and values that lie side by side: `qkv` `[B * T, (heads + 2 kv_heads) * D]` gives
 /// `[B * T, heads * D]`.
 pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<BitNetTensor> {
-    const CAUSAL: AttentionOptions = AttentionOptions { causal: true, mask: None, scale: None };
     let rows = shape.batch * shape.tokens;
     let forward = || {
         let [q, k, v] = shape.split(qkv)?;
-        let out = q.scaled_dot_product_attention(&k, &v, &CAUSAL)?;
+        let out = q.scaled_dot_product_attention(&k, &v, &shape.options())?;
         out.transpose(1, 2)?.reshape(&[rows, shape.heads * shape.head_dim])
     };
     let (saved, shape) = (qkv.detach(), shape.clone());
@@ -50,7 +55,7 @@ pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<Bi
         move |grad: &BitNetTensor| {
             let [q, k, v] = shape.split(&saved)?;
             let grad = grad.reshape(&[shape.batch, shape.tokens, shape.heads, shape.head_dim])?.transpose(1, 2)?;
-            let d = scaled_dot_product_attention_backward(&grad, &q, &k, &v, &CAUSAL)?;
+            let d = scaled_dot_product_attention_backward(&grad, &q, &k, &v, &shape.options())?;
             let turned = rope_backward(&BitNetTensor::cat(&[&d.q, &d.k], 1)?, &shape.cos, &shape.sin)?;
             let all = BitNetTensor::cat(&[&turned, &d.v], 1)?.transpose(1, 2)?;
             Ok(vec![Some(all.reshape(saved.dims())?)])

@@ -42,6 +42,15 @@ pub struct Transformer {
     angles: (BitNetTensor, BitNetTensor),
 }
 
+/// Documents that share rows: a token sees only those of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Documents<'a> {
+    /// The place of each token in its document, `I64` `[B, T]`.
+    pub positions: &'a BitNetTensor,
+    /// The document of each token, `I64` `[B, T]`.
+    pub segments: &'a BitNetTensor,
+}
+
 /// Name and shape of every parameter of a model of this configuration, in the order of computation.
 pub fn parameter_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner, query, kv) =
@@ -167,17 +176,25 @@ impl Transformer {
 
     /// The residual stream after the final norm, `[B * T, hidden]`, of token ids `I64` `[B, T]`. Drops out with random
     /// numbers of `generator` if there is one, as training does.
-    pub fn hidden(&self, ids: &BitNetTensor, mut generator: Option<&mut Generator>) -> Result<BitNetTensor> {
-        let (shape, rows) = self.attention_shape(ids)?;
+    pub fn hidden(
+        &self,
+        ids: &BitNetTensor,
+        documents: Option<Documents>,
+        mut generator: Option<&mut Generator>,
+    ) -> Result<BitNetTensor> {
+        let (shape, rows) = self.attention_shape(ids, documents)?;
         let mut x = self.get("model.embed_tokens.weight").embedding(&ids.reshape(&[rows])?)?;
         x = self.drop(x, generator.as_deref_mut())?;
         for layer in 0..self.config.layers {
-            x = self.block(layer, x, &shape, generator.as_deref_mut())?;
+            x = match self.options.checkpoint {
+                false => self.block(layer, x, &shape, generator.as_deref_mut())?,
+                true => self.checkpointed(layer, x, &shape, generator.as_deref_mut())?,
+            };
         }
         Ok(x.rms_norm(self.get("model.norm.weight"), self.config.norm_eps.into())?)
     }
 
-    fn attention_shape(&self, ids: &BitNetTensor) -> Result<(AttentionShape, usize)> {
+    fn attention_shape(&self, ids: &BitNetTensor, documents: Option<Documents>) -> Result<(AttentionShape, usize)> {
         let c = &self.config;
         let (batch, tokens) = match *ids.dims() {
             [batch, tokens] if tokens <= c.max_positions => (batch, tokens),
@@ -186,9 +203,16 @@ impl Transformer {
                 return Err(TrainingError::TensorShape { name: "ids".into(), got: ids.dims().to_vec(), needed });
             }
         };
-        let (cos, sin) = (self.angles.0.narrow(0, 0, tokens)?, self.angles.1.narrow(0, 0, tokens)?);
         let (heads, kv_heads, head_dim) = (c.heads, c.kv_heads, c.head_dim);
-        Ok((AttentionShape { batch, tokens, heads, kv_heads, head_dim, cos, sin }, batch * tokens))
+        let (cos, sin, mask) = match documents {
+            None => (self.angles.0.narrow(0, 0, tokens)?, self.angles.1.narrow(0, 0, tokens)?, None),
+            Some(Documents { positions, segments }) => {
+                let at = |table: &BitNetTensor| table.embedding(positions)?.unsqueeze(1);
+                let mask = segments.unsqueeze(1)?.eq(&segments.unsqueeze(2)?)?.unsqueeze(1)?;
+                (at(&self.angles.0)?, at(&self.angles.1)?, Some(mask))
+            }
+        };
+        Ok((AttentionShape { batch, tokens, heads, kv_heads, head_dim, cos, sin, mask }, batch * tokens))
     }
 
     fn drop(&self, x: BitNetTensor, generator: Option<&mut Generator>) -> Result<BitNetTensor> {
@@ -196,6 +220,34 @@ impl Transformer {
             Some(generator) if self.options.dropout > 0. => Ok(x.dropout(self.options.dropout, generator)?),
             _ => Ok(x),
         }
+    }
+
+    /// A block that keeps its input only, and is computed again for its gradient with the same random numbers.
+    fn checkpointed(
+        &self,
+        layer: usize,
+        x: BitNetTensor,
+        shape: &AttentionShape,
+        generator: Option<&mut Generator>,
+    ) -> Result<BitNetTensor> {
+        let (model, shape) = (self.clone(), shape.clone());
+        // A seed of its own for each block.
+        let seed = match generator {
+            Some(generator) => {
+                let bits = BitNetTensor::randint(0, i64::MAX, &[], BitNetDType::I64, self.device(), generator)?;
+                Some(bits.item::<i64>()? as u64)
+            }
+            None => None,
+        };
+        let block = move |inputs: &[BitNetTensor]| {
+            let mut generator = seed.map(Generator::new);
+            let out = model.block(layer, inputs[0].clone(), &shape, generator.as_mut());
+            out.map_err(|e| match e {
+                TrainingError::Tensor(e) => e,
+                e => bitnet_core::TensorOpError::Argument { op: "block", message: e.to_string() }.into(),
+            })
+        };
+        Ok(bitnet_core::autograd::checkpoint(&[&x], block)?)
     }
 
     /// One decoder block.
@@ -237,7 +289,7 @@ impl Transformer {
 
     /// Logits `[B * T, vocab]` of token ids `I64` `[B, T]`.
     pub fn logits(&self, ids: &BitNetTensor) -> Result<BitNetTensor> {
-        Ok(linear(&self.hidden(ids, None)?, self.head(), self.options.compute)?)
+        Ok(linear(&self.hidden(ids, None, None)?, self.head(), self.options.compute)?)
     }
 
     /// Mean negative log-likelihood in nats of `targets` `I64` `[B, T]` after each token of `ids`, over the targets that are
@@ -246,9 +298,10 @@ impl Transformer {
         &self,
         ids: &BitNetTensor,
         targets: &BitNetTensor,
+        documents: Option<Documents>,
         generator: Option<&mut Generator>,
     ) -> Result<BitNetTensor> {
-        let hidden = self.hidden(ids, generator)?;
+        let hidden = self.hidden(ids, documents, generator)?;
         let targets = targets.reshape(&[hidden.dims()[0]])?;
         Ok(head_loss(&hidden, self.head(), &targets, self.options.compute)?)
     }

@@ -1,0 +1,171 @@
+//! A step of training, and fifty, equal those of Hugging Face transformers and PyTorch (make_training.py in the golden
+//! folder of bitnet-testkit).
+
+use bitnet_core::serialize::TensorMap;
+use bitnet_core::serialize::safetensors::load;
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_model::Config;
+use bitnet_quant::linear::Compute;
+use bitnet_training::module::Module;
+use bitnet_training::optim::{Group, GroupedOptimizer, Optimizer, Rule};
+use bitnet_training::{ComputeOptions, Transformer};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+fn golden() -> (TensorMap, Value) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../bitnet-testkit/golden");
+    let tensors = load(folder.join("training.safetensors"), &Device::cpu()).unwrap();
+    let text = std::fs::read_to_string(folder.join("training.json")).unwrap();
+    (tensors, serde_json::from_str(&text).unwrap())
+}
+
+fn config(name: &str, golden: &Value) -> Config {
+    let mut shape = golden["shape"].clone();
+    let more = match name {
+        "bitnet" => json!({
+            "model_type": "bitnet", "hidden_act": "relu2", "tie_word_embeddings": true, "rope_theta": 10000.0,
+            "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+        }),
+        _ => json!({"model_type": "llama", "hidden_act": "silu", "tie_word_embeddings": false}),
+    };
+    shape.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Config::from_json(&shape.to_string()).unwrap()
+}
+
+/// The tensors whose names begin so, without that.
+fn part(tensors: &TensorMap, prefix: &str) -> TensorMap {
+    let own = tensors.iter().filter_map(|(name, x)| Some((name.strip_prefix(prefix)?.to_owned(), x.clone())));
+    own.collect()
+}
+
+struct Run {
+    model: Transformer,
+    optimizer: GroupedOptimizer,
+    ids: BitNetTensor,
+}
+
+impl Run {
+    fn new(name: &str, options: ComputeOptions, tensors: &TensorMap, golden: &Value) -> Self {
+        let initial = part(tensors, &format!("{name}/initial/"));
+        let model = Transformer::from_parameters(config(name, golden), options, initial.into_iter().collect()).unwrap();
+        let adamw = &golden["adamw"];
+        let number = |value: &Value| value.as_f64().unwrap();
+        let betas = (number(&adamw["betas"][0]), number(&adamw["betas"][1]));
+        let rule = Rule::AdamW { betas, eps: number(&adamw["eps"]) };
+        let group = Group::new(rule, number(&adamw["lr"])).decayed(number(&adamw["weight_decay"]));
+        let optimizer = GroupedOptimizer::new(vec![group]).unwrap();
+        Self { model, optimizer, ids: tensors[&format!("{name}/ids")].clone() }
+    }
+
+    fn backward(&self, step: usize) -> f64 {
+        let ids = self.ids.select(0, step as isize).unwrap();
+        let tokens = ids.dims()[1] - 1;
+        let (x, y) = (ids.narrow(1, 0, tokens).unwrap(), ids.narrow(1, 1, tokens).unwrap());
+        let loss = self.model.loss(&x.contiguous().unwrap(), &y.contiguous().unwrap(), None, None).unwrap();
+        loss.backward().unwrap();
+        loss.item::<f32>().unwrap().into()
+    }
+
+    fn update(&mut self) {
+        self.optimizer.step(self.model.parameters_mut()).unwrap();
+        self.model.zero_grad();
+    }
+}
+
+/// Largest difference relative to the largest magnitude expected.
+fn difference(got: &BitNetTensor, expected: &BitNetTensor) -> f64 {
+    let wide = |x: &BitNetTensor| x.to_dtype(BitNetDType::F64).unwrap().to_vec::<f64>().unwrap();
+    let (got, expected) = (wide(got), wide(expected));
+    assert_eq!(got.len(), expected.len());
+    let largest = expected.iter().fold(0f64, |m, x| m.max(x.abs())).max(1e-30);
+    got.iter().zip(&expected).fold(0f64, |m, (a, b)| m.max((a - b).abs())) / largest
+}
+
+/// Loss, every gradient and every weight after an update of AdamW.
+fn one_step(name: &str, options: ComputeOptions, bound: f64) {
+    let (tensors, golden) = golden();
+    let mut run = Run::new(name, options, &tensors, &golden);
+    let loss = run.backward(0);
+    let expected = golden["losses"][name][0].as_f64().unwrap();
+    assert!((loss - expected).abs() <= bound * expected, "{name}: loss {loss}, {expected} expected");
+    let gradients = part(&tensors, &format!("{name}/grad/"));
+    assert_eq!(gradients.len(), run.model.parameters().len());
+    let mut worst = (0., String::new());
+    for (parameter, x) in run.model.parameters() {
+        let gradient = x.grad().unwrap_or_else(|| panic!("{name}: {parameter} has no gradient"));
+        let error = difference(&gradient, &gradients[&parameter]);
+        assert!(error <= bound, "{name}: the gradient of {parameter} differs by {error:e}");
+        if error > worst.0 {
+            worst = (error, parameter);
+        }
+    }
+    println!("{name}: loss {loss} ({expected}), gradients differ by at most {:e} ({})", worst.0, worst.1);
+    run.update();
+    for (parameter, expected) in part(&tensors, &format!("{name}/after/")) {
+        let error = difference(&run.model.tensors()[&parameter], &expected);
+        assert!(error <= bound, "{name}: {parameter} after the update differs by {error:e}");
+    }
+}
+
+#[test]
+fn one_step_of_bitnet_equals_transformers() {
+    one_step("bitnet", ComputeOptions::default(), 1e-4);
+}
+
+#[test]
+fn one_step_of_a_dense_model_equals_transformers() {
+    one_step("llama", ComputeOptions::default(), 1e-4);
+}
+
+#[test]
+fn blocks_that_are_computed_again_give_the_same_gradients() {
+    one_step("bitnet", ComputeOptions { checkpoint: true, ..ComputeOptions::default() }, 1e-4);
+}
+
+#[test]
+fn fifty_steps_stay_within_one_percent() {
+    let (tensors, golden) = golden();
+    for name in ["bitnet", "llama"] {
+        let mut run = Run::new(name, ComputeOptions::default(), &tensors, &golden);
+        let expected: Vec<f64> = serde_json::from_value(golden["losses"][name].clone()).unwrap();
+        let mut worst = 0f64;
+        for (step, expected) in expected.iter().enumerate() {
+            let loss = run.backward(step);
+            run.update();
+            worst = worst.max((loss - expected).abs() / expected);
+        }
+        println!("{name}: 50 losses within {worst:e} of transformers'");
+        assert!(worst < 0.01, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn bf16_products_train_alike() {
+    let (tensors, golden) = golden();
+    for name in ["bitnet", "llama"] {
+        let options = ComputeOptions { compute: Compute::BF16, ..ComputeOptions::default() };
+        let mut run = Run::new(name, options, &tensors, &golden);
+        let expected: Vec<f64> = serde_json::from_value(golden["losses"][name].clone()).unwrap();
+        let last = (0..expected.len()).map(|step| {
+            let loss = run.backward(step);
+            run.update();
+            loss
+        });
+        let last = last.last().unwrap();
+        let of_f32 = expected[expected.len() - 1];
+        println!("{name}: loss {last} with products of bf16, {of_f32} in f32");
+        assert!((last - of_f32).abs() < 0.02 * of_f32, "{name}: {last} {of_f32}");
+    }
+}
+
+#[test]
+fn gradients_reach_latent_weights() {
+    let (tensors, golden) = golden();
+    let run = Run::new("bitnet", ComputeOptions::default(), &tensors, &golden);
+    run.backward(0);
+    for (name, x) in run.model.parameters().iter().filter(|(name, _)| name.ends_with("_proj.weight")) {
+        let gradient = x.grad().unwrap_or_else(|| panic!("{name} has no gradient"));
+        let nonzero = gradient.count_nonzero(..).unwrap().to_scalar().unwrap().to_f64();
+        assert!(nonzero > 0.9 * gradient.elements() as f64, "{name}: {nonzero} of {}", gradient.elements());
+    }
+}
