@@ -12,6 +12,7 @@ pub mod optim;
 pub mod run;
 pub mod schedule;
 pub mod trainer;
+pub mod tokenize;
 
 pub use config::Config;
 pub use error::{Result, TrainingError};

@@ -1,0 +1,202 @@
+//! Text files in pieces, so that memory stays small however long they are.
+
+use super::OnProgress;
+use crate::error::{Result, TrainingError};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A part of a document.
+#[derive(Debug, PartialEq)]
+pub(super) struct Piece {
+    pub text: String,
+    /// Whether the document ends here.
+    pub ends: bool,
+}
+
+/// Reads UTF-8 files piece by piece.
+///
+/// Pieces end where tokenizers cut anyway: after a newline, or else before a space, between two characters that are not
+/// white. Only where there is neither for [`LONGEST`] bytes is the cut somewhere else.
+pub(super) struct Texts<'a> {
+    paths: Vec<PathBuf>,
+    document_end: Option<&'a str>,
+    /// Bytes after which a piece may end.
+    least: usize,
+    file: Option<(File, PathBuf)>,
+    /// Read and not given yet.
+    buffer: Vec<u8>,
+    /// Of the file, where the buffer starts.
+    start: u64,
+    done: u64,
+    total: u64,
+    on_progress: OnProgress<'a>,
+}
+
+const PART: usize = 1 << 20;
+const LONGEST: usize = 64 << 20;
+
+impl<'a> Texts<'a> {
+    /// `least` is the length from which on pieces are cut.
+    pub fn open(
+        paths: &[impl AsRef<Path>],
+        document_end: Option<&'a str>,
+        least: usize,
+        on_progress: OnProgress<'a>,
+    ) -> Result<Self> {
+        let mut total = 0;
+        for path in paths {
+            let path = path.as_ref();
+            let data = std::fs::metadata(path).map_err(|e| TrainingError::io(path, e))?;
+            if data.is_dir() {
+                return Err(TrainingError::data(path, "this is a directory: name text files"));
+            }
+            total += data.len();
+        }
+        let paths = paths.iter().rev().map(|p| p.as_ref().to_owned()).collect();
+        let (file, buffer) = (None, Vec::new());
+        Ok(Self { paths, document_end, least, file, buffer, start: 0, done: 0, total, on_progress })
+    }
+
+    /// The next piece; `None` at the end of the last file. A file without text has none.
+    pub fn next(&mut self) -> Result<Option<Piece>> {
+        let mut wanted = self.least;
+        loop {
+            if self.file.is_none() {
+                let Some(path) = self.paths.pop() else { return Ok(None) };
+                let file = File::open(&path).map_err(|e| TrainingError::io(&path, e))?;
+                (self.file, self.start) = (Some((file, path)), 0);
+            }
+            let at_end = self.fill(wanted)?;
+            if let Some(mark) = self.document_end
+                && let Some(at) = find(&self.buffer, mark.as_bytes())
+            {
+                return self.take(at, mark.len(), true).map(Some);
+            }
+            if at_end {
+                if self.buffer.is_empty() {
+                    self.file = None;
+                    continue;
+                }
+                let piece = self.take(self.buffer.len(), 0, true)?;
+                self.file = None;
+                return Ok(Some(piece));
+            }
+            // The start of a mark may be at the end of the buffer.
+            let limit = self.buffer.len() - self.document_end.map_or(0, |mark| mark.len().min(self.buffer.len()));
+            match cut(&self.buffer[..limit], self.buffer.len() >= LONGEST.max(self.least)) {
+                Some(at) => return self.take(at, 0, false).map(Some),
+                None => wanted = self.buffer.len() + PART,
+            }
+        }
+    }
+
+    /// Reads on until the buffer has `wanted` bytes; whether the file ended.
+    fn fill(&mut self, wanted: usize) -> Result<bool> {
+        let Some((file, path)) = &mut self.file else { return Ok(true) };
+        while self.buffer.len() < wanted {
+            let from = self.buffer.len();
+            let count =
+                file.take(PART as u64).read_to_end(&mut self.buffer).map_err(|e| TrainingError::io(&*path, e))?;
+            self.done += count as u64;
+            (self.on_progress)(self.done, self.total.max(self.done))?;
+            if self.buffer.len() == from {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first `len` bytes as text; `skip` more go.
+    fn take(&mut self, len: usize, skip: usize, ends: bool) -> Result<Piece> {
+        let rest = self.buffer.split_off(len + skip);
+        let mut bytes = std::mem::replace(&mut self.buffer, rest);
+        bytes.truncate(len);
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = self.start + e.utf8_error().valid_up_to() as u64;
+            let path = self.file.as_ref().map(|(_, path)| path.as_path()).unwrap_or(Path::new(""));
+            TrainingError::data(path, format!("it is not UTF-8 from byte {at} on: convert it first"))
+        })?;
+        self.start += (len + skip) as u64;
+        Ok(Piece { text, ends })
+    }
+}
+
+fn find(text: &[u8], mark: &[u8]) -> Option<usize> {
+    let first = *mark.first()?;
+    let mut from = 0;
+    while let Some(at) = text[from..].iter().position(|&b| b == first) {
+        if text[from + at..].starts_with(mark) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+/// The last good place to cut; with `anywhere`, at least between two characters.
+fn cut(text: &[u8], anywhere: bool) -> Option<usize> {
+    // Bytes above 127 may be part of white characters, so neither side is one.
+    let solid = |at: usize| text.get(at).is_some_and(|b| b.is_ascii_graphic());
+    let after_newline = (2..text.len()).rev().find(|&at| text[at - 1] == b'\n' && solid(at - 2) && solid(at));
+    let before_space = || (1..text.len()).rev().find(|&at| text[at] == b' ' && solid(at - 1) && solid(at + 1));
+    let between = || (1..text.len()).rev().find(|&at| text[at] & 0xc0 != 0x80);
+    after_newline.or_else(before_space).or_else(|| if anywhere { between() } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(text: &str, mark: Option<&str>, least: usize) -> Vec<Piece> {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("bitnet-texts-{}-{count}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let mut nothing = |_, _| Ok(());
+        let mut texts = Texts::open(&[&path], mark, least, &mut nothing).unwrap();
+        let mut all = Vec::new();
+        while let Some(piece) = texts.next().unwrap() {
+            all.push(piece);
+        }
+        std::fs::remove_file(path).unwrap();
+        all
+    }
+
+    #[test]
+    fn pieces_are_cut_between_lines_and_make_up_the_text() {
+        let line = "a line of some length, and more\n";
+        let text = line.repeat(200_000);
+        let all = pieces(&text, None, 1 << 20);
+        assert!(all.len() > 3);
+        assert!(all.iter().all(|p| p.text.ends_with('\n') && p.text.len() < 4 << 20));
+        assert_eq!(all.iter().map(|p| p.text.as_str()).collect::<String>(), text);
+        assert_eq!(all.iter().filter(|p| p.ends).count(), 1);
+        assert_eq!(cut(b"no\n\nblank line\n  indent", false), Some(13 - 4));
+        assert_eq!(cut("é\né".as_bytes(), false), None);
+        assert_eq!(cut("éé".as_bytes(), true), Some(2));
+    }
+
+    #[test]
+    fn marks_end_documents_wherever_parts_are_cut() {
+        let one = |text: &str, ends| Piece { text: text.into(), ends };
+        assert_eq!(pieces("a<E>b\n<E>", Some("<E>"), 1), [one("a", true), one("b\n", true)]);
+        assert_eq!(pieces("", Some("<E>"), 1), []);
+        // The mark on the border of two reads.
+        for shift in 0..5 {
+            let first = "x".repeat(PART - shift);
+            let all = pieces(&format!("{first}<E>y"), Some("<E>"), PART);
+            assert_eq!(all, [one(&first, true), one("y", true)]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_named_with_its_place() {
+        let path = std::env::temp_dir().join(format!("bitnet-texts-bad-{}", std::process::id()));
+        std::fs::write(&path, b"fine\xff").unwrap();
+        let mut nothing = |_, _| Ok(());
+        let message = Texts::open(&[&path], None, 1, &mut nothing).unwrap().next().unwrap_err().to_string();
+        assert!(message.contains("not UTF-8 from byte 4 on"), "{message}");
+        std::fs::remove_file(path).unwrap();
+    }
+}
