@@ -11,8 +11,8 @@ pub mod module;
 pub mod optim;
 pub mod run;
 pub mod schedule;
-pub mod trainer;
 pub mod tokenize;
+pub mod trainer;
 
 pub use config::Config;
 pub use error::{Result, TrainingError};
