@@ -112,6 +112,25 @@ pub enum QuantError {
         /// Format name.
         format: &'static str,
     },
+    /// A value of calibration data that is NaN or infinite.
+    #[error("calibration: value {index} of the data is {value}; the model diverges on it, or the data is damaged")]
+    NotFinite {
+        /// Place among the values given last.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// Nothing was observed that a result could be made of.
+    #[error("calibration: no data was observed: give at least one value")]
+    NoData,
+    /// An argument that the operation cannot take.
+    #[error("{op}: {message}")]
+    Argument {
+        /// Operation.
+        op: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
     /// An operation on tensors failed.
     #[error(transparent)]
     Tensor(#[from] Box<BitNetError>),

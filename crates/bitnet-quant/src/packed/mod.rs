@@ -122,8 +122,8 @@ impl QuantizedTensor {
     pub fn from_tensor(x: &BitNetTensor, format: PackedFormat) -> Result<Self, QuantError> {
         let host = x.detach().to_dtype(BitNetDType::F32)?.to_cpu()?;
         let values = host.to_vec::<f32>()?;
-        let (shape, cols) = (*host.shape(), host.shape().last());
-        let rows = if cols == 0 { 0 } else { values.len() / cols };
+        let shape = *host.shape();
+        let (rows, cols) = matrix(&shape);
         format.beside(rows, cols)?;
         let (codes, granularity) = match format {
             Binary { group } | Int4 { group } | UInt4 { group } => {
@@ -189,8 +189,7 @@ impl QuantizedTensor {
         zero_points: Vec<u8>,
     ) -> Result<Self, QuantError> {
         let shape = TensorShape::new(dims)?;
-        let cols = shape.last();
-        let rows = if cols == 0 { 0 } else { shape.elements() / cols };
+        let (rows, cols) = matrix(&shape);
         let name = format.name();
         let expected = match format {
             I2S => i2_s::byte_size(rows * cols, I2sOrder::X86).ok_or(QuantError::Groups {
@@ -236,12 +235,6 @@ impl QuantizedTensor {
         self.shape.dims()
     }
 
-    /// Rows and columns of it as a matrix.
-    fn matrix(&self) -> (usize, usize) {
-        let cols = self.shape.last();
-        (if cols == 0 { 0 } else { self.shape.elements() / cols }, cols)
-    }
-
     /// The packed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -279,7 +272,7 @@ impl QuantizedTensor {
     /// # Errors
     /// When the bytes hold what the format does not allow.
     pub fn dequantize(&self, device: &Device) -> Result<BitNetTensor, QuantError> {
-        let (rows, cols) = self.matrix();
+        let (rows, cols) = matrix(&self.shape);
         let mut values = match (self.format, self.format.scaled()) {
             (I2S, _) => i2_s::dequantize(&self.bytes, rows, cols, I2sOrder::X86)?,
             (_, Some(scaled)) => scaled.dequantize(&self.bytes, rows, cols)?,
@@ -306,13 +299,13 @@ impl QuantizedTensor {
 
     /// `value(code, group)` of every code.
     fn values(&self, width: u32, group: usize, value: impl Fn(u8, usize) -> f32) -> Vec<f32> {
-        let codes = bits::unpack(&self.bytes, self.matrix().1, width);
+        let codes = bits::unpack(&self.bytes, matrix(&self.shape).1, width);
         codes.enumerate().map(|(i, q)| value(q, i / group)).collect()
     }
 
     /// Codes, with one scale for all rows or one for each row, where it is such a matrix.
     fn ternary(&self) -> Result<Option<(TernaryCodes, Vec<f32>)>, QuantError> {
-        let (rows, cols) = self.matrix();
+        let (rows, cols) = matrix(&self.shape);
         let (codes, mut scales) = match (self.format, self.format.scaled()) {
             (I2S, _) => {
                 let (codes, scale) = i2_s::decode(&self.bytes, rows, cols, I2sOrder::X86)?;
@@ -337,6 +330,11 @@ impl QuantizedTensor {
         scales.iter_mut().for_each(|s| *s *= self.factor);
         Ok(Some((codes, scales)))
     }
+}
+
+/// Rows and columns of a tensor as a matrix.
+fn matrix(shape: &TensorShape) -> (usize, usize) {
+    (shape.elements().checked_div(shape.last()).unwrap_or(0), shape.last())
 }
 
 /// Every value times a number; the bytes stay.
