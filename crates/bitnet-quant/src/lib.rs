@@ -9,6 +9,7 @@ pub mod formats;
 pub mod hadamard;
 pub mod linear;
 pub mod packed;
+pub mod post_training;
 pub mod quantizers;
 pub mod ternarize;
 
