@@ -2,7 +2,8 @@
 
 use super::muon::{self, MuonScale};
 use crate::{Result, TrainingError};
-use bitnet_core::BitNetTensor;
+use bitnet_core::backend::AdamStep;
+use bitnet_core::{BitNetDType, BitNetTensor};
 
 /// How a parameter `p` is changed by its gradient `g`, with the learning rate `lr` and the weight decay `wd`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,12 +121,9 @@ impl Rule {
             (Self::Sgd { momentum, nesterov }, moments) => sgd(p, g, moments.first_mut(), momentum, nesterov, rates),
             (Self::Adam { betas, eps }, [m, v]) => {
                 let coupled = (rates.weight_decay != 0.).then(|| with_decay(g, p, rates)).transpose()?;
-                adam_step(p, coupled.as_ref().unwrap_or(g), m, v, betas, eps, rates)
+                adam_step(p, coupled.as_ref().unwrap_or(g), m, v, betas, eps, Rates { weight_decay: 0., ..rates })
             }
-            (Self::AdamW { betas, eps }, [m, v]) => {
-                decay(p, rates)?;
-                adam_step(p, g, m, v, betas, eps, rates)
-            }
+            (Self::AdamW { betas, eps }, [m, v]) => adam_step(p, g, m, v, betas, eps, rates),
             (Self::Lion { betas }, [m]) => {
                 decay(p, rates)?;
                 let mut step = m.mul(betas.0)?;
@@ -191,7 +189,7 @@ fn sgd(
     Ok(())
 }
 
-/// `m` and `v` follow the gradient and its square; `p -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)`.
+/// Decoupled decay; `m` and `v` follow the gradient and its square; `p -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)`.
 fn adam_step(
     p: &mut BitNetTensor,
     g: &BitNetTensor,
@@ -202,12 +200,21 @@ fn adam_step(
     rates: Rates,
 ) -> Result<()> {
     let correction = |beta: f64| 1. - beta.powf(rates.step as f64);
+    let (rate, root) = (rates.learning_rate / correction(betas.0), correction(betas.1).sqrt());
+    if p.dtype() == BitNetDType::F32 {
+        let shrink = (1. - rates.learning_rate * rates.weight_decay) as f32;
+        let (eps, rate, root) = (eps as f32, rate as f32, root as f32);
+        let step = AdamStep { beta1: betas.0, beta2: betas.1, eps, shrink, rate, root };
+        let device = p.device().clone();
+        return Ok(device.adam_step(step, p.as_mut()?, g.contiguous()?.as_ref(), m.as_mut()?, v.as_mut()?)?);
+    }
+    decay(p, rates)?;
     let mut scratch = toward(m, g, 1. - betas.0)?;
     g.square_into(&mut scratch)?;
     v.mul_(betas.1)?.add_(&*scratch.mul_(1. - betas.1)?)?;
     v.sqrt_into(&mut scratch)?;
-    scratch.div_(correction(betas.1).sqrt())?.add_(eps)?;
+    scratch.div_(root)?.add_(eps)?;
     let mut step = m.div(&scratch)?;
-    p.sub_(&*step.mul_(rates.learning_rate / correction(betas.0))?)?;
+    p.sub_(&*step.mul_(rate)?)?;
     Ok(())
 }
