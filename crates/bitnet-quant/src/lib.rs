@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod activations;
+pub mod analysis;
 pub mod calibration;
 pub mod codes;
 pub mod error;
