@@ -13,6 +13,9 @@ use crate::threads::{Parts, ThreadPool};
 /// The bits of `f32::INFINITY`; a magnitude with these bits or more is not finite.
 pub(crate) const INFINITY_BITS: u32 = 0x7f80_0000;
 
+/// Numbers that are worth a task.
+const GROUP: usize = 16 << 10;
+
 /// Columns of a quantized row of `cols` activations: rounded up to whole tiles.
 pub const fn padded(cols: usize) -> usize {
     cols.next_multiple_of(TILE_COLS)
@@ -45,9 +48,13 @@ pub fn quantize_rows(
     assert_eq!(q.len(), tokens * stride, "quantized activations");
     assert_eq!(sums.len(), tokens, "sums");
     let (q, scales, sums) = (Parts::new(q), Parts::new(scales), Parts::new(sums));
-    pool.run(tokens, &|t| {
-        // SAFETY: each task takes the parts of its own row.
-        let (q, scale, sum) = unsafe { (q.part(t * stride, stride), scales.part(t, 1), sums.part(t, 1)) };
-        (scale[0], sum[0]) = kernel.quantize(&x[t * cols..][..cols], q);
+    // Short rows in groups: a task of its own costs more than such a row.
+    let group = (GROUP / cols.max(1)).clamp(1, tokens.div_ceil(4 * pool.threads()).max(1));
+    pool.run(tokens.div_ceil(group), &|task| {
+        for t in task * group..((task + 1) * group).min(tokens) {
+            // SAFETY: each task takes the parts of its own rows.
+            let (q, scale, sum) = unsafe { (q.part(t * stride, stride), scales.part(t, 1), sums.part(t, 1)) };
+            (scale[0], sum[0]) = kernel.quantize(&x[t * cols..][..cols], q);
+        }
     });
 }

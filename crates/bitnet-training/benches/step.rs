@@ -34,10 +34,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (x, y) = (ids.narrow(1, 0, tokens)?.contiguous()?, ids.narrow(1, 1, tokens)?.contiguous()?);
     let mut step = || -> Result<f32, Box<dyn std::error::Error>> {
         let loss = model.loss(&x, &y, None, None)?;
-        loss.backward()?;
-        clip_grad_norm(&model.parameters(), 1.)?;
-        optimizer.step(model.parameters_mut())?;
-        model.zero_grad();
+        if !flag("forward") {
+            loss.backward()?;
+            clip_grad_norm(&model.parameters(), 1.)?;
+            optimizer.step(model.parameters_mut())?;
+            model.zero_grad();
+        }
         Ok(loss.item()?)
     };
     step()?;

@@ -3,6 +3,10 @@
 //! Plain loops, compiled once for each instruction set. Sums have sixteen lanes and rows are added in parts of a fixed
 //! size, so that every instruction set and every number of threads gives the same bits.
 
+mod attention;
+
+pub use attention::{CausalShape, causal_attention, causal_attention_backward};
+
 use crate::dense::f32_to_bf16;
 use crate::float::simd::inlined;
 use crate::threads::Parts;
@@ -30,6 +34,8 @@ macro_rules! entered {
         }
     }};
 }
+
+pub(crate) use entered;
 
 /// `sum of f(i)` for `i` below `n`, in lanes.
 #[inline(always)]
