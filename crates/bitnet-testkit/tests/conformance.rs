@@ -2,8 +2,8 @@
 //! Overrides are held against their composition of primitives, and all devices against the reference.
 
 use bitnet_core::backend::{
-    AdamStep, BinaryOp, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource, UnaryOp, fused,
-    gradient,
+    AdamStep, BinaryOp, CausalShape, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource,
+    UnaryOp, attention, fused, gradient,
 };
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element, Layout, Result, TensorShape};
 use bitnet_kernels::Isa;
@@ -300,6 +300,32 @@ fn scaled_operands_and_products_summed_in_f32() {
         device.matmul(a.as_ref(), b.as_ref(), y.as_mut()?)?;
         y.to_vec()
     });
+}
+
+#[test]
+fn attention_of_training() {
+    for (batch, tokens, heads, kv_heads, head_dim) in [(1, 1, 1, 1, 2), (2, 70, 4, 2, 8), (3, 5, 6, 3, 20)] {
+        let shape = CausalShape { batch, tokens, heads, kv_heads, head_dim };
+        override_and_composition("causal_attention and its derivative", 5e-6, |device, composed| {
+            let (rows, wide, narrow) = (batch * tokens, shape.row(), shape.out_row());
+            let (qkv, grad) = (tensor(device, &[rows, wide], 1), tensor(device, &[rows, narrow], 2));
+            let angles = tensor(device, &[tokens, head_dim / 2], 3);
+            let (cos, sin) = (angles.cos()?, angles.sin()?);
+            let (mut y, mut d) = (out(device, &[rows, narrow]), out(device, &[rows, wide]));
+            let (x, cos, sin, g) = (qkv.as_ref(), cos.as_ref(), sin.as_ref(), grad.as_ref());
+            match composed {
+                true => {
+                    attention::causal_attention(&**device, shape, x, cos, sin, y.as_mut()?)?;
+                    attention::causal_attention_backward(&**device, shape, g, x, cos, sin, d.as_mut()?)?;
+                }
+                false => {
+                    device.causal_attention(shape, x, cos, sin, y.as_mut()?)?;
+                    device.causal_attention_backward(shape, g, x, cos, sin, d.as_mut()?)?;
+                }
+            }
+            Ok([y.to_vec::<f32>()?, d.to_vec()?].concat())
+        });
+    }
 }
 
 #[test]

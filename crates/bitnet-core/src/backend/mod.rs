@@ -3,11 +3,12 @@
 //! A device implements the primitives; the fused operations of transformers and ternary layers then work, composed of
 //! them ([`fused`]), and become fast one override at a time. The testkit holds every override against its composition.
 
+pub mod attention;
 pub mod fused;
 pub mod gradient;
 mod ops;
 
-pub use bitnet_kernels::gradient::AdamStep;
+pub use bitnet_kernels::gradient::{AdamStep, CausalShape};
 pub use ops::*;
 
 use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorStorage};
@@ -300,6 +301,31 @@ pub trait Backend: Debug + Send + Sync {
     /// Derivative of [`Backend::gate`]: `grad` `[.., I]`, `both` and `out` `[.., 2 I]`.
     fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
         gradient::gate_backward(self.as_dyn(), act, grad, both, out)
+    }
+    /// Causal attention of a batch of texts, queries and keys rotated: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`, queries,
+    /// keys and values of all heads side by side, `cos` and `sin` f32 `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are
+    /// divided by `sqrt(D)`.
+    fn causal_attention(
+        &self,
+        shape: CausalShape,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        attention::causal_attention(self.as_dyn(), shape, qkv, cos, sin, out)
+    }
+    /// Derivative of [`Backend::causal_attention`] by `qkv`: `grad` f32 `[B * T, heads * D]`, `out` f32 as `qkv`.
+    fn causal_attention_backward(
+        &self,
+        shape: CausalShape,
+        grad: TensorRef,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        attention::causal_attention_backward(self.as_dyn(), shape, grad, qkv, cos, sin, out)
     }
     /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out` of any
     /// float dtype.

@@ -2,7 +2,7 @@
 
 use super::CpuBackend;
 use super::fused::{slice, slice_mut};
-use crate::backend::{AdamStep, Gate, TensorMut, TensorRef, gradient};
+use crate::backend::{AdamStep, CausalShape, Gate, TensorMut, TensorRef, attention, gradient};
 use crate::{BitNetDType, Result, TensorOpError};
 use bitnet_kernels::gradient as kernel;
 
@@ -113,6 +113,60 @@ pub(super) fn scale(
         _ => kernel::Scaled::F32(slice_mut(OP, "out", out)?),
     };
     kernel::scale(cpu.kernels()?.isa, &cpu.threads, x, width, &rows, &columns, out);
+    Ok(())
+}
+
+/// Whether the kernels take these operands.
+fn attends(op: &'static str, shape: &CausalShape, tables: [&TensorRef; 2], all: [&TensorRef; 3]) -> Result<bool> {
+    let angles = [shape.tokens, shape.head_dim / 2];
+    for (what, table) in ["cos", "sin"].into_iter().zip(tables) {
+        expect(table.layout.dims() == angles, op, what, table, "[T, D / 2]")?;
+    }
+    let grouped = shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads) && shape.head_dim.is_multiple_of(2);
+    let rows = shape.batch * shape.tokens;
+    let fits =
+        |x: &TensorRef| matches!(*x.layout.dims(), [r, c] if r == rows && (c == shape.row() || c == shape.out_row()));
+    // What does not fit is refused by the composition, with its reason.
+    Ok(grouped && all.into_iter().all(fits) && tables.into_iter().chain(all).all(plain))
+}
+
+pub(super) fn causal_attention(
+    cpu: &CpuBackend,
+    shape: CausalShape,
+    qkv: TensorRef,
+    cos: TensorRef,
+    sin: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    const OP: &str = "causal_attention";
+    let wide = qkv.layout.shape().last() == shape.row() && out.layout.shape().last() == shape.out_row();
+    if !(attends(OP, &shape, [&cos, &sin], [&qkv, &qkv, &out.as_ref()])? && wide) {
+        return attention::causal_attention(cpu, shape, qkv, cos, sin, out);
+    }
+    let (qkv, cos, sin) = (slice(OP, "qkv", &qkv)?, slice(OP, "cos", &cos)?, slice(OP, "sin", &sin)?);
+    let out = slice_mut(OP, "out", out)?;
+    kernel::causal_attention(cpu.kernels()?.float, &cpu.threads, shape, qkv, cos, sin, out);
+    Ok(())
+}
+
+pub(super) fn causal_attention_backward(
+    cpu: &CpuBackend,
+    shape: CausalShape,
+    grad: TensorRef,
+    qkv: TensorRef,
+    cos: TensorRef,
+    sin: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    const OP: &str = "causal_attention_backward";
+    let wide = [&qkv, &out.as_ref()].into_iter().all(|x| x.layout.shape().last() == shape.row())
+        && grad.layout.shape().last() == shape.out_row();
+    if !(attends(OP, &shape, [&cos, &sin], [&grad, &qkv, &out.as_ref()])? && wide) {
+        return attention::causal_attention_backward(cpu, shape, grad, qkv, cos, sin, out);
+    }
+    let (grad, qkv) = (slice(OP, "grad", &grad)?, slice(OP, "qkv", &qkv)?);
+    let (cos, sin, out) = (slice(OP, "cos", &cos)?, slice(OP, "sin", &sin)?, slice_mut(OP, "out", out)?);
+    kernel::causal_attention_backward(cpu.kernels()?.float, &cpu.threads, shape, grad, qkv, cos, sin, out);
     Ok(())
 }
 

@@ -279,6 +279,29 @@ impl Backend for CpuBackend {
         gradient::gate_backward(self, act, grad, both, out)
     }
 
+    fn causal_attention(
+        &self,
+        shape: CausalShape,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        gradient::causal_attention(self, shape, qkv, cos, sin, out)
+    }
+
+    fn causal_attention_backward(
+        &self,
+        shape: CausalShape,
+        grad: TensorRef,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        gradient::causal_attention_backward(self, shape, grad, qkv, cos, sin, out)
+    }
+
     fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
         gradient::scale(self, x, rows, columns, out)
     }

@@ -273,6 +273,31 @@ impl Backend for Profiled {
         self.run(call, |b| b.gate_backward(act, grad, both, out))
     }
 
+    fn causal_attention(
+        &self,
+        shape: CausalShape,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        let call = Call::new("causal_attention").reads(&qkv).reads(&cos).reads(&sin).writes(&out);
+        self.run(call, |b| b.causal_attention(shape, qkv, cos, sin, out))
+    }
+
+    fn causal_attention_backward(
+        &self,
+        shape: CausalShape,
+        grad: TensorRef,
+        qkv: TensorRef,
+        cos: TensorRef,
+        sin: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        let call = Call::new("causal_attention_backward").reads(&grad).reads(&qkv).reads(&cos).reads(&sin).writes(&out);
+        self.run(call, |b| b.causal_attention_backward(shape, grad, qkv, cos, sin, out))
+    }
+
     fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
         self.run(Call::new("scale").reads(&x).writes(&out), |b| b.scale(x, rows, columns, out))
     }

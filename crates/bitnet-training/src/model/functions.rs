@@ -1,6 +1,7 @@
 //! The steps of a decoder block as single recorded operations: each keeps what its derivative needs and no more.
 
-use bitnet_core::backend::Gate;
+use bitnet_core::BitNetDType::F32;
+use bitnet_core::backend::{CausalShape, Gate};
 use bitnet_core::neural::derivative::{rope_backward, scaled_dot_product_attention_backward};
 use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
 use bitnet_model::config::HiddenAct;
@@ -44,6 +45,9 @@ impl AttentionShape {
 /// Causal attention of queries, keys and values that lie side by side: `qkv` `[B * T, (heads + 2 kv_heads) * D]` gives
 /// `[B * T, heads * D]`.
 pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<BitNetTensor> {
+    if shape.mask.is_none() {
+        return causal(qkv, shape);
+    }
     let rows = shape.batch * shape.tokens;
     let forward = || {
         let [q, k, v] = shape.split(qkv)?;
@@ -59,6 +63,28 @@ pub(super) fn attention(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<Bi
             let turned = rope_backward(&BitNetTensor::cat(&[&d.q, &d.k], 1)?, &shape.cos, &shape.sin)?;
             let all = BitNetTensor::cat(&[&turned, &d.v], 1)?.transpose(1, 2)?;
             Ok(vec![Some(all.reshape(saved.dims())?)])
+        }
+    })
+}
+
+/// [`attention`] of texts without documents: the device's own operation.
+fn causal(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<BitNetTensor> {
+    let AttentionShape { batch, tokens, heads, kv_heads, head_dim, .. } = *shape;
+    let sizes = CausalShape { batch, tokens, heads, kv_heads, head_dim };
+    let (cos, sin) = (shape.cos.contiguous()?, shape.sin.contiguous()?);
+    let forward = || {
+        let (qkv, mut out) =
+            (qkv.contiguous()?, BitNetTensor::empty(&[batch * tokens, heads * head_dim], F32, qkv.device())?);
+        qkv.device().causal_attention(sizes, qkv.as_ref(), cos.as_ref(), sin.as_ref(), out.as_mut()?)?;
+        Ok(out)
+    };
+    let (saved, cos, sin) = (qkv.detach().contiguous()?, cos.clone(), sin.clone());
+    autograd::differentiable("causal_attention", &[qkv], forward, |_| {
+        move |grad: &BitNetTensor| {
+            let (grad, mut out) = (grad.contiguous()?, BitNetTensor::empty(saved.dims(), F32, saved.device())?);
+            let (x, cos, sin) = (saved.as_ref(), cos.as_ref(), sin.as_ref());
+            saved.device().causal_attention_backward(sizes, grad.as_ref(), x, cos, sin, out.as_mut()?)?;
+            Ok(vec![Some(out)])
         }
     })
 }
