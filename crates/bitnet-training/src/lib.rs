@@ -11,6 +11,7 @@ pub mod module;
 pub mod optim;
 pub mod run;
 pub mod schedule;
+pub mod session;
 pub mod tokenize;
 pub mod trainer;
 
@@ -20,4 +21,5 @@ pub use metrics::{Metrics, Observer, StepReport};
 pub use model::{ComputeOptions, Transformer};
 pub use run::{Checkpoint, Resumed, Run};
 pub use schedule::{LambdaSchedule, Rates, Schedule};
+pub use session::Session;
 pub use trainer::{End, Outcome, Trainer};

@@ -28,6 +28,9 @@ use std::path::{Path, PathBuf};
 const TENSORS: &str = "tensors.safetensors";
 const STATE: &str = "state.json";
 const VERSION: u32 = 1;
+/// Files of a tokenizer that a run may have.
+pub(crate) const TOKENIZER: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
 /// All that a run needs to go on.
 #[derive(Debug, Clone, Default)]
@@ -69,20 +72,52 @@ pub struct Run {
 }
 
 impl Run {
-    /// Makes the directory of a new run, with `config` as its `config.toml`. `keep` newest checkpoints are kept.
+    /// Makes the directory of a new run, with `config` as its `config.toml`. `keep` newest checkpoints are kept. What a run
+    /// without a checkpoint left there is removed.
     ///
     /// # Errors
-    /// When there is a run already, or it cannot be written.
+    /// When there is a run with checkpoints, something else is in the directory, or it cannot be written.
     pub fn create(path: impl AsRef<Path>, config: &str, keep: usize) -> Result<Self> {
         let path = path.as_ref();
-        if path.join("config.toml").exists() {
-            return Err(TrainingError::run(path, "there is a run already: resume it, or name another directory"));
-        }
         let folder = path.join("checkpoints");
+        let begun = path.join("config.toml").is_file();
+        if path.exists() && !begun && !names(path)?.is_empty() {
+            return Err(TrainingError::run(path, "other files are in this directory: name one that is empty or new"));
+        }
         fs::create_dir_all(&folder).map_err(|e| TrainingError::io(&folder, e))?;
         let run = Self::lock(path, keep)?;
+        if begun {
+            run.recover(&folder)?;
+            if !run.steps()?.is_empty() {
+                return Err(TrainingError::run(path, "there is a run already: resume it, or name another directory"));
+            }
+            run.clear()?;
+        }
         run.write("config.toml", config.as_bytes())?;
         Ok(run)
+    }
+
+    /// Removes what depends on a configuration that is no longer that of the run.
+    fn clear(&self) -> Result<()> {
+        for name in ["data", "best", "metrics.jsonl", "curves.svg"].iter().chain(&TOKENIZER) {
+            let path = self.path.join(name);
+            let removed = match fs::symlink_metadata(&path) {
+                Ok(data) if data.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) => fs::remove_file(&path),
+                Err(_) => Ok(()),
+            };
+            removed.map_err(|e| TrainingError::io(&path, e))?;
+        }
+        for name in names(&self.path)?.iter().filter(|name| name.starts_with("events.out.tfevents.")) {
+            let path = self.path.join(name);
+            fs::remove_file(&path).map_err(|e| TrainingError::io(&path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Changes how many of the newest checkpoints are kept.
+    pub fn set_keep(&mut self, keep: usize) {
+        self.keep = keep.max(1);
     }
 
     /// Opens the directory of a run to go on, and clears away what a kill left half done.
@@ -97,6 +132,10 @@ impl Run {
         let run = Self::lock(path, keep)?;
         run.recover(&run.folder())?;
         run.recover(&run.path)?;
+        let data = run.path.join("data");
+        if data.is_dir() {
+            run.recover(&data)?;
+        }
         Ok(run)
     }
 

@@ -165,9 +165,20 @@ fn a_run_is_not_begun_twice_nor_by_two() {
     assert!(Run::open(&folder.0, 1).unwrap_err().to_string().contains("there is no run here"));
     let run = folder.create(1);
     assert!(Run::open(&folder.0, 1).unwrap_err().to_string().contains("another process trains"));
+    run.save(1, &checkpoint(1.0)).unwrap();
     drop(run);
     assert!(Run::create(&folder.0, CONFIG, 1).unwrap_err().to_string().contains("there is a run already"));
     folder.open();
+    // A run that has nothing to lose is begun anew.
+    fs::remove_dir_all(folder.checkpoint(1)).unwrap();
+    fs::write(folder.0.join("tokenizer.json"), "of the other configuration").unwrap();
+    let run = folder.create(1);
+    assert!(!folder.0.join("tokenizer.json").exists());
+    assert!(run.latest(&Device::cpu()).unwrap().is_none());
+    drop(run);
+    fs::remove_file(folder.0.join("config.toml")).unwrap();
+    let message = Run::create(&folder.0, CONFIG, 1).unwrap_err().to_string();
+    assert!(message.contains("other files are in this directory"), "{message}");
 }
 
 /// What cannot be written is an error that names the place, and the checkpoint before stays.
@@ -189,6 +200,6 @@ fn a_checkpoint_that_cannot_be_written_costs_no_other() {
     run.save(200, &bad).unwrap_err();
     assert!(!blocked.exists());
     assert_eq!(latest(&run).step, 100);
-    let file = folder.0.join("config.toml/run");
-    assert!(Run::create(&file, CONFIG, 1).unwrap_err().to_string().contains("config.toml"));
+    let message = Run::create(folder.0.join("config.toml/run"), CONFIG, 1).unwrap_err().to_string();
+    assert!(message.contains("config.toml"), "{message}");
 }

@@ -48,6 +48,9 @@ fn model(config: &Config) -> Checked {
         ("context", m.context),
     ];
     if m.init.is_some() {
+        if config.quantization.sub_norm.is_some() {
+            return refuse(&["quantization", "sub_norm"], "the model of init has its norms: remove it");
+        }
         let kv_heads = [("kv_heads", m.kv_heads)];
         return match sizes.iter().chain(&kv_heads).find(|(_, value)| *value != 0) {
             Some((key, _)) => refuse(&["model", key], "the model of init has its own: remove it"),
@@ -178,6 +181,9 @@ fn rates(config: &Config) -> Checked {
             return refuse(&["schedule", key], "only kind = \"two-stage\" has stages: remove it");
         }
     }
+    let q = &config.quantization;
+    let least = f64::MIN_POSITIVE;
+    within("quantization", &[("clip_limit", q.clip_limit, least..most), ("steepness", q.steepness, least..most)])?;
     if let Some(beta) = o.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
         return refuse(&["optimizer", "betas"], format!("{beta} is not from 0 to below 1"));
     }

@@ -11,9 +11,8 @@ mod sections;
 mod source;
 
 pub use sections::{
-    Activation, ActivationBits, Compute, DataConfig, LambdaShape, ModelConfig, OptimizerConfig, OptimizerName, Order,
+    Activation, Compute, DataConfig, Estimator, LambdaShape, ModelConfig, OptimizerConfig, OptimizerName, Order,
     Packing, QuantizationConfig, ScheduleConfig, ScheduleKind, TokenizerConfig, TokenizerKind, TrainingConfig,
-    WeightQuantizer,
 };
 pub use source::ConfigSource;
 
@@ -62,7 +61,11 @@ impl Config {
         Self::from_source(&ConfigSource::new(text, name))
     }
 
-    fn from_source(source: &ConfigSource) -> Result<Self> {
+    /// Reads and checks a source.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_source(source: &ConfigSource) -> Result<Self> {
         let mut config: Self = source.parse()?;
         check::check(&config).map_err(|(path, problem)| source.problem(&path, problem))?;
         if config.model.kv_heads == 0 {

@@ -1,6 +1,6 @@
 //! The sections of a configuration. What is not said has the default that the example shows.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `[model]`: the sizes of a new model, or the directory of one to go on from.
@@ -68,106 +68,54 @@ pub enum Activation {
     Relu2,
     /// `x / (1 + exp(-x))`.
     Silu,
-    /// `x Phi(x)`.
-    Gelu,
 }
 
-/// `[quantization]`.
+/// `[quantization]`: absmean ternary weights and absmax 8-bit activations, as in BitNet b1.58.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizationConfig {
     /// Whether linear layers are ternary at all.
     pub enabled: bool,
-    /// Rule for the scale of the weights.
-    pub weights: WeightQuantizer,
-    /// Bits of activations.
-    pub activations: ActivationBits,
+    /// What the gradient of rounding is taken to be.
+    pub estimator: Estimator,
+    /// Of the clipped estimator, in units of the scale.
+    pub clip_limit: f64,
+    /// Of the soft estimator.
+    pub steepness: f64,
     /// Updates over which the quantizer is faded in; 0 has it at once.
     pub lambda_steps: u64,
     /// How it is faded in.
     pub lambda_shape: LambdaShape,
-    /// A norm before the output projections of attention and feed-forward, as in BitNet b1.58 2B4T.
-    pub sub_norm: bool,
-    /// A norm inside every linear layer.
-    pub bit_linear_norm: bool,
-    /// A Hadamard transform before the output projections (H-BitLinear of BitNet v2).
-    pub hadamard: bool,
+    /// A norm before the output projections of attention and feed-forward, as in BitNet b1.58 2B4T. A new model has it
+    /// where this is absent, one to go on from is as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_norm: Option<bool>,
 }
 
 impl Default for QuantizationConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            weights: WeightQuantizer::Absmean,
-            activations: ActivationBits::Eight,
+            estimator: Estimator::Standard,
+            clip_limit: 1.0,
+            steepness: 1.0,
             lambda_steps: 0,
             lambda_shape: LambdaShape::Linear,
-            sub_norm: true,
-            bit_linear_norm: false,
-            hadamard: false,
+            sub_norm: None,
         }
     }
 }
 
-/// A rule for the scale of ternary weights.
+/// A straight-through estimator; see [`bitnet_quant::StraightThroughEstimator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum WeightQuantizer {
-    /// The mean magnitude, as in BitNet b1.58.
-    Absmean,
-    /// The median magnitude.
-    Absmedian,
-    /// A scale that is trained.
-    Learned,
-    /// Weights stay as they are.
-    None,
-}
-
-/// Bits of activations: `8`, `4` or `"none"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ActivationBits {
-    /// 8 bits.
-    Eight,
-    /// 4 bits.
-    Four,
-    /// As they are.
-    None,
-}
-
-impl Serialize for ActivationBits {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Eight => serializer.serialize_u8(8),
-            Self::Four => serializer.serialize_u8(4),
-            Self::None => serializer.serialize_str("none"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ActivationBits {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = ActivationBits;
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("8, 4 or \"none\"")
-            }
-            fn visit_i64<E: de::Error>(self, bits: i64) -> Result<Self::Value, E> {
-                match bits {
-                    8 => Ok(ActivationBits::Eight),
-                    4 => Ok(ActivationBits::Four),
-                    _ => Err(E::invalid_value(de::Unexpected::Signed(bits), &self)),
-                }
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                match text {
-                    "none" => Ok(ActivationBits::None),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
+pub enum Estimator {
+    /// The gradient passes.
+    Standard,
+    /// It passes where the quantizer does not saturate.
+    Clipped,
+    /// It fades where the quantizer saturates.
+    Soft,
 }
 
 /// How the quantizer is faded in; see [`LambdaSchedule`](crate::LambdaSchedule).

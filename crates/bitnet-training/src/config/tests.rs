@@ -40,6 +40,7 @@ fn the_defaults_that_the_example_shows_are_those() {
         let mut read = Config::parse(&text.join("\n"), "run.toml").unwrap();
         match key {
             "vocab_size" => assert_eq!(read.model.vocab_size.take(), Some(65)),
+            "sub_norm" => assert_eq!(read.quantization.sub_norm.take(), Some(true)),
             "context" => assert_eq!(read.data.context.take(), Some(64)),
             "stage_one_end" => {
                 assert_eq!(read.schedule.stage_one_end.take(), Some(config.schedule.stage_one_end_rate()))
@@ -66,8 +67,7 @@ fn a_misspelt_key_is_named_with_its_line_and_the_right_one() {
 fn a_value_of_another_type_is_named() {
     for (old, new, key) in [
         ("layers = 4", "layers = \"four\"", "layers"),
-        ("# activations = 8 ", "activations = 7", "activations"),
-        ("# activations = 8 ", "activations = \"8 bits\"", "activations"),
+        ("# estimator = \"standard\"", "estimator = \"none\" #", "estimator"),
         ("kind = \"char\"", "kind = \"word\"", "kind"),
         ("steps = 2000", "steps = -1", "steps"),
         ("batch = 12", "batch = 1.5", "batch"),

@@ -21,11 +21,13 @@
 
 mod loader;
 mod order;
+mod prepare;
 mod rows;
 mod set;
 mod tokens;
 
 pub use loader::{Batch, DataLoader, DataPosition, Evaluation, LoaderOptions};
+pub use prepare::{Prepared, prepare};
 pub use set::TokenSet;
 pub use tokens::{TokenFile, TokenWriter};
 

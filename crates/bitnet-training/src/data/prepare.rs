@@ -1,0 +1,114 @@
+//! From a configuration to tokens: what is text becomes a token file in the run's directory.
+
+use super::set::TokenSet;
+use super::tokens::TokenFile;
+use crate::config::{Config, TokenizerConfig};
+use crate::error::{Result, TrainingError};
+use crate::run::{Run, TOKENIZER};
+use crate::tokenize::{NewTokenizer, OnProgress, encode_files, fingerprint, make};
+use bitnet_model::tokenizer::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// What a run reads.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The tokenizer of the model and of the data.
+    pub tokenizer: Tokenizer,
+    /// Tokens to train on.
+    pub train: TokenSet,
+    /// Tokens to evaluate on.
+    pub validation: Option<TokenSet>,
+}
+
+/// Makes or copies the tokenizer into the run's directory, writes texts as token files there, and opens them. What is there
+/// already is used as it is, so that a run goes on with the tokens that it began with.
+///
+/// # Errors
+/// When a file cannot be read or written, or token files are of another tokenizer.
+pub fn prepare(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Prepared> {
+    let tokenizer = tokenizer(config, run, &mut *on_progress)?;
+    let mut open = |what: &str, paths: &[PathBuf]| -> Result<TokenSet> {
+        let tokens = token_files(what, paths, config, &tokenizer, run, &mut *on_progress)?;
+        let set = TokenSet::open(&tokens)?;
+        set.check_tokenizer(tokenizer.vocab_size(), fingerprint(&tokenizer))?;
+        Ok(set)
+    };
+    let all = open("train", &config.data.train)?;
+    let (train, validation) = match config.data.validation_fraction {
+        Some(fraction) => {
+            let (train, validation) = all.split(fraction);
+            (train, Some(validation))
+        }
+        None if config.data.validation.is_empty() => (all, None),
+        None => (all, Some(open("validation", &config.data.validation)?)),
+    };
+    Ok(Prepared { tokenizer, train, validation })
+}
+
+fn tokenizer(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Tokenizer> {
+    let own = run.path().join(TOKENIZER[0]);
+    if own.is_file() {
+        return Ok(Tokenizer::from_file(&own)?);
+    }
+    let TokenizerConfig { path, kind, vocab_size, special } = &config.tokenizer;
+    if let Some(kind) = *kind {
+        for path in &config.data.train {
+            if TokenFile::is_one(path)? {
+                let problem = "a tokenizer cannot be made from tokens: give tokenizer.path, the one that made them";
+                return Err(TrainingError::data(path, problem));
+            }
+        }
+        let (special, document_end) = (special.clone(), config.data.document_end.clone());
+        let new = NewTokenizer { kind, vocab_size: vocab_size.unwrap_or(0), special, document_end };
+        make(&config.data.train, &new, on_progress)?.save(run.path())?;
+        return Ok(Tokenizer::from_file(&own)?);
+    }
+    let Some(path) = path.as_ref().or(config.model.init.as_ref()) else {
+        return Err(TrainingError::Invalid("no tokenizer is named: give tokenizer.path or tokenizer.kind".into()));
+    };
+    let tokenizer = Tokenizer::from_file(path)?;
+    // The files as they are, so that what stands in them about roles and templates stays true.
+    let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new(".")) };
+    let file = if path.is_dir() { path.join("tokenizer.json") } else { path.clone() };
+    let copy = |from: &Path, name: &str| -> Result<()> {
+        run.write(name, &std::fs::read(from).map_err(|e| TrainingError::io(from, e))?)
+    };
+    for name in &TOKENIZER[1..] {
+        if folder.join(name).is_file() {
+            copy(&folder.join(name), name)?;
+        }
+    }
+    copy(&file, TOKENIZER[0])?;
+    Ok(tokenizer)
+}
+
+/// The token files of some paths; texts are written to `data/<what>-<number>.tokens`.
+fn token_files(
+    what: &str,
+    paths: &[PathBuf],
+    config: &Config,
+    tokenizer: &Tokenizer,
+    run: &Run,
+    on_progress: OnProgress,
+) -> Result<Vec<PathBuf>> {
+    let folder = run.path().join("data");
+    let threads = match config.training.threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        threads => threads,
+    };
+    let mut files = Vec::with_capacity(paths.len());
+    for (i, path) in paths.iter().enumerate() {
+        let file = folder.join(format!("{what}-{i}.tokens"));
+        if file.is_file() {
+            files.push(file);
+        } else if TokenFile::is_one(path)? {
+            files.push(path.clone());
+        } else {
+            std::fs::create_dir_all(&folder).map_err(|e| TrainingError::io(&folder, e))?;
+            let mark = config.data.document_end.as_deref();
+            encode_files(&[path], tokenizer, &file, mark, threads, &mut *on_progress)?;
+            files.push(file);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,187 @@
+//! A run from its configuration to its end, interrupted and resumed.
+
+use bitnet_core::Device;
+use bitnet_training::config::ConfigSource;
+use bitnet_training::{End, Observer, Outcome, Result, Run, Session, StepReport};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("bitnet-session-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        // A language of which most is known from the character before.
+        let words = ["the wolf ", "seven kids ", "the mill ", "and then ", "golden "];
+        let text: String = (0..2000usize).map(|i| words[i * i % 7 % 5]).collect();
+        fs::write(path.join("text.txt"), text).unwrap();
+        Self(path)
+    }
+
+    /// A configuration of the text here; `more` is appended to sections.
+    fn config(&self, data: &str, training: &str) -> ConfigSource {
+        let text = self.0.join("text.txt").display().to_string();
+        let text = format!(
+            "[model]\nhidden_size = 32\nintermediate_size = 64\nlayers = 2\nheads = 2\ncontext = 16\ndropout = 0.1\n\
+             [quantization]\nlambda_steps = 5\n[tokenizer]\nkind = \"char\"\n\
+             [data]\ntrain = ['{text}']\nvalidation_fraction = 0.1\n{data}\n\
+             [schedule]\nlearning_rate = 1e-2\nwarmup = 5\n\
+             [training]\nsteps = 24\nbatch = 4\nthreads = 2\neval_every = 8\ncheckpoint_every = 8\nlog_every = 1\n\
+             eval_batches = 4\n{training}\n"
+        );
+        ConfigSource::new(&text, "test.toml")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sets a flag after some updates, as Ctrl-C would.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Observer for StopAfter<'_> {
+    fn step(&mut self, report: &StepReport) {
+        if report.step == self.0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn start(config: &ConfigSource, directory: &Path) -> Result<Session> {
+    Session::start(config, directory, &mut |_, _| Ok(()))
+}
+
+fn resume(directory: &Path, step: Option<u64>) -> Result<Session> {
+    Session::resume(directory, step, &mut |_, _| Ok(()))
+}
+
+fn finish(mut session: Session) -> Outcome {
+    session.train(&mut (), &AtomicBool::new(false)).unwrap()
+}
+
+/// The tensors and the state of the newest checkpoint.
+fn newest(directory: &Path) -> (Vec<u8>, String) {
+    let step = Run::open(directory, 2).unwrap().steps().unwrap().pop().unwrap();
+    let folder = directory.join(format!("checkpoints/step-{step:06}"));
+    (fs::read(folder.join("tensors.safetensors")).unwrap(), fs::read_to_string(folder.join("state.json")).unwrap())
+}
+
+/// Losses by step, as the file has them.
+fn losses(directory: &Path) -> Vec<(u64, f64)> {
+    let text = fs::read_to_string(directory.join("metrics.jsonl")).unwrap();
+    let values = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    values.filter_map(|v| Some((v["step"].as_u64()?, v["train/loss"].as_f64()?))).collect()
+}
+
+#[test]
+fn a_run_learns_and_leaves_what_it_should() {
+    let folder = Folder::new("learns");
+    let directory = folder.0.join("run");
+    let config =
+        folder.config("", "ema = 0.9").text().replace("steps = 24", "steps = 100").replace("dropout = 0.1", "");
+    let outcome = finish(start(&ConfigSource::new(&config, "test.toml"), &directory).unwrap());
+    assert_eq!((outcome.end, outcome.step), (End::Finished, 100));
+    let losses = losses(&directory);
+    assert_eq!(losses.len(), 100);
+    assert!(losses[0].1 > 2.7 && losses[99].1 < 2.5, "{losses:?}");
+    for name in ["config.toml", "tokenizer.json", "data/train-0.tokens", "curves.svg", "best/state.json"] {
+        assert!(directory.join(name).is_file(), "{name}");
+    }
+    let run = Run::open(&directory, 2).unwrap();
+    assert_eq!(run.steps().unwrap(), [96, 100]);
+    assert_eq!(run.best(&Device::cpu()).unwrap().unwrap().step, outcome.best.unwrap().0);
+}
+
+/// Stopped, killed, and stopped again: the last checkpoint and all losses are those of a run that never was, bit for bit.
+#[test]
+fn a_resumed_run_is_the_run_that_was_not_interrupted() {
+    for data in ["order = 'random'", "order = 'shuffled'\npacking = 'packed'\ndocument_end = 'mill '"] {
+        let folder = Folder::new("resumed");
+        let (whole, parts) = (folder.0.join("whole"), folder.0.join("parts"));
+        let config = folder.config(data, "ema = 0.9\naccumulate = 2");
+        finish(start(&config, &whole).unwrap());
+
+        let stop = AtomicBool::new(false);
+        let mut session = start(&config, &parts).unwrap();
+        let outcome = session.train(&mut StopAfter(11, &stop), &stop).unwrap();
+        assert_eq!((outcome.end, outcome.step), (End::Stopped, 11));
+        drop(session);
+        // Killed after more updates: the checkpoint of 16 stands, what was reported after it is made again.
+        let stop = AtomicBool::new(false);
+        let mut session = resume(&parts, None).unwrap();
+        assert_eq!(session.trainer().step(), 11);
+        session.train(&mut StopAfter(19, &stop), &stop).unwrap();
+        drop(session);
+        fs::remove_dir_all(parts.join("checkpoints/step-000019")).unwrap();
+        fs::create_dir(parts.join("checkpoints/.step-000020.partial")).unwrap();
+        let session = resume(&parts, None).unwrap();
+        assert_eq!(session.trainer().step(), 16);
+        let outcome = finish(session);
+        assert_eq!((outcome.end, outcome.step), (End::Finished, 24));
+
+        assert!(newest(&whole) == newest(&parts), "the last checkpoints differ");
+        assert_eq!(losses(&whole), losses(&parts));
+        // And from a step that the user names.
+        drop(resume(&parts, Some(16)).unwrap());
+        let message = resume(&parts, Some(8)).unwrap_err().to_string();
+        assert!(message.contains("no such checkpoint"), "{message}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_model_or_other_data_is_refused() {
+    let folder = Folder::new("other");
+    let directory = folder.0.join("run");
+    finish(start(&folder.config("", ""), &directory).unwrap());
+    let message = start(&folder.config("", ""), &directory).unwrap_err().to_string();
+    assert!(message.contains("there is a run already"), "{message}");
+    let path = directory.join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    for (old, new, says) in [
+        ("layers = 2", "layers = 1", "model.layers.1."),
+        ("hidden_size = 32", "hidden_size = 64", "another shape"),
+        ("context = 16", "context = 8", "go on with the data"),
+        ("validation_fraction = 0.1", "validation_fraction = 0.2", "go on with the data"),
+        ("layers = 2", "layer = 2", "did you mean layers?"),
+    ] {
+        fs::write(&path, text.replacen(old, new, 1)).unwrap();
+        let message = resume(&directory, None).unwrap_err().to_string();
+        assert!(message.contains(says) && !message.contains('\n'), "{new}: {message}");
+    }
+    // More steps are no other run.
+    fs::write(&path, text.replacen("steps = 24", "steps = 26", 1)).unwrap();
+    assert_eq!(finish(resume(&directory, None).unwrap()).step, 26);
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_named_and_leaves_nothing_in_the_way() {
+    let folder = Folder::new("bad");
+    let directory = folder.0.join("run");
+    let good = folder.config("", "");
+    let absent = good.text().replace("text.txt", "absent.txt");
+    let message = start(&ConfigSource::new(&absent, "test.toml"), &directory).unwrap_err().to_string();
+    assert!(message.contains("absent.txt"), "{message}");
+    // Text that was cut in the middle of a character.
+    let text = folder.0.join("text.txt");
+    let whole = fs::read(&text).unwrap();
+    fs::write(&text, [&whole[..], &[0xe2, 0x80]].concat()).unwrap();
+    let message = start(&good, &directory).unwrap_err().to_string();
+    assert!(message.contains("text.txt") && message.contains("not UTF-8"), "{message}");
+    fs::write(&text, "too short").unwrap();
+    let message = start(&good, &directory).unwrap_err().to_string();
+    assert!(message.contains("make no row of 16"), "{message}");
+    fs::write(&text, whole).unwrap();
+    drop(start(&good, &directory).unwrap());
+    // A token file that is cut short afterwards.
+    let tokens = directory.join("data/train-0.tokens");
+    let bytes = fs::read(&tokens).unwrap();
+    fs::write(&tokens, &bytes[..bytes.len() / 2]).unwrap();
+    let message = resume(&directory, None).unwrap_err().to_string();
+    assert!(message.contains("train-0.tokens") && message.contains("cut short"), "{message}");
+}
