@@ -1,5 +1,6 @@
 //! The configuration of a model: one form for every checkpoint, and how Hugging Face's `config.json` becomes it.
 
+mod json;
 mod quantization;
 mod rope;
 

@@ -5,6 +5,7 @@ pub mod config;
 mod crc32c;
 pub mod data;
 pub mod error;
+pub mod export;
 pub mod metrics;
 pub mod model;
 pub mod module;

@@ -3,7 +3,7 @@
 use super::{encode, ternary};
 use crate::checkpoint::hf::{module, norm_modules};
 use crate::checkpoint::{Checkpoint, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, RopeScaling};
+use crate::config::{Architecture, LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, SafetensorsWriter};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, ModelError, Result};
@@ -67,9 +67,7 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
         sink.put(&bytes).map_err(ModelError::from)
     })?;
     if let Some(tokenizer) = checkpoint.source_tokenizer() {
-        let tokenizer = tokenizer?;
-        tokenizer.save_json(out.join("tokenizer.json"))?;
-        write_json(&out.join("tokenizer_config.json"), &tokenizer_config(tokenizer))?;
+        write_tokenizer(tokenizer?, out)?;
     }
     write_json(&out.join("config.json"), &config_json)
 }
@@ -218,67 +216,25 @@ fn announce(
 }
 
 fn config_json(config: &Config, tied: bool, float: FloatType, layers: &Layers) -> Result<Value> {
-    let (model_type, class) = match config.architecture {
-        Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),
-        Architecture::Llama => ("llama", "LlamaForCausalLM"),
+    let quantization = QuantizationConfig {
+        class: LinearClass::Offline,
+        inner_norm_eps: layers.inner_norm_eps,
+        not_converted: Some(layers.dense.clone()),
     };
-    let mut rope = json!({ "rope_type": "default", "rope_theta": config.rope.theta });
-    match &config.rope.scaling {
-        RopeScaling::None => {}
-        RopeScaling::Linear { factor } => {
-            rope["rope_type"] = "linear".into();
-            rope["factor"] = (*factor).into();
-        }
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
-            rope["rope_type"] = "llama3".into();
-            rope["factor"] = (*factor).into();
-            rope["low_freq_factor"] = (*low_freq_factor).into();
-            rope["high_freq_factor"] = (*high_freq_factor).into();
-            rope["original_max_position_embeddings"] = (*original as u64).into();
-        }
-        RopeScaling::PerPair(_) => {
-            let problem = "the file scales each rotary frequency by a factor of its own, which config.json cannot say";
-            return Err(ModelError::Convert(problem.into()));
-        }
-    }
-    let mut value = json!({
-        "architectures": [class],
-        "model_type": model_type,
-        "dtype": float.name,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": shortest(config.norm_eps),
-        "hidden_act": config.hidden_act.name(),
-        "tie_word_embeddings": tied,
-        "rope_theta": config.rope.theta,
-        "rope_parameters": rope,
-        "bos_token_id": config.bos,
-        "eos_token_id": config.eos,
-        "attention_bias": layers.attention_bias,
-        "mlp_bias": layers.mlp_bias,
-        "quantization_config": {
-            "quant_method": "bitnet",
-            "linear_class": "autobitlinear",
-            "quantization_mode": "offline",
-            "modules_to_not_convert": layers.dense,
-            "use_rms_norm": layers.inner_norm_eps.is_some(),
-        },
-    });
-    if let Some(eps) = layers.inner_norm_eps {
-        value["quantization_config"]["rms_norm_eps"] = shortest(eps).into();
-    }
+    let mut value = Config { tied, quantization: Some(quantization), ..config.clone() }.to_json()?;
+    value["dtype"] = float.name.into();
+    value["attention_bias"] = layers.attention_bias.into();
+    value["mlp_bias"] = layers.mlp_bias.into();
     Ok(value)
 }
 
-/// The f64 with the shortest decimal digits that still gives `x`.
-fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(x as f64)
+/// Writes `tokenizer.json` and `tokenizer_config.json` as transformers reads them.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    tokenizer.save_json(folder.join("tokenizer.json"))?;
+    write_json(&folder.join("tokenizer_config.json"), &tokenizer_config(tokenizer))
 }
 
 fn tokenizer_config(tokenizer: &Tokenizer) -> Value {

@@ -3,6 +3,8 @@
 mod gguf;
 mod hf;
 
+pub use hf::write_tokenizer;
+
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, WeightSource};
 use crate::{ModelError, Result};
 use bitnet_core::BitNetDType;

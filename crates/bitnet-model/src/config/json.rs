@@ -1,0 +1,114 @@
+//! A configuration as Hugging Face's `config.json`.
+
+use super::{Architecture, Config, LinearClass, QuantizationConfig, RopeScaling};
+use crate::{ModelError, Result};
+use serde_json::{Value, json};
+
+impl Config {
+    /// The value of a `config.json` that [`from_json`](Self::from_json) and transformers read. It does not say the dtype of
+    /// the weights (`dtype`), nor which layers have a bias.
+    ///
+    /// # Errors
+    /// When each rotary frequency is scaled by a factor of its own, for which there is no word.
+    pub fn to_json(&self) -> Result<Value> {
+        let (model_type, class) = match self.architecture {
+            Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),
+            Architecture::Llama => ("llama", "LlamaForCausalLM"),
+        };
+        let mut rope = json!({ "rope_type": "default", "rope_theta": self.rope.theta });
+        match &self.rope.scaling {
+            RopeScaling::None => {}
+            RopeScaling::Linear { factor } => {
+                rope["rope_type"] = "linear".into();
+                rope["factor"] = (*factor).into();
+            }
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+                rope["rope_type"] = "llama3".into();
+                rope["factor"] = (*factor).into();
+                rope["low_freq_factor"] = (*low_freq_factor).into();
+                rope["high_freq_factor"] = (*high_freq_factor).into();
+                rope["original_max_position_embeddings"] = (*original as u64).into();
+            }
+            RopeScaling::PerPair(_) => {
+                let problem =
+                    "the file scales each rotary frequency by a factor of its own, which config.json cannot say";
+                return Err(ModelError::Convert(problem.into()));
+            }
+        }
+        let mut value = json!({
+            "architectures": [class],
+            "model_type": model_type,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": shortest(self.norm_eps),
+            "hidden_act": self.hidden_act.name(),
+            "tie_word_embeddings": self.tied,
+            "rope_theta": self.rope.theta,
+            "rope_parameters": rope,
+            "bos_token_id": self.bos,
+            "eos_token_id": self.eos,
+        });
+        if let Some(quantization) = &self.quantization {
+            value["quantization_config"] = quantization.to_json();
+        }
+        Ok(value)
+    }
+}
+
+impl QuantizationConfig {
+    /// The value of `quantization_config`.
+    pub fn to_json(&self) -> Value {
+        let (class, mode) = match self.class {
+            LinearClass::BitLinear => ("bitlinear", "offline"),
+            LinearClass::Offline => ("autobitlinear", "offline"),
+            LinearClass::Online => ("autobitlinear", "online"),
+        };
+        let mut value = json!({
+            "quant_method": "bitnet",
+            "linear_class": class,
+            "quantization_mode": mode,
+            "use_rms_norm": self.inner_norm_eps.is_some(),
+        });
+        if let Some(names) = &self.not_converted {
+            value["modules_to_not_convert"] = names.clone().into();
+        }
+        if let Some(eps) = self.inner_norm_eps {
+            value["rms_norm_eps"] = shortest(eps).into();
+        }
+        value
+    }
+}
+
+/// The f64 with the shortest decimal digits that still gives `x`.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(x as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for text in [
+            r#"{"model_type": "bitnet", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
+                "quantization_mode": "online"}}"#,
+            r#"{"model_type": "llama", "rms_norm_eps": 1e-5, "eos_token_id": [3, 4], "head_dim": 32, "rope_scaling":
+                {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 512}, "quantization_config": {"linear_class": "bitlinear",
+                "use_rms_norm": true, "modules_to_not_convert": ["lm_head", "model.layers.0"]}}"#,
+            r#"{"model_type": "llama", "bos_token_id": null, "eos_token_id": null, "tie_word_embeddings": true,
+                "rope_scaling": {"rope_type": "linear", "factor": 2.0}}"#,
+        ] {
+            let config = Config::from_json(text).unwrap();
+            let json = config.to_json().unwrap().to_string();
+            assert_eq!(Config::from_json(&json).unwrap(), config, "{json}");
+        }
+    }
+}

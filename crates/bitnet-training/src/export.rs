@@ -1,0 +1,209 @@
+//! The way back from training: master weights as a Hugging Face directory, and from there packed ternary files.
+
+use crate::model::parameter_shapes;
+use crate::run::{Resumed, Run};
+use crate::{Result, TrainingError};
+use bitnet_core::serialize::TensorMap;
+use bitnet_core::serialize::output::AtomicFile;
+use bitnet_core::serialize::safetensors::{SafetensorsFile, save};
+use bitnet_core::{BitNetDType, BitNetError, Device};
+use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
+use bitnet_model::config::{Config, LinearClass, QuantizationConfig};
+use bitnet_model::convert::{Embeddings, Target, convert, write_tokenizer};
+use bitnet_model::safetensors::Shards;
+use bitnet_model::tokenizer::Tokenizer;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a run's directory calls the configuration of its model, as Hugging Face has it.
+pub const CONFIG: &str = "config.json";
+
+/// A model with its latent weights: all that a file needs.
+#[derive(Debug)]
+pub struct Masters {
+    /// Its shape; linear layers are quantized online where it says so.
+    pub config: Config,
+    /// Every parameter by its name in a Hugging Face checkpoint.
+    pub tensors: TensorMap,
+    /// What its tokens mean.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// Which checkpoint of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The newest.
+    Latest,
+    /// The one with the least validation loss.
+    Best,
+    /// That of so many updates.
+    Step(u64),
+}
+
+/// The quantization of a model in training: weights and inputs of all linear layers but the head, online.
+pub fn online() -> QuantizationConfig {
+    let not_converted = Some(vec!["lm_head".to_owned()]);
+    QuantizationConfig { class: LinearClass::Online, inner_norm_eps: None, not_converted }
+}
+
+impl Masters {
+    /// The weights of a run; gives the number of updates they have had, too.
+    ///
+    /// # Errors
+    /// When the run has no such checkpoint, or it is of another model than its configuration.
+    pub fn from_run(path: &Path, which: Which) -> Result<(Self, u64)> {
+        let run = Run::open(path, usize::MAX)?;
+        let cpu = Device::cpu();
+        let missing = |what: &str| TrainingError::run(path, format!("there is no {what} checkpoint yet"));
+        let Resumed { step, checkpoint, .. } = match which {
+            Which::Latest => run.latest(&cpu)?.ok_or_else(|| missing("whole"))?,
+            Which::Best => run.best(&cpu)?.ok_or_else(|| missing("best"))?,
+            Which::Step(step) => run.load(step, &cpu)?,
+        };
+        let config = read_config(&path.join(CONFIG))?;
+        let mut stored = checkpoint.tensors;
+        let mut tensors = TensorMap::new();
+        for (name, _) in parameter_shapes(&config) {
+            let tensor =
+                stored.swap_remove(&name).ok_or_else(|| TrainingError::MissingTensor { name: name.clone() })?;
+            tensors.insert(name, tensor);
+        }
+        Ok((Self { config, tensors, tokenizer: tokenizer(path)? }, step))
+    }
+
+    /// The weights of a Hugging Face directory: those of a dense model, or master weights that are quantized online.
+    ///
+    /// # Errors
+    /// When it is packed, has layers that training does not know (biases, norms inside linear layers), or is incomplete.
+    pub fn from_hugging_face(folder: &Path, device: &Device) -> Result<Self> {
+        let mut config = read_config(&folder.join(CONFIG))?;
+        let refuse = |problem: &str| Err(TrainingError::data(folder, problem));
+        if let Some(quantization) = &config.quantization {
+            if quantization.class != LinearClass::Online {
+                return refuse("its weights are packed: take the checkpoint with master weights (often named -bf16)");
+            }
+            if quantization.inner_norm_eps.is_some() {
+                return refuse("its linear layers have norms of their own (use_rms_norm), which are not trained here");
+            }
+            config.quantization = Some(online());
+        }
+        let files = Shards::find(folder).map_err(|e| TrainingError::data(folder, e.to_string()))?.paths(folder);
+        let files = files.iter().map(SafetensorsFile::open).collect::<Result<Vec<_>, _>>()?;
+        let mut tensors = TensorMap::new();
+        for file in &files {
+            for info in file.header().tensors() {
+                if !info.name.ends_with(".rotary_emb.inv_freq") {
+                    let tensor = file.tensor(&info.name, device)?;
+                    tensors.insert(renamed(&info.name), tensor);
+                }
+            }
+        }
+        // A tied checkpoint may store its head all the same; transformers uses it when it differs.
+        if let Some(head) = tensors.get("lm_head.weight").filter(|_| config.tied) {
+            let same = tensors.get("model.embed_tokens.weight").map(|table| table.equal(head)).transpose()?;
+            if same == Some(true) {
+                tensors.shift_remove("lm_head.weight");
+            } else {
+                config.tied = false;
+            }
+        }
+        let bad = tensors.iter().find(|(_, tensor)| !tensor.dtype().is_float());
+        if let Some((name, tensor)) = bad {
+            return refuse(&format!("{name} is {}: master weights are floats", tensor.dtype()));
+        }
+        Ok(Self { config, tensors, tokenizer: tokenizer(folder)? })
+    }
+
+    /// Writes a Hugging Face directory with the weights as they are, f32 (`AutoBitLinear`, online, where quantized): what
+    /// transformers and [`from_hugging_face`](Self::from_hugging_face) read.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the configuration is written last.
+    pub fn write_hugging_face(&self, out: &Path) -> Result<()> {
+        fs::create_dir_all(out).map_err(|e| TrainingError::io(out, e))?;
+        let mut tensors = TensorMap::new();
+        for (name, dims) in parameter_shapes(&self.config) {
+            let tensor = self.tensors.get(&name).ok_or_else(|| TrainingError::MissingTensor { name: name.clone() })?;
+            if tensor.dims() != dims {
+                return Err(TrainingError::TensorShape { name, got: tensor.dims().to_vec(), needed: dims });
+            }
+            tensors.insert(name, tensor.detach().to_dtype(BitNetDType::F32)?);
+        }
+        save(out.join("model.safetensors"), &tensors, &[("format", "pt")])?;
+        if let Some(tokenizer) = &self.tokenizer {
+            write_tokenizer(tokenizer, out)?;
+        }
+        write_config(&self.config, &out.join(CONFIG))
+    }
+
+    /// Writes packed weights: a GGUF file, or a directory for [`Target::HuggingFace`]; see [`convert`].
+    ///
+    /// # Errors
+    /// As [`convert`], and when the master weights cannot be written beside `out`.
+    pub fn write_packed(
+        &self,
+        out: &Path,
+        target: Target,
+        embeddings: Embeddings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<()> {
+        if self.config.quantization.is_none() {
+            let problem = "the model is not quantized: only its master weights can be written";
+            return Err(TrainingError::Invalid(problem.into()));
+        }
+        let folder = Temporary::beside(out)?;
+        self.write_hugging_face(&folder.0)?;
+        let checkpoint = Checkpoint::open(&folder.0, &OpenOptions::default())?;
+        Ok(convert(&checkpoint, out, target, embeddings, progress)?)
+    }
+}
+
+/// Writes `config.json` of a model in training, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_config(config: &Config, path: &Path) -> Result<()> {
+    let mut value = config.to_json()?;
+    value["dtype"] = "float32".into();
+    let text = serde_json::to_string_pretty(&value).map_err(|e| TrainingError::Invalid(e.to_string()))?;
+    let mut file = AtomicFile::create(path).map_err(BitNetError::from)?;
+    file.put((text + "\n").as_bytes()).and_then(|()| file.commit()).map_err(BitNetError::from)?;
+    Ok(())
+}
+
+/// Reads a `config.json`.
+fn read_config(path: &Path) -> Result<Config> {
+    let text = fs::read_to_string(path).map_err(|e| TrainingError::io(path, e))?;
+    Config::from_json(&text).map_err(|e| TrainingError::data(path, e.to_string()))
+}
+
+fn tokenizer(folder: &Path) -> Result<Option<Tokenizer>> {
+    let there = folder.join("tokenizer.json").is_file();
+    let read = || Tokenizer::from_file(folder).map_err(|e| TrainingError::data(folder, e.to_string()));
+    there.then(read).transpose()
+}
+
+/// The name of transformers' own classes for one of 1bitLLM's.
+fn renamed(name: &str) -> String {
+    name.replace(".inner_attn_ln.", ".attn_sub_norm.").replace(".ffn_layernorm.", ".ffn_sub_norm.")
+}
+
+/// A directory that goes when this does.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new one in the directory of `out`.
+    fn beside(out: &Path) -> Result<Self> {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let path = out.with_file_name(format!(".{name}.{}.master", std::process::id()));
+        fs::create_dir_all(&path).map_err(|e| TrainingError::io(&path, e))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Nothing depends on it: a leftover is only untidy.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
