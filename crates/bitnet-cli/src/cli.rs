@@ -38,6 +38,8 @@ pub enum Command {
     Inspect(commands::inspect::InspectArgs),
     /// Write a checkpoint in another format
     Convert(commands::convert::ConvertArgs),
+    /// Write a trained model as files that run
+    Export(commands::export::ExportArgs),
     /// Measure speed against the limits of this machine
     Bench(commands::bench::BenchArgs),
     /// Show what was detected of this machine and which kernels run

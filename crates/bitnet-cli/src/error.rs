@@ -6,6 +6,7 @@ use bitnet::inference::InferenceError;
 use bitnet::model::ModelError;
 use bitnet::model::safetensors::FileError;
 use bitnet::model::tokenizer::TokenizerError;
+use bitnet::training::TrainingError;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub enum CliError {
     Safetensors(#[from] FileError),
     #[error(transparent)]
     Core(#[from] BitNetError),
+    #[error(transparent)]
+    Training(#[from] TrainingError),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{}: {source}", path.display())]

@@ -49,7 +49,7 @@ enum Format {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum EmbeddingType {
+pub enum EmbeddingType {
     /// 16 bits a weight
     F16,
     /// 8.5 bits a weight
@@ -60,6 +60,16 @@ enum EmbeddingType {
     Q6K,
 }
 
+impl From<EmbeddingType> for Embeddings {
+    fn from(embeddings: EmbeddingType) -> Self {
+        match embeddings {
+            EmbeddingType::F16 => Self::F16,
+            EmbeddingType::Q8_0 => Self::Q8_0,
+            EmbeddingType::Q6K => Self::Q6K,
+        }
+    }
+}
+
 pub fn run(args: ConvertArgs) -> Result<()> {
     let target = match args.to {
         Format::I2S => Target::I2S,
@@ -67,15 +77,12 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         Format::Tq2_0 => Target::Tq2_0,
         Format::Hf => Target::HuggingFace,
     };
-    let embeddings = match args.embeddings {
-        EmbeddingType::F16 => Embeddings::F16,
-        EmbeddingType::Q8_0 => Embeddings::Q8_0,
-        EmbeddingType::Q6K => Embeddings::Q6K,
-    };
     let checkpoint = load::open(&args.input, &args.read)?;
     refuse_itself(&args.input, &args.output)?;
     let mut progress = Progress::new("converting");
-    convert(&checkpoint, &args.output, target, embeddings, &mut |done, total| progress.update(done, total))?;
+    convert(&checkpoint, &args.output, target, args.embeddings.into(), &mut |done, total| {
+        progress.update(done, total)
+    })?;
     drop(progress);
     output::note(&format!("wrote {} ({})", args.output.display(), output::bytes(size(&args.output))));
     Ok(())
@@ -93,7 +100,7 @@ fn refuse_itself(input: &Path, output: &Path) -> Result<()> {
 }
 
 /// Bytes of a file, or of the files in a folder.
-fn size(path: &Path) -> u64 {
+pub fn size(path: &Path) -> u64 {
     let own = |path: &Path| path.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
     match std::fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| own(&entry.path())).sum(),

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod convert;
 pub mod devices;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
@@ -21,6 +22,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
     }

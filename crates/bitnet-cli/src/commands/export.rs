@@ -1,0 +1,84 @@
+//! `bitnet export`: a trained model as files that run.
+
+use super::convert::{EmbeddingType, size};
+use crate::error::Result;
+use crate::output;
+use crate::progress::Progress;
+use bitnet::model::convert::Target;
+use bitnet::training::export::{Masters, Which};
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitnet export runs/shakespeare model.gguf --to i2_s         for bitnet.cpp and this program
+  bitnet export runs/shakespeare model.gguf --to tq2_0        for llama.cpp
+  bitnet export runs/shakespeare folder --to hf               packed, for transformers
+  bitnet export runs/shakespeare folder --to hf-master        the weights that training changes, to go on from
+
+The packed files answer as the run did: ternary values and scales are those of its forward pass.")]
+pub struct ExportArgs {
+    /// Directory of a run
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// File to write, or directory for --to hf and hf-master
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// Form to write
+    #[arg(long, value_name = "FORM", value_enum)]
+    to: Form,
+    /// Take the checkpoint of this many updates [default: the newest]
+    #[arg(long, value_name = "N", conflicts_with = "best")]
+    step: Option<u64>,
+    /// Take the checkpoint with the least validation loss
+    #[arg(long)]
+    best: bool,
+    /// Type of the embeddings and of an untied head in a GGUF file
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
+    embeddings: EmbeddingType,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// GGUF I2_S, 2 bits a weight, one scale a tensor
+    #[value(name = "i2_s")]
+    I2S,
+    /// GGUF TQ1_0, 1.69 bits a weight
+    #[value(name = "tq1_0")]
+    Tq1_0,
+    /// GGUF TQ2_0, 2.06 bits a weight
+    #[value(name = "tq2_0")]
+    Tq2_0,
+    /// Hugging Face directory, packed 2-bit safetensors
+    Hf,
+    /// Hugging Face directory, 32-bit master weights
+    HfMaster,
+}
+
+pub fn run(args: ExportArgs) -> Result<()> {
+    let which = match args.step {
+        Some(step) => Which::Step(step),
+        None if args.best => Which::Best,
+        None => Which::Latest,
+    };
+    let (masters, step) = Masters::from_run(&args.run, which)?;
+    let target = match args.to {
+        Form::I2S => Some(Target::I2S),
+        Form::Tq1_0 => Some(Target::Tq1_0),
+        Form::Tq2_0 => Some(Target::Tq2_0),
+        Form::Hf => Some(Target::HuggingFace),
+        Form::HfMaster => None,
+    };
+    match target {
+        Some(target) => {
+            let mut progress = Progress::new("exporting");
+            let mut update = |done, total| progress.update(done, total);
+            masters.write_packed(&args.output, target, args.embeddings.into(), &mut update)?;
+        }
+        None => masters.write_hugging_face(&args.output)?,
+    }
+    let bytes = output::bytes(size(&args.output));
+    output::note(&format!("wrote {} ({bytes}), the weights after {step} updates", args.output.display()));
+    Ok(())
+}
