@@ -189,7 +189,7 @@ impl BitNetTensor {
     /// holds several elements in one place (after a broadcast), is copied first.
     pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
         if !self.is_writable() {
-            *self = self.copy()?;
+            *self = Self { node: self.node.take(), ..self.copy()? };
         }
         let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");
         Ok(TensorMut { storage, layout: self.layout, dtype: self.dtype })

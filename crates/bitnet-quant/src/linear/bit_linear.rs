@@ -173,19 +173,16 @@ pub fn product(
     if lambda == 1. && estimator == StraightThroughEstimator::Standard {
         return bit_linear(x, weights, compute);
     }
-    let side_by_side = |parts: Vec<BitNetTensor>| match &parts[..] {
-        [one] => Ok(one.clone()),
-        _ => BitNetTensor::cat(&parts.iter().collect::<Vec<_>>(), 1),
-    };
     if lambda == 0. {
-        return side_by_side(weights.iter().map(|w| linear(x, w, compute)).collect::<Result<_>>()?);
+        return linear(x, weights, compute);
     }
     let soften = |x: &BitNetTensor, (quantized, scale): (BitNetTensor, BitNetTensor)| {
         estimator.apply(x, &quantized, &scale, lambda)
     };
     let inputs = soften(x, autograd::no_grad(|| absmax(x))?)?;
-    let one = |w: &&BitNetTensor| linear(&inputs, &soften(w, autograd::no_grad(|| absmean(w))?)?, compute);
-    side_by_side(weights.iter().map(one).collect::<Result<_>>()?)
+    let softened = weights.iter().map(|w| soften(w, autograd::no_grad(|| absmean(w))?));
+    let softened: Vec<BitNetTensor> = softened.collect::<Result<_>>()?;
+    linear(&inputs, &softened.iter().collect::<Vec<_>>(), compute)
 }
 
 /// Weights as ternary of their mean magnitude, and that mean: transformers' `WeightQuant`.

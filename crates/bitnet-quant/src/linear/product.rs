@@ -39,25 +39,44 @@ fn shape_error(op: &'static str, what: &'static str, got: &BitNetTensor, needed:
     TensorOpError::Shape { op, what, got: *got.shape(), needed }.into()
 }
 
-/// `x w^T` of floats: `x` `[T, K]`, `w` `[N, K]`, f32; gives `[T, N]`.
-pub fn linear(x: &BitNetTensor, w: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
-    let (&[_, inputs], &[_, columns]) = (x.dims(), w.dims()) else {
-        return Err(shape_error("linear", "x", x, "[T, K] and weights [N, K]".into()));
-    };
-    if inputs != columns {
-        return Err(shape_error("linear", "the weights", w, format!("[N, {inputs}], the columns of x")));
+/// `x w^T` of floats with several matrices, side by side: `x` `[T, K]`, `weights` `[N_i, K]`, f32; gives `[T, sum N_i]`.
+pub fn linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute) -> Result<BitNetTensor> {
+    const OP: &str = "linear";
+    let &[_, inputs] = x.dims() else { return Err(shape_error(OP, "x", x, "[T, K]".into())) };
+    if let Some(w) = weights.iter().find(|w| w.rank() != 2 || w.dims()[1] != inputs) {
+        return Err(shape_error(OP, "the weights", w, format!("[N, {inputs}], the columns of x")));
     }
-    let (a, b) = (x.clone(), w.clone());
-    let forward = || matmul(&x.detach(), &w.detach().transpose(0, 1)?, compute);
-    autograd::differentiable("linear", &[x, w], forward, move |_| {
+    let operands: Vec<&BitNetTensor> = [&[x], weights].concat();
+    let saved: Vec<BitNetTensor> = operands.iter().map(|&x| x.clone()).collect();
+    let forward = || matmul(&x.detach(), &stacked(&saved[1..])?.detach().transpose(0, 1)?, compute);
+    autograd::differentiable(OP, &operands, forward, |_| {
+        let saved = saved.clone();
         move |grad: &BitNetTensor| {
+            let (x, weights) = (&saved[0], &saved[1..]);
             // dx [T, K] = dy w, dw [N, K] = dy^T x
-            let dx = a.requires_grad().then(|| linear(grad, &b.transpose(0, 1)?, compute)).transpose()?;
-            let turned = || linear(&grad.transpose(0, 1)?, &a.transpose(0, 1)?, compute);
-            let dw = b.requires_grad().then(turned).transpose()?;
-            Ok(vec![dx, dw])
+            let mut gradients = vec![None; saved.len()];
+            if x.requires_grad() {
+                gradients[0] = Some(linear(grad, &[&stacked(weights)?.transpose(0, 1)?], compute)?);
+            }
+            if weights.iter().any(BitNetTensor::requires_grad) {
+                let all = linear(&grad.transpose(0, 1)?, &[&x.transpose(0, 1)?], compute)?;
+                let mut first = 0;
+                for (gradient, w) in gradients[1..].iter_mut().zip(weights) {
+                    *gradient = Some(all.narrow(0, first, w.dims()[0])?);
+                    first += w.dims()[0];
+                }
+            }
+            Ok(gradients)
         }
     })
+}
+
+/// Matrices of equal width, one above the other.
+fn stacked(weights: &[BitNetTensor]) -> Result<BitNetTensor> {
+    match weights {
+        [one] => Ok(one.clone()),
+        _ => BitNetTensor::cat(&weights.iter().collect::<Vec<_>>(), 0),
+    }
 }
 
 /// The products of BitNet b1.58 of one input with the latent weights of several layers, side by side: `x` f32 `[T, K]`,

@@ -7,7 +7,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_model::config::{Architecture, Config};
 use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::linear::{Compute, linear, product};
-use functions::{AttentionShape, attention, gated, head_loss};
+use functions::{AttentionShape, add, attention, dropout, embedding, gated, head_loss, rms_norm};
 use indexmap::IndexMap;
 
 /// How a [`Transformer`] computes; its shape is the [`Config`] of its checkpoint.
@@ -183,7 +183,7 @@ impl Transformer {
         mut generator: Option<&mut Generator>,
     ) -> Result<BitNetTensor> {
         let (shape, rows) = self.attention_shape(ids, documents)?;
-        let mut x = self.get("model.embed_tokens.weight").embedding(&ids.reshape(&[rows])?)?;
+        let mut x = embedding(self.get("model.embed_tokens.weight"), &ids.reshape(&[rows])?)?;
         x = self.drop(x, generator.as_deref_mut())?;
         for layer in 0..self.config.layers {
             x = match self.options.checkpoint {
@@ -191,7 +191,7 @@ impl Transformer {
                 true => self.checkpointed(layer, x, &shape, generator.as_deref_mut())?,
             };
         }
-        Ok(x.rms_norm(self.get("model.norm.weight"), self.config.norm_eps.into())?)
+        Ok(rms_norm(&x, self.get("model.norm.weight"), self.config.norm_eps.into())?)
     }
 
     fn attention_shape(&self, ids: &BitNetTensor, documents: Option<Documents>) -> Result<(AttentionShape, usize)> {
@@ -217,7 +217,7 @@ impl Transformer {
 
     fn drop(&self, x: BitNetTensor, generator: Option<&mut Generator>) -> Result<BitNetTensor> {
         match generator {
-            Some(generator) if self.options.dropout > 0. => Ok(x.dropout(self.options.dropout, generator)?),
+            Some(generator) if self.options.dropout > 0. => Ok(dropout(&x, self.options.dropout, generator)?),
             _ => Ok(x),
         }
     }
@@ -261,20 +261,20 @@ impl Transformer {
         let eps = f64::from(self.config.norm_eps);
         let get = |name: &str| self.get(&format!("model.layers.{layer}.{name}.weight"));
         let inner_norm = |x: BitNetTensor, name: &str| match self.config.architecture {
-            Architecture::BitNet => x.rms_norm(get(name), eps),
+            Architecture::BitNet => rms_norm(&x, get(name), eps),
             Architecture::Llama => Ok(x),
         };
-        let normed = x.rms_norm(get("input_layernorm"), eps)?;
+        let normed = rms_norm(&x, get("input_layernorm"), eps)?;
         let qkv =
             self.project(&normed, &[get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj")])?;
         let mixed = inner_norm(attention(&qkv, shape)?, "self_attn.attn_sub_norm")?;
         let branch = self.project(&mixed, &[get("self_attn.o_proj")])?;
-        let x = x.add(&self.drop(branch, generator.as_deref_mut())?)?;
-        let normed = x.rms_norm(get("post_attention_layernorm"), eps)?;
+        let x = add(&x, &self.drop(branch, generator.as_deref_mut())?)?;
+        let normed = rms_norm(&x, get("post_attention_layernorm"), eps)?;
         let both = self.project(&normed, &[get("mlp.gate_proj"), get("mlp.up_proj")])?;
         let inner = inner_norm(gated(self.config.hidden_act, &both)?, "mlp.ffn_sub_norm")?;
         let branch = self.project(&inner, &[get("mlp.down_proj")])?;
-        Ok(x.add(&self.drop(branch, generator)?)?)
+        Ok(add(&x, &self.drop(branch, generator)?)?)
     }
 
     /// Products of the blocks: ternary where the model is quantized.
@@ -289,7 +289,7 @@ impl Transformer {
 
     /// Logits `[B * T, vocab]` of token ids `I64` `[B, T]`.
     pub fn logits(&self, ids: &BitNetTensor) -> Result<BitNetTensor> {
-        Ok(linear(&self.hidden(ids, None, None)?, self.head(), self.options.compute)?)
+        Ok(linear(&self.hidden(ids, None, None)?, &[self.head()], self.options.compute)?)
     }
 
     /// Mean negative log-likelihood in nats of `targets` `I64` `[B, T]` after each token of `ids`, over the targets that are
