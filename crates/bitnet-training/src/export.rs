@@ -1,14 +1,16 @@
 //! The way back from training: master weights as a Hugging Face directory, and from there packed ternary files.
 
-use crate::model::parameter_shapes;
+use crate::lora::{self, Lora};
+use crate::model::{ComputeOptions, Transformer, parameter_shapes};
 use crate::run::{Resumed, Run};
+use crate::trainer::weights;
 use crate::{Result, TrainingError};
 use bitnet_core::serialize::TensorMap;
 use bitnet_core::serialize::output::AtomicFile;
 use bitnet_core::serialize::safetensors::{SafetensorsFile, save};
-use bitnet_core::{BitNetDType, BitNetError, Device};
+use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device};
 use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
-use bitnet_model::config::{Config, LinearClass, QuantizationConfig};
+use bitnet_model::config::{Architecture, Config, LinearClass, QuantizationConfig};
 use bitnet_model::convert::{Embeddings, Target, convert, write_tokenizer};
 use bitnet_model::safetensors::Shards;
 use bitnet_model::tokenizer::Tokenizer;
@@ -60,14 +62,11 @@ impl Masters {
             Which::Best => run.best(&cpu)?.ok_or_else(|| missing("best"))?,
             Which::Step(step) => run.load(step, &cpu)?,
         };
-        let config = read_config(&path.join(CONFIG))?;
-        let mut stored = checkpoint.tensors;
-        let mut tensors = TensorMap::new();
-        for (name, _) in parameter_shapes(&config) {
-            let tensor =
-                stored.swap_remove(&name).ok_or_else(|| TrainingError::MissingTensor { name: name.clone() })?;
-            tensors.insert(name, tensor);
+        let mut tensors = weights(&checkpoint);
+        if lora::are_adapters(&tensors) {
+            tensors = merged(&run.config()?, tensors)?;
         }
+        let config = read_config(&path.join(CONFIG))?;
         Ok((Self { config, tensors, tokenizer: tokenizer(path)? }, step))
     }
 
@@ -112,6 +111,34 @@ impl Masters {
             return refuse(&format!("{name} is {}: master weights are floats", tensor.dtype()));
         }
         Ok(Self { config, tensors, tokenizer: tokenizer(folder)? })
+    }
+
+    /// The same model made ready for training: quantized online if that is enabled, and with norms before the output
+    /// projections where `sub_norm` asks for them (SubLN; Wu et al. 2025, BitNet Distillation). Their weights are 1.
+    ///
+    /// # Errors
+    /// When the shape of the model has no place for such norms.
+    pub fn prepared(mut self, quantization: &crate::config::QuantizationConfig) -> Result<Self> {
+        self.config.quantization = quantization.enabled.then(online);
+        if quantization.sub_norm == Some(true) && self.config.architecture == Architecture::Llama {
+            self.config.architecture = Architecture::BitNet;
+            self.config.validate()?;
+            let device = self.tensors.values().next().map_or_else(Device::cpu, |x| x.device().clone());
+            for (name, dims) in parameter_shapes(&self.config) {
+                if name.ends_with("_sub_norm.weight") && !self.tensors.contains_key(&name) {
+                    self.tensors.insert(name, BitNetTensor::ones(&dims, BitNetDType::F32, &device)?);
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The model, to be trained.
+    ///
+    /// # Errors
+    /// When a tensor is missing, left over or of another shape.
+    pub fn into_model(self, options: ComputeOptions) -> Result<Transformer> {
+        Transformer::from_parameters(self.config, options, self.tensors)
     }
 
     /// Writes a Hugging Face directory with the weights as they are, f32 (`AutoBitLinear`, online, where quantized): what
@@ -169,6 +196,19 @@ pub fn write_config(config: &Config, path: &Path) -> Result<()> {
     let mut file = AtomicFile::create(path).map_err(BitNetError::from)?;
     file.put((text + "\n").as_bytes()).and_then(|()| file.commit()).map_err(BitNetError::from)?;
     Ok(())
+}
+
+/// The weights of the model that a run began with, with its adapters in them.
+fn merged(config: &crate::Config, adapters: TensorMap) -> Result<TensorMap> {
+    let (Some(folder), Some(lora)) = (&config.model.init, &config.lora) else {
+        return Err(TrainingError::Invalid(
+            "the run has adapters, but its config.toml no [lora] and model.init".into(),
+        ));
+    };
+    let masters = Masters::from_hugging_face(folder, &Device::cpu())?.prepared(&config.quantization)?;
+    let base = masters.into_model(ComputeOptions::default())?;
+    let merged = Lora::from_adapters(base, lora.alpha / lora.rank as f64, adapters)?.merged()?;
+    Ok(merged.tensors().iter().map(|(name, x)| (name.clone(), x.detach())).collect())
 }
 
 /// Reads a `config.json`.

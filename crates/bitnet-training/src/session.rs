@@ -3,18 +3,16 @@
 use crate::config::{Activation, Compute, Config, ConfigSource, Estimator};
 use crate::data::{self, DataLoader, Evaluation, LoaderOptions};
 use crate::error::{Result, TrainingError};
+use crate::export::{CONFIG, Masters, online, write_config};
+use crate::lora::Lora;
 use crate::metrics::Observer;
 use crate::model::{ComputeOptions, Transformer};
+use crate::objective::Objective;
 use crate::run::Run;
 use crate::tokenize::OnProgress;
 use crate::trainer::{Outcome, Trainer};
-use bitnet_core::serialize::TensorMap;
-use bitnet_core::serialize::safetensors::load_mapped;
 use bitnet_core::{Device, Generator};
-use bitnet_model::config::{
-    Architecture, Config as Shape, HiddenAct, LinearClass, QuantizationConfig, RopeConfig, RopeScaling,
-};
-use bitnet_model::safetensors::Shards;
+use bitnet_model::config::{Architecture, Config as Shape, HiddenAct, RopeConfig, RopeScaling};
 use bitnet_model::tokenizer::Tokenizer;
 use bitnet_quant::StraightThroughEstimator;
 use std::path::Path;
@@ -96,19 +94,32 @@ fn assemble(config: &Config, run: &Run, on_progress: OnProgress) -> Result<(Trai
     let mut notes = Vec::new();
     let data = data::prepare(config, run, on_progress)?;
     let model = match &config.model.init {
-        Some(folder) => from_folder(config, folder, &data.tokenizer, &device)?,
+        Some(folder) => {
+            let masters = Masters::from_hugging_face(folder, &device)?;
+            let (rows, tokens) = (masters.config.vocab_size, data.tokenizer.vocab_size());
+            if rows < tokens {
+                let problem = format!("the model has {rows} tokens, the tokenizer {tokens}: use the model's own");
+                return Err(TrainingError::run(folder, problem));
+            }
+            masters.prepared(&config.quantization)?.into_model(options(config))?
+        }
         None => {
             let shape = shape(config, &data.tokenizer)?;
             let mut generator = Generator::new(config.training.seed);
             Transformer::new(shape, options(config), config.model.init_std, &mut generator, &device)?
         }
     };
+    write_config(model.config(), &run.path().join(CONFIG))?;
     let most = model.config().max_positions;
     let context = config.data.context.unwrap_or(most);
     if context > most {
         let problem = format!("data.context {context} does not fit the model's context of {most}: make it smaller");
         return Err(TrainingError::Invalid(problem));
     }
+    let objective: Box<dyn Objective> = match &config.lora {
+        Some(lora) => Box::new(Lora::new(model, lora, &mut Generator::new(config.training.seed))?),
+        None => Box::new(model),
+    };
     let batch = config.training.batch;
     let (packing, order, seed) = (config.data.packing, config.data.order, config.data.seed);
     let loader = DataLoader::new(data.train, LoaderOptions { context, batch, packing, order, seed }, &device)?;
@@ -122,7 +133,7 @@ fn assemble(config: &Config, run: &Run, on_progress: OnProgress) -> Result<(Trai
             None
         }
     };
-    Ok((Trainer::new(config, model, loader, evaluation)?, notes))
+    Ok((Trainer::new(config, objective, loader, evaluation)?, notes))
 }
 
 fn options(config: &Config) -> ComputeOptions {
@@ -140,11 +151,6 @@ fn options(config: &Config) -> ComputeOptions {
         dropout: config.model.dropout,
         checkpoint: config.training.checkpoint_activations,
     }
-}
-
-/// Quantized while it is loaded, as transformers calls it: the weights are latent.
-fn online() -> QuantizationConfig {
-    QuantizationConfig { class: LinearClass::Online, ..QuantizationConfig::default() }
 }
 
 /// The shape of a new model.
@@ -183,33 +189,4 @@ fn shape(config: &Config, tokenizer: &Tokenizer) -> Result<Shape> {
     };
     shape.validate()?;
     Ok(shape)
-}
-
-/// A model of a Hugging Face directory, with weights that can be trained on.
-fn from_folder(config: &Config, folder: &Path, tokenizer: &Tokenizer, device: &Device) -> Result<Transformer> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| TrainingError::io(&path, e))?;
-    let mut shape = Shape::from_json(&text)?;
-    if shape.quantization.as_ref().is_some_and(|q| q.class != LinearClass::Online) {
-        let problem = "its weights are packed, and training needs the master weights: name the directory that has them";
-        return Err(TrainingError::run(folder, problem));
-    }
-    if shape.vocab_size < tokenizer.vocab_size() {
-        let (rows, tokens) = (shape.vocab_size, tokenizer.vocab_size());
-        let problem = format!("the model has {rows} tokens, the tokenizer {tokens}: use the model's own");
-        return Err(TrainingError::run(folder, problem));
-    }
-    shape.quantization = match (config.quantization.enabled, shape.quantization) {
-        (false, _) => None,
-        (true, own) => Some(own.unwrap_or_else(online)),
-    };
-    let shards = Shards::find(folder).map_err(|e| TrainingError::run(folder, e.to_string()))?;
-    let mut tensors = TensorMap::new();
-    for path in shards.paths(folder) {
-        tensors.extend(load_mapped(path, device)?);
-    }
-    if shape.tied {
-        tensors.shift_remove("lm_head.weight");
-    }
-    Transformer::from_parameters(shape, options(config), tensors)
 }

@@ -1,10 +1,10 @@
 //! The loop: batches, gradients, updates, evaluations and checkpoints.
 
 use crate::config::{Config, TrainingConfig};
-use crate::data::{Batch, DataLoader, DataPosition, Evaluation};
+use crate::data::{DataLoader, DataPosition, Evaluation};
 use crate::metrics::{Metrics, Observer, StepReport};
-use crate::model::{Documents, Transformer};
-use crate::module::Module;
+use crate::model::Transformer;
+use crate::objective::{Objective, documents};
 use crate::optim::{Ema, GroupedOptimizer, Optimizer, OptimizerState, clip_grad_norm, grad_norm, scale_grad};
 use crate::run::{Checkpoint, Resumed, Run};
 use crate::schedule::{LambdaSchedule, Schedule};
@@ -61,7 +61,7 @@ struct Progress {
 /// A run in progress: what it changes and what it reads.
 #[derive(Debug)]
 pub struct Trainer {
-    model: Transformer,
+    objective: Box<dyn Objective>,
     optimizer: GroupedOptimizer,
     average: Option<Ema>,
     loader: DataLoader,
@@ -83,17 +83,17 @@ impl Trainer {
     /// When a number of the configuration cannot be meant.
     pub fn new(
         config: &Config,
-        model: Transformer,
+        objective: Box<dyn Objective>,
         loader: DataLoader,
         evaluation: Option<Evaluation>,
     ) -> Result<Self> {
         let optimizer = GroupedOptimizer::from_config(&config.optimizer, config.schedule.learning_rate)?;
         let average =
-            (config.training.ema > 0.).then(|| Ema::new(config.training.ema, &model.parameters())).transpose()?;
+            (config.training.ema > 0.).then(|| Ema::new(config.training.ema, &objective.parameters())).transpose()?;
         Ok(Self {
             optimizer,
             average,
-            model,
+            objective,
             loader,
             evaluation,
             schedule: Schedule::new(&config.schedule, config.training.steps, config.optimizer.weight_decay),
@@ -107,9 +107,9 @@ impl Trainer {
         })
     }
 
-    /// The model as it stands.
+    /// The model that is trained.
     pub fn model(&self) -> &Transformer {
-        &self.model
+        self.objective.model()
     }
 
     /// Updates made.
@@ -133,11 +133,11 @@ impl Trainer {
                 _ => weights.insert(name, tensor),
             };
         }
-        self.model.load_state_dict(&weights)?;
+        self.objective.load_state_dict(&weights)?;
         self.optimizer.load_state(OptimizerState { step: progress.optimizer_step, tensors: moments })?;
         self.average = match (self.config.ema > 0., average.is_empty()) {
             (false, _) => None,
-            (true, true) => Some(Ema::new(self.config.ema, &self.model.parameters())?),
+            (true, true) => Some(Ema::new(self.config.ema, &self.objective.parameters())?),
             (true, false) => Some(Ema::from_state(self.config.ema, average)?),
         };
         self.loader.restore(&progress.position)?;
@@ -148,7 +148,7 @@ impl Trainer {
 
     /// All that a run needs to go on.
     fn checkpoint(&self) -> Result<Checkpoint> {
-        let mut tensors = self.model.state_dict();
+        let mut tensors = self.objective.state_dict();
         let OptimizerState { step, tensors: moments } = self.optimizer.state()?;
         tensors.extend(moments.into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor)));
         if let Some(average) = &self.average {
@@ -178,18 +178,18 @@ impl Trainer {
                 self.optimizer.set_weight_decay(group, rates.weight_decay);
             }
         }
-        self.model.set_lambda(self.lambda.at(self.step));
+        self.objective.set_lambda(self.lambda.at(self.step));
         let (mut loss, mut tokens) = (0., 0);
         for part in 0..self.config.accumulate {
             let batch = self.loader.next_batch()?;
             let mut generator = Generator::new(mixed(self.config.seed, self.step, part as u64));
-            let of_part = self.model.loss(&batch.inputs, &batch.targets, documents(&batch), Some(&mut generator))?;
+            let of_part = self.objective.loss(&batch, Some(&mut generator))?;
             loss += f64::from(of_part.item::<f32>()?) / self.config.accumulate as f64;
             tokens += batch.counted;
             self.check(loss)?;
             of_part.backward()?;
         }
-        let parameters = self.model.parameters();
+        let parameters = self.objective.parameters();
         if self.config.accumulate > 1 {
             scale_grad(&parameters, 1. / self.config.accumulate as f64)?;
         }
@@ -198,13 +198,13 @@ impl Trainer {
             false => grad_norm(&parameters)?,
         };
         if !norm.is_finite() {
-            self.model.zero_grad();
+            self.objective.zero_grad();
             return Err(self.diverged(format!("the norm of the gradients is {norm}")));
         }
-        self.optimizer.step(self.model.parameters_mut())?;
-        self.model.zero_grad();
+        self.optimizer.step(self.objective.parameters_mut())?;
+        self.objective.zero_grad();
         if let Some(average) = &mut self.average {
-            average.update(&self.model.parameters())?;
+            average.update(&self.objective.parameters())?;
         }
         self.first_loss.get_or_insert(loss);
         self.step += 1;
@@ -216,7 +216,7 @@ impl Trainer {
         if loss.is_finite() && loss <= limit {
             return Ok(());
         }
-        self.model.zero_grad();
+        self.objective.zero_grad();
         Err(self.diverged(format!("the loss is {loss}")))
     }
 
@@ -231,13 +231,7 @@ impl Trainer {
     pub fn evaluate(&self) -> Result<f64> {
         let evaluation = self.evaluation.as_ref();
         let evaluation = evaluation.ok_or_else(|| TrainingError::Invalid("the run has no validation data".into()))?;
-        let mut model = self.model.clone();
-        if let Some(average) = &self.average {
-            model.load_state_dict(average.state())?;
-        }
-        // What is exported is quantized whole.
-        model.set_lambda(1.);
-        mean_loss(&model, evaluation)
+        mean_loss(&self.objective.result(self.average.as_ref().map(Ema::state))?, evaluation)
     }
 
     /// Trains until the end, and writes what the run's configuration asks for into its directory.
@@ -323,10 +317,6 @@ impl Trainer {
         }
         Ok(())
     }
-}
-
-fn documents(batch: &Batch) -> Option<Documents<'_>> {
-    Some(Documents { positions: batch.positions.as_ref()?, segments: batch.segments.as_ref()? })
 }
 
 /// Mean loss of a model in nats a token, over all targets that count.

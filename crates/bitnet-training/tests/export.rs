@@ -150,7 +150,7 @@ fn a_run_gives_its_checkpoints() {
         let mut tensors = model.state_dict();
         for step in [3, 9] {
             // The optimizer's tensors lie beside the weights.
-            tensors.insert("model.norm.weight.exp_avg".into(), tensors["model.norm.weight"].clone());
+            tensors.insert("optimizer.model.norm.weight.exp_avg".into(), tensors["model.norm.weight"].clone());
             run.save(step, &run::Checkpoint { tensors: tensors.clone(), state: serde_json::Value::Null }).unwrap();
             tensors["model.norm.weight"] = tensors["model.norm.weight"].add(1.).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Modules: state dicts, and gradients that reach every parameter and are used by an optimizer.
 
 use bitnet_core::serialize::TensorMap;
-use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
+use bitnet_core::{BitNetDType, BitNetTensor, CrossEntropyOptions, Device, Generator};
 use bitnet_training::TrainingError;
 use bitnet_training::module::*;
 use bitnet_training::optim::*;
@@ -25,6 +25,13 @@ impl Small {
             second: RmsNorm::new(16, 1e-6, &cpu).unwrap(),
             head: Linear::new(16, 6, false, &mut generator, &cpu).unwrap(),
         }
+    }
+
+    fn loss(&self, ids: &BitNetTensor, targets: &BitNetTensor) -> BitNetTensor {
+        let x = self.first.forward(&self.table.forward(ids).unwrap()).unwrap();
+        let x = self.up.forward(&x).unwrap().relu().unwrap();
+        let logits = self.head.forward(&self.second.forward(&x).unwrap()).unwrap();
+        logits.cross_entropy(targets, &CrossEntropyOptions::default()).unwrap()
     }
 }
 
@@ -50,6 +57,12 @@ impl Module for Small {
 
 const NAMES: [&str; 7] =
     ["table.weight", "first.weight", "first.bias", "up.weight", "up.bias", "second.weight", "head.weight"];
+
+fn batch() -> (BitNetTensor, BitNetTensor) {
+    let ids = BitNetTensor::from_slice(&[0i64, 1, 2, 3, 4, 5], &[6], &Device::cpu()).unwrap();
+    let targets = BitNetTensor::from_slice(&[3i64, 1, 4, 0, 5, 2], &[6], &Device::cpu()).unwrap();
+    (ids, targets)
+}
 
 #[test]
 fn a_state_dict_names_all_and_comes_back() {
@@ -87,6 +100,32 @@ fn a_state_dict_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn gradients_reach_all_parameters_and_are_clipped() {
+    let model = Small::new(1);
+    let (ids, targets) = batch();
+    model.loss(&ids, &targets).backward().unwrap();
+    let parameters = model.parameters();
+    for (name, parameter) in &parameters {
+        let gradient = parameter.grad().unwrap_or_else(|| panic!("{name} has no gradient"));
+        assert!(gradient.norm(2., .., false).unwrap().item::<f32>().unwrap() > 0., "{name}");
+    }
+    let norm = grad_norm(&parameters).unwrap();
+    let all: Vec<f32> = parameters.iter().flat_map(|(_, p)| p.grad().unwrap().to_vec::<f32>().unwrap()).collect();
+    let expected = all.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    assert!((norm / expected - 1.).abs() < 1e-6);
+    assert_eq!(clip_grad_norm(&parameters, 2. * norm).unwrap(), norm);
+    assert_eq!(grad_norm(&parameters).unwrap(), norm, "a norm within the limit stays");
+    assert_eq!(clip_grad_norm(&parameters, norm / 4.).unwrap(), norm);
+    assert!((grad_norm(&parameters).unwrap() / norm - 0.25).abs() < 1e-5);
+    // Two passes added and halved are one.
+    model.zero_grad();
+    assert_eq!(grad_norm(&parameters).unwrap(), 0.);
+    (0..2).for_each(|_| model.loss(&ids, &targets).backward().unwrap());
+    scale_grad(&parameters, 0.5).unwrap();
+    assert!((grad_norm(&parameters).unwrap() / norm - 1.).abs() < 1e-6);
+}
+
+#[test]
 fn a_norm_that_is_not_finite_is_told_and_changes_nothing() {
     let cpu = Device::cpu();
     let mut parameter = BitNetTensor::from_slice(&[1f32, 2.], &[2], &cpu).unwrap();
@@ -94,6 +133,43 @@ fn a_norm_that_is_not_finite_is_told_and_changes_nothing() {
     parameter.set_grad(Some(BitNetTensor::from_slice(&[3f32, f32::NAN], &[2], &cpu).unwrap())).unwrap();
     assert!(clip_grad_norm(&[("w".into(), &parameter)], 1.).unwrap().is_nan());
     assert_eq!(parameter.grad().unwrap().to_vec::<f32>().unwrap()[0], 3.);
+}
+
+#[test]
+fn every_rule_learns_and_parameters_stay_leaves() {
+    let (ids, targets) = batch();
+    let sgd = Rule::Sgd { momentum: 0.9, nesterov: true };
+    let muon = vec![Group::new(Rule::muon(), 0.02).matching(&["up.weight"]), Group::new(Rule::adamw(), 0.02)];
+    for groups in [
+        vec![Group::new(sgd, 0.1)],
+        vec![Group::new(Rule::adam(), 0.02)],
+        vec![Group::new(Rule::adamw(), 0.02).decayed(0.01)],
+        vec![Group::new(Rule::lion(), 0.005)],
+        muon,
+    ] {
+        let mut model = Small::new(1);
+        let mut optimizer = GroupedOptimizer::new(groups.clone()).unwrap();
+        let mut ema = Ema::new(0.5, &model.parameters()).unwrap();
+        let first = model.loss(&ids, &targets).item::<f32>().unwrap();
+        let mut last = first;
+        for _ in 0..60 {
+            model.zero_grad();
+            let loss = model.loss(&ids, &targets);
+            loss.backward().unwrap();
+            last = loss.item::<f32>().unwrap();
+            // A state dict held meanwhile, as by a checkpoint being written, keeps its values.
+            let held = model.state_dict();
+            let before = held["up.weight"].to_vec::<f32>().unwrap();
+            optimizer.step(model.parameters_mut()).unwrap();
+            assert_eq!(held["up.weight"].to_vec::<f32>().unwrap(), before);
+            assert!(model.parameters().iter().all(|(_, p)| p.requires_grad() && p.is_leaf()), "{groups:?}");
+            ema.update(&model.parameters()).unwrap();
+        }
+        assert!(last < 0.2 * first, "{groups:?}: {first} to {last}");
+        let mut averaged = Small::new(3);
+        averaged.load_state_dict(ema.state()).unwrap();
+        assert!(averaged.loss(&ids, &targets).item::<f32>().unwrap() < 0.2 * first);
+    }
 }
 
 #[test]

@@ -48,8 +48,8 @@ fn model(config: &Config) -> Checked {
         ("context", m.context),
     ];
     if m.init.is_some() {
-        if config.quantization.sub_norm.is_some() {
-            return refuse(&["quantization", "sub_norm"], "the model of init has its norms: remove it");
+        if config.quantization.sub_norm == Some(false) {
+            return refuse(&["quantization", "sub_norm"], "the model of init keeps the norms that it has: remove it");
         }
         let kv_heads = [("kv_heads", m.kv_heads)];
         return match sizes.iter().chain(&kv_heads).find(|(_, value)| *value != 0) {

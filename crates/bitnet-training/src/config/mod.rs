@@ -17,6 +17,7 @@ pub use sections::{
 pub use source::ConfigSource;
 
 use crate::error::Result;
+use crate::lora::LoraConfig;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -34,6 +35,9 @@ pub struct Config {
     pub tokenizer: TokenizerConfig,
     /// What it reads.
     pub data: DataConfig,
+    /// Adapters that are trained instead of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// What updates it.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
