@@ -56,7 +56,12 @@ fn adapters_learn_while_the_base_stays_and_merge_exactly() {
     assert!(last < 0.7 * first, "{first} to {last}");
     let merged = lora.merged().unwrap();
     assert_eq!(loss(&merged), last, "the merged weights, quantized anew, are those that were trained");
-    assert!(!merged.tensors()["model.layers.0.mlp.up_proj.weight"].detach().equal(&before["model.layers.0.mlp.up_proj.weight"]).unwrap());
+    assert!(
+        !merged.tensors()["model.layers.0.mlp.up_proj.weight"]
+            .detach()
+            .equal(&before["model.layers.0.mlp.up_proj.weight"])
+            .unwrap()
+    );
 }
 
 /// In full precision the loss is smooth: the gradient against central differences.
@@ -103,7 +108,8 @@ fn adapters_are_saved_on_their_own() {
     let json = include_str!("../../bitnet-testkit/golden/llama-bias-online/config.json");
     let config = Config { quantization: Some(online()), ..Config::from_json(json).unwrap() };
     let small = Config { hidden_size: 16, head_dim: 16 / config.heads, ..config };
-    let small = Transformer::new(small, ComputeOptions::default(), 0.2, &mut Generator::new(3), &Device::cpu()).unwrap();
+    let small =
+        Transformer::new(small, ComputeOptions::default(), 0.2, &mut Generator::new(3), &Device::cpu()).unwrap();
     assert!(Lora::load(small, &path).is_err());
     let wrong = LoraConfig { targets: vec!["query".into()], ..LoraConfig::default() };
     assert!(Lora::new(base(), &wrong, &mut Generator::new(1)).unwrap_err().to_string().contains("query"));
