@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "bitnet",
     version,
-    about = "Run, check and convert ternary (1.58-bit) language models",
+    about = "Train, run, check and convert ternary (1.58-bit) language models",
     arg_required_else_help = true,
     after_help = "\
 Examples:
@@ -15,6 +15,7 @@ Examples:
   bitnet chat --model bitnet-2b4t.gguf            a conversation
   bitnet inspect path/to/checkpoint               what a checkpoint is
   bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
+  bitnet train configs/shakespeare-char.toml      a model of your own
 
 A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
 here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
@@ -40,6 +41,10 @@ pub enum Command {
     Convert(commands::convert::ConvertArgs),
     /// Write a trained model as files that run
     Export(commands::export::ExportArgs),
+    /// Make a tokenizer from text, and tokens from text
+    Tokenize(commands::tokenize::TokenizeArgs),
+    /// Train a model
+    Train(commands::train::TrainArgs),
     /// Measure speed against the limits of this machine
     Bench(commands::bench::BenchArgs),
     /// Show what was detected of this machine and which kernels run

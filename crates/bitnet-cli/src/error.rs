@@ -26,6 +26,8 @@ pub enum CliError {
     #[error(transparent)]
     Safetensors(#[from] FileError),
     #[error(transparent)]
+    Training(#[from] TrainingError),
+    #[error(transparent)]
     Core(#[from] BitNetError),
     #[error(transparent)]
     Training(#[from] TrainingError),

@@ -22,6 +22,11 @@ pub fn pressed() -> bool {
     PRESSED.load(Ordering::Relaxed)
 }
 
+/// What [`pressed`] reads, for a library to look at.
+pub fn flag() -> &'static AtomicBool {
+    &PRESSED
+}
+
 /// Forgets it.
 pub fn clear() {
     PRESSED.store(false, Ordering::Relaxed);

@@ -9,6 +9,8 @@ pub mod generate;
 pub mod inspect;
 pub mod logits;
 pub mod perplexity;
+pub mod tokenize;
+pub mod train;
 
 use crate::cli::Command;
 use crate::error::Result;
@@ -23,6 +25,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Export(args) => export::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Train(args) => train::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
     }

@@ -2,7 +2,19 @@
 
 use super::*;
 
-const COMMANDS: [&str; 8] = ["generate", "chat", "logits", "perplexity", "inspect", "convert", "bench", "devices"];
+const COMMANDS: [&str; 11] = [
+    "generate",
+    "chat",
+    "logits",
+    "perplexity",
+    "inspect",
+    "convert",
+    "export",
+    "tokenize",
+    "train",
+    "bench",
+    "devices",
+];
 
 #[test]
 fn every_command_explains_itself() {

@@ -6,6 +6,7 @@ mod golden;
 mod help;
 mod model;
 mod text;
+mod train;
 
 use std::fs;
 use std::io::Write;

@@ -1,0 +1,182 @@
+//! Tokenizing and training, also interrupted.
+
+use super::*;
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
+/// A folder with a text and a configuration of a small model.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str, steps: u64) -> Self {
+        let path = std::env::temp_dir().join(format!("bitnet-cli-train-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        let words = ["the wolf ", "seven kids ", "the mill ", "and then ", "golden\n"];
+        let text: String = (0..2000usize).map(|i| words[i * i % 7 % 5]).collect();
+        let place = Self(path);
+        fs::write(place.at("text.txt"), text).unwrap();
+        let config = format!(
+            "[model]\nhidden_size = 32\nintermediate_size = 64\nlayers = 1\nheads = 2\ncontext = 16\n\
+             [tokenizer]\nkind = \"char\"\n[data]\ntrain = ['{}']\nvalidation_fraction = 0.1\n\
+             [training]\nsteps = {steps}\nbatch = 2\nthreads = 1\neval_every = 0\neval_batches = 2\n\
+             checkpoint_every = 3\nlog_every = 1\n",
+            place.at("text.txt")
+        );
+        fs::write(place.at("run.toml"), config).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    /// Steps of the checkpoints.
+    fn checkpoints(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(self.0.join("run/checkpoints")) else { return Vec::new() };
+        let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut steps: Vec<u64> = names.filter_map(|n| n.strip_prefix("step-")?.parse().ok()).collect();
+        steps.sort_unstable();
+        steps
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_tokenizer_is_made_and_used() {
+    let place = Place::new("tokenize", 1);
+    let (text, folder, tokens) = (place.at("text.txt"), place.at("tokenizer"), place.at("text.tokens"));
+    let base = ["tokenize", &text, "--tokenizer", &folder];
+    let special = ["--train", "bpe", "--vocab-size", "270", "--special", "<|end|>", "-o", &tokens];
+    success(&base, run_with(program(&[&base[..], &special].concat()), b""));
+    // As a later call with the tokenizer that stands.
+    let again = place.at("again.tokens");
+    let file = place.at("tokenizer/tokenizer.json");
+    success(&base, run_with(program(&["tokenize", &text, "--tokenizer", &file, "-o", &again]), b""));
+    assert_eq!(fs::read(&tokens).unwrap(), fs::read(&again).unwrap());
+    refused(&["tokenize", &text, "--tokenizer", &file, "-o", &text], &["no token file"]);
+    refused(&["tokenize", &text, "--tokenizer", &file], &["--output"]);
+    refused(&["tokenize", &place.at("absent"), "--tokenizer", &file, "-o", &again], &["absent"]);
+    refused(&["tokenize", &text, "--train", "bpe", "--tokenizer", &folder], &["--vocab-size"]);
+    refused(&["tokenize", &text, "--train", "char", "--vocab-size", "300", "--tokenizer", &folder], &["bpe"]);
+}
+
+#[test]
+fn a_configuration_error_names_file_line_and_key() {
+    let place = Place::new("config", 1);
+    let (config, run) = (place.at("run.toml"), place.at("run"));
+    let good = fs::read_to_string(&config).unwrap();
+    for (old, new, words) in [
+        ("layers = 1", "layer = 1", ["run.toml:4: layer: ", "did you mean layers?"]),
+        ("heads = 2", "heads = 3", ["run.toml:5: model.heads: ", "hidden_size 32"]),
+        ("batch = 2", "batch = \"two\"", ["run.toml:14: batch: ", "expected usize"]),
+    ] {
+        fs::write(&config, good.replacen(old, new, 1)).unwrap();
+        refused(&["train", &config, "--run", &run], &words);
+    }
+    assert!(!place.0.join("run").exists());
+    refused(&["train", &place.at("absent.toml")], &["absent.toml"]);
+    refused(&["train"], &["CONFIG"]);
+    refused(&["train", "--resume", &run], &["there is no run here"]);
+}
+
+#[test]
+fn a_run_is_trained_and_resumed() {
+    let place = Place::new("run", 4);
+    let (config, run) = (place.at("run.toml"), place.at("run"));
+    let outcome = json(&["train", &config, "--run", &run, "--json"]);
+    assert_eq!((&outcome["end"], &outcome["step"]), (&"finished".into(), &4.into()));
+    assert!(outcome["validation_loss"].as_f64().unwrap() < 3.0);
+    assert_eq!(place.checkpoints(), [3, 4]);
+    refused(&["train", &config, "--run", &run], &["there is a run already"]);
+    let own = place.at("run/config.toml");
+    fs::write(&own, fs::read_to_string(&own).unwrap().replace("steps = 4", "steps = 6")).unwrap();
+    let text = stdout(&["train", "--resume", &run]);
+    assert!(text.contains("finished after 6 updates") && text.contains("nats a token"), "{text}");
+}
+
+/// Waits until a run has made some checkpoints.
+#[cfg(unix)]
+fn wait_for(place: &Place, step: u64) {
+    let start = Instant::now();
+    while place.checkpoints().last().is_none_or(|last| *last < step) {
+        assert!(start.elapsed() < Duration::from_secs(60), "no checkpoint of step {step} within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_run_with_a_checkpoint() {
+    let place = Place::new("interrupt", 1_000_000);
+    let child = program(&["train", &place.at("run.toml"), "--run", &place.at("run"), "--json"]).spawn().unwrap();
+    wait_for(&place, 6);
+    refused(&["train", "--resume", &place.at("run")], &["another process trains"]);
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("go on with bitnet train --resume"));
+    let outcome: serde_json::Value = serde_json::from_str(&success(&["train"], output)).unwrap();
+    assert_eq!(outcome["end"], "stopped");
+    assert_eq!(outcome["step"].as_u64(), place.checkpoints().last().copied());
+}
+
+/// Killed at twelve moments, each time a little later in what it does: it goes on from a whole checkpoint, and ends with
+/// the checkpoint of a run that was never killed.
+#[cfg(unix)]
+#[test]
+fn a_killed_run_goes_on_from_a_whole_checkpoint() {
+    let (place, other) = (Place::new("killed", 60), Place::new("whole", 60));
+    success(&["train"], run_with(program(&["train", &other.at("run.toml"), "--run", &other.at("run")]), b""));
+    let mut before = 0;
+    for moment in 0..12u64 {
+        let mut child = match moment {
+            0 => program(&["train", &place.at("run.toml"), "--run", &place.at("run")]),
+            _ => program(&["train", "--resume", &place.at("run")]),
+        }
+        .spawn()
+        .unwrap();
+        if moment == 0 {
+            wait_for(&place, 3);
+        }
+        std::thread::sleep(Duration::from_millis(3 * moment));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let steps = place.checkpoints();
+        assert!(!steps.is_empty() && *steps.last().unwrap() >= before, "{steps:?} after {before}");
+        before = *steps.last().unwrap();
+    }
+    success(&["train"], run_with(program(&["train", "--resume", &place.at("run")]), b""));
+    for name in ["tensors.safetensors", "state.json"] {
+        let of = |place: &Place| fs::read(place.0.join("run/checkpoints/step-000060").join(name)).unwrap();
+        let (killed, whole) = (of(&place), of(&other));
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
+        assert!(killed == whole, "{name} differs: {} {}", shown(&killed), shown(&whole));
+    }
+}
+
+/// A limit on the size of files stops a checkpoint in its middle, as a full disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_checkpoint_that_does_not_fit_costs_no_other() {
+    let place = Place::new("full", 3);
+    let run = place.at("run");
+    success(&["train"], run_with(program(&["train", &place.at("run.toml"), "--run", &run]), b""));
+    let own = place.at("run/config.toml");
+    fs::write(&own, fs::read_to_string(&own).unwrap().replace("steps = 3", "steps = 9")).unwrap();
+    let mut limited = Command::new("sh");
+    // In blocks of 512 bytes, and without the signal that would end the program.
+    let script = format!("trap '' XFSZ; ulimit -f 64; exec {} train --resume {run}", env!("CARGO_BIN_EXE_bitnet"));
+    let output = limited.args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: cannot write") && stderr.contains("tensors.safetensors"), "{stderr}");
+    assert_eq!(place.checkpoints(), [3]);
+    let text = stdout(&["train", "--resume", &run]);
+    assert!(text.contains("finished after 9 updates"), "{text}");
+}
