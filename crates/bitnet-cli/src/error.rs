@@ -29,8 +29,6 @@ pub enum CliError {
     Training(#[from] TrainingError),
     #[error(transparent)]
     Core(#[from] BitNetError),
-    #[error(transparent)]
-    Training(#[from] TrainingError),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{}: {source}", path.display())]
