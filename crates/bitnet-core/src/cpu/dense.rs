@@ -279,6 +279,10 @@ pub(super) fn cast(cpu: &CpuBackend, x: &TensorRef, out: TensorMut) -> Result<bo
         }
         (F32, I8) => parallel::to_i8(kernel, threads, slice(OP, "x", x)?, slice_mut(OP, "out", out)?),
         (I8, F32) => parallel::widen_i8(kernel, threads, slice(OP, "x", x)?, slice_mut(OP, "out", out)?),
+        (I8, BF16) => {
+            let (x, out) = (slice(OP, "x", x)?, slice_mut::<half::bf16>(OP, "out", out)?);
+            bitnet_kernels::gradient::i8_to_bf16(cpu.kernels()?.isa, threads, x, bytemuck::cast_slice_mut(out));
+        }
         _ => return Ok(false),
     }
     Ok(true)

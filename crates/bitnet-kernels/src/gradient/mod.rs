@@ -222,6 +222,23 @@ fn scale_rows<T>(
     }
 }
 
+/// Bytes as the bits of bfloat16, exact.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn i8_to_bf16(isa: Isa, pool: &ThreadPool, x: &[i8], out: &mut [u16]) {
+    assert_eq!(x.len(), out.len(), "length of out");
+    pool.for_each_chunk(out, PART, &|task, out| {
+        let x = &x[task * PART..][..out.len()];
+        entered!(
+            isa,
+            for (out, &x) in out.iter_mut().zip(x) {
+                *out = (f32::from(x).to_bits() >> 16) as u16;
+            }
+        );
+    });
+}
+
 /// The constants of a step of Adam. The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
@@ -368,6 +385,17 @@ mod tests {
             assert_eq!(by_row[i], x[i] * r[i / columns]);
             assert_eq!(both[i], f32_to_bf16(x[i] * r[i / columns] * c[i % columns]));
         }
+    }
+
+    #[test]
+    fn bytes_are_bfloat16_exactly() {
+        let x: Vec<i8> = (0..70_000).map(|i| i as u8 as i8).collect();
+        let bits = everywhere(|isa, pool| {
+            let mut out = vec![0; x.len()];
+            i8_to_bf16(isa, pool, &x, &mut out);
+            out
+        });
+        assert!(x.iter().zip(bits).all(|(&x, bits)| f32::from_bits(u32::from(bits) << 16) == f32::from(x)));
     }
 
     #[test]

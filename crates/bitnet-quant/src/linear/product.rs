@@ -22,11 +22,19 @@ impl Compute {
             Self::BF16 => BitNetDType::BF16,
         }
     }
+
+    /// `x` as an operand of products. Columns that follow each other stay so: rounding them as they lie is fast.
+    pub fn operand(self, x: &BitNetTensor) -> Result<BitNetTensor> {
+        match x.rank() == 2 && x.layout().strides()[0] == 1 && x.dtype() != self.dtype() {
+            true => x.transpose(0, 1)?.to_dtype(self.dtype())?.transpose(0, 1),
+            false => x.to_dtype(self.dtype()),
+        }
+    }
 }
 
 /// `a b` in f32, not recorded: `a` `[M, K]`, `b` `[K, N]` of any dtype.
 pub fn matmul(a: &BitNetTensor, b: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
-    let (a, b) = (a.to_dtype(compute.dtype())?, b.to_dtype(compute.dtype())?);
+    let (a, b) = (compute.operand(a)?, compute.operand(b)?);
     let (&[rows, _], &[_, columns]) = (a.dims(), b.dims()) else {
         return Err(shape_error("matmul", "a", &a, "[M, K], and b [K, N]".into()));
     };

@@ -130,7 +130,7 @@ pub(super) fn head_loss(
         let mut sum = BitNetTensor::zeros(&[], BitNetDType::F64, device)?;
         let mut d_hidden = Vec::new();
         let mut d_table: Option<BitNetTensor> = None;
-        let (table, hidden) = (table.detach(), hidden.detach());
+        let (table, hidden) = (compute.operand(&table.detach())?, compute.operand(&hidden.detach())?);
         for first in (0..rows).step_by(LOSS_ROWS) {
             let part = LOSS_ROWS.min(rows - first);
             let hidden = hidden.narrow(0, first, part)?;
