@@ -4,6 +4,7 @@
 pub mod config;
 mod crc32c;
 pub mod data;
+pub mod distill;
 pub mod error;
 pub mod export;
 pub mod lora;

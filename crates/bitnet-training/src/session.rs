@@ -2,6 +2,7 @@
 
 use crate::config::{Activation, Compute, Config, ConfigSource, Estimator};
 use crate::data::{self, DataLoader, Evaluation, LoaderOptions};
+use crate::distill::Distillation;
 use crate::error::{Result, TrainingError};
 use crate::export::{CONFIG, Masters, online, write_config};
 use crate::lora::Lora;
@@ -116,9 +117,17 @@ fn assemble(config: &Config, run: &Run, on_progress: OnProgress) -> Result<(Trai
         let problem = format!("data.context {context} does not fit the model's context of {most}: make it smaller");
         return Err(TrainingError::Invalid(problem));
     }
-    let objective: Box<dyn Objective> = match &config.lora {
-        Some(lora) => Box::new(Lora::new(model, lora, &mut Generator::new(config.training.seed))?),
-        None => Box::new(model),
+    let objective: Box<dyn Objective> = match (&config.lora, &config.distill) {
+        (Some(_), Some(_)) => {
+            return Err(TrainingError::Invalid("[lora] and [distill] do not go together: leave one out".into()));
+        }
+        (Some(lora), None) => Box::new(Lora::new(model, lora, &mut Generator::new(config.training.seed))?),
+        (None, Some(distill)) => {
+            let teacher = Masters::from_hugging_face(&distill.teacher, &device)?;
+            let options = ComputeOptions { dropout: 0., checkpoint: false, ..options(config) };
+            Box::new(Distillation::new(model, teacher.into_model(options)?, distill.clone())?)
+        }
+        (None, None) => Box::new(model),
     };
     let batch = config.training.batch;
     let (packing, order, seed) = (config.data.packing, config.data.order, config.data.seed);

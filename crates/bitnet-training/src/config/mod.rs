@@ -16,6 +16,7 @@ pub use sections::{
 };
 pub use source::ConfigSource;
 
+use crate::distill::DistillConfig;
 use crate::error::Result;
 use crate::lora::LoraConfig;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub struct Config {
     /// Adapters that are trained instead of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+    /// A teacher to learn from besides the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// What updates it.
     #[serde(default)]
     pub optimizer: OptimizerConfig,

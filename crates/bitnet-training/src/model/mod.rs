@@ -180,18 +180,41 @@ impl Transformer {
         &self,
         ids: &BitNetTensor,
         documents: Option<Documents>,
-        mut generator: Option<&mut Generator>,
+        generator: Option<&mut Generator>,
     ) -> Result<BitNetTensor> {
+        Ok(self.watched(ids, documents, generator, None)?.0)
+    }
+
+    /// [`hidden`](Self::hidden), and the queries, keys and values of a block before they are rotated, side by side
+    /// `[B * T, query + 2 kv]`.
+    pub(crate) fn watched(
+        &self,
+        ids: &BitNetTensor,
+        documents: Option<Documents>,
+        mut generator: Option<&mut Generator>,
+        block: Option<usize>,
+    ) -> Result<(BitNetTensor, Option<BitNetTensor>)> {
+        let mut projections = None;
         let (shape, rows) = self.attention_shape(ids, documents)?;
         let mut x = embedding(self.get("model.embed_tokens.weight"), &ids.reshape(&[rows])?)?;
         x = self.drop(x, generator.as_deref_mut())?;
         for layer in 0..self.config.layers {
+            if block == Some(layer) {
+                projections = Some(self.projections(layer, &x)?);
+            }
             x = match self.options.checkpoint {
                 false => self.block(layer, x, &shape, generator.as_deref_mut())?,
                 true => self.checkpointed(layer, x, &shape, generator.as_deref_mut())?,
             };
         }
-        Ok(rms_norm(&x, self.get("model.norm.weight"), self.config.norm_eps.into())?)
+        Ok((rms_norm(&x, self.get("model.norm.weight"), self.config.norm_eps.into())?, projections))
+    }
+
+    /// Queries, keys and values of a block side by side.
+    fn projections(&self, layer: usize, x: &BitNetTensor) -> Result<BitNetTensor> {
+        let get = |name: &str| self.get(&format!("model.layers.{layer}.{name}.weight"));
+        let normed = rms_norm(x, get("input_layernorm"), self.config.norm_eps.into())?;
+        self.project(&normed, &[get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj")])
     }
 
     fn attention_shape(&self, ids: &BitNetTensor, documents: Option<Documents>) -> Result<(AttentionShape, usize)> {
@@ -264,10 +287,7 @@ impl Transformer {
             Architecture::BitNet => rms_norm(&x, get(name), eps),
             Architecture::Llama => Ok(x),
         };
-        let normed = rms_norm(&x, get("input_layernorm"), eps)?;
-        let qkv =
-            self.project(&normed, &[get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj")])?;
-        let mixed = inner_norm(attention(&qkv, shape)?, "self_attn.attn_sub_norm")?;
+        let mixed = inner_norm(attention(&self.projections(layer, &x)?, shape)?, "self_attn.attn_sub_norm")?;
         let branch = self.project(&mixed, &[get("self_attn.o_proj")])?;
         let x = add(&x, &self.drop(branch, generator.as_deref_mut())?)?;
         let normed = rms_norm(&x, get("post_attention_layernorm"), eps)?;
@@ -283,7 +303,7 @@ impl Transformer {
         Ok(product(x, weights, self.options.estimator, lambda, self.options.compute)?)
     }
 
-    fn head(&self) -> &BitNetTensor {
+    pub(crate) fn head(&self) -> &BitNetTensor {
         self.get(if self.config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" })
     }
 
@@ -303,6 +323,11 @@ impl Transformer {
     ) -> Result<BitNetTensor> {
         let hidden = self.hidden(ids, documents, generator)?;
         let targets = targets.reshape(&[hidden.dims()[0]])?;
-        Ok(head_loss(&hidden, self.head(), &targets, self.options.compute)?)
+        self.head_loss(&hidden, &targets)
+    }
+
+    /// The loss of a residual stream `[N, hidden]` with targets `[N]`.
+    pub(crate) fn head_loss(&self, hidden: &BitNetTensor, targets: &BitNetTensor) -> Result<BitNetTensor> {
+        Ok(head_loss(hidden, self.head(), targets, self.options.compute)?)
     }
 }
