@@ -112,9 +112,8 @@ fn a_ternary_student_comes_nearer_to_its_teacher() {
 
 #[test]
 fn what_does_not_fit_is_told() {
-    let refused = |config: DistillConfig| {
-        Distillation::new(model(1, true), model(2, false), config).unwrap_err().to_string()
-    };
+    let refused =
+        |config: DistillConfig| Distillation::new(model(1, true), model(2, false), config).unwrap_err().to_string();
     assert!(refused(DistillConfig { block: Some(2), ..config(1., 1., 1.) }).contains("block is 2"));
     assert!(refused(DistillConfig { relation_heads: Some(3), ..config(1., 1., 1.) }).contains("3 relation_heads"));
     assert!(refused(DistillConfig { temperature: 0., ..config(1., 1., 1.) }).contains("temperature"));

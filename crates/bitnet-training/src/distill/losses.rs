@@ -18,7 +18,13 @@ pub struct Head<'a> {
 
 impl Head<'_> {
     /// `[rows, V]`, divided by the temperature.
-    fn logits(&self, first: usize, rows: usize, temperature: f64, compute: Compute) -> bitnet_core::Result<BitNetTensor> {
+    fn logits(
+        &self,
+        first: usize,
+        rows: usize,
+        temperature: f64,
+        compute: Compute,
+    ) -> bitnet_core::Result<BitNetTensor> {
         let hidden = self.hidden.detach().narrow(0, first, rows)?;
         matmul(&hidden, &self.table.detach().transpose(0, 1)?, compute)?.div(temperature)
     }
@@ -129,11 +135,11 @@ pub fn relation_loss(student: Projections, teacher: Projections, batch: usize, h
         let mut sum = 0.;
         let mut parts = Vec::new();
         for part in 0..3 {
-            let relations = |projections: &Projections| {
+            let relations = |projections: &Projections| -> bitnet_core::Result<_> {
                 let x = projections.split(part, batch, heads)?;
                 let scale = (x.shape().last() as f64).sqrt().recip();
                 let logs = x.matmul(&x.transpose(-1, -2)?)?.mul(scale)?.log_softmax(-1)?;
-                bitnet_core::Result::Ok((x, scale, logs))
+                Ok((x, scale, logs))
             };
             let ((x, scale, own), (_, _, theirs)) = (relations(&student)?, relations(&teacher)?);
             let share = theirs.exp()?;

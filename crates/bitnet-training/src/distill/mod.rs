@@ -139,10 +139,7 @@ impl Objective for Distillation {
         let compute = student.options().compute;
         let targets = batch.targets.reshape(&[hidden.dims()[0]])?;
         let text = student.head_loss(&hidden, &targets)?;
-        let heads = (
-            Head { hidden: &hidden, table: student.head() },
-            Head { hidden: &taught, table: teacher.head() },
-        );
+        let heads = (Head { hidden: &hidden, table: student.head() }, Head { hidden: &taught, table: teacher.head() });
         let logits = logit_loss(heads.0, heads.1, &targets, self.config.temperature, compute)?;
         let mut all = vec![(self.config.text, &text), (self.config.logits, &logits)];
         let relations = match (&own, &theirs) {
