@@ -110,9 +110,9 @@ pub enum TrainingError {
         /// The parameter.
         parameter: String,
         /// Shape of the gradient.
-        got: TensorShape,
+        got: Box<TensorShape>,
         /// Shape of the parameter.
-        needed: TensorShape,
+        needed: Box<TensorShape>,
     },
     /// A parameter of Muon that is no matrix.
     #[error("Muon changes matrices only, parameter {parameter} is {shape}: put it in a group of another rule")]

@@ -89,7 +89,8 @@ fn a_run_learns_and_leaves_what_it_should() {
     assert_eq!((outcome.end, outcome.step), (End::Finished, 100));
     let losses = losses(&directory);
     assert_eq!(losses.len(), 100);
-    assert!(losses[0].1 > 2.7 && losses[99].1 < 2.5, "{losses:?}");
+    // From the entropy of the alphabet to below what one character tells of the next (0.77 nats).
+    assert!(losses[0].1 > 2.7 && losses[99].1 < 0.6, "{losses:?}");
     for name in ["config.toml", "tokenizer.json", "data/train-0.tokens", "curves.svg", "best/state.json"] {
         assert!(directory.join(name).is_file(), "{name}");
     }

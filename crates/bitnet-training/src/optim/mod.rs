@@ -157,7 +157,7 @@ impl GroupedOptimizer {
             return Err(TrainingError::ParameterDType { parameter: name, dtype: parameter.dtype() });
         }
         if gradient.dims() != parameter.dims() {
-            let (got, needed) = (*gradient.shape(), *parameter.shape());
+            let (got, needed) = (Box::new(*gradient.shape()), Box::new(*parameter.shape()));
             return Err(TrainingError::GradientShape { parameter: name, got, needed });
         }
         let gradient = gradient.to_dtype(parameter.dtype())?;
