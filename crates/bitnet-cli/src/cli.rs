@@ -39,6 +39,8 @@ pub enum Command {
     Inspect(commands::inspect::InspectArgs),
     /// Write a checkpoint in another format
     Convert(commands::convert::ConvertArgs),
+    /// Make a dense checkpoint ternary, without training
+    Quantize(commands::quantize::QuantizeArgs),
     /// Write a trained model as files that run
     Export(commands::export::ExportArgs),
     /// Make a tokenizer from text, and tokens from text

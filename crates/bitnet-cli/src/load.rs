@@ -25,8 +25,16 @@ pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
         let path = path.display();
         return Err(CliError::refused(format!("there is no {path}: name a Hugging Face directory or a .gguf file")));
     }
-    let options = OpenOptions { i2s_order: args.i2s_order.map(Into::into) };
-    Ok(Checkpoint::open(path, &options)?)
+    Ok(Checkpoint::open(path, &options(args))?)
+}
+
+/// Opens a checkpoint whose master weights, if it has any, stay dense.
+pub fn open_masters(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
+    Ok(Checkpoint::open(path, &OpenOptions { keep_master_weights: true, ..options(args) })?)
+}
+
+fn options(args: &ReadArgs) -> OpenOptions {
+    OpenOptions { i2s_order: args.i2s_order.map(Into::into), ..OpenOptions::default() }
 }
 
 /// Loads a model for a CPU device with this many threads.

@@ -16,6 +16,12 @@ pub enum InferenceError {
     /// Encoding or decoding of text.
     #[error(transparent)]
     Tokenizer(#[from] bitnet_model::tokenizer::TokenizerError),
+    /// Quantization of weights.
+    #[error(transparent)]
+    Quant(#[from] bitnet_quant::QuantError),
+    /// A model that cannot be quantized as asked.
+    #[error("{0}")]
+    Quantize(String),
     /// Nothing to continue.
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,

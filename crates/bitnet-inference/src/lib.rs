@@ -6,6 +6,7 @@ mod generate;
 mod linear;
 mod model;
 mod perplexity;
+mod quantize;
 mod sampler;
 mod session;
 
@@ -13,5 +14,6 @@ pub use error::{InferenceError, Result};
 pub use generate::{FinishReason, GenerateOptions, Generation, generate};
 pub use model::Model;
 pub use perplexity::{Perplexity, count_windows, perplexity};
+pub use quantize::{CalibrationData, Method, Quantization, QuantizeOptions, QuantizedWeights, quantize};
 pub use sampler::{Sampler, Sampling};
 pub use session::Session;

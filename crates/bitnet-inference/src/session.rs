@@ -5,6 +5,8 @@ use crate::model::{Layer, Model};
 use crate::{InferenceError, Result};
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorStorage};
+use bitnet_model::checkpoint::Projection;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Most tokens that go through the model together.
@@ -55,6 +57,17 @@ struct Scratch {
     logits: BitNetTensor,
     linear: LinearScratch,
 }
+
+/// What an observer is shown of a pass.
+enum Seen {
+    /// The residual stream `[T, hidden]` before the first layer and after each, the last time normed.
+    Residual(usize),
+    /// The input `[T, K]` of a projection of a layer. Query stands for key and value as well, gate for up.
+    Input(usize, Projection),
+}
+
+/// See [`Seen`].
+type Observer<'a> = &'a mut dyn FnMut(Seen, TensorRef) -> Result<()>;
 
 /// The first `rows * width` elements of a buffer as `[rows, width]`.
 fn rows(t: &BitNetTensor, rows: usize, width: usize) -> Result<TensorRef<'_>> {
@@ -180,13 +193,39 @@ impl Session {
         for batch in tokens.chunks(self.scratch.batch) {
             let device = self.model.device.clone();
             let mut part = vec![0f32; batch.len() * hidden];
-            self.forward(batch, &mut |index, state| {
+            self.forward(batch, &mut |seen, state| {
+                let Seen::Residual(index) = seen else { return Ok(()) };
                 device.download(state.storage, state.layout.offset() * 4, bytemuck::cast_slice_mut(&mut part))?;
                 states[index].extend_from_slice(&part);
                 Ok(())
             })?;
         }
         Ok(states)
+    }
+
+    /// Appends tokens and passes what the linear layers of blocks `layers` read to `each`, f32 `[T, K]` in host memory, with
+    /// block and projection. What query reads, key and value read too, and up what gate reads; a norm of a layer's own
+    /// comes after it.
+    pub fn linear_inputs(
+        &mut self,
+        tokens: &[u32],
+        layers: Range<usize>,
+        mut each: impl FnMut(usize, Projection, &BitNetTensor) -> Result<()>,
+    ) -> Result<()> {
+        self.check(tokens)?;
+        let (device, host) = (self.model.device.clone(), Device::cpu());
+        for batch in tokens.chunks(self.scratch.batch) {
+            self.forward(batch, &mut |seen, input| match seen {
+                Seen::Input(layer, projection) if layers.contains(&layer) => {
+                    let mut values = vec![0f32; input.layout.shape().elements()];
+                    let offset = input.layout.offset() * size_of::<f32>();
+                    device.download(input.storage, offset, bytemuck::cast_slice_mut(&mut values))?;
+                    each(layer, projection, &BitNetTensor::from_slice(&values, input.layout.dims(), &host)?)
+                }
+                _ => Ok(()),
+            })?;
+        }
+        Ok(())
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -204,21 +243,21 @@ impl Session {
         }
     }
 
-    /// Takes a batch through all layers; the normed result of each token stays in `scratch.normed`. `observe` sees the
-    /// residual stream before the first layer and after each, the last time normed.
-    fn forward(&mut self, tokens: &[u32], observe: &mut dyn FnMut(usize, TensorRef) -> Result<()>) -> Result<()> {
+    /// Takes a batch through all layers; the normed result of each token stays in `scratch.normed`.
+    fn forward(&mut self, tokens: &[u32], observe: Observer) -> Result<()> {
         let model = &*self.model;
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
         let (start, count, width) = (self.tokens.len(), tokens.len(), config.hidden_size);
         device.embedding(tokens, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
         for (index, (layer, cache)) in model.layers.iter().zip(&mut self.cache).enumerate() {
-            observe(index, rows(&s.hidden, count, width)?)?;
-            s.attention(model, layer, cache, &self.angles, start, count)?;
-            s.feed_forward(model, layer, count)?;
+            observe(Seen::Residual(index), rows(&s.hidden, count, width)?)?;
+            let mut inputs = |projection, x: TensorRef| observe(Seen::Input(index, projection), x);
+            s.attention(model, layer, cache, &self.angles, start, count, &mut inputs)?;
+            s.feed_forward(model, layer, count, &mut inputs)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
         device.rms_norm(rows(&s.hidden, count, width)?, model.norm.as_ref(), config.norm_eps, normed)?;
-        observe(model.layers.len(), rows(&s.normed, count, width)?)?;
+        observe(Seen::Residual(model.layers.len()), rows(&s.normed, count, width)?)?;
         self.tokens.extend_from_slice(tokens);
         Ok(())
     }
@@ -278,11 +317,13 @@ impl Scratch {
         (cos, sin): &(BitNetTensor, BitNetTensor),
         start: usize,
         count: usize,
+        observe: &mut dyn FnMut(Projection, TensorRef) -> Result<()>,
     ) -> Result<()> {
         let (device, c, s) = (&model.device, &model.config, self);
         let (width, query_width, kv_width) = (c.hidden_size, c.query_size(), c.kv_size());
         let normed = rows_mut(&mut s.normed, count, width)?;
         device.rms_norm(rows(&s.hidden, count, width)?, layer.attention_norm.as_ref(), c.norm_eps, normed)?;
+        observe(Projection::Query, rows(&s.normed, count, width)?)?;
         s.linear.project(
             device,
             rows(&s.normed, count, width)?,
@@ -314,6 +355,7 @@ impl Scratch {
             device.rms_norm(mixed, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, query_width)?)?;
             mixed = rows(&s.normed, count, query_width)?;
         }
+        observe(Projection::Output, mixed)?;
         s.linear.project(device, mixed, [(&layer.output, rows_mut(&mut s.output, count, width)?)])?;
         Ok(device.binary_assign(
             BinaryOp::Add,
@@ -323,11 +365,18 @@ impl Scratch {
     }
 
     /// Adds the feed-forward part of `layer` to the residual stream.
-    fn feed_forward(&mut self, model: &Model, layer: &Layer, count: usize) -> Result<()> {
+    fn feed_forward(
+        &mut self,
+        model: &Model,
+        layer: &Layer,
+        count: usize,
+        observe: &mut dyn FnMut(Projection, TensorRef) -> Result<()>,
+    ) -> Result<()> {
         let (device, c, s) = (&model.device, &model.config, self);
         let (width, inner) = (c.hidden_size, c.intermediate_size);
         let normed = rows_mut(&mut s.normed, count, width)?;
         device.rms_norm(rows(&s.hidden, count, width)?, layer.feed_forward_norm.as_ref(), c.norm_eps, normed)?;
+        observe(Projection::Gate, rows(&s.normed, count, width)?)?;
         s.linear.project(
             device,
             rows(&s.normed, count, width)?,
@@ -339,6 +388,7 @@ impl Scratch {
             device.rms_norm(gated, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, inner)?)?;
             gated = rows(&s.normed, count, inner)?;
         }
+        observe(Projection::Down, gated)?;
         s.linear.project(device, gated, [(&layer.down, rows_mut(&mut s.output, count, width)?)])?;
         Ok(device.binary_assign(
             BinaryOp::Add,

@@ -16,7 +16,7 @@ const TOLERANCE: f32 = 1e-3;
 
 fn load(path: &Path, device: &Device) -> Arc<Model> {
     let arm = path.file_name().is_some_and(|name| name.to_string_lossy().contains("i2_s-arm"));
-    let options = OpenOptions { i2s_order: arm.then_some(I2sOrder::Arm) };
+    let options = OpenOptions { i2s_order: arm.then_some(I2sOrder::Arm), ..OpenOptions::default() };
     let checkpoint = Checkpoint::open(path, &options).unwrap_or_else(|e| panic!("{e}"));
     Arc::new(Model::load(checkpoint.weights(), device, |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }

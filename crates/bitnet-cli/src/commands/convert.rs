@@ -4,6 +4,7 @@ use crate::args::ReadArgs;
 use crate::error::{CliError, Result};
 use crate::progress::Progress;
 use crate::{load, output};
+use bitnet::model::checkpoint::Checkpoint;
 use bitnet::model::convert::{Embeddings, Target, convert};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub struct ConvertArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// GGUF I2_S, 2 bits a weight, one scale a tensor
     #[value(name = "i2_s")]
     I2S,
@@ -71,28 +72,31 @@ impl From<EmbeddingType> for Embeddings {
 }
 
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let target = match args.to {
+    let checkpoint = load::open(&args.input, &args.read)?;
+    refuse_itself(&args.input, &args.output)?;
+    write(&checkpoint, &args.output, args.to, args.embeddings)
+}
+
+/// Writes a checkpoint and says so.
+pub(super) fn write(checkpoint: &Checkpoint, out: &Path, to: Format, embeddings: EmbeddingType) -> Result<()> {
+    let target = match to {
         Format::I2S => Target::I2S,
         Format::Tq1_0 => Target::Tq1_0,
         Format::Tq2_0 => Target::Tq2_0,
         Format::Hf => Target::HuggingFace,
     };
-    let checkpoint = load::open(&args.input, &args.read)?;
-    refuse_itself(&args.input, &args.output)?;
     let mut progress = Progress::new("converting");
-    convert(&checkpoint, &args.output, target, args.embeddings.into(), &mut |done, total| {
-        progress.update(done, total)
-    })?;
+    convert(checkpoint, out, target, embeddings.into(), &mut |done, total| progress.update(done, total))?;
     drop(progress);
-    output::note(&format!("wrote {} ({})", args.output.display(), output::bytes(size(&args.output))));
+    output::note(&format!("wrote {} ({})", out.display(), output::bytes(size(out))));
     Ok(())
 }
 
 /// The input is mapped while the output is written.
-fn refuse_itself(input: &Path, output: &Path) -> Result<()> {
+pub(super) fn refuse_itself(input: &Path, output: &Path) -> Result<()> {
     match (input.canonicalize(), output.canonicalize()) {
         (Ok(a), Ok(b)) if a == b => Err(CliError::refused(format!(
-            "{} is the checkpoint to convert itself: write to another path",
+            "{} is the checkpoint that is read: write to another path",
             output.display()
         ))),
         _ => Ok(()),

@@ -72,7 +72,8 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
     output::text(&output::columns(&rows.map(|(name, value)| vec![name.to_string(), value]), "ll"))
 }
 
-fn read(path: &Path) -> Result<String> {
+/// A text of UTF-8.
+pub(super) fn read(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();

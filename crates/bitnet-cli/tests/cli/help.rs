@@ -2,13 +2,14 @@
 
 use super::*;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "generate",
     "chat",
     "logits",
     "perplexity",
     "inspect",
     "convert",
+    "quantize",
     "export",
     "tokenize",
     "train",

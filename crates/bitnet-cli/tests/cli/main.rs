@@ -5,6 +5,7 @@ mod bad_flags;
 mod golden;
 mod help;
 mod model;
+mod quantize;
 mod text;
 mod train;
 

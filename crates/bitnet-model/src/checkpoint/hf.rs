@@ -17,13 +17,15 @@ pub(super) struct HuggingFace {
     config: Config,
     files: Vec<Arc<MappedFile>>,
     tensors: Tensors,
+    /// Whether master weights are left dense.
+    keep_master_weights: bool,
 }
 
 /// Largest `config.json` that is read.
 const MAX_CONFIG: u64 = 1 << 24;
 
 impl HuggingFace {
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub(super) fn open(folder: &Path, keep_master_weights: bool) -> Result<Self> {
         let path = folder.join("config.json");
         let text = read_text(&path)?;
         let config = Config::from_json(&text).map_err(|e| e.in_file(&path))?;
@@ -32,7 +34,7 @@ impl HuggingFace {
         let files = files.collect::<Result<Vec<_>>>()?;
         let bytes: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
         let tensors = shards.open(&bytes).map_err(|e| ModelError::from(e).in_file(folder))?;
-        Ok(Self { config, files, tensors })
+        Ok(Self { config, files, tensors, keep_master_weights })
     }
 
     pub(super) fn format(&self) -> String {
@@ -126,6 +128,9 @@ impl HuggingFace {
             None => WeightSource::Dense(self.dense(&name, rows, cols)?),
             Some(LinearClass::Online) if packed => {
                 return Err(ModelError::tensor(name, "is packed, but config.json says master weights (online)"));
+            }
+            Some(LinearClass::Online) if self.keep_master_weights => {
+                WeightSource::Dense(self.dense(&name, rows, cols)?)
             }
             Some(LinearClass::Online) => {
                 let (codes, scale) = ternarize::absmean(&self.dense(&name, rows, cols)?.to_f32(), rows, cols)?;

@@ -22,6 +22,8 @@ pub struct OpenOptions {
     /// Order of blocks in I2_S tensors. `None`: the one that the norms in front of them speak for
     /// ([`OrderHint`](bitnet_quant::formats::i2s_order::OrderHint)), x86 where they speak for neither.
     pub i2s_order: Option<I2sOrder>,
+    /// Whether master weights (`quantization_mode: "online"`) are left as they are, dense, to be quantized in another way.
+    pub keep_master_weights: bool,
 }
 
 /// A tensor as the checkpoint lists it.
@@ -52,18 +54,19 @@ impl Checkpoint {
     /// Opens a Hugging Face directory or a GGUF file.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
-        let mut checkpoint = if metadata.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path, options) }?;
+        let mut checkpoint =
+            if metadata.is_dir() { Self::open_folder(path, options) } else { Self::open_gguf(path, options) }?;
         let name = if metadata.is_dir() { path.file_name() } else { path.file_stem() };
         checkpoint.name = name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(checkpoint)
     }
 
-    fn open_folder(path: &Path) -> Result<Self> {
+    fn open_folder(path: &Path, options: &OpenOptions) -> Result<Self> {
         if !path.join("config.json").is_file() {
             let problem = "is no checkpoint: it has no config.json (pass a Hugging Face directory or a .gguf file)";
             return Err(ModelError::Config(problem.into()).in_file(path));
         }
-        let hf = hf::HuggingFace::open(path)?;
+        let hf = hf::HuggingFace::open(path, options.keep_master_weights)?;
         let mut notes = Vec::new();
         let unused = hf.unused();
         if let Some(first) = unused.first() {
@@ -107,6 +110,11 @@ impl Checkpoint {
     /// The weights, with their configuration.
     pub fn weights(&self) -> &dyn Weights {
         &*self.weights
+    }
+
+    /// The same checkpoint with other weights, made of its own.
+    pub fn map_weights(self, change: impl FnOnce(Box<dyn Weights>) -> Box<dyn Weights>) -> Self {
+        Self { weights: change(self.weights), ..self }
     }
 
     /// The tokenizer, or why there is none.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The linear layers of a decoder block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Projection {
     Query,
@@ -22,6 +22,11 @@ pub enum Projection {
 impl Projection {
     /// All of them, in the order of computation.
     pub const ALL: [Self; 7] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// Name of its module in layer `layer` of a Hugging Face checkpoint.
+    pub fn module(self, layer: usize) -> String {
+        super::hf::module(layer, self)
+    }
 
     /// Outputs and inputs in a model of this configuration.
     pub fn shape(self, config: &Config) -> (usize, usize) {

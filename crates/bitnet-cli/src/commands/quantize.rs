@@ -1,0 +1,151 @@
+//! `bitnet quantize`: a dense checkpoint made ternary, without training.
+
+use super::convert::{self, EmbeddingType, Format};
+use crate::args::{ReadArgs, ThreadArgs};
+use crate::error::{CliError, Result};
+use crate::progress::Progress;
+use crate::{load, output};
+use bitnet::inference::{CalibrationData, Method, QuantizeOptions, QuantizedWeights, quantize};
+use bitnet::model::tokenizer::ParseSpecial;
+use bitnet::quant::PackedFormat;
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bitnet quantize hf-folder                                    only the report: what rounding would cost
+  bitnet quantize hf-folder out.gguf --method gptq --calibration text.txt
+  bitnet quantize f16.gguf out-folder --keep '*.down_proj' --keep-sensitive 4 --report report.json --plot report.svg
+
+The linear layers of the blocks become ternary; embeddings, norms and head stay. `rtn` rounds each weight by the mean \
+magnitude of its matrix. `gptq` rounds column by column and makes up for each error in the columns that follow, so that the \
+outputs on the calibration text change least. Master weights of a model that was trained ternary are rounded as in its \
+training by `rtn`, without any loss; `gptq` would undo that.
+
+Layers are named as in a Hugging Face checkpoint: model.layers.0.self_attn.q_proj.")]
+pub struct QuantizeArgs {
+    /// A Hugging Face directory with dense weights, or a .gguf file of floats
+    #[arg(value_name = "MODEL")]
+    input: PathBuf,
+    /// File to write, or directory for --to hf; without it only the report is made
+    #[arg(value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// How weights are rounded
+    #[arg(long, value_name = "METHOD", value_enum, default_value_t = MethodArg::Rtn)]
+    method: MethodArg,
+    /// UTF-8 text that the layers' inputs are taken from; needed by gptq, and for the outputs lost
+    #[arg(long, value_name = "TEXT")]
+    calibration: Option<PathBuf>,
+    /// Tokens of a window of the text
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Stop reading the text after N windows
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    max_windows: u32,
+    /// Leave layers as they are whose names match, `*` standing for anything (may be given more than once)
+    #[arg(long, value_name = "PATTERN")]
+    keep: Vec<String>,
+    /// Leave the N layers as they are that would suffer most
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_sensitive: usize,
+    /// Format of the ternary weights [default: i2_s for a .gguf file, else hf]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    to: Option<Format>,
+    /// Type of the embeddings and of an untied head in a .gguf file
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
+    embeddings: EmbeddingType,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write the report as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MethodArg {
+    /// To the nearest
+    Rtn,
+    /// With error feedback
+    Gptq,
+}
+
+pub fn run(args: QuantizeArgs) -> Result<()> {
+    if args.method == MethodArg::Gptq && args.calibration.is_none() {
+        return Err(CliError::refused(
+            "--method gptq looks at the inputs of the layers: name a text with --calibration",
+        ));
+    }
+    let text = args.calibration.as_deref().map(super::perplexity::read).transpose()?;
+    let masters = load::open_masters(&args.input, &args.read)?;
+    if let Some(out) = &args.output {
+        convert::refuse_itself(&args.input, out)?;
+    }
+    let to = args.to.unwrap_or_else(|| format_of(args.output.as_deref()));
+    let options = QuantizeOptions {
+        method: match args.method {
+            MethodArg::Rtn => Method::RoundToNearest,
+            MethodArg::Gptq => Method::ErrorFeedback,
+        },
+        keep: args.keep.clone(),
+        keep_most_sensitive: args.keep_sensitive,
+        format: match to {
+            Format::I2S => PackedFormat::I2S,
+            Format::Tq1_0 => PackedFormat::Tq1_0,
+            Format::Tq2_0 => PackedFormat::Tq2_0,
+            Format::Hf => PackedFormat::HuggingFace,
+        },
+    };
+
+    let encode =
+        |text: String| -> Result<Vec<u32>> { Ok(masters.tokenizer()?.encode_with(&text, false, ParseSpecial::No)?) };
+    let tokens = text.map(encode).transpose()?;
+    let data = tokens.as_deref().map(|tokens| calibration(&args, tokens)).transpose()?;
+    let mut progress = Progress::new("quantizing");
+    let result = quantize(masters.weights(), data.as_ref(), &options, |done, total| progress.update(done, total))?;
+    drop((progress, data));
+
+    output::line(&result.report.to_string())?;
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|source| CliError::File { path: path.into(), source })
+    };
+    if let Some(path) = &args.report {
+        write(path, format!("{:#}\n", result.report.to_json()))?;
+    }
+    if let Some(path) = &args.plot {
+        write(path, result.report.to_svg())?;
+    }
+    match &args.output {
+        Some(out) => {
+            let checkpoint = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
+            convert::write(&checkpoint, out, to, args.embeddings)
+        }
+        None => Ok(()),
+    }
+}
+
+fn format_of(out: Option<&Path>) -> Format {
+    let gguf = |out: &Path| out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    if out.is_some_and(gguf) { Format::I2S } else { Format::Hf }
+}
+
+/// The model as it runs before it is quantized, and the windows of the text.
+fn calibration<'a>(args: &QuantizeArgs, tokens: &'a [u32]) -> Result<CalibrationData<'a>> {
+    let checkpoint = load::open(&args.input, &args.read)?;
+    let (window, context) = (args.window as usize, checkpoint.weights().config().max_positions);
+    if window > context {
+        let message = format!("--window {window} is more than the model's context of {context} tokens");
+        return Err(CliError::refused(message));
+    }
+    let model = load::model(checkpoint.weights(), args.threads.count())?;
+    let most = window.saturating_mul(args.max_windows as usize).min(tokens.len());
+    if most == 0 {
+        return Err(CliError::refused("the calibration text is empty"));
+    }
+    Ok(CalibrationData { model, tokens: &tokens[..most], window })
+}

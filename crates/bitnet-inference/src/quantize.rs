@@ -1,0 +1,245 @@
+//! Post-training quantization of a model: dense linear layers made ternary, one after the other.
+
+use crate::{InferenceError, Model, Result, Session};
+use bitnet_model::checkpoint::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use bitnet_model::{Config, ModelError};
+use bitnet_quant::analysis::{LayerReport, QuantizationReport};
+use bitnet_quant::post_training::{
+    InputStatistics, MixedPrecision, TernaryFit, error_feedback, output_error, round_to_nearest,
+};
+use bitnet_quant::{PackedFormat, QuantError};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of statistics that are held at once; for more layers than fit, the text is read again.
+const STATISTICS: usize = 2 << 30;
+
+/// How weights are made ternary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// [`round_to_nearest`]
+    RoundToNearest,
+    /// [`error_feedback`]
+    ErrorFeedback,
+}
+
+/// What is quantized, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizeOptions {
+    /// How weights are made ternary.
+    pub method: Method,
+    /// Patterns of the names of layers that stay as they are.
+    pub keep: Vec<String>,
+    /// How many of the others stay as they are because they suffer most.
+    pub keep_most_sensitive: usize,
+    /// The ternary format that the report is about.
+    pub format: PackedFormat,
+}
+
+/// A model and a text for it, whose linear layers' inputs are what outputs are judged by.
+#[derive(Debug)]
+pub struct CalibrationData<'a> {
+    /// The model before quantization.
+    pub model: Arc<Model>,
+    /// The text, cut into windows that each begin with an empty context.
+    pub tokens: &'a [u32],
+    /// Tokens of a window.
+    pub window: usize,
+}
+
+/// The weights of a model with ternary layers in the place of dense ones.
+pub struct QuantizedWeights {
+    source: Box<dyn Weights>,
+    layers: HashMap<(usize, Projection), TernaryFit>,
+}
+
+/// What [`quantize`] found: ternary layers for [`QuantizedWeights::new`], and the report.
+#[derive(Debug)]
+pub struct Quantization {
+    layers: HashMap<(usize, Projection), TernaryFit>,
+    /// What became of each layer.
+    pub report: QuantizationReport,
+}
+
+/// Makes the dense linear layers of the blocks of `weights` ternary. Layers that are ternary already, embeddings and head
+/// stay as they are. `progress` is told how many of how many layers are done.
+///
+/// # Errors
+/// When there is nothing to quantize, error feedback has no data, a layer norms its inputs itself while there is data, a
+/// pattern names no layer, or a weight or activation is not finite.
+pub fn quantize(
+    weights: &dyn Weights,
+    data: Option<&CalibrationData>,
+    options: &QuantizeOptions,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Quantization> {
+    let refused = |message: &str| Err(InferenceError::Quantize(message.into()));
+    if options.method == Method::ErrorFeedback && data.is_none() {
+        return refused("error feedback looks at the inputs of the layers: give a text to calibrate with");
+    }
+    let config = weights.config();
+    let total = config.layers * Projection::ALL.len();
+    let (mut places, mut fits, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+    for layers in groups(config, data.is_some()) {
+        let statistics = data.map(|data| statistics(data, layers.clone())).transpose()?.unwrap_or_default();
+        for layer in layers {
+            for projection in Projection::ALL {
+                let source = weights.linear(layer, projection)?;
+                if source.inner_norm.is_some() && data.is_some() {
+                    return refused("its linear layers norm their inputs themselves: quantize it without a text");
+                }
+                let inputs = statistics.get(&(layer, input_of(projection)));
+                let (fit, report) = quantize_layer(&projection.module(layer), &source, inputs, options)?;
+                places.push((layer, projection));
+                fits.push(fit);
+                reports.push(report);
+                progress(places.len(), total);
+            }
+            weights.release(layer);
+        }
+    }
+    if fits.iter().all(Option::is_none) {
+        return refused("it has no dense linear layers: it is ternary already");
+    }
+    let report = keep(weights, &places, &mut fits, reports, options)?;
+    let layers = places.into_iter().zip(fits).filter_map(|(place, fit)| Some((place, fit?))).collect();
+    Ok(Quantization { layers, report })
+}
+
+/// Blocks that are looked at together.
+fn groups(config: &Config, with_statistics: bool) -> impl Iterator<Item = Range<usize>> {
+    let squares = [config.hidden_size, config.query_size(), config.hidden_size, config.intermediate_size];
+    let bytes: usize = squares.iter().map(|k| k.saturating_mul(*k).saturating_mul(8)).fold(0, usize::saturating_add);
+    let size = if with_statistics { (STATISTICS / bytes.max(1)).max(1) } else { config.layers.max(1) };
+    let layers = config.layers;
+    (0..layers).step_by(size).map(move |first| first..(first + size).min(layers))
+}
+
+/// The projection that stands for those that read the same input.
+fn input_of(projection: Projection) -> Projection {
+    match projection {
+        Projection::Key | Projection::Value => Projection::Query,
+        Projection::Up => Projection::Gate,
+        other => other,
+    }
+}
+
+type Statistics = HashMap<(usize, Projection), InputStatistics>;
+
+fn statistics(data: &CalibrationData, layers: Range<usize>) -> Result<Statistics> {
+    let mut statistics = Statistics::new();
+    let mut session = Session::new(data.model.clone(), data.window)?;
+    for window in data.tokens.chunks(data.window) {
+        session.truncate(0);
+        session.linear_inputs(window, layers.clone(), |layer, projection, x| {
+            let seen = match statistics.entry((layer, projection)) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(InputStatistics::new(x.shape().last())?)
+                }
+            };
+            Ok(seen.observe(x)?)
+        })?;
+    }
+    Ok(statistics)
+}
+
+/// A layer as it stays, for the report.
+fn kept(name: &str, source: &LinearSource, format: PackedFormat) -> Result<LayerReport> {
+    Ok(match &source.weight {
+        WeightSource::Dense(dense) => {
+            let bits = 8. * dense.bytes().len() as f64 / (dense.rows * dense.cols) as f64;
+            LayerReport::kept(name, &dense.dtype.to_string(), (dense.rows, dense.cols), bits)
+        }
+        WeightSource::Ternary { codes, scale } => {
+            let packed = bitnet_quant::QuantizedTensor::from_codes(codes, *scale, format)?;
+            LayerReport::kept(name, format.name(), (codes.rows(), codes.cols()), packed.bits_per_weight())
+        }
+    })
+}
+
+fn quantize_layer(
+    name: &str,
+    source: &LinearSource,
+    inputs: Option<&InputStatistics>,
+    options: &QuantizeOptions,
+) -> Result<(Option<TernaryFit>, LayerReport)> {
+    let WeightSource::Dense(dense) = &source.weight else {
+        return Ok((None, kept(name, source, options.format)?));
+    };
+    let named = |error: QuantError| InferenceError::from(ModelError::tensor(name, error.to_string()));
+    let (values, rows, cols) = (dense.to_f32(), dense.rows, dense.cols);
+    let fit = match (options.method, inputs) {
+        (Method::ErrorFeedback, Some(inputs)) => error_feedback(&values, rows, cols, inputs),
+        _ => round_to_nearest(&values, rows, cols),
+    };
+    let fit = fit.map_err(named)?;
+    let mut report = LayerReport::ternary(name, &values, &fit, options.format).map_err(named)?;
+    report.output_error = inputs.map(|inputs| output_error(&values, &fit, inputs)).transpose().map_err(named)?;
+    Ok((Some(fit), report))
+}
+
+/// Takes back what the options keep.
+fn keep(
+    weights: &dyn Weights,
+    places: &[(usize, Projection)],
+    fits: &mut [Option<TernaryFit>],
+    mut reports: Vec<LayerReport>,
+    options: &QuantizeOptions,
+) -> Result<QuantizationReport> {
+    let policy = MixedPrecision {
+        default: Some(options.format),
+        rules: options.keep.iter().map(|pattern| (pattern.clone(), None)).collect(),
+        keep_most_sensitive: options.keep_most_sensitive,
+    };
+    let sensitivities: Vec<_> = reports.iter().map(|report| (report.name.as_str(), report.sensitivity())).collect();
+    let formats = policy.assign(&sensitivities)?;
+    for (index, _) in formats.iter().enumerate().filter(|(_, format)| format.is_none()) {
+        let (layer, projection) = places[index];
+        if fits[index].take().is_some() {
+            reports[index] = kept(&projection.module(layer), &weights.linear(layer, projection)?, options.format)?;
+        }
+    }
+    Ok(QuantizationReport { layers: reports })
+}
+
+impl QuantizedWeights {
+    /// `source`, the weights that were quantized, with its ternary layers.
+    pub fn new(source: Box<dyn Weights>, quantization: Quantization) -> Self {
+        Self { source, layers: quantization.layers }
+    }
+}
+
+impl Weights for QuantizedWeights {
+    fn config(&self) -> &Config {
+        self.source.config()
+    }
+
+    fn embedding(&self) -> bitnet_model::Result<DenseTensor> {
+        self.source.embedding()
+    }
+
+    fn head(&self) -> bitnet_model::Result<Option<LinearSource>> {
+        self.source.head()
+    }
+
+    fn norm(&self, norm: Norm) -> bitnet_model::Result<Vec<f32>> {
+        self.source.norm(norm)
+    }
+
+    fn linear(&self, layer: usize, projection: Projection) -> bitnet_model::Result<LinearSource> {
+        let source = self.source.linear(layer, projection)?;
+        Ok(match self.layers.get(&(layer, projection)) {
+            Some(fit) => {
+                let weight = WeightSource::Ternary { codes: fit.codes.clone(), scale: fit.scale };
+                LinearSource { weight, ..source }
+            }
+            None => source,
+        })
+    }
+
+    fn release(&self, layer: usize) {
+        self.source.release(layer);
+    }
+}
