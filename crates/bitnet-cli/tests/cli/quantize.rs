@@ -63,6 +63,6 @@ fn what_cannot_be_done_is_said() {
     refused(&["quantize", str(&online), "--calibration", "absent.txt"], &["absent.txt"]);
     refused(&["quantize", str(&golden("bitnet-offline"))], &["ternary already"]);
     let out = folder("quantize-refused").join("out.gguf");
-    refused(&["quantize", str(&online), str(&out)], &["--to hf"]);
+    refused(&["quantize", str(&online), str(&out)], &["q_proj", "HF packed"]);
     assert!(!out.exists());
 }
