@@ -47,6 +47,10 @@ pub enum Command {
     Tokenize(commands::tokenize::TokenizeArgs),
     /// Train a model
     Train(commands::train::TrainArgs),
+    /// Go on training a model, or make a dense one ternary
+    Finetune(commands::finetune::FinetuneArgs),
+    /// Train a model beside a teacher
+    Distill(commands::distill::DistillArgs),
     /// Measure speed against the limits of this machine
     Bench(commands::bench::BenchArgs),
     /// Show what was detected of this machine and which kernels run

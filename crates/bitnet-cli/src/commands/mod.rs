@@ -1,10 +1,13 @@
 //! The commands.
 
+pub mod adapt;
 pub mod bench;
 pub mod chat;
 pub mod convert;
 pub mod devices;
+pub mod distill;
 pub mod export;
+pub mod finetune;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
@@ -29,6 +32,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Train(args) => train::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Distill(args) => distill::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
     }

@@ -4,7 +4,8 @@ use crate::error::{CliError, Result};
 use crate::progress::Progress;
 use crate::{interrupt, output};
 use bitnet::training::config::ConfigSource;
-use bitnet::training::{End, Observer, Outcome, Session, StepReport};
+use bitnet::training::tokenize::OnProgress;
+use bitnet::training::{End, Observer, Outcome, Session, StepReport, TrainingError};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{IsTerminal, stderr};
@@ -38,21 +39,36 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: TrainArgs) -> Result<()> {
+    match (&args.config, &args.resume) {
+        (_, Some(directory)) => {
+            let session = prepared(|report| Session::resume(directory, args.from_step, report))?;
+            go_on(session, directory, args.json)
+        }
+        (Some(path), None) => {
+            let directory =
+                args.run.clone().unwrap_or_else(|| Path::new("runs").join(path.file_stem().unwrap_or_default()));
+            start(&ConfigSource::read(path)?, &directory, args.json)
+        }
+        (None, None) => Err(CliError::refused("name a configuration, or a run with --resume DIR")),
+    }
+}
+
+/// Begins a run and trains to its end.
+pub fn start(config: &ConfigSource, directory: &Path, as_json: bool) -> Result<()> {
+    go_on(prepared(|report| Session::start(config, directory, report))?, directory, as_json)
+}
+
+/// A run that is ready, its texts tokenized.
+fn prepared(make: impl FnOnce(OnProgress) -> Result<Session, TrainingError>) -> Result<Session> {
     let mut progress = Progress::new("tokenizing");
     let mut report = |done: u64, total: u64| {
         progress.update((done >> 10) as usize, (total >> 10) as usize);
         Ok(())
     };
-    let (mut session, directory) = match (&args.config, &args.resume) {
-        (_, Some(directory)) => (Session::resume(directory, args.from_step, &mut report)?, directory.clone()),
-        (Some(path), None) => {
-            let directory =
-                args.run.clone().unwrap_or_else(|| Path::new("runs").join(path.file_stem().unwrap_or_default()));
-            (Session::start(&ConfigSource::read(path)?, &directory, &mut report)?, directory)
-        }
-        (None, None) => return Err(CliError::refused("name a configuration, or a run with --resume DIR")),
-    };
-    drop(progress);
+    Ok(make(&mut report)?)
+}
+
+fn go_on(mut session: Session, directory: &Path, as_json: bool) -> Result<()> {
     let model = session.trainer().model();
     let parameters: usize = model.tensors().values().map(|x| x.elements()).sum();
     let from = session.trainer().step();
@@ -61,7 +77,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let mut watch = Watch { bar: None, shown: Instant::now() };
     let outcome = session.train(&mut watch, interrupt::flag());
     watch.finish();
-    show(&outcome?, &directory, args.json)
+    show(&outcome?, directory, as_json)
 }
 
 fn show(outcome: &Outcome, directory: &Path, as_json: bool) -> Result<()> {
