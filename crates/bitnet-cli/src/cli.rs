@@ -15,6 +15,7 @@ Examples:
   bitnet chat --model bitnet-2b4t.gguf            a conversation
   bitnet inspect path/to/checkpoint               what a checkpoint is
   bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
+  bitnet quantize hf-folder model.gguf            a dense model made ternary
   bitnet train configs/shakespeare-char.toml      a model of your own
 
 A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
