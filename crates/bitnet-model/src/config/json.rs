@@ -52,7 +52,8 @@ impl Config {
             "rope_theta": self.rope.theta,
             "rope_parameters": rope,
             "bos_token_id": self.bos,
-            "eos_token_id": self.eos,
+            // transformers fails on an empty list.
+            "eos_token_id": (!self.eos.is_empty()).then_some(&self.eos),
         });
         if let Some(quantization) = &self.quantization {
             value["quantization_config"] = quantization.to_json();

@@ -137,13 +137,17 @@ impl BitLinear {
             let needed = format!("[.., {inputs}]");
             return Err(TensorOpError::Shape { op: "BitLinear", what: "the input", got: *x.shape(), needed }.into());
         }
-        let mut rows = x.reshape(&[x.elements() / inputs.max(1), inputs])?;
+        let is_matrix = x.rank() == 2;
+        let mut rows = if is_matrix { x.clone() } else { x.reshape(&[x.elements() / inputs.max(1), inputs])? };
         if let (Some(weight), Some(eps)) = (&self.norm, self.config.norm_eps) {
             rows = rows.rms_norm(weight, eps)?;
         }
         let mut out = product(&rows, &[&self.weight], self.config.estimator, self.lambda, self.config.compute)?;
         if let Some(bias) = &self.bias {
             out = out.add(bias)?;
+        }
+        if is_matrix {
+            return Ok(out);
         }
         out.reshape(&[&x.dims()[..x.rank() - 1], &[self.config.outputs]].concat())
     }

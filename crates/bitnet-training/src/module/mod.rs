@@ -1,10 +1,12 @@
 //! Parts of models: parameters with names, and state dicts.
 
+mod classifier;
 mod dropout;
 pub mod init;
 mod linear;
 mod norm;
 
+pub use classifier::Classifier;
 pub use dropout::Dropout;
 pub use linear::{Embedding, Linear};
 pub use norm::{LayerNorm, RmsNorm};
@@ -97,13 +99,21 @@ pub trait Module {
 }
 
 /// The parameters of a part under the name that it has in the whole.
-pub fn prefixed<'a>(name: &str, part: &'a impl Module) -> impl Iterator<Item = (String, &'a BitNetTensor)> {
-    part.parameters().into_iter().map(move |(inner, parameter)| (format!("{name}.{inner}"), parameter))
+pub fn prefixed<'a, M: Module>(
+    name: &str,
+    part: &'a M,
+) -> impl Iterator<Item = (String, &'a BitNetTensor)> + use<'a, M> {
+    let name = name.to_owned();
+    Module::parameters(part).into_iter().map(move |(inner, parameter)| (format!("{name}.{inner}"), parameter))
 }
 
 /// As [`prefixed`], to change.
-pub fn prefixed_mut<'a>(name: &str, part: &'a mut impl Module) -> impl Iterator<Item = (String, &'a mut BitNetTensor)> {
-    part.parameters_mut().into_iter().map(move |(inner, parameter)| (format!("{name}.{inner}"), parameter))
+pub fn prefixed_mut<'a, M: Module>(
+    name: &str,
+    part: &'a mut M,
+) -> impl Iterator<Item = (String, &'a mut BitNetTensor)> + use<'a, M> {
+    let name = name.to_owned();
+    Module::parameters_mut(part).into_iter().map(move |(inner, parameter)| (format!("{name}.{inner}"), parameter))
 }
 
 /// A new leaf that is trained.
