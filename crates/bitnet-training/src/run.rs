@@ -99,7 +99,7 @@ impl Run {
 
     /// Removes what depends on a configuration that is no longer that of the run.
     fn clear(&self) -> Result<()> {
-        for name in ["data", "best", "metrics.jsonl", "curves.svg"].iter().chain(&TOKENIZER) {
+        for name in ["data", "best", "config.json", "metrics.jsonl", "curves.svg"].iter().chain(&TOKENIZER) {
             let path = self.path.join(name);
             let removed = match fs::symlink_metadata(&path) {
                 Ok(data) if data.is_dir() => fs::remove_dir_all(&path),
