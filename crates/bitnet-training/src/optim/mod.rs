@@ -169,8 +169,9 @@ impl GroupedOptimizer {
         slot.step += 1;
         let Group { rule, learning_rate, weight_decay, .. } = group;
         let rates = Rates { learning_rate, weight_decay, step: slot.step, parameter: &name };
+        let trained = parameter.requires_grad();
         match &mut slot.moments {
-            Moments::Full(moments) => rule.apply(parameter, &gradient, moments, rates),
+            Moments::Full(moments) => rule.apply(parameter, &gradient, moments, rates)?,
             Moments::Blocks(blocks) => {
                 let full = |blocks: &BlockQuantized| blocks.dequantize(parameter.dtype());
                 let mut moments = blocks.iter().map(full).collect::<Result<Vec<_>>>()?;
@@ -178,9 +179,11 @@ impl GroupedOptimizer {
                 for (blocks, moment) in blocks.iter_mut().zip(&moments) {
                     *blocks = BlockQuantized::quantize(moment, blocks.is_signed())?;
                 }
-                Ok(())
             }
         }
+        // One whose storage somebody shares is given storage of its own, and is then a new leaf.
+        parameter.requires_grad_(trained)?;
+        Ok(())
     }
 }
 
