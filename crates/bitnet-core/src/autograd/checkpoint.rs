@@ -35,6 +35,6 @@ pub fn checkpoint(
         Ok(again.iter().map(BitNetTensor::take_grad).collect())
     };
     let operands: Vec<&BitNetTensor> = inputs.iter().collect();
-    out.node = Some(Node::inner("checkpoint", &operands, Arc::new(backward), &out));
+    out.node = Some(Node::inner("checkpoint", &operands, &out, |_| Arc::new(backward)));
     Ok(out)
 }

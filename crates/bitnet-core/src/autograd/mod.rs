@@ -16,6 +16,7 @@
 //! shares it.
 
 mod checkpoint;
+pub(crate) mod derivative;
 mod engine;
 mod node;
 
@@ -60,6 +61,7 @@ pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
 }
 
 /// Whether an operation on these tensors is recorded.
+#[inline]
 pub fn is_recorded(inputs: &[&BitNetTensor]) -> bool {
     inputs.iter().any(|x| x.node.is_some()) && is_recording()
 }
@@ -97,8 +99,54 @@ where
     }
     let mut out = no_grad(forward)?.detach();
     let backward: Backward = Arc::new(backward(&out));
-    out.node = Some(Node::inner(op, inputs, backward, &out));
+    out.node = Some(Node::inner(op, inputs, &out, |_| backward));
     Ok(out)
+}
+
+/// [`differentiable`] whose derivative is computed from the gradient and the result, which has its history where derivatives
+/// of the derivative are wanted.
+pub(crate) fn differentiable_by_result<B>(
+    op: &'static str,
+    inputs: &[&BitNetTensor],
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+    backward: impl FnOnce() -> B,
+) -> Result<BitNetTensor>
+where
+    B: Fn(&BitNetTensor, &BitNetTensor) -> Result<Vec<Option<BitNetTensor>>> + Send + Sync + 'static,
+{
+    if !is_recorded(inputs) {
+        return forward();
+    }
+    let mut out = no_grad(forward)?.detach();
+    let (saved, backward) = (out.clone(), backward());
+    let node = Node::inner(op, inputs, &out, |node| {
+        let node = node.clone();
+        Arc::new(move |grad: &BitNetTensor| {
+            let mut result = saved.clone();
+            result.node = if is_recording() { node.upgrade() } else { None };
+            backward(grad, &result)
+        })
+    });
+    out.node = Some(node);
+    Ok(out)
+}
+
+/// An error where an operation that has no derivative would be recorded.
+pub(crate) fn not_differentiable(op: &'static str, inputs: &[&BitNetTensor]) -> Result<()> {
+    if is_recorded(inputs) {
+        let message = "not differentiable: give it a tensor without history by detach(), or call it in no_grad";
+        return Err(TensorOpError::Argument { op, message: message.into() }.into());
+    }
+    Ok(())
+}
+
+/// An error where a form that writes to a tensor would be recorded.
+pub(crate) fn not_into(op: &'static str, inputs: &[&BitNetTensor]) -> Result<()> {
+    if is_recorded(inputs) {
+        let message = "not differentiable: use the form that gives a new tensor, or call it in no_grad";
+        return Err(TensorOpError::Argument { op, message: message.into() }.into());
+    }
+    Ok(())
 }
 
 impl BitNetTensor {
@@ -183,6 +231,29 @@ impl BitNetTensor {
     /// The same values (and storage) without history.
     pub fn detach(&self) -> Self {
         self.with_layout(*self.layout())
+    }
+
+    /// Whether an operation that changes this tensor by `others` is recorded, and so has to give a new one in its place.
+    ///
+    /// # Errors
+    /// When it is a leaf that needs a gradient.
+    #[inline]
+    pub(crate) fn is_rewritten(&self, op: &'static str, others: &[&Self]) -> Result<bool> {
+        if self.node.is_none() && others.iter().all(|x| x.node.is_none()) || !is_recording() {
+            return Ok(false);
+        }
+        if self.node.as_ref().is_some_and(|node| node.is_leaf()) {
+            let message = "a leaf that needs a gradient cannot be changed in place: do it in no_grad".into();
+            return Err(TensorOpError::Argument { op, message }.into());
+        }
+        Ok(true)
+    }
+
+    /// Other values for the same leaf, or result of the same operation.
+    pub(crate) fn set_values(&mut self, values: Self) {
+        let node = self.node.take();
+        *self = values;
+        self.node = node;
     }
 
     /// Calls `hook` with the gradient of this tensor, complete, when a backward run has it; what the hook returns takes its

@@ -3,7 +3,7 @@
 use crate::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, TensorShape};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// From the gradient of a result to those of the operands.
 pub(super) type Backward = Arc<dyn Fn(&BitNetTensor) -> Result<Vec<Option<BitNetTensor>>> + Send + Sync>;
@@ -34,19 +34,27 @@ struct State {
 
 impl Node {
     pub fn leaf(of: &BitNetTensor) -> Arc<Self> {
-        Self::new("leaf", true, of, State { keeps_grad: true, ..State::default() })
+        Arc::new(Self::new("leaf", true, of, State { keeps_grad: true, ..State::default() }))
     }
 
-    pub fn inner(op: &'static str, inputs: &[&BitNetTensor], backward: Backward, out: &BitNetTensor) -> Arc<Self> {
+    /// `backward` may keep the node it is given, which owns it.
+    pub fn inner(
+        op: &'static str,
+        inputs: &[&BitNetTensor],
+        out: &BitNetTensor,
+        backward: impl FnOnce(&Weak<Self>) -> Backward,
+    ) -> Arc<Self> {
         let operands = inputs.iter().map(|x| x.node.clone()).collect();
-        Self::new(op, false, out, State { operands, backward: Some(backward), ..State::default() })
+        Arc::new_cyclic(|node| {
+            Self::new(op, false, out, State { operands, backward: Some(backward(node)), ..State::default() })
+        })
     }
 
-    fn new(op: &'static str, leaf: bool, of: &BitNetTensor, state: State) -> Arc<Self> {
+    fn new(op: &'static str, leaf: bool, of: &BitNetTensor, state: State) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (shape, dtype, device) = (*of.shape(), of.dtype(), of.device().clone());
-        Arc::new(Self { id, op, leaf, shape, dtype, device, state: Mutex::new(state) })
+        Self { id, op, leaf, shape, dtype, device, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

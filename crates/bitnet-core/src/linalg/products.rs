@@ -1,6 +1,7 @@
 //! Products of matrices and vectors.
 
 use super::argument;
+use crate::autograd::{derivative, is_recorded, not_into};
 use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 
@@ -96,11 +97,17 @@ impl BitNetTensor {
     fn multiply(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         self.same_device(op, other)?;
         let (left, right) = (crate::precision::operand(op, self)?, crate::precision::operand(op, other)?);
-        left.multiplied(op, &right, out)
+        if !is_recorded(&[&left, &right]) {
+            return left.multiplied(op, &right, out);
+        }
+        if out.is_some() {
+            not_into(op, &[&left, &right])?;
+        }
+        derivative::matmul(op, &left, &right, || left.multiplied(op, &right, None))
     }
 
     /// [`multiply`](Self::multiply) in the dtype that the operands have.
-    fn multiplied(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
+    pub(crate) fn multiplied(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         let (got, needed) = (other.dtype(), self.dtype());
         if got != needed {
             return Err(TensorOpError::DType { op, what: "the second operand", got, needed }.into());

@@ -3,6 +3,7 @@
 use super::argument;
 use super::decompose::finite;
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use crate::autograd::{differentiable, differentiable_by_result, is_recorded};
 use crate::{BitNetError, BitNetTensor, Result};
 use faer::linalg::solvers::{PartialPivLu, Solve};
 use faer::{Mat, MatRef};
@@ -13,6 +14,21 @@ impl BitNetTensor {
     /// # Errors
     /// As [`lu`](Self::lu); matrices that are not square.
     pub fn det(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            // d det = det tr(A^-1 dA); of matrices that can be inverted.
+            let x = self.clone();
+            return differentiable_by_result(
+                "det",
+                &[self],
+                || self.det(),
+                || {
+                    move |grad: &Self, det: &Self| {
+                        let factor = grad.mul(det)?.unsqueeze(-1)?.unsqueeze(-1)?;
+                        Ok(vec![Some(x.inv()?.transpose(-2, -1)?.mul(&factor)?)])
+                    }
+                },
+            );
+        }
         by_dtype!("det", self, det(self))
     }
 
@@ -21,6 +37,21 @@ impl BitNetTensor {
     /// # Errors
     /// As [`det`](Self::det).
     pub fn slogdet(&self) -> Result<(Self, Self)> {
+        if is_recorded(&[self]) {
+            let (sign, log) = self.detach().slogdet()?;
+            let x = self.clone();
+            let log = differentiable(
+                "slogdet",
+                &[self],
+                || Ok(log),
+                |_| {
+                    move |grad: &Self| {
+                        Ok(vec![Some(x.inv()?.transpose(-2, -1)?.mul(&grad.unsqueeze(-1)?.unsqueeze(-1)?)?)])
+                    }
+                },
+            );
+            return Ok((sign, log?));
+        }
         by_dtype!("slogdet", self, slogdet(self))
     }
 
@@ -29,6 +60,20 @@ impl BitNetTensor {
     /// # Errors
     /// As [`det`](Self::det); singular matrices.
     pub fn inv(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            // -A^-T grad A^-T (Giles 2008)
+            return differentiable_by_result(
+                "inv",
+                &[self],
+                || self.inv(),
+                || {
+                    |grad: &Self, y: &Self| {
+                        let turned = y.transpose(-2, -1)?;
+                        Ok(vec![Some(turned.matmul(grad)?.matmul(&turned)?.neg()?)])
+                    }
+                },
+            );
+        }
         by_dtype!("inv", self, inv(self))
     }
 
@@ -39,6 +84,25 @@ impl BitNetTensor {
     /// As [`inv`](Self::inv); shapes, dtypes or devices that do not fit.
     pub fn solve(&self, b: &Self) -> Result<Self> {
         self.same_device("solve", b)?;
+        if is_recorded(&[self, b]) {
+            let vector = b.rank() == 1 || b.dims() == &self.dims()[..self.rank().max(1) - 1];
+            let (a, dims) = (self.clone(), (self.dims().to_vec(), b.dims().to_vec()));
+            // db = A^-T grad, dA = -db x^T (Giles 2008)
+            return differentiable_by_result(
+                "solve",
+                &[self, b],
+                || self.solve(b),
+                || {
+                    move |grad: &Self, x: &Self| {
+                        let column = |t: &Self| if vector { t.unsqueeze(-1) } else { Ok(t.clone()) };
+                        let db = a.transpose(-2, -1)?.solve(&column(grad)?)?;
+                        let da = db.matmul(&column(x)?.transpose(-2, -1)?)?.neg()?.sum_to_shape(&dims.0)?;
+                        let db = if vector { db.squeeze(-1)? } else { db };
+                        Ok(vec![Some(da), Some(db.sum_to_shape(&dims.1)?)])
+                    }
+                },
+            );
+        }
         by_dtype!("solve", self, solve(self, b))
     }
 

@@ -34,16 +34,17 @@ impl Real for f64 {
     }
 }
 
-/// Calls a function of [`Real`] by a tensor's dtype; other dtypes and devices are unsupported.
+/// Calls a function of [`Real`] by a tensor's dtype; other dtypes and devices are unsupported, and so is recording it.
 macro_rules! by_dtype {
-    ($op:expr, $x:expr, $f:ident($($argument:expr),*)) => {
+    ($op:expr, $x:expr, $f:ident($($argument:expr),*)) => {{
+        $crate::autograd::not_differentiable($op, &[$x])?;
         match $x.dtype() {
             _ if !$x.device().is_host() => Err($crate::backend::unsupported(&**$x.device(), $op, $x.dtype())),
             $crate::BitNetDType::F32 => $f::<f32>($($argument),*),
             $crate::BitNetDType::F64 => $f::<f64>($($argument),*),
             dtype => Err($crate::backend::unsupported(&**$x.device(), $op, dtype)),
         }
-    };
+    }};
 }
 pub(super) use by_dtype;
 

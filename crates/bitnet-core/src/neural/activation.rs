@@ -1,5 +1,7 @@
 //! Activations.
 
+use super::derivative::{elu_backward, leaky_relu_backward, softplus_backward};
+use crate::autograd::{differentiable, is_recorded};
 use crate::backend::{BinaryOp, Gate, UnaryOp};
 use crate::ops::{Domain, unary_methods};
 use crate::{BitNetDType, BitNetTensor, Result};
@@ -35,6 +37,13 @@ impl BitNetTensor {
 
     /// `log(1 + e^(beta x)) / beta`, and `x` itself where `beta x > threshold` (`torch.nn.functional.softplus`).
     pub fn softplus(&self, beta: f64, threshold: f64) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return self.sloped(
+                "softplus",
+                || self.softplus(beta, threshold),
+                move |grad, x| softplus_backward(grad, x, beta, threshold),
+            );
+        }
         crate::precision::operand("softplus", self)?.widened("softplus", |x| {
             let scaled = x.mul(beta)?;
             let soft = scaled.exp()?.log1p()?.div(beta)?;
@@ -44,19 +53,41 @@ impl BitNetTensor {
 
     /// `x` above zero, else `alpha (e^x - 1)` (`torch.nn.functional.elu`; Clevert et al. 2015).
     pub fn elu(&self, alpha: f64) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return self.sloped("elu", || self.elu(alpha), move |grad, x| elu_backward(grad, x, alpha));
+        }
         self.widened("elu", |x| Self::where_(&x.gt(0.)?, x, &x.expm1()?.mul(alpha)?))
     }
 
     /// `x` above zero, else `slope x` (`torch.nn.functional.leaky_relu`).
     pub fn leaky_relu(&self, slope: f64) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return self.sloped(
+                "leaky_relu",
+                || self.leaky_relu(slope),
+                move |grad, x| leaky_relu_backward(grad, x, slope),
+            );
+        }
         self.widened("leaky_relu", |x| Self::where_(&x.gt(0.)?, x, &x.mul(slope)?))
+    }
+
+    /// A function of one operand with its derivative by gradient and operand.
+    fn sloped(
+        &self,
+        op: &'static str,
+        forward: impl FnOnce() -> Result<Self>,
+        backward: impl Fn(&Self, &Self) -> Result<Self> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let x = self.clone();
+        differentiable(op, &[self], forward, |_| move |grad: &Self| Ok(vec![Some(backward(grad, &x)?)]))
     }
 
     /// The gate of a feed-forward layer, `act(self) * up`: one pass where the device has it.
     pub fn gated(&self, gate: Gate, up: &Self) -> Result<Self> {
         self.same_device("gated", up)?;
         let (f32s, dims) = (BitNetDType::F32, self.dims());
-        if self.dtype() == f32s && up.dtype() == f32s && up.dims() == dims && self.elements() > 0 {
+        let fits = self.dtype() == f32s && up.dtype() == f32s && up.dims() == dims && self.elements() > 0;
+        if fits && !is_recorded(&[self, up]) {
             let (mut out, up) = (self.copy()?, up.contiguous()?);
             self.device().gated(gate, out.as_mut()?, up.as_ref())?;
             return Ok(out);

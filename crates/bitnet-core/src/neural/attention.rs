@@ -1,6 +1,8 @@
 //! Scaled dot product attention.
 
+use super::derivative::scaled_dot_product_attention_backward;
 use super::shape_error;
+use crate::autograd::{differentiable, is_recorded};
 use crate::precision::operands;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64};
@@ -35,6 +37,22 @@ impl BitNetTensor {
     /// reads key head `h / (heads / kv_heads)`. A query that sees no key gives zeros.
     pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
+        let mask = options.mask.filter(|mask| mask.dtype() != Bool);
+        let given: Vec<&Self> = [Some(self), Some(k), Some(v), mask].into_iter().flatten().collect();
+        if is_recorded(&given) {
+            let (q, keys, values) = (self.clone(), k.clone(), v.clone());
+            let (all, causal, scale) = (options.mask.cloned(), options.causal, options.scale);
+            let forward = || self.scaled_dot_product_attention(k, v, options);
+            return differentiable(OP, &given, forward, |_| {
+                let floats = mask.is_some();
+                move |grad: &Self| {
+                    let options = AttentionOptions { causal, mask: all.as_ref(), scale };
+                    let d = scaled_dot_product_attention_backward(grad, &q, &keys, &values, &options)?;
+                    let of_mask = floats.then_some(d.mask);
+                    Ok([Some(d.q), Some(d.k), Some(d.v)].into_iter().chain(of_mask).collect())
+                }
+            });
+        }
         let operands = operands(OP, [Some(self), Some(k), Some(v)])?;
         let [Some(q), Some(k), Some(v)] = operands else { unreachable!("all were given") };
         let attention = Attention::new(OP, &q, &k, &v, options)?;
@@ -84,7 +102,7 @@ impl Attention {
             let full = [lead, &[heads, tokens, seen]].concat();
             // Heads as kv_heads and group.
             let mask = mask.expand(&full)?;
-            let mask = mask.with_layout(mask.layout().reshape(scores.dims())?);
+            let mask = mask.view(scores.dims())?;
             match mask.dtype() {
                 Bool => scores.masked_fill_(&mask.bitwise_not()?, f64::NEG_INFINITY)?,
                 _ => scores.add_(&mask.wide(op)?)?,
@@ -110,8 +128,11 @@ pub(super) fn product(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor
         &TensorShape::new(&a.dims()[..rank - 2])?,
         &TensorShape::new(&b.dims()[..rank - 2])?,
     )?;
-    let spread = |x: &BitNetTensor| x.layout().broadcast_to(&[lead.dims(), &x.dims()[rank - 2..]].concat());
-    let (left, right) = (a.with_layout(spread(a)?), b.with_layout(spread(b)?));
+    let spread = |x: &BitNetTensor| x.expand(&[lead.dims(), &x.dims()[rank - 2..]].concat());
+    let (left, right) = (spread(a)?, spread(b)?);
+    if is_recorded(&[a, b]) {
+        return left.matmul(&right);
+    }
     let dims = [lead.dims(), &[a.dims()[rank - 2], b.dims()[rank - 1]]].concat();
     let mut out = BitNetTensor::empty(&dims, a.dtype(), a.device())?;
     a.device().matmul(left.as_ref(), right.as_ref(), out.as_mut()?)?;

@@ -1,6 +1,8 @@
 //! Normalisation of rows.
 
+use super::derivative::{layer_norm_backward, rms_norm_backward};
 use super::shape_error;
+use crate::autograd::{differentiable, is_recorded};
 use crate::precision::operands;
 use crate::{BitNetDType, BitNetTensor, Result};
 
@@ -15,6 +17,25 @@ impl BitNetTensor {
         eps: f64,
     ) -> Result<Self> {
         const OP: &str = "layer_norm";
+        let operands_given: Vec<&Self> = [Some(self), weight, bias].into_iter().flatten().collect();
+        if is_recorded(&operands_given) {
+            let forward = || self.layer_norm(normalized, weight, bias, eps);
+            let (x, w, bias_dtype) = (self.clone(), weight.cloned(), bias.map(Self::dtype));
+            let normalized = normalized.to_vec();
+            return differentiable(OP, &operands_given, forward, |_| {
+                move |grad: &Self| {
+                    let d = layer_norm_backward(grad, &x, &normalized, w.as_ref(), eps)?;
+                    let of_bias = match (bias_dtype, d.bias) {
+                        (Some(dtype), Some(bias)) => Some(Some(bias.to_dtype(dtype)?)),
+                        _ => None,
+                    };
+                    Ok([Some(Some(d.x)), w.is_some().then_some(Some(d.weight)), of_bias]
+                        .into_iter()
+                        .flatten()
+                        .collect())
+                }
+            });
+        }
         let [x, weight, bias] = operands(OP, [Some(self), weight, bias])?;
         let given = x.as_deref().unwrap_or(self);
         let parameters = [weight.as_deref(), bias.as_deref()];
@@ -35,6 +56,20 @@ impl BitNetTensor {
     /// `torch.nn.functional.rms_norm`).
     pub fn rms_norm(&self, weight: &Self, eps: f64) -> Result<Self> {
         const OP: &str = "rms_norm";
+        if is_recorded(&[self, weight]) {
+            let (x, w) = (self.clone(), weight.clone());
+            return differentiable(
+                OP,
+                &[self, weight],
+                || self.rms_norm(weight, eps),
+                |_| {
+                    move |grad: &Self| {
+                        let d = rms_norm_backward(grad, &x, &w, eps)?;
+                        Ok(vec![Some(d.x), Some(d.weight)])
+                    }
+                },
+            );
+        }
         let [x, weight] = operands(OP, [Some(self), Some(weight)])?;
         let (Some(x), Some(weight)) = (x, weight) else { unreachable!("both were given") };
         let given = &x;

@@ -1,5 +1,7 @@
 //! Softmax and its logarithm over any dimension.
 
+use super::derivative::{log_softmax_backward, softmax_backward};
+use crate::autograd::differentiable_by_result;
 use crate::backend::{TensorMut, TensorRef};
 use crate::precision::operand;
 use crate::{Backend, BitNetTensor, Layout, Result};
@@ -16,12 +18,20 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn softmax(&self, axis: isize) -> Result<Self> {
-        over_axis("softmax", self, axis, |device, x, out| device.softmax(x, out))
+        let forward = || over_axis("softmax", self, axis, |device, x, out| device.softmax(x, out));
+        differentiable_by_result("softmax", &[self], forward, || {
+            let dtype = self.dtype();
+            move |grad: &Self, y: &Self| Ok(vec![Some(softmax_backward(grad, y, axis)?.to_dtype(dtype)?)])
+        })
     }
 
     /// `x - log(sum(exp(x)))` over dimension `axis`, floats (`torch.log_softmax`).
     pub fn log_softmax(&self, axis: isize) -> Result<Self> {
-        over_axis("log_softmax", self, axis, |device, x, out| device.log_softmax(x, out))
+        let forward = || over_axis("log_softmax", self, axis, |device, x, out| device.log_softmax(x, out));
+        differentiable_by_result("log_softmax", &[self], forward, || {
+            let dtype = self.dtype();
+            move |grad: &Self, y: &Self| Ok(vec![Some(log_softmax_backward(grad, y, axis)?.to_dtype(dtype)?)])
+        })
     }
 }
 

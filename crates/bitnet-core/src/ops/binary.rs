@@ -3,6 +3,7 @@
 
 use super::promote::can_cast;
 use super::{Operand, Scalar, broadcast_shapes, result_type};
+use crate::autograd::{derivative, is_recorded, no_grad, not_into};
 use crate::backend::{BinaryOp, TensorRef};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, F32};
@@ -75,6 +76,12 @@ pub(super) fn spread<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<Ten
     Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
 }
 
+/// The operands that are tensors.
+fn tensors<'a>(a: Operand<'a>, b: Operand<'a>) -> Vec<&'a BitNetTensor> {
+    let tensor = |x| if let Operand::Tensor(x) = x { Some(x) } else { None };
+    [a, b].into_iter().filter_map(tensor).collect()
+}
+
 /// `a op b`, one of which is a tensor.
 pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<BitNetTensor> {
     let ((Operand::Tensor(tensor), _) | (_, Operand::Tensor(tensor))) = (a, b) else {
@@ -83,6 +90,9 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     };
     let device = tensor.device();
     let plan = Plan::new(name, op, a, b)?;
+    if is_recorded(&tensors(a, b)) {
+        return derivative::binary(name, op, a, b, || binary(name, op, a, b));
+    }
     let (a, b) = (in_dtype(a, plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
     match a {
         // A cast made storage that the result can have.
@@ -108,21 +118,26 @@ impl BitNetTensor {
             let needed = format!("{}, that of the result", plan.shape);
             return Err(TensorOpError::Shape { op: name, what: "the tensor", got: *self.shape(), needed }.into());
         }
+        if self.is_rewritten(name, &tensors(b, b))? {
+            *self = binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype())?;
+            return Ok(self);
+        }
         if plan.dtype == self.dtype() && self.is_writable() {
             let device = self.device().clone();
             let b = in_dtype(b, plan.dtype, &device)?;
             device.binary_assign(plan.op, self.as_mut()?, b.as_ref().as_ref())?;
         } else {
-            *self = binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype())?;
+            self.set_values(no_grad(|| binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype()))?);
         }
         Ok(self)
     }
 
     pub(crate) fn binary_into(&self, name: &'static str, op: BinaryOp, b: Operand, out: &mut Self) -> Result<()> {
+        not_into(name, &[&tensors(self.into(), b)[..], &[out]].concat())?;
         let plan = Plan::new(name, op, self.into(), b)?;
         out.takes(name, &plan.shape, plan.dtype, self)?;
         if !out.is_writable() {
-            *out = binary(name, op, self.into(), b)?;
+            out.set_values(binary(name, op, self.into(), b)?);
             return Ok(());
         }
         let device = self.device();
@@ -132,6 +147,9 @@ impl BitNetTensor {
 
     /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.
     pub(crate) fn binary_owned(mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<Self> {
+        if is_recorded(&tensors((&self).into(), b)) {
+            return binary(name, op, (&self).into(), b);
+        }
         let plan = Plan::new(name, op, (&self).into(), b)?;
         let fits = plan.dtype == self.dtype() && plan.shape == *self.shape() && self.is_contiguous();
         // A small part of a large storage would keep all of it alive.

@@ -2,6 +2,7 @@
 
 use super::binary::{binary, in_dtype, meet, spread};
 use super::{Operand, Scalar};
+use crate::autograd::no_grad;
 use crate::backend::{BinaryOp, CompareOp, UnaryOp};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result};
 use BitNetDType::{BF16, Bool, F16, F32, F64, U8};
@@ -20,8 +21,11 @@ fn compare_into(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand,
         *out = BitNetTensor::empty(shape.dims(), Bool, a.device())?;
     }
     let device = a.device();
-    let (a, b) = (in_dtype(a.into(), dtype, device)?, in_dtype(b, dtype, device)?);
-    device.compare(op, spread(&a, &shape)?, spread(&b, &shape)?, out.as_mut()?)
+    // A comparison has no slope.
+    no_grad(|| {
+        let (a, b) = (in_dtype(a.into(), dtype, device)?, in_dtype(b, dtype, device)?);
+        device.compare(op, spread(&a, &shape)?, spread(&b, &shape)?, out.as_mut()?)
+    })
 }
 
 macro_rules! comparisons {

@@ -62,11 +62,7 @@ impl BitNetTensor {
         // A 0-d tensor has the one position 0.
         let line = if self.rank() == 0 { self.reshape(&[1])? } else { self.clone() };
         let indices = line.position(name, op, Some(axis), true)?;
-        let mut values = Self::empty(indices.dims(), self.dtype(), self.device())?;
-        if values.elements() > 0 {
-            let axis = line.shape().axis(name, axis)?;
-            self.device().gather(line.as_ref(), axis, indices.as_ref(), values.as_mut()?)?;
-        }
+        let values = line.gather(axis, &indices)?;
         Ok((values.reshape(reduction.result.dims())?, indices.reshape(reduction.result.dims())?))
     }
 
@@ -78,6 +74,9 @@ impl BitNetTensor {
         reduction.not_empty(self)?;
         if self.dtype() == Bool {
             return self.to_dtype(U8)?.position(name, op, axis, keepdim);
+        }
+        if self.requires_grad() {
+            return self.detach().position(name, op, axis, keepdim);
         }
         // Positions count in row-major order, whatever the strides.
         let (x, axis) = match axis {

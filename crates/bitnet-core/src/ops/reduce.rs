@@ -2,6 +2,7 @@
 
 use super::Axes;
 use super::ternary::wide;
+use crate::autograd::{derivative, no_grad};
 use crate::backend::{ReduceOp, TensorMut, TensorRef};
 use crate::{BitNetDType, BitNetTensor, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64, U64};
@@ -36,6 +37,10 @@ impl Reduction {
         }
         let (kept, result) = (TensorShape::new(&kept[..x.rank()])?, TensorShape::new(&result[..rank])?);
         Ok(Self { name, reduced, kept, result, count })
+    }
+    /// The dimensions that are reduced.
+    pub fn reduced_axes(&self, x: &BitNetTensor) -> Vec<isize> {
+        (0..x.rank()).filter(|&axis| self.reduced[axis]).map(|axis| axis as isize).collect()
     }
 
     /// An error if there is nothing to take a result from.
@@ -138,11 +143,17 @@ pub(super) fn reduce(
         }
         _ => {}
     }
-    let mut out = BitNetTensor::empty(reduction.result.dims(), dtype, x.device())?;
-    if out.elements() > 0 {
-        reduce_into(op, x, &reduction, &mut out)?;
+    let forward = || {
+        let mut out = BitNetTensor::empty(reduction.result.dims(), dtype, x.device())?;
+        if out.elements() > 0 {
+            reduce_into(op, x, &reduction, &mut out)?;
+        }
+        Ok(out)
+    };
+    if !dtype.is_float() {
+        return no_grad(forward);
     }
-    Ok(out)
+    derivative::reduce(name, op, x, reduction.reduced_axes(x), reduction.kept, forward)
 }
 
 fn reduce_into(op: ReduceOp, x: &BitNetTensor, reduction: &Reduction, out: &mut BitNetTensor) -> Result<()> {

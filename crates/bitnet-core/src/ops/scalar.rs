@@ -237,9 +237,19 @@ impl BitNetTensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let mut out = Self::empty(self.dims(), dtype, self.device())?;
-        self.device().cast(self.as_ref(), out.as_mut()?)?;
-        Ok(out)
+        let forward = || {
+            let mut out = Self::empty(self.dims(), dtype, self.device())?;
+            self.device().cast(self.as_ref(), out.as_mut()?)?;
+            Ok(out)
+        };
+        if !dtype.is_float() {
+            // Steps have no slope.
+            return crate::autograd::no_grad(forward);
+        }
+        crate::autograd::differentiable("to_dtype", &[self], forward, |_| {
+            let own = self.dtype();
+            move |grad: &Self| Ok(vec![Some(grad.to_dtype(own)?)])
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Running sums and products.
 
+use crate::autograd::derivative;
 use crate::backend::ScanOp;
 use crate::precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result};
@@ -34,10 +35,13 @@ impl BitNetTensor {
             return self.to_dtype(dtype);
         }
         let axis = self.shape().axis(name, axis)?;
-        let mut out = Self::empty(self.dims(), dtype, self.device())?;
-        if out.elements() > 0 {
-            self.device().scan(op, self.as_ref(), axis, out.as_mut()?)?;
-        }
-        Ok(out)
+        let forward = || {
+            let mut out = Self::empty(self.dims(), dtype, self.device())?;
+            if out.elements() > 0 {
+                self.device().scan(op, self.as_ref(), axis, out.as_mut()?)?;
+            }
+            Ok(out)
+        };
+        derivative::scan(name, op, self, axis as isize, forward)
     }
 }

@@ -3,6 +3,7 @@
 use super::Axes;
 use super::reduce::{Reduction, moments, reduce};
 use super::ternary::wide;
+use crate::autograd::{derivative, is_recorded};
 use crate::backend::ReduceOp;
 use crate::precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
@@ -78,7 +79,9 @@ impl BitNetTensor {
         if reduction.count == 0 {
             return reduction.filled(f64::NAN.into(), self.dtype(), self);
         }
-        Ok(moments(self, &reduction, correction)?.1)
+        let forward = || Ok(moments(self, &reduction, correction)?.1);
+        let kept = reduction.kept;
+        derivative::var(self, reduction.reduced_axes(self), kept, reduction.count, correction, forward)
     }
 
     /// Standard deviation over `axes` (`torch.std`), the root of [`var`](Self::var).
@@ -103,6 +106,12 @@ impl BitNetTensor {
         let axes = axes.into();
         let x = self.to_dtype(wide(self.dtype()))?;
         let sum = |x: &Self| reduce("norm", ReduceOp::Sum, x, axes, keepdim);
+        if is_recorded(&[&x]) && (p == 2. || p.is_infinite()) {
+            let reduction = Reduction::new("norm", &x, axes, keepdim)?;
+            let forward = || x.norm(p, axes, keepdim);
+            let kept = reduction.kept;
+            return derivative::norm(&x, p, reduction.reduced_axes(&x), kept, forward)?.to_dtype(self.dtype());
+        }
         let out = if p == 0. {
             sum(&x.ne(0.)?)?
         } else if p.is_infinite() {
@@ -136,7 +145,7 @@ impl BitNetTensor {
             return reduction.filled(f64::NEG_INFINITY.into(), dtype, self);
         }
         let x = self.to_dtype(wide(dtype))?;
-        let largest = reduce("logsumexp", ReduceOp::Max, &x, axes, true)?;
+        let largest = reduce("logsumexp", ReduceOp::Max, &x.detach(), axes, true)?;
         // Where all are minus infinity, or one is infinite, nothing is taken away: inf - inf would be NaN.
         let infinite = largest.isinf()?;
         let zero = Self::scalar(0, largest.dtype(), self.device())?.broadcast_to(largest.dims())?;

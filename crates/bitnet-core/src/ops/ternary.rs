@@ -1,6 +1,6 @@
 //! Functions of three operands: limits, interpolation, products added.
 
-use super::binary::{in_dtype, spread};
+use super::binary::in_dtype;
 use super::{Operand, Scalar, result_type};
 use crate::backend::BinaryOp;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
@@ -24,7 +24,11 @@ fn replace<'t>(op: &'static str, tensor: &'t mut BitNetTensor, result: BitNetTen
         let needed = format!("{}, that of the result", result.shape());
         return Err(TensorOpError::Shape { op, what: "the tensor", got: *tensor.shape(), needed }.into());
     }
-    *tensor = result.to_dtype(to)?;
+    let result = result.to_dtype(to)?;
+    match tensor.is_rewritten(op, &[&result])? {
+        true => *tensor = result,
+        false => tensor.set_values(result),
+    }
     Ok(tensor)
 }
 
@@ -104,11 +108,7 @@ impl BitNetTensor {
                 let weight = weight.to_dtype(wide(dtype))?;
                 let from_start = difference.mul(&weight)?.add(&start)?;
                 let from_end = weight.sub(1.)?.mul(&difference)?.add(&end)?;
-                let near = weight.abs()?.lt(0.5)?;
-                let shape = *from_start.shape();
-                let mut out = Self::empty(shape.dims(), wide(dtype), self.device())?;
-                self.device().select(spread(&near, &shape)?, from_start.as_ref(), from_end.as_ref(), out.as_mut()?)?;
-                out
+                Self::where_(&weight.abs()?.lt(0.5)?, &from_start, &from_end)?
             }
         };
         out.to_dtype(dtype)

@@ -2,6 +2,7 @@
 //! tensor that exists.
 
 use super::promote::can_cast;
+use crate::autograd::{derivative, is_recorded, no_grad, not_into};
 use crate::backend::UnaryOp;
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result, TensorOpError};
 
@@ -42,6 +43,9 @@ impl Domain {
 impl BitNetTensor {
     pub(crate) fn unary(&self, name: &'static str, op: UnaryOp, domain: Domain) -> Result<Self> {
         let dtype = domain.result(name, self.dtype())?;
+        if is_recorded(&[self]) {
+            return derivative::unary(name, op, self, || self.unary(name, op, domain));
+        }
         if domain.is_identity(dtype) {
             return Ok(self.clone());
         }
@@ -63,21 +67,26 @@ impl BitNetTensor {
         if domain.is_identity(to) {
             return Ok(self);
         }
+        if self.is_rewritten(name, &[])? {
+            *self = self.unary(name, op, domain)?;
+            return Ok(self);
+        }
         if self.is_writable() {
             let device = self.device().clone();
             device.unary_assign(op, self.as_mut()?)?;
         } else {
             // Storage that is shared or overlaps is replaced rather than copied first.
-            *self = self.unary(name, op, domain)?;
+            self.set_values(no_grad(|| self.unary(name, op, domain))?);
         }
         Ok(self)
     }
 
     pub(crate) fn unary_into(&self, name: &'static str, op: UnaryOp, domain: Domain, out: &mut Self) -> Result<()> {
+        not_into(name, &[self, out])?;
         let dtype = domain.result(name, self.dtype())?;
         out.takes(name, self.shape(), dtype, self)?;
         if !out.is_writable() {
-            *out = self.unary(name, op, domain)?;
+            out.set_values(self.unary(name, op, domain)?);
             return Ok(());
         }
         let device = self.device();

@@ -1,6 +1,7 @@
 //! Reading and writing along one dimension by index tensors. Indices are integers of any dtype that are not negative.
 
 use super::views::argument;
+use crate::autograd::derivative;
 use crate::backend::ScatterOp;
 use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, TensorShape};
@@ -18,9 +19,12 @@ impl BitNetTensor {
         };
         let indices = indices.as_indices(OP)?;
         self.holds(OP, axis, &indices)?;
-        let mut out = Self::empty(indices.dims(), self.dtype, &self.device)?;
-        self.device.gather(self.as_ref(), axis, indices.as_ref(), out.as_mut()?)?;
-        Ok(out)
+        let forward = || {
+            let mut out = Self::empty(indices.dims(), self.dtype, &self.device)?;
+            self.device.gather(self.as_ref(), axis, indices.as_ref(), out.as_mut()?)?;
+            Ok(out)
+        };
+        derivative::gather(self, axis as isize, &indices, forward)
     }
 
     /// Places `indices` (one dimension) of dimension `axis`.
@@ -109,7 +113,7 @@ impl BitNetTensor {
         self.scatter_with(op, scatter, axis as isize, &spread, source)
     }
 
-    fn scatter_with(
+    pub(super) fn scatter_with(
         &mut self,
         op: &'static str,
         scatter: ScatterOp,
@@ -138,6 +142,11 @@ impl BitNetTensor {
         }
         for (axis, &extent) in indices.dims().iter().enumerate() {
             source = source.narrow(axis as isize, 0, extent)?;
+        }
+        if self.is_rewritten(op, &[&source])? {
+            let out = derivative::scatter(op, scatter, self, axis as isize, &indices, &source)?;
+            *self = if scalar { out.reshape(&[])? } else { out };
+            return Ok(self);
         }
         let device = self.device.clone();
         let result =

@@ -1,6 +1,7 @@
 //! One tensor of several, or of several copies of one.
 
 use super::views::argument;
+use crate::autograd::differentiable;
 use crate::backend::TensorMut;
 use crate::{BitNetTensor, Operand, Result, TensorOpError};
 
@@ -28,14 +29,28 @@ impl BitNetTensor {
             }
             dims[axis] = dims[axis].saturating_add(t.dims()[axis]);
         }
-        let mut out = Self::empty(&dims, dtype, one.device())?;
-        let mut start = 0;
-        for t in tensors {
-            let len = t.dims()[axis];
-            out.write(out.layout.narrow(axis, start, len)?, &t.to_dtype(dtype)?)?;
-            start += len;
-        }
-        Ok(out)
+        let forward = || {
+            let mut out = Self::empty(&dims, dtype, one.device())?;
+            let mut start = 0;
+            for t in &tensors {
+                let len = t.dims()[axis];
+                out.write(out.layout.narrow(axis, start, len)?, &t.to_dtype(dtype)?)?;
+                start += len;
+            }
+            Ok(out)
+        };
+        differentiable(OP, &tensors, forward, |_| {
+            let parts: Vec<_> = tensors.iter().map(|t| (t.dims()[axis], t.dtype, t.requires_grad())).collect();
+            move |grad: &Self| {
+                let mut start = 0;
+                let part = |&(len, dtype, wanted): &(usize, crate::BitNetDType, bool)| {
+                    start += len;
+                    let part = || grad.narrow(axis as isize, start - len, len)?.to_dtype(dtype);
+                    wanted.then(part).transpose()
+                };
+                parts.iter().map(part).collect()
+            }
+        })
     }
 
     /// One behind the other along a new dimension at place `axis` of the result; the shapes are equal.
@@ -102,10 +117,9 @@ impl BitNetTensor {
             let axis = self.shape().axis("roll", axis)?;
             let extent = self.dims()[axis];
             let shift = shift.rem_euclid(extent.max(1) as isize) as usize;
-            let mut out = self.empty_like()?;
-            out.write(out.layout.narrow(axis, shift, extent - shift)?, &x.narrow(axis as isize, 0, extent - shift)?)?;
-            out.write(out.layout.narrow(axis, 0, shift)?, &x.narrow(axis as isize, extent - shift, shift)?)?;
-            x = out;
+            let (low, high) =
+                (x.narrow(axis as isize, 0, extent - shift)?, x.narrow(axis as isize, extent - shift, shift)?);
+            x = Self::cat(&[&high, &low], axis as isize)?;
         }
         Ok(x)
     }
@@ -125,7 +139,7 @@ impl BitNetTensor {
     }
 
     /// `source`, broadcast, into the part of this tensor that `layout` describes. The part's shape and dtypes must fit.
-    pub(super) fn write(&mut self, layout: crate::Layout, source: &Self) -> Result<()> {
+    pub(crate) fn write(&mut self, layout: crate::Layout, source: &Self) -> Result<()> {
         let (device, source) = (self.device.clone(), source.expand(layout.dims())?);
         let out = self.as_mut()?;
         device.copy(source.as_ref(), TensorMut { layout, ..out })

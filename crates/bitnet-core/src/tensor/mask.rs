@@ -1,5 +1,6 @@
 //! Choosing by a `Bool` tensor.
 
+use crate::autograd::{differentiable, no_grad};
 use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError};
 use BitNetDType::Bool;
@@ -17,10 +18,21 @@ impl BitNetTensor {
         };
         let (a, b) = (tensor(a)?, tensor(b)?);
         let shape = broadcast_shapes(OP, &broadcast_shapes(OP, condition.shape(), a.shape())?, b.shape())?;
-        let mut out = Self::empty(shape.dims(), dtype, condition.device())?;
-        let (condition, a, b) = (condition.expand(shape.dims())?, a.expand(shape.dims())?, b.expand(shape.dims())?);
-        out.device.clone().select(condition.as_ref(), a.as_ref(), b.as_ref(), out.as_mut()?)?;
-        Ok(out)
+        let condition = condition.expand(shape.dims())?;
+        let (a, b) = (a.expand(shape.dims())?, b.expand(shape.dims())?);
+        let forward = || {
+            let mut out = Self::empty(shape.dims(), dtype, condition.device())?;
+            condition.device.select(condition.as_ref(), a.as_ref(), b.as_ref(), out.as_mut()?)?;
+            Ok(out)
+        };
+        differentiable(OP, &[&a, &b], forward, |_| {
+            let (condition, wanted) = (condition.clone(), (a.requires_grad(), b.requires_grad()));
+            move |grad: &Self| {
+                let of_a = wanted.0.then(|| Self::where_(&condition, grad, 0.)?.to_dtype(dtype)).transpose()?;
+                let of_b = wanted.1.then(|| grad.masked_fill(&condition, 0.)).transpose()?;
+                Ok(vec![of_a, of_b])
+            }
+        })
     }
 
     /// `value`, cast to the dtype, where `mask` is true; `mask` broadcasts to the shape.
@@ -29,14 +41,23 @@ impl BitNetTensor {
         mask.is_mask(OP, "mask")?;
         self.same_device(OP, mask)?;
         let (mask, value) = (mask.expand(self.dims())?, Self::scalar(value, self.dtype, &self.device)?);
-        let mut out = self.empty_like()?;
-        self.device.select(mask.as_ref(), value.expand(self.dims())?.as_ref(), self.as_ref(), out.as_mut()?)?;
-        Ok(out)
+        let forward = || {
+            let mut out = self.empty_like()?;
+            self.device.select(mask.as_ref(), value.expand(self.dims())?.as_ref(), self.as_ref(), out.as_mut()?)?;
+            Ok(out)
+        };
+        differentiable(OP, &[self], forward, |_| {
+            let mask = mask.clone();
+            move |grad: &Self| Ok(vec![Some(grad.masked_fill(&mask, 0.)?)])
+        })
     }
 
     /// [`masked_fill`](Self::masked_fill) in place.
     pub fn masked_fill_(&mut self, mask: &Self, value: impl Into<Scalar>) -> Result<&mut Self> {
-        *self = self.masked_fill(mask, value)?;
+        match self.is_rewritten("masked_fill_", &[])? {
+            true => *self = self.masked_fill(mask, value)?,
+            false => self.set_values(no_grad(|| self.masked_fill(mask, value))?),
+        }
         Ok(self)
     }
 

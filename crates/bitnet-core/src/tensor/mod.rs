@@ -46,7 +46,7 @@ pub use create::TensorMetadata;
 pub use index::{Index, Slice};
 pub use random::Generator;
 
-use crate::autograd::Node;
+use crate::autograd::{Node, differentiable, is_recorded, not_into};
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
@@ -180,16 +180,22 @@ impl BitNetTensor {
         self.storage.len_bytes()
     }
 
-    /// As an operand of [`Backend`](crate::backend::Backend) operations.
+    /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records.
     pub fn as_ref(&self) -> TensorRef<'_> {
+        assert!(!is_recorded(&[self]), "a gradient is lost: call this in differentiable() or no_grad()");
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
 
     /// As a result of [`Backend`](crate::backend::Backend) operations; storage that is shared, or that
     /// holds several elements in one place (after a broadcast), is copied first.
+    ///
+    /// # Errors
+    /// When it needs a gradient, outside of [`no_grad`](crate::autograd::no_grad): no tape records what is written.
     pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
+        not_into("as_mut", &[self])?;
         if !self.is_writable() {
-            *self = Self { node: self.node.take(), ..self.copy()? };
+            let copy = self.copied()?;
+            self.set_values(copy);
         }
         let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");
         Ok(TensorMut { storage, layout: self.layout, dtype: self.dtype })
@@ -203,8 +209,13 @@ impl BitNetTensor {
 
     /// A contiguous copy with storage of its own.
     pub fn copy(&self) -> Result<Self> {
+        differentiable("copy", &[self], || self.copied(), |_| |grad: &Self| Ok(vec![Some(grad.clone())]))
+    }
+
+    fn copied(&self) -> Result<Self> {
         let mut out = Self::empty(self.dims(), self.dtype, &self.device)?;
-        self.device.copy(self.as_ref(), out.as_mut()?)?;
+        self.device
+            .copy(TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }, out.as_mut()?)?;
         Ok(out)
     }
 
@@ -234,7 +245,7 @@ impl BitNetTensor {
 
     fn read_bytes(&self, bytes: &mut [u8]) -> Result<()> {
         if !self.layout.is_contiguous() {
-            return self.copy()?.read_bytes(bytes);
+            return self.copied()?.read_bytes(bytes);
         }
         let (block, size) = self.dtype.block();
         self.device.download(&self.storage, self.layout.offset() / block * size, bytes)
@@ -245,7 +256,11 @@ impl BitNetTensor {
         if *device == self.device {
             return Ok(self.clone());
         }
-        Self::from_bytes(&self.to_bytes()?, self.dims(), self.dtype, device)
+        let forward = || Self::from_bytes(&self.to_bytes()?, self.dims(), self.dtype, device);
+        differentiable("to_device", &[self], forward, |_| {
+            let home = self.device.clone();
+            move |grad: &Self| Ok(vec![Some(grad.to_device(&home)?)])
+        })
     }
 
     /// A copy in host memory.

@@ -1,6 +1,7 @@
 //! Order: sorting, the largest, searching and counting.
 
 use super::views::argument;
+use crate::autograd::{is_recorded, not_differentiable};
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use BitNetDType::I64;
 
@@ -14,6 +15,10 @@ impl BitNetTensor {
             let (values, indices) = self.reshape(&[1])?.sort(0, descending)?;
             return Ok((values.reshape(&[])?, indices.reshape(&[])?));
         };
+        if is_recorded(&[self]) {
+            let indices = self.detach().sort(axis as isize, descending)?.1;
+            return Ok((self.gather(axis as isize, &indices)?, indices));
+        }
         let mut values = self.empty_like()?;
         let mut indices = Self::empty(self.dims(), I64, &self.device)?;
         self.device.sort(self.as_ref(), axis, descending, values.as_mut()?, indices.as_mut()?)?;
@@ -44,6 +49,7 @@ impl BitNetTensor {
     /// The different elements in order, the position of every element among them (`I64`, this shape), and how often each
     /// occurs (`I64`). Every NaN counts as different, as in PyTorch.
     pub fn unique(&self) -> Result<(Self, Self, Self)> {
+        not_differentiable("unique", &[self])?;
         let count = self.elements();
         let (values, order) = self.reshape(&[count])?.sort(0, false)?;
         let order = order.to_vec::<i64>()?;

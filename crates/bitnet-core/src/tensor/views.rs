@@ -1,8 +1,11 @@
 //! Views: other shapes and strides over the same storage. Only `reshape`, `flatten` and `contiguous` may copy, where
 //! no strides would do.
 
+use crate::autograd::{derivative, is_recorded};
 use crate::profile;
 use crate::shape::INFER;
+use std::sync::Arc;
+
 use crate::{BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 
 impl BitNetTensor {
@@ -16,20 +19,27 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
-        let layout = match self.reshaped(dims) {
+        match self.reshaped(dims) {
             Err(crate::BitNetError::TensorOp(e)) if matches!(*e, TensorOpError::NotContiguous { .. }) => {
                 profile::copies("reshape");
-                let copy = self.copy()?;
-                return Ok(copy.with_layout(copy.reshaped(dims)?));
+                self.copy()?.in_extents("reshape", dims)
             }
-            layout => layout?,
-        };
-        Ok(self.viewed("reshape", layout))
+            _ => {
+                profile::view("reshape");
+                self.in_extents("reshape", dims)
+            }
+        }
     }
 
     /// [`reshape`](Self::reshape) that shares storage, an error where only a copy would do.
     pub fn view(&self, dims: &[usize]) -> Result<Self> {
-        Ok(self.viewed("view", self.reshaped(dims)?))
+        profile::view("view");
+        self.in_extents("view", dims)
+    }
+
+    fn in_extents(&self, op: &'static str, dims: &[usize]) -> Result<Self> {
+        let shape = *self.reshaped(dims)?.shape();
+        self.through(op, move |layout| layout.reshape(shape.dims()))
     }
 
     fn reshaped(&self, dims: &[usize]) -> Result<Layout> {
@@ -53,7 +63,7 @@ impl BitNetTensor {
             return Ok(self.clone());
         }
         self.whole_rows("squeeze", axis)?;
-        Ok(self.viewed("squeeze", self.layout.squeeze(axis)?))
+        self.viewed("squeeze", move |layout| layout.squeeze(axis))
     }
 
     /// Without the dimensions of extent 1.
@@ -72,21 +82,21 @@ impl BitNetTensor {
         if place == rank {
             self.unpacked("unsqueeze")?;
         }
-        Ok(self.viewed("unsqueeze", self.layout.unsqueeze(place as usize)?))
+        self.viewed("unsqueeze", move |layout| layout.unsqueeze(place as usize))
     }
 
     /// Dimension `axes[i]` as dimension `i`; every dimension once.
     pub fn permute(&self, axes: &[isize]) -> Result<Self> {
         self.unpacked("permute")?;
         let axes: Vec<_> = axes.iter().map(|&axis| self.shape().axis("permute", axis)).collect::<Result<_>>()?;
-        Ok(self.viewed("permute", self.layout.permute(&axes)?))
+        self.viewed("permute", move |layout| layout.permute(&axes))
     }
 
     /// Dimensions `a` and `b` exchanged.
     pub fn transpose(&self, a: isize, b: isize) -> Result<Self> {
         self.unpacked("transpose")?;
         match (self.axis_of_any("transpose", a)?, self.axis_of_any("transpose", b)?) {
-            (Some(a), Some(b)) => Ok(self.viewed("transpose", self.layout.transpose(a, b)?)),
+            (Some(a), Some(b)) => self.viewed("transpose", move |layout| layout.transpose(a, b)),
             _ => Ok(self.clone()),
         }
     }
@@ -109,13 +119,14 @@ impl BitNetTensor {
     pub fn movedim(&self, from: isize, to: isize) -> Result<Self> {
         self.unpacked("movedim")?;
         let (from, to) = (self.shape().axis("movedim", from)?, self.shape().axis("movedim", to)?);
-        Ok(self.viewed("movedim", self.layout.movedim(from, to)?))
+        self.viewed("movedim", move |layout| layout.movedim(from, to))
     }
 
     /// Elements `start..start + len` of dimension `axis`.
     pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Self> {
         self.unpacked("narrow")?;
-        Ok(self.viewed("narrow", self.layout.narrow(self.shape().axis("narrow", axis)?, start, len)?))
+        let axis = self.shape().axis("narrow", axis)?;
+        self.viewed("narrow", move |layout| layout.narrow(axis, start, len))
     }
 
     /// `x[start:end:step]` of dimension `axis` by Python's rules: negative positions count from the end, `None` is the
@@ -137,7 +148,8 @@ impl BitNetTensor {
     ) -> Result<Self> {
         self.unpacked("slice")?;
         let axis = self.shape().axis("slice", axis)?;
-        Ok(self.viewed("slice", self.layout.slice(axis, start.into(), end.into(), step)?))
+        let (start, end) = (start.into(), end.into());
+        self.viewed("slice", move |layout| layout.slice(axis, start, end, step))
     }
 
     /// Element `index` (negative from the end) of dimension `axis`, which goes away.
@@ -149,7 +161,7 @@ impl BitNetTensor {
             let shape = *self.shape();
             return Err(TensorOpError::IndexOutOfRange { op: "select", index: index as i64, axis, shape }.into());
         };
-        Ok(self.viewed("select", self.layout.select(axis, at)?))
+        self.viewed("select", move |layout| layout.select(axis, at))
     }
 
     /// Broadcast to `dims`: missing leading dimensions and extents of 1 repeat without a copy; [`INFER`] keeps an extent.
@@ -161,7 +173,7 @@ impl BitNetTensor {
             _ => extent,
         };
         let dims: Vec<_> = dims.iter().enumerate().map(keep).collect();
-        Ok(self.viewed("expand", self.layout.broadcast_to(&dims)?))
+        self.viewed("expand", move |layout| layout.broadcast_to(&dims))
     }
 
     /// Another name for [`expand`](Self::expand).
@@ -211,14 +223,15 @@ impl BitNetTensor {
     /// Windows of `size` elements every `step` elements of dimension `axis`, as a new last dimension.
     pub fn unfold(&self, axis: isize, size: usize, step: usize) -> Result<Self> {
         self.unpacked("unfold")?;
-        Ok(self.viewed("unfold", self.layout.unfold(self.shape().axis("unfold", axis)?, size, step)?))
+        let axis = self.shape().axis("unfold", axis)?;
+        self.viewed("unfold", move |layout| layout.unfold(axis, size, step))
     }
 
     /// The diagonal of dimensions `a` and `b`, `offset` columns to the right (negative: rows down), as the last dimension.
     pub fn diagonal(&self, offset: isize, a: isize, b: isize) -> Result<Self> {
         self.unpacked("diagonal")?;
         let (a, b) = (self.shape().axis("diagonal", a)?, self.shape().axis("diagonal", b)?);
-        Ok(self.viewed("diagonal", self.layout.diagonal(offset, a, b)?))
+        self.viewed("diagonal", move |layout| layout.diagonal(offset, a, b))
     }
 
     /// Dimensions `start..=end` as one.
@@ -248,22 +261,23 @@ impl BitNetTensor {
     /// Dimensions `axes` backwards. A view by negative strides as in NumPy (PyTorch copies).
     pub fn flip(&self, axes: &[isize]) -> Result<Self> {
         self.unpacked("flip")?;
-        let mut layout = self.layout;
+        let mut turned = Vec::new();
         let mut seen = [false; crate::MAX_DIMS];
         for &axis in axes {
             let Some(axis) = self.axis_of_any("flip", axis)? else { continue };
             if std::mem::replace(&mut seen[axis], true) {
                 return Err(argument("flip", format!("dimension {axis} twice: name each once")));
             }
-            layout = layout.flip(axis)?;
+            turned.push(axis);
         }
-        Ok(self.viewed("flip", layout))
+        self.viewed("flip", move |layout| turned.iter().try_fold(*layout, |layout, &axis| layout.flip(axis)))
     }
 
     /// Itself if its elements follow each other in row-major order, else a copy that does.
     pub fn contiguous(&self) -> Result<Self> {
         if self.is_contiguous() {
-            return Ok(self.viewed("contiguous", self.layout));
+            profile::view("contiguous");
+            return Ok(self.clone());
         }
         profile::copies("contiguous");
         self.copy()
@@ -279,13 +293,30 @@ impl BitNetTensor {
         std::sync::Arc::ptr_eq(&self.storage, &other.storage)
     }
 
-    /// The same storage seen through another layout, which must stay inside it. Every view is made here.
-    /// A view that was asked for, which profiles count.
-    pub(super) fn viewed(&self, op: &'static str, layout: Layout) -> Self {
+    /// A view that was asked for, which profiles count: the same storage seen through what `change` makes of the layout.
+    pub(super) fn viewed(
+        &self,
+        op: &'static str,
+        change: impl Fn(&Layout) -> Result<Layout> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let view = self.through(op, change)?;
         profile::view(op);
-        self.with_layout(layout)
+        Ok(view)
     }
 
+    fn through(
+        &self,
+        op: &'static str,
+        change: impl Fn(&Layout) -> Result<Layout> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let layout = change(&self.layout)?;
+        match is_recorded(&[self]) {
+            true => derivative::view(op, self, layout, Arc::new(change)),
+            false => Ok(self.with_layout(layout)),
+        }
+    }
+
+    /// The same storage seen through another layout, which must stay inside it, without history.
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
         Self { layout, node: None, ..self.clone() }
     }

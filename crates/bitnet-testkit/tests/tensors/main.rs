@@ -4,6 +4,7 @@
 mod agree;
 mod calls;
 mod cases;
+mod gradients;
 mod indices;
 mod linear;
 mod methods;

@@ -2,10 +2,8 @@
 
 use bitnet_core::BitNetDType::F32;
 use bitnet_core::backend::{CausalShape, Gate};
-use bitnet_core::neural::derivative::{
-    dropout_backward, rms_norm_backward, rope_backward, scaled_dot_product_attention_backward,
-};
-use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Generator, Result, autograd};
+use bitnet_core::neural::derivative::{rope_backward, scaled_dot_product_attention_backward};
+use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
 use bitnet_model::config::HiddenAct;
 use bitnet_quant::linear::{Compute, matmul};
 
@@ -170,59 +168,5 @@ pub(super) fn head_loss(
         &[hidden, table],
         || Ok(loss),
         move |_| move |grad: &BitNetTensor| gradients.iter().map(|d| d.mul(grad).map(Some)).collect(),
-    )
-}
-
-/// Rows `ids` `I64` `[N]` of `table` `[V, H]`.
-pub(super) fn embedding(table: &BitNetTensor, ids: &BitNetTensor) -> Result<BitNetTensor> {
-    let (dims, ids_saved) = (table.dims().to_vec(), ids.clone());
-    autograd::differentiable(
-        "embedding",
-        &[table],
-        || table.detach().embedding(ids),
-        |_| {
-            move |grad: &BitNetTensor| {
-                let mut sum = BitNetTensor::zeros(&dims, F32, grad.device())?;
-                sum.index_add_(0, &ids_saved, grad)?;
-                Ok(vec![Some(sum)])
-            }
-        },
-    )
-}
-
-/// See [`BitNetTensor::rms_norm`].
-pub(super) fn rms_norm(x: &BitNetTensor, weight: &BitNetTensor, eps: f64) -> Result<BitNetTensor> {
-    let (x_saved, weight_saved) = (x.detach(), weight.detach());
-    autograd::differentiable(
-        "rms_norm",
-        &[x, weight],
-        || x.detach().rms_norm(&weight.detach(), eps),
-        |_| {
-            move |grad: &BitNetTensor| {
-                let d = rms_norm_backward(grad, &x_saved, &weight_saved, eps)?;
-                Ok(vec![Some(d.x), Some(d.weight)])
-            }
-        },
-    )
-}
-
-/// `x + y`, equal shapes.
-pub(super) fn add(x: &BitNetTensor, y: &BitNetTensor) -> Result<BitNetTensor> {
-    autograd::differentiable(
-        "add",
-        &[x, y],
-        || x.detach().add(&y.detach()),
-        |_| move |grad: &BitNetTensor| Ok(vec![Some(grad.clone()), Some(grad.clone())]),
-    )
-}
-
-/// Each number 0 with probability `p`, the others divided by `1 - p`.
-pub(super) fn dropout(x: &BitNetTensor, p: f64, generator: &mut Generator) -> Result<BitNetTensor> {
-    let (out, mask) = autograd::no_grad(|| x.detach().dropout_with_mask(p, generator))?;
-    autograd::differentiable(
-        "dropout",
-        &[x],
-        || Ok(out),
-        |_| move |grad: &BitNetTensor| Ok(vec![Some(dropout_backward(grad, &mask)?)]),
     )
 }

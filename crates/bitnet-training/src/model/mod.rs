@@ -7,7 +7,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_model::config::{Architecture, Config};
 use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::linear::{Compute, linear, product};
-use functions::{AttentionShape, add, attention, dropout, embedding, gated, head_loss, rms_norm};
+use functions::{AttentionShape, attention, gated, head_loss};
 use indexmap::IndexMap;
 
 /// How a [`Transformer`] computes; its shape is the [`Config`] of its checkpoint.
@@ -196,7 +196,7 @@ impl Transformer {
     ) -> Result<(BitNetTensor, Option<BitNetTensor>)> {
         let mut projections = None;
         let (shape, rows) = self.attention_shape(ids, documents)?;
-        let mut x = embedding(self.get("model.embed_tokens.weight"), &ids.reshape(&[rows])?)?;
+        let mut x = self.get("model.embed_tokens.weight").embedding(&ids.reshape(&[rows])?)?;
         x = self.drop(x, generator.as_deref_mut())?;
         for layer in 0..self.config.layers {
             if block == Some(layer) {
@@ -207,7 +207,7 @@ impl Transformer {
                 true => self.checkpointed(layer, x, &shape, generator.as_deref_mut())?,
             };
         }
-        Ok((rms_norm(&x, self.get("model.norm.weight"), self.config.norm_eps.into())?, projections))
+        Ok((x.rms_norm(self.get("model.norm.weight"), self.config.norm_eps.into())?, projections))
     }
 
     /// Queries, keys and values of a block side by side.
@@ -240,7 +240,7 @@ impl Transformer {
 
     fn drop(&self, x: BitNetTensor, generator: Option<&mut Generator>) -> Result<BitNetTensor> {
         match generator {
-            Some(generator) if self.options.dropout > 0. => Ok(dropout(&x, self.options.dropout, generator)?),
+            Some(generator) if self.options.dropout > 0. => Ok(x.dropout(self.options.dropout, generator)?),
             _ => Ok(x),
         }
     }
@@ -284,17 +284,17 @@ impl Transformer {
         let eps = f64::from(self.config.norm_eps);
         let get = |name: &str| self.get(&format!("model.layers.{layer}.{name}.weight"));
         let inner_norm = |x: BitNetTensor, name: &str| match self.config.architecture {
-            Architecture::BitNet => rms_norm(&x, get(name), eps),
+            Architecture::BitNet => x.rms_norm(get(name), eps),
             Architecture::Llama => Ok(x),
         };
         let mixed = inner_norm(attention(&self.projections(layer, &x)?, shape)?, "self_attn.attn_sub_norm")?;
         let branch = self.project(&mixed, &[get("self_attn.o_proj")])?;
-        let x = add(&x, &self.drop(branch, generator.as_deref_mut())?)?;
-        let normed = rms_norm(&x, get("post_attention_layernorm"), eps)?;
+        let x = x.add(&self.drop(branch, generator.as_deref_mut())?)?;
+        let normed = x.rms_norm(get("post_attention_layernorm"), eps)?;
         let both = self.project(&normed, &[get("mlp.gate_proj"), get("mlp.up_proj")])?;
         let inner = inner_norm(gated(self.config.hidden_act, &both)?, "mlp.ffn_sub_norm")?;
         let branch = self.project(&inner, &[get("mlp.down_proj")])?;
-        Ok(add(&x, &self.drop(branch, generator)?)?)
+        Ok(x.add(&self.drop(branch, generator)?)?)
     }
 
     /// Products of the blocks: ternary where the model is quantized.

@@ -3,6 +3,7 @@
 mod plan;
 
 use super::views::argument;
+use crate::autograd::is_recorded;
 use crate::backend::{ScatterOp, TensorMut};
 use crate::{BitNetTensor, Operand, Result, TensorShape};
 use plan::Plan;
@@ -134,9 +135,15 @@ impl BitNetTensor {
     pub fn index(&self, indices: &[Index]) -> Result<Self> {
         const OP: &str = "index";
         self.unpacked(OP)?;
+        if is_recorded(&[self]) {
+            let (places, count) = (self.places(indices)?, self.elements());
+            let dims = places.dims().to_vec();
+            return self.reshape(&[count])?.index_select(0, &places.reshape(&[places.elements()])?)?.reshape(&dims);
+        }
         let plan = Plan::new(OP, self, indices)?;
         if plan.columns.is_empty() {
-            return Ok(self.viewed("index", plan.layout));
+            crate::profile::view("index");
+            return Ok(self.with_layout(plan.layout));
         }
         let dims = plan.result()?;
         if let Ok(merged) = plan.merged() {
@@ -182,6 +189,15 @@ impl BitNetTensor {
     fn put(&mut self, op: &'static str, scatter: ScatterOp, indices: &[Index], values: Operand) -> Result<&mut Self> {
         self.unpacked(op)?;
         let values = self.operand(op, values)?;
+        if self.is_rewritten(op, &[&values])? {
+            let (places, dims) = (self.places(indices)?, self.dims().to_vec());
+            let count = [places.elements()];
+            let values = values.expand(places.dims())?.reshape(&count)?;
+            let mut flat = self.reshape(&[self.elements()])?;
+            flat.scatter_with(op, scatter, 0, &places.reshape(&count)?, (&values).into())?;
+            *self = flat.reshape(&dims)?;
+            return Ok(self);
+        }
         // Where the elements lie is known once nobody else owns them.
         self.as_mut()?;
         let plan = Plan::new(op, self, indices)?;
@@ -207,6 +223,12 @@ impl BitNetTensor {
         let out = TensorMut { layout: self.whole_storage()?, ..self.as_mut()? };
         device.scatter(scatter, values.as_ref(), 0, ids.as_ref(), out)?;
         Ok(self)
+    }
+
+    /// Of each element that `indices` name, its number in row-major order, `I64`.
+    fn places(&self, indices: &[Index]) -> Result<Self> {
+        let all = Self::arange(0, self.elements(), 1, crate::BitNetDType::I64, &self.device)?.reshape(self.dims())?;
+        all.index(indices)
     }
 
     /// The storage as one dimension.

@@ -1,0 +1,110 @@
+//! Reductions.
+
+use crate::autograd::{differentiable, differentiable_by_result};
+use crate::backend::ReduceOp;
+use crate::{BitNetTensor, Result, TensorOpError, TensorShape};
+
+/// `op` over `axes`, which have extent 1 in `kept`, computed by `forward`.
+///
+/// The gradient of a sum is that of every element; of a product that times the others; of an extreme that of those which are
+/// it, in equal parts.
+pub fn reduce(
+    name: &'static str,
+    op: ReduceOp,
+    x: &BitNetTensor,
+    axes: Vec<isize>,
+    kept: TensorShape,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    let dims = x.dims().to_vec();
+    match op {
+        ReduceOp::Sum => differentiable(name, &[x], forward, |_| {
+            move |grad: &BitNetTensor| Ok(vec![Some(grad.reshape(kept.dims())?.expand(&dims)?)])
+        }),
+        ReduceOp::Prod => {
+            let x = x.clone();
+            differentiable(name, &[&x.clone()], forward, |_| {
+                move |grad: &BitNetTensor| {
+                    let grad = grad.reshape(kept.dims())?;
+                    Ok(vec![Some(others(&x, &axes)?.mul(&grad)?.to_dtype(x.dtype())?)])
+                }
+            })
+        }
+        ReduceOp::Max | ReduceOp::Min => {
+            let x = x.clone();
+            differentiable_by_result(name, &[&x.clone()], forward, || {
+                move |grad: &BitNetTensor, y: &BitNetTensor| {
+                    let found = x.eq(&y.reshape(kept.dims())?)?.to_dtype(grad.dtype())?;
+                    let share = found.div(&found.sum(&axes[..], true)?)?;
+                    Ok(vec![Some(share.mul(&grad.reshape(kept.dims())?)?)])
+                }
+            })
+        }
+        _ => Err(TensorOpError::Argument { op: name, message: "not differentiable".into() }.into()),
+    }
+}
+
+/// Of each element the product of the others over `axes`: no division, which zeros would spoil.
+fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
+    let rank = x.rank() as isize;
+    let kept: Vec<isize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
+    let order: Vec<isize> = kept.iter().chain(axes).copied().collect();
+    let turned = x.permute(&order)?;
+    let count: usize = axes.iter().map(|&axis| x.dims()[axis as usize]).product();
+    let rows = turned.reshape(&[x.elements() / count.max(1), count])?;
+    // The product of those before, and of those behind.
+    let one = BitNetTensor::ones(&[rows.dims()[0], 1], x.dtype(), x.device())?;
+    let before = |rows: &BitNetTensor| -> Result<BitNetTensor> {
+        let running = rows.narrow(1, 0, count.saturating_sub(1))?.cumprod(1)?;
+        BitNetTensor::cat(&[&one, &running], 1)
+    };
+    let behind = before(&rows.flip(&[1])?)?.flip(&[1])?;
+    let product = before(&rows)?.mul(&behind)?.reshape(turned.dims())?;
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(place, &axis)| back[axis as usize] = place as isize);
+    product.permute(&back)
+}
+
+/// Variance over `axes` of `count` elements each: `2 (x - mean) grad / (count - correction)`.
+pub fn var(
+    x: &BitNetTensor,
+    axes: Vec<isize>,
+    kept: TensorShape,
+    count: usize,
+    correction: f64,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    let x = x.clone();
+    differentiable("var", &[&x.clone()], forward, |_| {
+        move |grad: &BitNetTensor| {
+            let (grad, wide) = (grad.wide("var")?.reshape(kept.dims())?, x.wide("var")?);
+            let centred = wide.sub(&wide.mean(&axes[..], true)?)?;
+            let factor = 2. / (count as f64 - correction).max(0.);
+            Ok(vec![Some(centred.mul(factor)?.mul(&grad)?.to_dtype(x.dtype())?)])
+        }
+    })
+}
+
+/// Euclid's norm over `axes`, `x grad / norm`, 0 where the norm is; and the largest or smallest magnitude, whose gradient
+/// those that have it share.
+pub fn norm(
+    x: &BitNetTensor,
+    p: f64,
+    axes: Vec<isize>,
+    kept: TensorShape,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    let x = x.clone();
+    differentiable_by_result("norm", &[&x.clone()], forward, || {
+        move |grad: &BitNetTensor, y: &BitNetTensor| {
+            let (grad, y) = (grad.reshape(kept.dims())?, y.reshape(kept.dims())?);
+            let direction = if p == 2. {
+                x.div(&y)?.masked_fill(&y.eq(0)?.expand(x.dims())?, 0)?
+            } else {
+                let found = x.abs()?.eq(&y)?.to_dtype(x.dtype())?;
+                found.div(&found.sum(&axes[..], true)?)?.mul(&x.sign()?)?
+            };
+            Ok(vec![Some(direction.mul(&grad)?)])
+        }
+    })
+}
