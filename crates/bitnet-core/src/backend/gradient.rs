@@ -115,9 +115,9 @@ pub fn adam_step(
 ) -> Result<()> {
     let g = Temp::copied(backend, grad)?;
     let m = Temp::copied(backend, first.as_ref())?;
-    let m = m.binary(Add, g.binary(Sub, m.get())?.scalar(Mul, (1. - step.beta1).into())?.get())?;
-    let squares = g.binary(Mul, g.get())?.scalar(Mul, (1. - step.beta2).into())?;
-    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2.into())?.binary(Add, squares.get())?;
+    let m = m.binary(Add, g.binary(Sub, m.get())?.scalar(Mul, 1. - step.beta1)?.get())?;
+    let squares = g.binary(Mul, g.get())?.scalar(Mul, 1. - step.beta2)?;
+    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2)?.binary(Add, squares.get())?;
     let below = v.unary(UnaryOp::Sqrt)?.scalar(Div, step.root.into())?.scalar(Add, step.eps.into())?;
     let moved = m.binary(Div, below.get())?.scalar(Mul, step.rate.into())?;
     Temp::copied(backend, x.as_ref())?.scalar(Mul, step.shrink.into())?.binary(Sub, moved.get())?.copy_to(x)?;

@@ -328,7 +328,8 @@ mod tests {
                     causal_attention_backward(kernel, &pool, shape, &grad, &qkv, &cos, &sin, &mut d);
                     for at in (0..qkv.len()).step_by((qkv.len() / 60).max(1)) {
                         let (mut low, mut high) = (wide.clone(), wide.clone());
-                        (low[at] -= 1e-5, high[at] += 1e-5);
+                        low[at] -= 1e-5;
+                        high[at] += 1e-5;
                         let slope = (value(&high) - value(&low)) / 2e-5;
                         assert!((f64::from(d[at]) - slope).abs() < 2e-5, "{isa} {shape:?} {at}: {} {slope}", d[at]);
                     }

@@ -189,10 +189,7 @@ pub fn scale(isa: Isa, pool: &ThreadPool, x: &[f32], width: usize, rows: &[f32],
             assert_eq!(x.len(), out.len(), "length of out");
             pool.for_each_chunk(out, parts, &|task, out| {
                 let x = &x[task * parts..][..out.len()];
-                entered!(
-                    isa,
-                    scale_rows(x, width, task * parts / width, factor, columns, out, inlined!(|x| f32_to_bf16(x)))
-                );
+                entered!(isa, scale_rows(x, width, task * parts / width, factor, columns, out, f32_to_bf16));
             });
         }
     }

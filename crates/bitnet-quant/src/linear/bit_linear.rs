@@ -205,6 +205,6 @@ fn absmean(w: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
 /// Rows as 8 bits of their largest magnitude, and the step of each, `[T, 1]`: transformers' `ActQuant`.
 fn absmax(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     let scale = x.abs()?.amax(-1, true)?.clamp(Some(1e-5.into()), None)?.reciprocal()?.mul(127.)?;
-    let quantized = x.mul(&scale)?.round()?.clamp(Some((-128.).into()), Some(127.).map(Into::into))?.div(&scale)?;
+    let quantized = x.mul(&scale)?.round()?.clamp(Some((-128.).into()), Some(127.0.into()))?.div(&scale)?;
     Ok((quantized, scale.reciprocal()?))
 }

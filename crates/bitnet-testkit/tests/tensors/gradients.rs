@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const CONSTANT: &[&str] = &["full_like", "ones_like", "zeros_like"];
 
 /// Operations that say that they are not differentiable.
-const REFUSED: &[&str] = &["cholesky", "cond", "eig", "eigh", "lstsq", "lu", "matrix_norm", "matrix_rank", "pinv", "qr", "svd", "unique"];
+const REFUSED: &[&str] =
+    &["cholesky", "cond", "eig", "eigh", "lstsq", "lu", "matrix_norm", "matrix_rank", "pinv", "qr", "svd", "unique"];
 
 /// Cases of an operation.
 const CASES: usize = 24;

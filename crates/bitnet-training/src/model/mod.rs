@@ -213,7 +213,7 @@ impl Transformer {
     /// Queries, keys and values of a block side by side.
     fn projections(&self, layer: usize, x: &BitNetTensor) -> Result<BitNetTensor> {
         let get = |name: &str| self.get(&format!("model.layers.{layer}.{name}.weight"));
-        let normed = rms_norm(x, get("input_layernorm"), self.config.norm_eps.into())?;
+        let normed = x.rms_norm(get("input_layernorm"), self.config.norm_eps.into())?;
         self.project(&normed, &[get("self_attn.q_proj"), get("self_attn.k_proj"), get("self_attn.v_proj")])
     }
 
