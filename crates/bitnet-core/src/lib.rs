@@ -49,4 +49,6 @@ mod guides {
     pub struct Tensors;
     #[doc = include_str!("../../../docs/performance.md")]
     pub struct Performance;
+    #[doc = include_str!("../../../docs/training.md")]
+    pub struct Training;
 }
