@@ -1,6 +1,6 @@
 //! The Walsh-Hadamard transform, which spreads outliers of activations over a whole row before they are quantized.
 
-use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorStorage};
+use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorStorage, autograd};
 
 /// Extent of the blocks that a row of `n` is transformed in: the largest power of two that divides it.
 pub fn block(n: usize) -> usize {
@@ -11,8 +11,8 @@ pub fn block(n: usize) -> usize {
 /// that it is its own inverse. Where `n` is no power of two, by one matrix for each [`block`] of the row.
 ///
 /// Contiguous f32 on a host goes through [`transform`]; all else is a product with two smaller matrices, `H_ab` being the
-/// Kronecker product of `H_a` and `H_b`, in f32 and rounded to the dtype of `x`. Records no gradient: that of the result
-/// is transformed by [`hadamard`] itself, the matrix being symmetric.
+/// Kronecker product of `H_a` and `H_b`, in f32 and rounded to the dtype of `x`. The gradient is transformed likewise, the
+/// matrix being symmetric.
 ///
 /// # Errors
 /// When `x` is not floating point or has no dimensions.
@@ -25,7 +25,15 @@ pub fn hadamard(x: &BitNetTensor) -> Result<BitNetTensor> {
         let needed = "[.., n]".into();
         return Err(TensorOpError::Shape { op: "hadamard", what: "the tensor", got: *x.shape(), needed }.into());
     }
-    let x = x.detach();
+    autograd::differentiable(
+        "hadamard",
+        &[x],
+        || transformed(x),
+        |_| |grad: &BitNetTensor| Ok(vec![Some(hadamard(grad)?)]),
+    )
+}
+
+fn transformed(x: &BitNetTensor) -> Result<BitNetTensor> {
     let size = block(x.shape().last());
     if x.dtype() == BitNetDType::F32 && x.device().is_host() {
         let mut out = x.copy()?;

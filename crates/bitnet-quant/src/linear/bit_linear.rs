@@ -1,6 +1,7 @@
 //! The ternary linear layer with latent weights, as training uses it.
 
 use super::{Compute, PackedBitLinear, StraightThroughEstimator, bit_linear, linear};
+use crate::hadamard::hadamard;
 use crate::ternarize;
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, Result, TensorOpError, autograd};
 
@@ -15,6 +16,9 @@ pub struct BitLinearConfig {
     pub bias: bool,
     /// Epsilon of an RMS norm of the inputs that belongs to the layer; `None`: no norm.
     pub norm_eps: Option<f64>,
+    /// Whether inputs go through a [`hadamard`](crate::hadamard::hadamard) transform before they are quantized, which
+    /// spreads outliers over a row (H-BitLinear of BitNet v2, Wang et al. 2025).
+    pub hadamard: bool,
     /// The gradient through both quantizers.
     pub estimator: StraightThroughEstimator,
     /// What products are computed in.
@@ -25,7 +29,7 @@ impl BitLinearConfig {
     /// As BitNet b1.58 has it: no bias, no norm of its own, gradients straight through, f32.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         let estimator = StraightThroughEstimator::Standard;
-        Self { inputs, outputs, bias: false, norm_eps: None, estimator, compute: Compute::F32 }
+        Self { inputs, outputs, bias: false, norm_eps: None, hadamard: false, estimator, compute: Compute::F32 }
     }
 }
 
@@ -142,6 +146,9 @@ impl BitLinear {
         if let (Some(weight), Some(eps)) = (&self.norm, self.config.norm_eps) {
             rows = rows.rms_norm(weight, eps)?;
         }
+        if self.config.hadamard {
+            rows = hadamard(&rows)?;
+        }
         let mut out = product(&rows, &[&self.weight], self.config.estimator, self.lambda, self.config.compute)?;
         if let Some(bias) = &self.bias {
             out = out.add(bias)?;
@@ -152,7 +159,7 @@ impl BitLinear {
         out.reshape(&[&x.dims()[..x.rank() - 1], &[self.config.outputs]].concat())
     }
 
-    /// The same layer with its weights packed for inference, without a norm of its own.
+    /// The same layer with its weights packed for inference; a norm and a transform of its own stay with the caller.
     ///
     /// # Errors
     /// When a weight is not finite.
@@ -207,4 +214,74 @@ fn absmax(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     let scale = x.abs()?.amax(-1, true)?.clamp(Some(1e-5.into()), None)?.reciprocal()?.mul(127.)?;
     let quantized = x.mul(&scale)?.round()?.clamp(Some((-128.).into()), Some(127.0.into()))?.div(&scale)?;
     Ok((quantized, scale.reciprocal()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(hadamard: bool, bias: bool, norm_eps: Option<f64>) -> BitLinear {
+        let config = BitLinearConfig { bias, norm_eps, hadamard, ..BitLinearConfig::new(32, 16) };
+        BitLinear::new(config, &mut Generator::new(3), &Device::cpu()).unwrap()
+    }
+
+    fn input() -> BitNetTensor {
+        let x = BitNetTensor::randn(&[2, 5, 32], BitNetDType::F32, &Device::cpu(), &mut Generator::new(4)).unwrap();
+        let mut x = x.mul(3.).unwrap();
+        x.requires_grad_(true).unwrap();
+        x
+    }
+
+    #[test]
+    fn gradients_reach_all_that_is_learned_and_the_input() {
+        for (hadamard, bias, norm) in [(false, false, None), (true, true, Some(1e-6)), (true, false, None)] {
+            let (layer, x) = (layer(hadamard, bias, norm), input());
+            layer.forward(&x).unwrap().square().unwrap().sum(.., false).unwrap().backward().unwrap();
+            for (name, p) in layer.parameters().into_iter().chain([("input", &x)]) {
+                let nonzero = p.grad().unwrap().count_nonzero(..).unwrap().item::<i64>().unwrap();
+                assert!(nonzero as usize > p.elements() / 2, "{name}: {nonzero} of {}", p.elements());
+            }
+        }
+    }
+
+    #[test]
+    fn the_transform_spreads_what_is_quantized() {
+        // One outlier in a row of ones: eight bits of the row as it is leave nothing of them, of the transform they do.
+        let mut values = vec![1f32; 32];
+        values[7] = 1000.;
+        let x = BitNetTensor::from_slice(&values, &[1, 32], &Device::cpu()).unwrap();
+        let turned = hadamard(&x).unwrap();
+        let steps =
+            |x: &BitNetTensor| absmax(x).unwrap().0.sub(x).unwrap().norm(2., .., false).unwrap().item::<f32>().unwrap();
+        assert!(steps(&turned) < 0.8 * steps(&x), "{} {}", steps(&turned), steps(&x));
+    }
+
+    #[test]
+    fn packed_and_latent_forms_agree() {
+        let (layer, x) = (layer(false, true, None), input().detach());
+        let expected = layer.forward(&x).unwrap();
+        let packed = layer.pack().unwrap();
+        let mut buffer = crate::ActivationBuffer::new(10, 32, &Device::cpu()).unwrap();
+        let mut out = BitNetTensor::empty(&[10, 16], BitNetDType::F32, &Device::cpu()).unwrap();
+        let rows = x.reshape(&[10, 32]).unwrap();
+        packed.forward(rows.as_ref(), &mut buffer, &Device::cpu(), out.as_mut().unwrap()).unwrap();
+        assert_eq!(out.to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
+    }
+
+    #[test]
+    fn half_quantized_lies_between() {
+        let (mut layer, x) = (layer(false, false, None), input().detach());
+        let at = |layer: &BitLinear| layer.forward(&x).unwrap();
+        let whole = at(&layer);
+        layer.set_lambda(0.).unwrap();
+        let none = at(&layer);
+        let dense = x.reshape(&[10, 32]).unwrap().matmul(&layer.weight().detach().t().unwrap()).unwrap();
+        assert!(none.reshape(&[10, 16]).unwrap().allclose(&dense, 1e-5, 1e-5, false).unwrap());
+        layer.set_lambda(0.5).unwrap();
+        let half = at(&layer);
+        assert!(
+            !half.allclose(&none, 1e-3, 1e-3, false).unwrap() && !half.allclose(&whole, 1e-3, 1e-3, false).unwrap()
+        );
+        assert!(layer.set_lambda(1.5).is_err());
+    }
 }
