@@ -57,6 +57,8 @@ fn with_bytes<R>(tensor: &BitNetTensor, take: impl FnOnce(&[u8]) -> R) -> Result
     if len == 0 {
         return Ok(take(&[]));
     }
+    // Bytes have no history.
+    let tensor = &tensor.detach();
     if let TensorStorage::Cpu(storage) = tensor.as_ref().storage {
         return Ok(take(&storage.bytes()[start..start + len]));
     }
