@@ -1,7 +1,8 @@
 //! Decompositions into triangular and orthogonal factors, of every matrix of a batch.
 
-use super::argument;
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use super::{argument, derivative};
+use crate::autograd::is_recorded;
 use crate::{BitNetTensor, Result};
 use faer::{Mat, Side};
 
@@ -12,6 +13,12 @@ impl BitNetTensor {
     /// # Errors
     /// Fewer than 2 dimensions; `Unsupported` unless the dtype is F32 or F64 and the tensor on the CPU (all decompositions).
     pub fn lu(&self) -> Result<(Self, Self, Self)> {
+        if is_recorded(&[self]) {
+            if !matches!(self.dims(), [.., m, n] if m == n) {
+                return Err(argument("lu", "not differentiable for matrices that are not square".into()));
+            }
+            return derivative::lu(self, |x| x.lu().map(|(p, l, u)| [p, l, u])).map(<(Self, Self, Self)>::from);
+        }
         by_dtype!("lu", self, lu(self))
     }
 
@@ -21,6 +28,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`lu`](Self::lu).
     pub fn qr(&self) -> Result<(Self, Self)> {
+        if is_recorded(&[self]) {
+            return derivative::qr(self, |x| x.qr().map(|(q, r)| [q, r])).map(<(Self, Self)>::from);
+        }
         by_dtype!("qr", self, qr(self))
     }
 
@@ -29,6 +39,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`lu`](Self::lu); a matrix that is not positive definite.
     pub fn cholesky(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return derivative::cholesky(self, || self.cholesky());
+        }
         by_dtype!("cholesky", self, cholesky(self))
     }
 
@@ -39,6 +52,13 @@ impl BitNetTensor {
     /// # Errors
     /// As [`lu`](Self::lu); matrices with NaN or infinities.
     pub fn svd(&self, full_matrices: bool) -> Result<(Self, Self, Self)> {
+        if is_recorded(&[self]) {
+            if full_matrices {
+                let message = "not differentiable with full_matrices: their other columns are not fixed".into();
+                return Err(argument("svd", message));
+            }
+            return derivative::svd(self, |x| x.svd(false).map(|(u, s, v)| [u, s, v])).map(<(Self, Self, Self)>::from);
+        }
         by_dtype!("svd", self, svd(self, full_matrices))
     }
 
@@ -47,6 +67,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`svd`](Self::svd).
     pub fn svdvals(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return derivative::svdvals(self, || self.svdvals());
+        }
         by_dtype!("svdvals", self, svdvals(self))
     }
 }

@@ -1,7 +1,9 @@
 //! Eigenvalues and eigenvectors.
 
 use super::decompose::finite;
+use super::derivative;
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use crate::autograd::is_recorded;
 use crate::{BitNetTensor, Result};
 use faer::Side;
 
@@ -25,6 +27,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`svd`](Self::svd); matrices that are not square.
     pub fn eigh(&self) -> Result<(Self, Self)> {
+        if is_recorded(&[self]) {
+            return derivative::eigh(self, |x| x.eigh().map(|(w, v)| [w, v])).map(<(Self, Self)>::from);
+        }
         by_dtype!("eigh", self, eigh(self))
     }
 

@@ -6,6 +6,8 @@ mod products;
 #[cfg(feature = "linalg")]
 mod decompose;
 #[cfg(feature = "linalg")]
+mod derivative;
+#[cfg(feature = "linalg")]
 mod eigen;
 #[cfg(feature = "linalg")]
 mod norms;

@@ -1,6 +1,7 @@
 //! Norms of matrices and what follows from singular values; powers.
 
 use super::stack::by_dtype;
+use crate::autograd::{is_recorded, no_grad};
 use crate::{BitNetDType, BitNetTensor, Result};
 
 /// Which norm of a matrix.
@@ -52,6 +53,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`svd`](Self::svd).
     pub fn matrix_rank(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return no_grad(|| self.matrix_rank());
+        }
         fn epsilon<T: super::stack::Real>() -> Result<f64> {
             Ok(T::EPSILON)
         }

@@ -97,17 +97,17 @@ impl BitNetTensor {
     fn multiply(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         self.same_device(op, other)?;
         let (left, right) = (crate::precision::operand(op, self)?, crate::precision::operand(op, other)?);
-        if !is_recorded(&[&left, &right]) {
-            return left.multiplied(op, &right, out);
-        }
-        if out.is_some() {
-            not_into(op, &[&left, &right])?;
-        }
-        derivative::matmul(op, &left, &right, || left.multiplied(op, &right, None))
+        left.multiplied(op, &right, out)
     }
 
     /// [`multiply`](Self::multiply) in the dtype that the operands have.
     pub(crate) fn multiplied(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
+        if is_recorded(&[self, other]) {
+            if out.is_some() {
+                not_into(op, &[self, other])?;
+            }
+            return derivative::matmul(op, self, other, || self.multiplied(op, other, None));
+        }
         let (got, needed) = (other.dtype(), self.dtype());
         if got != needed {
             return Err(TensorOpError::DType { op, what: "the second operand", got, needed }.into());

@@ -2,6 +2,7 @@
 
 use super::argument;
 use super::decompose::finite;
+use super::derivative;
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
 use crate::autograd::{differentiable, differentiable_by_result, is_recorded};
 use crate::{BitNetError, BitNetTensor, Result};
@@ -15,7 +16,6 @@ impl BitNetTensor {
     /// As [`lu`](Self::lu); matrices that are not square.
     pub fn det(&self) -> Result<Self> {
         if is_recorded(&[self]) {
-            // d det = det tr(A^-1 dA); of matrices that can be inverted.
             let x = self.clone();
             return differentiable_by_result(
                 "det",
@@ -23,8 +23,8 @@ impl BitNetTensor {
                 || self.det(),
                 || {
                     move |grad: &Self, det: &Self| {
-                        let factor = grad.mul(det)?.unsqueeze(-1)?.unsqueeze(-1)?;
-                        Ok(vec![Some(x.inv()?.transpose(-2, -1)?.mul(&factor)?)])
+                        let factor = grad.unsqueeze(-1)?.unsqueeze(-1)?;
+                        Ok(vec![Some(derivative::cofactors(&x, det)?.mul(&factor)?)])
                     }
                 },
             );
@@ -125,6 +125,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`svd`](Self::svd).
     pub fn pinv(&self) -> Result<Self> {
+        if is_recorded(&[self]) {
+            return derivative::pinv(self, || self.pinv());
+        }
         by_dtype!("pinv", self, pinv(self))
     }
 }

@@ -131,7 +131,7 @@ pub(super) fn product(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor
     let spread = |x: &BitNetTensor| x.expand(&[lead.dims(), &x.dims()[rank - 2..]].concat());
     let (left, right) = (spread(a)?, spread(b)?);
     if is_recorded(&[a, b]) {
-        return left.matmul(&right);
+        return left.multiplied("matmul", &right, None);
     }
     let dims = [lead.dims(), &[a.dims()[rank - 2], b.dims()[rank - 1]]].concat();
     let mut out = BitNetTensor::empty(&dims, a.dtype(), a.device())?;

@@ -3,7 +3,7 @@
 
 use super::promote::can_cast;
 use super::{Operand, Scalar, broadcast_shapes, result_type};
-use crate::autograd::{derivative, is_recorded, no_grad, not_into};
+use crate::autograd::{derivative, is_recording, no_grad, not_into};
 use crate::backend::{BinaryOp, TensorRef};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, F32};
@@ -76,6 +76,13 @@ pub(super) fn spread<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<Ten
     Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
 }
 
+/// Whether an operation on these operands is recorded.
+#[inline]
+fn recorded(a: Operand, b: Operand) -> bool {
+    let history = |x| matches!(x, Operand::Tensor(x) if x.requires_grad());
+    (history(a) || history(b)) && is_recording()
+}
+
 /// The operands that are tensors.
 fn tensors<'a>(a: Operand<'a>, b: Operand<'a>) -> Vec<&'a BitNetTensor> {
     let tensor = |x| if let Operand::Tensor(x) = x { Some(x) } else { None };
@@ -90,7 +97,7 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     };
     let device = tensor.device();
     let plan = Plan::new(name, op, a, b)?;
-    if is_recorded(&tensors(a, b)) {
+    if recorded(a, b) {
         return derivative::binary(name, op, a, b, || binary(name, op, a, b));
     }
     let (a, b) = (in_dtype(a, plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
@@ -118,7 +125,7 @@ impl BitNetTensor {
             let needed = format!("{}, that of the result", plan.shape);
             return Err(TensorOpError::Shape { op: name, what: "the tensor", got: *self.shape(), needed }.into());
         }
-        if self.is_rewritten(name, &tensors(b, b))? {
+        if recorded((&*self).into(), b) && self.is_rewritten(name, &tensors(b, b))? {
             *self = binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype())?;
             return Ok(self);
         }
@@ -133,7 +140,9 @@ impl BitNetTensor {
     }
 
     pub(crate) fn binary_into(&self, name: &'static str, op: BinaryOp, b: Operand, out: &mut Self) -> Result<()> {
-        not_into(name, &[&tensors(self.into(), b)[..], &[out]].concat())?;
+        if recorded(self.into(), b) {
+            not_into(name, &tensors(self.into(), b))?;
+        }
         let plan = Plan::new(name, op, self.into(), b)?;
         out.takes(name, &plan.shape, plan.dtype, self)?;
         if !out.is_writable() {
@@ -147,7 +156,7 @@ impl BitNetTensor {
 
     /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.
     pub(crate) fn binary_owned(mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<Self> {
-        if is_recorded(&tensors((&self).into(), b)) {
+        if recorded((&self).into(), b) {
             return binary(name, op, (&self).into(), b);
         }
         let plan = Plan::new(name, op, (&self).into(), b)?;

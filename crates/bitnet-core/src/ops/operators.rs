@@ -8,6 +8,7 @@
 use super::binary::binary;
 use super::unary::Domain;
 use super::{Operand, Scalar};
+use crate::autograd::is_recorded;
 use crate::backend::{BinaryOp, UnaryOp};
 use crate::{BitNetTensor, Result};
 use std::ops::*;
@@ -135,6 +136,9 @@ macro_rules! unary_operator {
         impl $trait for BitNetTensor {
             type Output = BitNetTensor;
             fn $method(mut self) -> BitNetTensor {
+                if is_recorded(&[&self]) {
+                    return expect(self.unary(stringify!($name), UnaryOp::$op, Domain::$domain));
+                }
                 expect(self.unary_assign(stringify!($name), UnaryOp::$op, Domain::$domain));
                 self
             }

@@ -2,7 +2,7 @@
 
 use super::Axes;
 use super::ternary::wide;
-use crate::autograd::{derivative, no_grad};
+use crate::autograd::{derivative, is_recorded, no_grad};
 use crate::backend::{ReduceOp, TensorMut, TensorRef};
 use crate::{BitNetDType, BitNetTensor, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64, U64};
@@ -38,6 +38,7 @@ impl Reduction {
         let (kept, result) = (TensorShape::new(&kept[..x.rank()])?, TensorShape::new(&result[..rank])?);
         Ok(Self { name, reduced, kept, result, count })
     }
+
     /// The dimensions that are reduced.
     pub fn reduced_axes(&self, x: &BitNetTensor) -> Vec<isize> {
         (0..x.rank()).filter(|&axis| self.reduced[axis]).map(|axis| axis as isize).collect()
@@ -150,6 +151,9 @@ pub(super) fn reduce(
         }
         Ok(out)
     };
+    if !is_recorded(&[x]) {
+        return forward();
+    }
     if !dtype.is_float() {
         return no_grad(forward);
     }

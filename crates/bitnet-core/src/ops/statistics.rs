@@ -80,6 +80,9 @@ impl BitNetTensor {
             return reduction.filled(f64::NAN.into(), self.dtype(), self);
         }
         let forward = || Ok(moments(self, &reduction, correction)?.1);
+        if !is_recorded(&[self]) {
+            return forward();
+        }
         let kept = reduction.kept;
         derivative::var(self, reduction.reduced_axes(self), kept, reduction.count, correction, forward)
     }
@@ -91,9 +94,8 @@ impl BitNetTensor {
         }
         self.floats("std")?;
         // f16 would round twice, and overflow in the square.
-        let mut out = self.to_dtype(wide(self.dtype()))?.var(axes, correction, keepdim)?;
-        out.sqrt_()?;
-        out.to_dtype(self.dtype())
+        let variance = self.to_dtype(wide(self.dtype()))?.var(axes, correction, keepdim)?;
+        derivative::root(variance)?.to_dtype(self.dtype())
     }
 
     /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is Euclid's, infinity the
@@ -106,7 +108,7 @@ impl BitNetTensor {
         let axes = axes.into();
         let x = self.to_dtype(wide(self.dtype()))?;
         let sum = |x: &Self| reduce("norm", ReduceOp::Sum, x, axes, keepdim);
-        if is_recorded(&[&x]) && (p == 2. || p.is_infinite()) {
+        if is_recorded(&[&x]) {
             let reduction = Reduction::new("norm", &x, axes, keepdim)?;
             let forward = || x.norm(p, axes, keepdim);
             let kept = reduction.kept;
@@ -141,11 +143,14 @@ impl BitNetTensor {
         let axes = axes.into();
         let reduction = Reduction::new("logsumexp", self, axes, keepdim)?;
         let dtype = if self.dtype().is_float() { self.dtype() } else { F32 };
+        if is_recorded(&[self]) {
+            return derivative::logsumexp(self, reduction.kept, || self.logsumexp(axes, keepdim));
+        }
         if reduction.count == 0 {
             return reduction.filled(f64::NEG_INFINITY.into(), dtype, self);
         }
         let x = self.to_dtype(wide(dtype))?;
-        let largest = reduce("logsumexp", ReduceOp::Max, &x.detach(), axes, true)?;
+        let largest = reduce("logsumexp", ReduceOp::Max, &x, axes, true)?;
         // Where all are minus infinity, or one is infinite, nothing is taken away: inf - inf would be NaN.
         let infinite = largest.isinf()?;
         let zero = Self::scalar(0, largest.dtype(), self.device())?.broadcast_to(largest.dims())?;

@@ -2,6 +2,7 @@
 
 use super::binary::in_dtype;
 use super::{Operand, Scalar, result_type};
+use crate::autograd::{derivative, is_recorded};
 use crate::backend::BinaryOp;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use BitNetDType::{BF16, Bool, F16, F32};
@@ -45,6 +46,9 @@ impl BitNetTensor {
     /// ```
     pub fn clamp(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Self> {
         let (low, high) = self.limits("clamp", min, max)?;
+        if is_recorded(&[self]) {
+            return derivative::clamp(self, low, high, || self.clamp(min, max));
+        }
         match (low, high) {
             (Some(low), Some(high)) => {
                 let mut out = self.maximum(low)?;
@@ -60,6 +64,10 @@ impl BitNetTensor {
     /// [`clamp`](Self::clamp) in place.
     pub fn clamp_(&mut self, min: Option<Scalar>, max: Option<Scalar>) -> Result<&mut Self> {
         let (low, high) = self.limits("clamp_", min, max)?;
+        if self.is_rewritten("clamp_", &[])? {
+            *self = self.clamp(min, max)?.to_dtype(self.dtype())?;
+            return Ok(self);
+        }
         for (op, limit) in [(BinaryOp::Maximum, low), (BinaryOp::Minimum, high)] {
             if let Some(limit) = limit {
                 self.binary_assign("clamp_", op, limit.into())?;

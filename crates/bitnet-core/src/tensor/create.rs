@@ -89,8 +89,11 @@ impl BitNetTensor {
         let (dtype, device) = (self.dtype, self.device.clone());
         let element =
             value.into().to_bytes(dtype).ok_or_else(|| crate::backend::unsupported(&*device, "fill_", dtype))?;
-        if !self.is_writable() {
+        if self.is_rewritten("fill_", &[])? {
+            // A constant from now on.
             *self = self.empty_like()?;
+        } else if !self.is_writable() {
+            self.set_values(self.empty_like()?);
         }
         let out = self.as_mut()?;
         if let (TensorStorage::Cpu(storage), true) = (&mut *out.storage, out.layout.is_contiguous()) {

@@ -123,17 +123,23 @@ impl BitNetTensor {
     ) -> Result<&mut Self> {
         self.unpacked(op)?;
         self.same_device(op, indices)?;
-        let mut indices = indices.as_indices(op)?;
+        let indices = indices.as_indices(op)?;
         let whole = matches!(source, Operand::Tensor(_));
         let mut source = self.operand(op, source)?;
         if !whole {
             source = source.expand(indices.dims())?;
         }
-        let scalar = self.axis_of_any(op, axis)?.is_none();
-        if scalar {
+        if self.axis_of_any(op, axis)?.is_none() {
             // PyTorch lets a scalar pass as a vector of one.
-            (indices, source) = (indices.reshape(&[1])?, source.reshape(&[1])?);
-            *self = self.reshape(&[1])?;
+            let mut line = self.reshape(&[1])?;
+            let rewritten = self.is_rewritten(op, &[&source])?;
+            line.scatter_with(op, scatter, 0, &indices.reshape(&[1])?, (&source.reshape(&[1])?).into())?;
+            let line = line.reshape(&[])?;
+            match rewritten {
+                true => *self = line,
+                false => self.set_values(line),
+            }
+            return Ok(self);
         }
         let axis = self.shape().axis(op, axis)?;
         self.holds(op, axis, &indices)?;
@@ -144,17 +150,12 @@ impl BitNetTensor {
             source = source.narrow(axis as isize, 0, extent)?;
         }
         if self.is_rewritten(op, &[&source])? {
-            let out = derivative::scatter(op, scatter, self, axis as isize, &indices, &source)?;
-            *self = if scalar { out.reshape(&[])? } else { out };
+            *self = derivative::scatter(op, scatter, self, axis as isize, &indices, &source)?;
             return Ok(self);
         }
         let device = self.device.clone();
-        let result =
-            self.as_mut().and_then(|out| device.scatter(scatter, source.as_ref(), axis, indices.as_ref(), out));
-        if scalar {
-            *self = self.reshape(&[])?;
-        }
-        result.map(|()| self)
+        device.scatter(scatter, source.as_ref(), axis, indices.as_ref(), self.as_mut()?)?;
+        Ok(self)
     }
 
     /// Itself as `I64` or `U32`, which backends read; an error unless it holds integers.

@@ -2,6 +2,7 @@
 //! neural networks stand in [`neural::derivative`](crate::neural::derivative), others beside their operation.
 
 mod binary;
+mod clamp;
 mod product;
 mod reduce;
 mod scan;
@@ -10,8 +11,11 @@ mod unary;
 mod view;
 
 pub use binary::binary;
+pub use clamp::clamp;
 pub use product::matmul;
-pub use reduce::{norm, reduce, var};
+#[cfg(feature = "linalg")]
+pub use reduce::others;
+pub use reduce::{logsumexp, norm, reduce, root, var};
 pub use scan::scan;
 pub use scatter::{gather, scatter};
 pub use unary::unary;

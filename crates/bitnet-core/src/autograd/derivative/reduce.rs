@@ -1,6 +1,6 @@
 //! Reductions.
 
-use crate::autograd::{differentiable, differentiable_by_result};
+use crate::autograd::{differentiable, differentiable_by_result, is_recorded};
 use crate::backend::ReduceOp;
 use crate::{BitNetTensor, Result, TensorOpError, TensorShape};
 
@@ -21,31 +21,27 @@ pub fn reduce(
         ReduceOp::Sum => differentiable(name, &[x], forward, |_| {
             move |grad: &BitNetTensor| Ok(vec![Some(grad.reshape(kept.dims())?.expand(&dims)?)])
         }),
-        ReduceOp::Prod => {
+        ReduceOp::Prod => differentiable(name, &[x], forward, |_| {
             let x = x.clone();
-            differentiable(name, &[&x.clone()], forward, |_| {
-                move |grad: &BitNetTensor| {
-                    let grad = grad.reshape(kept.dims())?;
-                    Ok(vec![Some(others(&x, &axes)?.mul(&grad)?.to_dtype(x.dtype())?)])
-                }
-            })
-        }
-        ReduceOp::Max | ReduceOp::Min => {
+            move |grad: &BitNetTensor| {
+                let grad = grad.reshape(kept.dims())?;
+                Ok(vec![Some(others(&x, &axes)?.mul(&grad)?.to_dtype(x.dtype())?)])
+            }
+        }),
+        ReduceOp::Max | ReduceOp::Min => differentiable_by_result(name, &[x], forward, || {
             let x = x.clone();
-            differentiable_by_result(name, &[&x.clone()], forward, || {
-                move |grad: &BitNetTensor, y: &BitNetTensor| {
-                    let found = x.eq(&y.reshape(kept.dims())?)?.to_dtype(grad.dtype())?;
-                    let share = found.div(&found.sum(&axes[..], true)?)?;
-                    Ok(vec![Some(share.mul(&grad.reshape(kept.dims())?)?)])
-                }
-            })
-        }
+            move |grad: &BitNetTensor, y: &BitNetTensor| {
+                let found = x.eq(&y.reshape(kept.dims())?)?.to_dtype(grad.dtype())?;
+                let share = found.div(&found.sum(&axes[..], true)?)?;
+                Ok(vec![Some(share.mul(&grad.reshape(kept.dims())?)?)])
+            }
+        }),
         _ => Err(TensorOpError::Argument { op: name, message: "not differentiable".into() }.into()),
     }
 }
 
 /// Of each element the product of the others over `axes`: no division, which zeros would spoil.
-fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
+pub fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
     let rank = x.rank() as isize;
     let kept: Vec<isize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
     let order: Vec<isize> = kept.iter().chain(axes).copied().collect();
@@ -74,8 +70,8 @@ pub fn var(
     correction: f64,
     forward: impl FnOnce() -> Result<BitNetTensor>,
 ) -> Result<BitNetTensor> {
-    let x = x.clone();
-    differentiable("var", &[&x.clone()], forward, |_| {
+    differentiable("var", &[x], forward, |_| {
+        let x = x.clone();
         move |grad: &BitNetTensor| {
             let (grad, wide) = (grad.wide("var")?.reshape(kept.dims())?, x.wide("var")?);
             let centred = wide.sub(&wide.mean(&axes[..], true)?)?;
@@ -85,8 +81,26 @@ pub fn var(
     })
 }
 
-/// Euclid's norm over `axes`, `x grad / norm`, 0 where the norm is; and the largest or smallest magnitude, whose gradient
-/// those that have it share.
+/// The root of a variance, and no slope where there is none.
+pub fn root(mut variance: BitNetTensor) -> Result<BitNetTensor> {
+    if !is_recorded(&[&variance]) {
+        variance.sqrt_()?;
+        return Ok(variance);
+    }
+    differentiable_by_result(
+        "std",
+        &[&variance],
+        || variance.sqrt(),
+        || {
+            move |grad: &BitNetTensor, y: &BitNetTensor| {
+                Ok(vec![Some(grad.div(&y.mul(2)?)?.masked_fill(&y.eq(0)?, 0)?)])
+            }
+        },
+    )
+}
+
+/// The p-norm over `axes`: `sign(x) |x|^(p-1) grad / norm^(p-1)`, 0 where the norm is; of the largest or smallest magnitude
+/// those that have it share the gradient; of the number of elements that are not zero there is none.
 pub fn norm(
     x: &BitNetTensor,
     p: f64,
@@ -94,17 +108,42 @@ pub fn norm(
     kept: TensorShape,
     forward: impl FnOnce() -> Result<BitNetTensor>,
 ) -> Result<BitNetTensor> {
-    let x = x.clone();
-    differentiable_by_result("norm", &[&x.clone()], forward, || {
+    differentiable_by_result("norm", &[x], forward, || {
+        let x = x.clone();
         move |grad: &BitNetTensor, y: &BitNetTensor| {
             let (grad, y) = (grad.reshape(kept.dims())?, y.reshape(kept.dims())?);
-            let direction = if p == 2. {
-                x.div(&y)?.masked_fill(&y.eq(0)?.expand(x.dims())?, 0)?
-            } else {
+            let none = |slope: BitNetTensor| slope.masked_fill(&y.eq(0)?.expand(x.dims())?, 0);
+            let direction = if p == 0. {
+                x.zeros_like()?
+            } else if p == 1. {
+                x.sign()?
+            } else if p == 2. {
+                none(x.div(&y)?)?
+            } else if p.is_infinite() {
                 let found = x.abs()?.eq(&y)?.to_dtype(x.dtype())?;
                 found.div(&found.sum(&axes[..], true)?)?.mul(&x.sign()?)?
+            } else {
+                let slope = x.abs()?.div(&y)?.pow(p - 1.)?.mul(&x.sign()?)?;
+                none(slope.masked_fill(&x.eq(0)?, 0)?)?
             };
             Ok(vec![Some(direction.mul(&grad)?)])
+        }
+    })
+}
+
+/// Logarithm of the sum of `e^x`, computed by `forward`: `e^(x - result) grad`, 0 where all are minus infinity.
+pub fn logsumexp(
+    x: &BitNetTensor,
+    kept: TensorShape,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    differentiable_by_result("logsumexp", &[x], forward, || {
+        let x = x.clone();
+        move |grad: &BitNetTensor, y: &BitNetTensor| {
+            let (grad, y) = (grad.wide("logsumexp")?.reshape(kept.dims())?, y.wide("logsumexp")?.reshape(kept.dims())?);
+            let nothing = y.eq(f64::NEG_INFINITY)?;
+            let share = x.wide("logsumexp")?.sub(&y.masked_fill(&nothing, 0)?)?.exp()?;
+            Ok(vec![Some(share.mul(&grad)?.to_dtype(x.dtype())?)])
         }
     })
 }

@@ -12,8 +12,8 @@ pub fn scan(
     axis: isize,
     forward: impl FnOnce() -> Result<BitNetTensor>,
 ) -> Result<BitNetTensor> {
-    let x = x.clone();
-    differentiable(name, &[&x.clone()], forward, |_| {
+    differentiable(name, &[x], forward, |_| {
+        let x = x.clone();
         move |grad: &BitNetTensor| {
             let d = match op {
                 ScanOp::Sum => behind(grad, axis)?,
@@ -29,20 +29,19 @@ fn behind(x: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
     x.flip(&[axis])?.cumsum(axis)?.flip(&[axis])
 }
 
-/// `d_j = sum over i >= j of grad_i prod over k <= i, k != j of x_k`, element by element along the axis, so that zeros are no
-/// exception.
+/// `d_j = sum over i >= j of grad_i prod over k <= i, k != j of x_k`: what is before `x_j`, times
+/// `r_j = grad_j + x_(j+1) r_(j+1)`. No division, which zeros would spoil.
 fn products(x: &BitNetTensor, grad: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
     let extent = x.dims()[axis as usize];
     if x.elements() == 0 {
         return x.zeros_like();
     }
     let one = x.narrow(axis, 0, 1)?.detach().ones_like()?;
-    let mut parts = Vec::with_capacity(extent);
-    for j in 0..extent {
-        let (low, high) = (x.narrow(axis, 0, j)?, x.narrow(axis, j + 1, extent - j - 1)?);
-        let running = BitNetTensor::cat(&[&low, &one, &high], axis)?.cumprod(axis)?;
-        let from = |t: &BitNetTensor| t.narrow(axis, j, extent - j);
-        parts.push(from(&running)?.mul(&from(grad)?)?.sum(axis, true)?);
+    let before = BitNetTensor::cat(&[&one, &x.narrow(axis, 0, extent - 1)?.cumprod(axis)?], axis)?;
+    let mut rest = vec![grad.narrow(axis, extent - 1, 1)?];
+    for j in (0..extent - 1).rev() {
+        let next = x.narrow(axis, j + 1, 1)?.mul(&rest[rest.len() - 1])?;
+        rest.push(grad.narrow(axis, j, 1)?.add(&next)?);
     }
-    BitNetTensor::cat(&parts.iter().collect::<Vec<_>>(), axis)
+    before.mul(&BitNetTensor::cat(&rest.iter().rev().collect::<Vec<_>>(), axis)?)
 }

@@ -1,0 +1,26 @@
+//! Limits.
+
+use crate::autograd::differentiable;
+use crate::{BitNetTensor, Result, Scalar};
+
+/// `x` between two limits, computed by `forward`: the gradient of what lies between them, and on them, 0 beyond.
+pub fn clamp(
+    x: &BitNetTensor,
+    low: Option<Scalar>,
+    high: Option<Scalar>,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    differentiable("clamp", &[x], forward, |_| {
+        let x = x.clone();
+        move |grad: &BitNetTensor| {
+            let mut grad = grad.clone();
+            if let Some(low) = low {
+                grad = grad.masked_fill(&x.lt(low)?, 0)?;
+            }
+            if let Some(high) = high {
+                grad = grad.masked_fill(&x.gt(high)?, 0)?;
+            }
+            Ok(vec![Some(grad.to_dtype(x.dtype())?)])
+        }
+    })
+}
