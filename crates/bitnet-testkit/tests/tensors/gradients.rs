@@ -12,9 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Operations that take floats and give results that do not depend on their values, or not as floats.
 const CONSTANT: &[&str] = &["full_like", "ones_like", "zeros_like"];
 
-/// Operations that say that they are not differentiable.
-const REFUSED: &[&str] =
-    &["cholesky", "cond", "eig", "eigh", "lstsq", "lu", "matrix_norm", "matrix_rank", "pinv", "qr", "svd", "unique"];
+/// Operations that say that they are not differentiable: `lu` of matrices that are not square, `svd` with full matrices.
+const REFUSED: &[&str] = &["eig", "lu", "svd", "unique"];
+
+/// Those of them that are differentiable elsewhere, which `tests/gradients_linalg.rs` of bitnet-core shows.
+pub const PARTLY: &[&str] = &["lu", "svd"];
 
 /// Cases of an operation.
 const CASES: usize = 24;
@@ -76,10 +78,26 @@ fn floats(inputs: &[Input]) -> Vec<&BitNetTensor> {
 
 /// What showed of a case.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub enum Kind {
     Differentiable,
     Constant,
     Refused,
+}
+
+/// What the tape does with a call of a case whose floats are recorded; `None` without floats, and where the call is an error.
+pub fn kind(case: &Case, inputs: &[Input]) -> Option<Kind> {
+    let operand = |x: &&BitNetTensor| {
+        let mut leaf = x.detach();
+        leaf.requires_grad_(true).unwrap();
+        recorded(&leaf, false)
+    };
+    let operands: Vec<BitNetTensor> = floats(inputs).iter().map(operand).collect();
+    match results(case, inputs, &operands)? {
+        Ok(_) if operands.is_empty() => None,
+        Ok(results) if results.iter().any(BitNetTensor::requires_grad) => Some(Kind::Differentiable),
+        Ok(_) => Some(Kind::Constant),
+        Err(e) => e.to_string().contains("not differentiable").then_some(Kind::Refused),
+    }
 }
 
 fn results(case: &Case, inputs: &[Input], values: &[BitNetTensor]) -> Option<Result<Vec<BitNetTensor>>> {
@@ -101,6 +119,11 @@ fn weighed(results: &[BitNetTensor]) -> Result<Option<BitNetTensor>> {
     Ok(sum)
 }
 
+/// Matrices and what they are transposed, added.
+fn mirrored(x: &BitNetTensor) -> BitNetTensor {
+    x.add(&x.transpose(-2, -1).unwrap()).unwrap()
+}
+
 /// Calls a case; `None` if it takes no floats or not these.
 fn check(case: &Case, inputs: &[Input], numbers: &mut Numbers) -> Option<Kind> {
     let operands = floats(inputs);
@@ -108,10 +131,18 @@ fn check(case: &Case, inputs: &[Input], numbers: &mut Numbers) -> Option<Kind> {
         return None;
     }
     let mut values: Vec<BitNetTensor> = operands.iter().map(|x| numbers.tensor(x.dims())).collect();
-    if ["det", "inv", "matrix_power", "slogdet", "solve"].contains(&case.op.as_str()) {
+    let square = matches!(values[0].dims(), [.., m, n] if m == n);
+    if square && ["cond", "det", "inv", "matrix_power", "slogdet", "solve"].contains(&case.op.as_str()) {
         // Far from singular.
         let n = values[0].shape().last();
         values[0].add_(&BitNetTensor::eye(n, BitNetDType::F64, &Device::cpu()).unwrap().mul(2.).unwrap()).unwrap();
+    }
+    let symmetric = ["cholesky", "eigh"].contains(&case.op.as_str());
+    if symmetric {
+        // Only one triangle is read; positive definite.
+        let n = values[0].shape().last();
+        let shift = BitNetTensor::eye(n, BitNetDType::F64, &Device::cpu()).unwrap().mul(2 * n).unwrap();
+        values[0] = mirrored(&values[0]).add(&shift).unwrap();
     }
     let mut leaves: Vec<BitNetTensor> = values.iter().map(BitNetTensor::detach).collect();
     for leaf in &mut leaves {
@@ -143,7 +174,10 @@ fn check(case: &Case, inputs: &[Input], numbers: &mut Numbers) -> Option<Kind> {
     let found = gradients(&[&sum], &leaves.iter().collect::<Vec<_>>(), false)
         .unwrap_or_else(|e| panic!("{}: {e}", case.describe()));
     for (place, (gradient, value)) in found.iter().zip(&values).enumerate() {
-        let direction = numbers.tensor(value.dims()).sub(0.6).unwrap();
+        let mut direction = numbers.tensor(value.dims()).sub(0.6).unwrap();
+        if symmetric {
+            direction = mirrored(&direction);
+        }
         let at = |step: f64| {
             let mut moved = values.clone();
             moved[place] = value.add(&direction.mul(step).unwrap()).unwrap();

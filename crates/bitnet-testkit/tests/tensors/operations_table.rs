@@ -5,6 +5,7 @@
 
 use crate::calls::{self, Args};
 use crate::cases::{self, Case, Group, Input};
+use crate::gradients::{self, Kind};
 use crate::methods::{self, Method, Section};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_testkit::reference_device;
@@ -25,6 +26,8 @@ struct Seen {
     /// Calls whose results all lie in the storage of an operand, and all calls.
     views: usize,
     calls: usize,
+    /// What the tape did with calls of floats.
+    gradients: BTreeSet<Kind>,
 }
 
 fn folder() -> PathBuf {
@@ -81,6 +84,9 @@ fn observe() -> BTreeMap<String, Seen> {
                 let inputs = group.inputs(case, device).unwrap();
                 let Some(Ok(results)) = calls::call(&case.op, &Args::new(case, &inputs, device)) else { continue };
                 let seen = seen.entry(case.op.clone()).or_default();
+                if place == 0 {
+                    seen.gradients.extend(gradients::kind(case, &inputs));
+                }
                 seen.dtypes[place].extend(shown(case, &inputs).map(BitNetDType::name));
                 let operands = tensors(&inputs);
                 // An empty tensor has no bytes to copy.
@@ -132,6 +138,21 @@ impl Seen {
         }
     }
 
+    fn gradient(&self, op: &str) -> &'static str {
+        use Kind::*;
+        if gradients::PARTLY.contains(&op) {
+            return "yes; some refused";
+        }
+        let [differentiable, refused] = [Differentiable, Refused].map(|kind| self.gradients.contains(&kind));
+        match (differentiable, refused) {
+            (true, false) => "yes",
+            (true, true) => "yes; some refused",
+            (false, true) => "refused",
+            (false, false) if self.gradients.is_empty() => "",
+            (false, false) => "constant",
+        }
+    }
+
     fn copies(&self) -> &'static str {
         match self.views {
             _ if self.calls == 0 => "",
@@ -173,18 +194,24 @@ fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
     for section in sections {
         let rows: Vec<&Method> = section.methods.iter().filter(|m| !is_form(&m.name)).collect();
         text += &format!("\n## {}\n\n`{}`\n\n", section.title, section.file);
-        text += "| method | PyTorch | other forms | dtypes | devices | result | what it gives |\n|---|---|---|---|---|---|---|\n";
+        text += "| method | PyTorch | other forms | dtypes | devices | gradient | result | what it gives |\n|---|---|---|---|---|---|---|---|\n";
         for method in rows {
             let forms = FORMS.iter().map(|form| format!("{}{form}", method.name)).filter(|f| all.contains(f.as_str()));
             let forms: Vec<String> = forms.map(|form| format!("`{form}`")).collect();
-            let (dtypes, devices, copies) = seen.get(&method.name).map_or_else(Default::default, |seen| {
-                (names(&(&seen.dtypes[0] | &seen.dtypes[1])), seen.devices(), seen.copies())
+            let (dtypes, devices, gradient, copies) = seen.get(&method.name).map_or_else(Default::default, |seen| {
+                (
+                    names(&(&seen.dtypes[0] | &seen.dtypes[1])),
+                    seen.devices(),
+                    seen.gradient(&method.name),
+                    seen.copies(),
+                )
             });
             let copies = if method.mutates { "in place" } else { copies };
             let torch = torch.get(method.name.as_str()).copied().or(method.torch.as_deref());
             let torch = torch.map_or_else(String::new, |name| format!("`{name}`"));
             let summary = method.summary.replace('|', "\\|");
-            let cells = [format!("`{}`", method.name), torch, forms.join(" "), dtypes, devices, copies.into(), summary];
+            let name = format!("`{}`", method.name);
+            let cells = [name, torch, forms.join(" "), dtypes, devices, gradient.into(), copies.into(), summary];
             text += &format!("| {} |\n", cells.join(" | "));
         }
     }
