@@ -170,7 +170,8 @@ pub struct DataConfig {
     /// The same to evaluate on.
     #[serde(default)]
     pub validation: Vec<PathBuf>,
-    /// The last part of the training text that is kept for evaluation instead.
+    /// The last part of each training text (of its bytes), or of all token files together (of their tokens), that is kept
+    /// for evaluation instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_fraction: Option<f64>,
     /// Tokens of a row of a batch; the context of the model where absent.

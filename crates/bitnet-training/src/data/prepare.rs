@@ -5,7 +5,7 @@ use super::tokens::TokenFile;
 use crate::config::{Config, TokenizerConfig};
 use crate::error::{Result, TrainingError};
 use crate::run::{Run, TOKENIZER};
-use crate::tokenize::{NewTokenizer, OnProgress, encode_files, fingerprint, make};
+use crate::tokenize::{NewTokenizer, OnProgress, TextPart, encode_parts, fingerprint, make};
 use bitnet_model::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -27,22 +27,48 @@ pub struct Prepared {
 /// When a file cannot be read or written, or token files are of another tokenizer.
 pub fn prepare(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Prepared> {
     let tokenizer = tokenizer(config, run, &mut *on_progress)?;
-    let mut open = |what: &str, paths: &[PathBuf]| -> Result<TokenSet> {
-        let tokens = token_files(what, paths, config, &tokenizer, run, &mut *on_progress)?;
-        let set = TokenSet::open(&tokens)?;
+    let mut files = |what: &str, paths: &[PathBuf], part: Part| -> Result<Vec<PathBuf>> {
+        token_files(what, paths, part, config, &tokenizer, run, &mut *on_progress)
+    };
+    let open = |files: &[PathBuf]| -> Result<TokenSet> {
+        let set = TokenSet::open(files)?;
         set.check_tokenizer(tokenizer.vocab_size(), fingerprint(&tokenizer))?;
         Ok(set)
     };
-    let all = open("train", &config.data.train)?;
+    let (texts, rest) = (&config.data.train, &config.data.validation);
     let (train, validation) = match config.data.validation_fraction {
         Some(fraction) => {
-            let (train, validation) = all.split(fraction);
-            (train, Some(validation))
+            // Texts are cut before they become tokens: then it is the same text for every tokenizer.
+            let last = files("validation", texts, Part::Last(fraction))?;
+            let first = files("train", texts, Part::AllBut(fraction))?;
+            match texts.iter().find(|path| first.contains(path)) {
+                None => (open(&first)?, Some(open(&last)?)),
+                Some(_) if first == *texts => {
+                    let (train, validation) = open(&first)?.split(fraction);
+                    (train, Some(validation))
+                }
+                Some(path) => {
+                    let problem =
+                        "data.validation_fraction divides texts or token files, not both: give data.validation";
+                    return Err(TrainingError::data(path, problem));
+                }
+            }
         }
-        None if config.data.validation.is_empty() => (all, None),
-        None => (all, Some(open("validation", &config.data.validation)?)),
+        None if rest.is_empty() => (open(&files("train", texts, Part::Whole)?)?, None),
+        None => {
+            let train = open(&files("train", texts, Part::Whole)?)?;
+            (train, Some(open(&files("validation", rest, Part::Whole)?)?))
+        }
     };
     Ok(Prepared { tokenizer, train, validation })
+}
+
+/// What of a text is meant.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Whole,
+    AllBut(f64),
+    Last(f64),
 }
 
 fn tokenizer(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Tokenizer> {
@@ -82,10 +108,11 @@ fn tokenizer(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Toke
     Ok(tokenizer)
 }
 
-/// The token files of some paths; texts are written to `data/<what>-<number>.tokens`.
+/// The token files of some paths, themselves such or texts, of which a part is written to `data/<what>-<number>.tokens`.
 fn token_files(
     what: &str,
     paths: &[PathBuf],
+    part: Part,
     config: &Config,
     tokenizer: &Tokenizer,
     run: &Run,
@@ -106,7 +133,12 @@ fn token_files(
         } else {
             std::fs::create_dir_all(&folder).map_err(|e| TrainingError::io(&folder, e))?;
             let mark = config.data.document_end.as_deref();
-            encode_files(&[path], tokenizer, &file, mark, threads, &mut *on_progress)?;
+            let text = match part {
+                Part::Whole => TextPart::whole(path)?,
+                Part::AllBut(fraction) => TextPart::split(path, fraction, mark)?.0,
+                Part::Last(fraction) => TextPart::split(path, fraction, mark)?.1,
+            };
+            encode_parts(&[text], tokenizer, &file, mark, threads, &mut *on_progress)?;
             files.push(file);
         }
     }

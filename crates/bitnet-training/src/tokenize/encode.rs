@@ -1,7 +1,7 @@
 //! Texts into a token file.
 
 use super::OnProgress;
-use super::texts::{Piece, Texts};
+use super::texts::{Piece, TextPart, Texts};
 use crate::data::TokenWriter;
 use crate::error::{Result, TrainingError};
 use bitnet_model::tokenizer::{ParseSpecial, Tokenizer};
@@ -23,17 +23,33 @@ pub fn fingerprint(tokenizer: &Tokenizer) -> u64 {
     hash
 }
 
+/// Writes the tokens of whole text files as the token file `out`: [`encode_parts`].
+///
+/// # Errors
+/// As there, and when a file is a directory.
+pub fn encode_files(
+    paths: &[impl AsRef<Path>],
+    tokenizer: &Tokenizer,
+    out: &Path,
+    document_end: Option<&str>,
+    threads: usize,
+    on_progress: OnProgress,
+) -> Result<u64> {
+    let parts = paths.iter().map(|path| TextPart::whole(path.as_ref())).collect::<Result<Vec<_>>>()?;
+    encode_parts(&parts, tokenizer, out, document_end, threads, on_progress)
+}
+
 /// Writes the tokens of some texts, one after the other, as the token file `out`; gives their number.
 ///
-/// The tokenizer's end token, if it has one, follows each document: a file, or a part of one up to `document_end`, which
+/// The tokenizer's end token, if it has one, follows each document: a text, or a part of one up to `document_end`, which
 /// is no text. Text that looks like a special token is text. At most a few MB of text are in memory for each of
 /// `threads`, unless the tokenizer treats the start of a text differently (SentencePiece): then documents are read whole.
 ///
 /// # Errors
 /// When a text cannot be read, is not UTF-8 or has a character that the tokenizer has no tokens for, or the file cannot
 /// be written: then what stood there still does.
-pub fn encode_files(
-    paths: &[impl AsRef<Path>],
+pub fn encode_parts(
+    parts: &[TextPart],
     tokenizer: &Tokenizer,
     out: &Path,
     document_end: Option<&str>,
@@ -43,7 +59,7 @@ pub fn encode_files(
     let end = tokenizer.special().eos;
     let least = if may_be_cut(tokenizer)? { PIECE } else { usize::MAX };
     let whole = knows_all_bytes(tokenizer);
-    let mut texts = Texts::open(paths, document_end, least, on_progress)?;
+    let mut texts = Texts::open(parts, document_end, least, on_progress);
     let mut writer = TokenWriter::create(out, tokenizer.vocab_size(), end, fingerprint(tokenizer))?;
     let mut pieces: Vec<Piece> = Vec::new();
     loop {

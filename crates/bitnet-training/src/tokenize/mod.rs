@@ -24,7 +24,8 @@ mod encode;
 mod texts;
 mod vocabulary;
 
-pub use encode::{encode_files, fingerprint};
+pub use encode::{encode_files, encode_parts, fingerprint};
+pub use texts::TextPart;
 pub use vocabulary::{MadeTokenizer, NewTokenizer, make};
 
 use crate::error::Result;

@@ -3,8 +3,65 @@
 use super::OnProgress;
 use crate::error::{Result, TrainingError};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Take};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// A text file, or a part of one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextPart {
+    /// The file.
+    pub path: PathBuf,
+    /// Which of its bytes; both ends are at the border of a character.
+    pub bytes: Range<u64>,
+}
+
+impl TextPart {
+    /// A whole file.
+    ///
+    /// # Errors
+    /// When there is none, or it is a directory.
+    pub fn whole(path: &Path) -> Result<Self> {
+        let data = std::fs::metadata(path).map_err(|e| TrainingError::io(path, e))?;
+        if data.is_dir() {
+            return Err(TrainingError::data(path, "this is a directory: name text files"));
+        }
+        Ok(Self { path: path.to_owned(), bytes: 0..data.len() })
+    }
+
+    /// All of a file but the last `fraction` of its bytes, and that. A `document_end` is not cut in two.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    ///
+    /// # Panics
+    /// When the fraction is not from 0 to 1.
+    pub fn split(path: &Path, fraction: f64, document_end: Option<&str>) -> Result<(Self, Self)> {
+        assert!((0.0..=1.0).contains(&fraction), "a fraction is from 0 to 1");
+        let Self { path: name, bytes } = Self::whole(path)?;
+        let wanted = (bytes.end as f64 * (1.0 - fraction)) as u64;
+        // As much around the place as a character or a mark may reach over it.
+        let mark = document_end.unwrap_or_default().as_bytes();
+        let around = mark.len().max(4) as u64;
+        let start = wanted.saturating_sub(around);
+        let mut near = Vec::new();
+        let mut file = File::open(path).map_err(|e| TrainingError::io(path, e))?;
+        file.seek(SeekFrom::Start(start)).map_err(|e| TrainingError::io(path, e))?;
+        file.take(2 * around).read_to_end(&mut near).map_err(|e| TrainingError::io(path, e))?;
+        let wanted = (wanted - start) as usize;
+        let mut at = wanted;
+        while near.get(at).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            at += 1;
+        }
+        if let Some(first) = document_end.and_then(|_| find(&near, mark))
+            && (first + 1..first + mark.len()).contains(&wanted)
+        {
+            at = first + mark.len();
+        }
+        let at = start + at as u64;
+        Ok((Self { path: name.clone(), bytes: 0..at }, Self { path: name, bytes: at..bytes.end }))
+    }
+}
 
 /// A part of a document.
 #[derive(Debug, PartialEq)]
@@ -19,11 +76,12 @@ pub(super) struct Piece {
 /// Pieces end where tokenizers cut anyway: after a newline, or else before a space, between two characters that are not
 /// white. Only where there is neither for [`LONGEST`] bytes is the cut somewhere else.
 pub(super) struct Texts<'a> {
-    paths: Vec<PathBuf>,
+    /// What is to be read, the next one last.
+    parts: Vec<TextPart>,
     document_end: Option<&'a str>,
     /// Bytes after which a piece may end.
     least: usize,
-    file: Option<(File, PathBuf)>,
+    file: Option<(Take<File>, PathBuf)>,
     /// Read and not given yet.
     buffer: Vec<u8>,
     /// Of the file, where the buffer starts.
@@ -38,24 +96,11 @@ const LONGEST: usize = 64 << 20;
 
 impl<'a> Texts<'a> {
     /// `least` is the length from which on pieces are cut.
-    pub fn open(
-        paths: &[impl AsRef<Path>],
-        document_end: Option<&'a str>,
-        least: usize,
-        on_progress: OnProgress<'a>,
-    ) -> Result<Self> {
-        let mut total = 0;
-        for path in paths {
-            let path = path.as_ref();
-            let data = std::fs::metadata(path).map_err(|e| TrainingError::io(path, e))?;
-            if data.is_dir() {
-                return Err(TrainingError::data(path, "this is a directory: name text files"));
-            }
-            total += data.len();
-        }
-        let paths = paths.iter().rev().map(|p| p.as_ref().to_owned()).collect();
+    pub fn open(parts: &[TextPart], document_end: Option<&'a str>, least: usize, on_progress: OnProgress<'a>) -> Self {
+        let total = parts.iter().map(|part| part.bytes.end - part.bytes.start).sum();
+        let parts = parts.iter().rev().cloned().collect();
         let (file, buffer) = (None, Vec::new());
-        Ok(Self { paths, document_end, least, file, buffer, start: 0, done: 0, total, on_progress })
+        Self { parts, document_end, least, file, buffer, start: 0, done: 0, total, on_progress }
     }
 
     /// The next piece; `None` at the end of the last file. A file without text has none.
@@ -63,9 +108,10 @@ impl<'a> Texts<'a> {
         let mut wanted = self.least;
         loop {
             if self.file.is_none() {
-                let Some(path) = self.paths.pop() else { return Ok(None) };
-                let file = File::open(&path).map_err(|e| TrainingError::io(&path, e))?;
-                (self.file, self.start) = (Some((file, path)), 0);
+                let Some(TextPart { path, bytes }) = self.parts.pop() else { return Ok(None) };
+                let mut file = File::open(&path).map_err(|e| TrainingError::io(&path, e))?;
+                file.seek(SeekFrom::Start(bytes.start)).map_err(|e| TrainingError::io(&path, e))?;
+                (self.file, self.start) = (Some((file.take(bytes.end - bytes.start), path)), bytes.start);
             }
             let at_end = self.fill(wanted)?;
             if let Some(mark) = self.document_end
@@ -96,8 +142,8 @@ impl<'a> Texts<'a> {
         let Some((file, path)) = &mut self.file else { return Ok(true) };
         while self.buffer.len() < wanted {
             let from = self.buffer.len();
-            let count =
-                file.take(PART as u64).read_to_end(&mut self.buffer).map_err(|e| TrainingError::io(&*path, e))?;
+            let mut part = file.by_ref().take(PART as u64);
+            let count = part.read_to_end(&mut self.buffer).map_err(|e| TrainingError::io(&*path, e))?;
             self.done += count as u64;
             (self.on_progress)(self.done, self.total.max(self.done))?;
             if self.buffer.len() == from {
@@ -154,7 +200,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("bitnet-texts-{}-{count}", std::process::id()));
         std::fs::write(&path, text).unwrap();
         let mut nothing = |_, _| Ok(());
-        let mut texts = Texts::open(&[&path], mark, least, &mut nothing).unwrap();
+        let mut texts = Texts::open(&[TextPart::whole(&path).unwrap()], mark, least, &mut nothing);
         let mut all = Vec::new();
         while let Some(piece) = texts.next().unwrap() {
             all.push(piece);
@@ -195,8 +241,35 @@ mod tests {
         let path = std::env::temp_dir().join(format!("bitnet-texts-bad-{}", std::process::id()));
         std::fs::write(&path, b"fine\xff").unwrap();
         let mut nothing = |_, _| Ok(());
-        let message = Texts::open(&[&path], None, 1, &mut nothing).unwrap().next().unwrap_err().to_string();
+        let whole = [TextPart::whole(&path).unwrap()];
+        let message = Texts::open(&whole, None, 1, &mut nothing).next().unwrap_err().to_string();
         assert!(message.contains("not UTF-8 from byte 4 on"), "{message}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_split_cuts_neither_a_character_nor_a_mark() {
+        let path = std::env::temp_dir().join(format!("bitnet-texts-split-{}", std::process::id()));
+        let parts = |text: &str, fraction: f64, mark: Option<&str>| {
+            std::fs::write(&path, text).unwrap();
+            let (first, last) = TextPart::split(&path, fraction, mark).unwrap();
+            assert_eq!((first.bytes.start, first.bytes.end, last.bytes.end), (0, last.bytes.start, text.len() as u64));
+            let mut nothing = |_, _| Ok(());
+            let mut texts = Texts::open(&[last], mark, 1 << 20, &mut nothing);
+            let mut rest = String::new();
+            while let Some(piece) = texts.next().unwrap() {
+                rest.push_str(&piece.text);
+            }
+            (text[..first.bytes.end as usize].to_owned(), rest)
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(parts("0123456789", 0.1, None), pair("012345678", "9"));
+        assert_eq!(parts("0123456789", 1.0, None), pair("", "0123456789"));
+        assert_eq!(parts("ab\u{20ac}cd", 0.5, None), pair("ab\u{20ac}", "cd"));
+        for fraction in [0.4, 0.5, 0.6] {
+            assert_eq!(parts("abc<E>defg", fraction, Some("<E>")), pair("abc<E>", "defg"));
+        }
+        assert_eq!(parts("abc<E>defg", 0.7, Some("<E>")), pair("abc", "defg"));
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Making a tokenizer from text.
 
 use super::OnProgress;
-use super::texts::Texts;
+use super::texts::{TextPart, Texts};
 use crate::config::TokenizerKind;
 use crate::error::{Result, TrainingError};
 use serde_json::{Map, Value, json};
@@ -61,11 +61,12 @@ struct Vocabulary {
 /// When a text cannot be read or is not UTF-8, has no character, or the vocabulary is too small for its bytes.
 pub fn make(paths: &[impl AsRef<Path>], new: &NewTokenizer, on_progress: OnProgress) -> Result<MadeTokenizer> {
     let mark = new.document_end.as_deref();
+    let texts = || paths.iter().map(|path| TextPart::whole(path.as_ref())).collect::<Result<Vec<_>>>();
     let mut vocabulary = match new.kind {
         TokenizerKind::Bytes => {
             Vocabulary { tokens: (0..=255).map(|b| SPELLING[b].to_string()).collect(), merges: vec![] }
         }
-        TokenizerKind::Char => characters(Texts::open(paths, mark, 1 << 20, on_progress)?)?,
+        TokenizerKind::Char => characters(Texts::open(&texts()?, mark, 1 << 20, on_progress))?,
         TokenizerKind::Bpe => {
             let size = new.vocab_size.saturating_sub(new.special.len());
             if size < 256 {
@@ -75,7 +76,7 @@ pub fn make(paths: &[impl AsRef<Path>], new: &NewTokenizer, on_progress: OnProgr
                     new.special.len()
                 )));
             }
-            pairs(Texts::open(paths, mark, 1 << 20, on_progress)?, size)?
+            pairs(Texts::open(&texts()?, mark, 1 << 20, on_progress), size)?
         }
     };
     if vocabulary.tokens.is_empty() {
