@@ -280,8 +280,11 @@ fn scaled_operands_and_products_summed_in_f32() {
             override_and_composition("scale", bound, |device, composed| {
                 let (x, r) = (tensor(device, &[rows, width], 1), tensor(device, &[rows], 2));
                 let c = tensor(device, &[width], 3);
+                let bytes = x.mul(100)?.to_dtype(BitNetDType::I8)?;
                 let mut all = Vec::new();
-                for (r, c) in [(Some(&r), Some(&c)), (None, Some(&c)), (Some(&r), None)] {
+                for (x, r, c) in
+                    [(&x, Some(&r), Some(&c)), (&x, None, Some(&c)), (&x, Some(&r), None), (&bytes, Some(&r), None)]
+                {
                     let (r, c) = (r.map(BitNetTensor::as_ref), c.map(BitNetTensor::as_ref));
                     let mut y = BitNetTensor::empty(&[rows, width], dtype, device)?;
                     match composed {

@@ -327,8 +327,8 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         attention::causal_attention_backward(self.as_dyn(), shape, grad, qkv, cos, sin, out)
     }
-    /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out` of any
-    /// float dtype.
+    /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 or i8 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out`
+    /// of any float dtype.
     fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
         gradient::scale(self.as_dyn(), x, rows, columns, out)
     }

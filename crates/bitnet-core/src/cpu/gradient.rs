@@ -97,7 +97,8 @@ pub(super) fn scale(
             expect(factors.layout.dims() == [needed], OP, what, factors, "a factor of each")?;
         }
     }
-    let all_plain = plain(&x) && [&rows, &columns].into_iter().flatten().all(plain);
+    let bytes = x.dtype == BitNetDType::I8 && x.layout.is_contiguous();
+    let all_plain = (bytes || plain(&x)) && [&rows, &columns].into_iter().flatten().all(plain);
     let out_fits = matches!(out.dtype, BitNetDType::F32 | BitNetDType::BF16) && out.layout.is_contiguous();
     if !all_plain || !out_fits {
         return gradient::scale(cpu, x, rows, columns, out);
@@ -107,12 +108,15 @@ pub(super) fn scale(
         None => Ok(Vec::new()),
     };
     let (rows, columns) = (factors(rows, "rows")?, factors(columns, "columns")?);
-    let x = slice(OP, "x", &x)?;
     let out = match out.dtype {
         BitNetDType::BF16 => kernel::Scaled::BF16(bytemuck::cast_slice_mut(slice_mut::<half::bf16>(OP, "out", out)?)),
         _ => kernel::Scaled::F32(slice_mut(OP, "out", out)?),
     };
-    kernel::scale(cpu.kernels()?.isa, &cpu.threads, x, width, &rows, &columns, out);
+    let isa = cpu.kernels()?.isa;
+    match bytes {
+        true => kernel::scale(isa, &cpu.threads, slice::<i8>(OP, "x", &x)?, width, &rows, &columns, out),
+        false => kernel::scale(isa, &cpu.threads, slice::<f32>(OP, "x", &x)?, width, &rows, &columns, out),
+    }
     Ok(())
 }
 

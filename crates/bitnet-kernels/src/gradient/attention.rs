@@ -5,7 +5,10 @@
 //! keys after a block are not looked at.
 
 use super::entered;
-use crate::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
+use crate::dense::{
+    self,
+    matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32},
+};
 use crate::float::simd::inlined;
 use crate::threads::Parts;
 use crate::{FloatKernel, Isa, ThreadPool};
@@ -13,6 +16,8 @@ use std::sync::OnceLock;
 
 /// Queries of a block.
 const BLOCK: usize = 64;
+/// Rows of zeros after those of a head, so that the rows of its transpose do not fall on the same lines of the cache.
+const PAD: usize = 16;
 
 /// Sizes of attention over a batch of texts of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,14 +72,22 @@ impl<'a> Task<'a> {
         (self.text * self.shape.tokens + t) * self.shape.row() + head * self.shape.head_dim
     }
 
-    /// A head of all tokens, `[tokens, head_dim]`, rotated.
-    fn rotated(&self, head: usize) -> Vec<f32> {
+    /// A head of all tokens, `[tokens + PAD, head_dim]`.
+    fn head(&self, head: usize) -> Vec<f32> {
         let CausalShape { tokens, head_dim, .. } = self.shape;
-        let mut x = Vec::with_capacity(tokens * head_dim);
+        let mut x = Vec::with_capacity((tokens + PAD) * head_dim);
         for t in 0..tokens {
             x.extend_from_slice(&self.qkv[self.at(t, head)..][..head_dim]);
         }
-        self.kernel.rope(&mut x, 1, head_dim / 2, self.cos, self.sin);
+        x.resize((tokens + PAD) * head_dim, 0.);
+        x
+    }
+
+    /// The same, rotated.
+    fn rotated(&self, head: usize) -> Vec<f32> {
+        let CausalShape { tokens, head_dim, .. } = self.shape;
+        let mut x = self.head(head);
+        self.kernel.rope(&mut x[..tokens * head_dim], 1, head_dim / 2, self.cos, self.sin);
         x
     }
 
@@ -82,17 +95,24 @@ impl<'a> Task<'a> {
         self.rotated(self.shape.heads + self.kv_head)
     }
 
-    /// The values, `[tokens, head_dim]`, where they lie.
-    fn values(&self) -> Matrix<'a, f32> {
-        let start = self.at(0, self.shape.heads + self.shape.kv_heads + self.kv_head);
-        Matrix { data: self.qkv, start, row_stride: self.shape.row() as isize, col_stride: 1 }
+    fn values(&self) -> Vec<f32> {
+        self.head(self.shape.heads + self.shape.kv_heads + self.kv_head)
     }
 
-    /// Weights of the keys `0..n` for the queries `first..first + m`, `[m, n]`, `n = first + m`.
+    /// A head as columns, `[head_dim, tokens + PAD]`.
+    fn transposed(&self, head: &[f32]) -> Vec<f32> {
+        let width = self.shape.head_dim;
+        let mut x = vec![0.; head.len()];
+        let kernel = dense::for_isa(self.kernel.isa()).expect("every instruction set has a kernel");
+        kernel.transpose(head, width, head.len() / width, 0, false, &mut x);
+        x
+    }
+
+    /// Weights of the keys `0..n`, which come transposed, for the queries `first..first + m`, `[m, n]`, `n = first + m`.
     fn weights(&self, first: usize, m: usize, queries: &[f32], keys: &[f32], scores: &mut [f32]) {
         let (isa, width, n) = (self.kernel.isa(), self.shape.head_dim, first + m);
         let q = Matrix { start: first * width, ..Matrix::row_major(queries, width) };
-        product(isa, [m, n, width], q, Matrix::row_major(keys, width).t(), scores);
+        product(isa, [m, n, width], q, Matrix::row_major(keys, keys.len() / width), scores);
         let scale = self.scale;
         entered!(
             isa,
@@ -161,7 +181,7 @@ pub fn causal_attention(
     shape.check(qkv, cos, sin, out);
     let (width, to) = (shape.head_dim, Parts::new(out));
     tasks(kernel, pool, shape, qkv, cos, sin, |task| {
-        let (isa, keys) = (kernel.isa(), task.keys());
+        let (isa, keys, values) = (kernel.isa(), task.transposed(&task.keys()), task.values());
         let mut scores = vec![0.; BLOCK.min(shape.tokens) * shape.tokens];
         let mut mixed = vec![0.; BLOCK.min(shape.tokens) * width];
         for head in task.heads() {
@@ -170,7 +190,7 @@ pub fn causal_attention(
                 let (n, mixed) = (first + m, &mut mixed[..m * width]);
                 let scores = &mut scores[..m * n];
                 task.weights(first, m, &queries, &keys, scores);
-                product(isa, [m, width, n], Matrix::row_major(scores, n), task.values(), mixed);
+                product(isa, [m, width, n], Matrix::row_major(scores, n), Matrix::row_major(&values, width), mixed);
                 for (i, mixed) in mixed.chunks_exact(width).enumerate() {
                     let row = task.text * shape.tokens + first + i;
                     // SAFETY: each task writes its own heads of its own text.
@@ -203,7 +223,8 @@ pub fn causal_attention_backward(
     let (width, tokens, to) = (shape.head_dim, shape.tokens, Parts::new(out));
     let back: Vec<f32> = sin.iter().map(|x| -x).collect();
     tasks(kernel, pool, shape, qkv, cos, sin, |task| {
-        let (isa, keys, values) = (kernel.isa(), task.keys(), task.values());
+        let (isa, keys) = (kernel.isa(), task.keys());
+        let (key_columns, value_columns) = (task.transposed(&keys), task.transposed(&task.values()));
         let block = BLOCK.min(tokens);
         let (mut weights, mut slopes) = (vec![0.; block * tokens], vec![0.; block * tokens]);
         let (mut d_queries, mut part) = (vec![0.; tokens * width], vec![0.; tokens * width]);
@@ -221,15 +242,16 @@ pub fn causal_attention_backward(
                 let (weights, slopes, part) = (&mut weights[..m * n], &mut slopes[..m * n], &mut part[..n * width]);
                 let start = (task.text * tokens + first) * shape.out_row() + head * width;
                 let grad = Matrix { data: grad, start, row_stride: shape.out_row() as isize, col_stride: 1 };
-                task.weights(first, m, &queries, &keys, weights);
+                task.weights(first, m, &queries, &key_columns, weights);
                 product(isa, [n, width, m], Matrix::row_major(weights, n).t(), grad, part);
                 add(isa, &mut d_values[..n * width], part);
-                product(isa, [m, n, width], grad, values.t(), slopes);
+                let values = Matrix::row_major(&value_columns, tokens + PAD);
+                product(isa, [m, n, width], grad, values, slopes);
                 let scale = task.scale;
                 entered!(
                     isa,
                     for (p, dp) in weights.chunks_exact(n).zip(slopes.chunks_exact_mut(n)) {
-                        let along = super::sum(n, inlined!(|i| p[i] * dp[i]));
+                        let [along] = super::sums(n, inlined!(|i| [p[i] * dp[i]]));
                         for i in 0..n {
                             dp[i] = p[i] * (dp[i] - along) * scale;
                         }

@@ -37,27 +37,34 @@ macro_rules! entered {
 
 pub(crate) use entered;
 
-/// `sum of f(i)` for `i` below `n`, in lanes.
+/// Sums of `f(i)` for `i` below `n`, in lanes.
 #[inline(always)]
-fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
+fn sums<const N: usize>(n: usize, f: impl Fn(usize) -> [f32; N]) -> [f32; N] {
+    let mut lanes = [[0f32; LANES]; N];
     let whole = n / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         for lane in 0..LANES {
-            lanes[lane] += f(first + lane);
+            let terms = f(first + lane);
+            for (sum, term) in lanes.iter_mut().zip(terms) {
+                sum[lane] += term;
+            }
         }
     }
     for i in whole..n {
-        lanes[i - whole] += f(i);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+        for (sum, term) in lanes.iter_mut().zip(f(i)) {
+            sum[i - whole] += term;
         }
-        width /= 2;
     }
-    lanes[0]
+    lanes.map(|mut lanes| {
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    })
 }
 
 /// Derivative of the RMS norm `y = x r w` with `r = 1 / sqrt(mean(x^2) + eps)` (Zhang and Sennrich 2019): with `g = grad w`,
@@ -101,8 +108,8 @@ pub fn rms_norm_backward(
 fn rms_norm_rows(grad: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32]) {
     let n = weight.len();
     for ((grad, x), dx) in grad.chunks_exact(n).zip(x.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
-        let squares = sum(n, inlined!(|i| x[i] * x[i]));
-        let along = sum(n, inlined!(|i| grad[i] * weight[i] * x[i]));
+        let (grad, x, dx) = (&grad[..n], &x[..n], &mut dx[..n]);
+        let [squares, along] = sums(n, inlined!(|i| [x[i] * x[i], grad[i] * weight[i] * x[i]]));
         let r = 1. / (squares / n as f32 + eps).sqrt();
         let tilt = along / n as f32 * (r * r * r);
         for i in 0..n {
@@ -166,57 +173,59 @@ pub enum Scaled<'a> {
     BF16(&'a mut [u16]),
 }
 
-/// `out[i, j] = x[i, j] * rows[i] * columns[j]`: x and out `[R, C]`; rows `[R]` or empty, columns `[C]` or empty, for
-/// factors of 1.
+/// `out[i, j] = x[i, j] * rows[i] * columns[j]`: x (f32 or i8) and out `[R, C]`; rows `[R]` or empty, columns `[C]` or
+/// empty, for factors of 1.
 ///
 /// # Panics
 /// When the lengths contradict each other.
-pub fn scale(isa: Isa, pool: &ThreadPool, x: &[f32], width: usize, rows: &[f32], columns: &[f32], out: Scaled) {
+pub fn scale<X: Copy + Sync + Into<f32>>(
+    isa: Isa,
+    pool: &ThreadPool,
+    x: &[X],
+    width: usize,
+    rows: &[f32],
+    columns: &[f32],
+    out: Scaled,
+) {
     assert!(width > 0 && x.len().is_multiple_of(width), "rows of {width}");
     assert!(rows.is_empty() || rows.len() == x.len() / width, "factors of rows");
     assert!(columns.is_empty() || columns.len() == width, "factors of columns");
-    let parts = (PART / width).max(1) * width;
-    let factor = |row: usize| if rows.is_empty() { 1. } else { rows[row] };
     match out {
-        Scaled::F32(out) => {
-            assert_eq!(x.len(), out.len(), "length of out");
-            pool.for_each_chunk(out, parts, &|task, out| {
-                let x = &x[task * parts..][..out.len()];
-                entered!(isa, scale_rows(x, width, task * parts / width, factor, columns, out, inlined!(|x| x)));
-            });
-        }
-        Scaled::BF16(out) => {
-            assert_eq!(x.len(), out.len(), "length of out");
-            pool.for_each_chunk(out, parts, &|task, out| {
-                let x = &x[task * parts..][..out.len()];
-                entered!(isa, scale_rows(x, width, task * parts / width, factor, columns, out, f32_to_bf16));
-            });
-        }
+        Scaled::F32(out) => scale_to(isa, pool, x, width, rows, columns, out, inlined!(|x| x)),
+        Scaled::BF16(out) => scale_to(isa, pool, x, width, rows, columns, out, f32_to_bf16),
     }
 }
 
-#[inline(always)]
-fn scale_rows<T>(
-    x: &[f32],
+fn scale_to<X: Copy + Sync + Into<f32>, T: Send>(
+    isa: Isa,
+    pool: &ThreadPool,
+    x: &[X],
     width: usize,
-    first: usize,
-    factor: impl Fn(usize) -> f32,
+    rows: &[f32],
     columns: &[f32],
     out: &mut [T],
-    to: impl Fn(f32) -> T,
+    to: impl Fn(f32) -> T + Sync,
 ) {
-    for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-        let factor = factor(first + row);
-        if columns.is_empty() {
-            for i in 0..width {
-                out[i] = to(x[i] * factor);
+    assert_eq!(x.len(), out.len(), "length of out");
+    let part = (PART / width).max(1) * width;
+    pool.for_each_chunk(out, part, &|task, out| {
+        let x = &x[task * part..][..out.len()];
+        entered!(
+            isa,
+            for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+                let factor = rows.get(task * part / width + row).copied().unwrap_or(1.);
+                if columns.is_empty() {
+                    for i in 0..width {
+                        out[i] = to(x[i].into() * factor);
+                    }
+                } else {
+                    for i in 0..width {
+                        out[i] = to(x[i].into() * factor * columns[i]);
+                    }
+                }
             }
-        } else {
-            for i in 0..width {
-                out[i] = to(x[i] * factor * columns[i]);
-            }
-        }
-    }
+        );
+    });
 }
 
 /// Bytes as the bits of bfloat16, exact.
@@ -382,6 +391,13 @@ mod tests {
             assert_eq!(by_row[i], x[i] * r[i / columns]);
             assert_eq!(both[i], f32_to_bf16(x[i] * r[i / columns] * c[i % columns]));
         }
+        let bytes: Vec<i8> = (0..rows * columns).map(|i| i as u8 as i8).collect();
+        let by_row = everywhere(|isa, pool| {
+            let mut by_row = vec![0u16; bytes.len()];
+            scale(isa, pool, &bytes, columns, &r, &[], Scaled::BF16(&mut by_row));
+            by_row
+        });
+        assert!((0..bytes.len()).all(|i| by_row[i] == f32_to_bf16(f32::from(bytes[i]) * r[i / columns])));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{ActivationBuffer, TernaryCodes, ternarize};
 use bitnet_core::backend::TernarySource;
-use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError, autograd};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, autograd};
 
 /// What products of floats are computed in. Latent weights, gradients and everything between layers are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -203,17 +203,23 @@ impl Quantized {
         compute: Compute,
     ) -> Result<Vec<Option<BitNetTensor>>> {
         let mut gradients = vec![None; wanted.len()];
+        // One rounding of dy serves both products: the factors g of the columns that each matrix made are in it.
+        let scaled_grad = scaled(grad, None, Some(&self.factors(grad.device())?), compute)?;
         if wanted[0] {
-            gradients[0] = Some(self.input_gradient(grad, compute)?);
+            // dx = (dy g) T
+            let ternary: Vec<i8> = self.codes.iter().flat_map(TernaryCodes::to_weights).collect();
+            let ternary = BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], grad.device())?;
+            gradients[0] = Some(matmul(&scaled_grad, &ternary, compute)?);
         }
         if wanted[1..].contains(&true) {
-            // dw = (dy / s)^T q
-            let scaled = scaled(grad, Some(&x.scales.reciprocal()?), None, compute)?;
-            let all = matmul(&scaled.transpose(0, 1)?, &x.values, compute)?;
+            // dw = (dy g)^T (q / s) / g
+            let x = scaled(&x.values, Some(&x.scales.reciprocal()?), None, compute)?;
+            let all = matmul(&scaled_grad.transpose(0, 1)?, &x, compute)?;
             let mut first = 0;
-            for ((gradient, codes), &wanted) in gradients[1..].iter_mut().zip(&self.codes).zip(&wanted[1..]) {
+            let parts = gradients[1..].iter_mut().zip(&wanted[1..]).zip(self.codes.iter().zip(&self.scales));
+            for ((gradient, &wanted), (codes, &scale)) in parts {
                 if wanted {
-                    *gradient = Some(all.narrow(0, first, codes.rows())?);
+                    *gradient = Some(all.narrow(0, first, codes.rows())?.mul(1. / scale)?);
                 }
                 first += codes.rows();
             }
@@ -221,17 +227,12 @@ impl Quantized {
         Ok(gradients)
     }
 
-    /// `dx = (dy g) T`, the factor `g` of each matrix multiplied to the columns that it made.
-    fn input_gradient(&self, grad: &BitNetTensor, compute: Compute) -> Result<BitNetTensor> {
-        let device = grad.device();
+    /// The factor of each column of the result, that of the matrix that made it.
+    fn factors(&self, device: &Device) -> Result<BitNetTensor> {
         let factors: Vec<f32> = (self.codes.iter().zip(&self.scales))
             .flat_map(|(codes, &scale)| std::iter::repeat_n(scale, codes.rows()))
             .collect();
-        let factors = BitNetTensor::from_slice(&factors, &[factors.len()], device)?;
-        let scaled = scaled(grad, None, Some(&factors), compute)?;
-        let ternary: Vec<i8> = self.codes.iter().flat_map(TernaryCodes::to_weights).collect();
-        let ternary = BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], device)?;
-        matmul(&scaled, &ternary, compute)
+        BitNetTensor::from_slice(&factors, &[factors.len()], device)
     }
 }
 

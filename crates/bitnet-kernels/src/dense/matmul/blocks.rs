@@ -17,6 +17,10 @@ const TASK_ROWS: usize = 96;
 const MAX_SUMS: usize = 32 * TASK_ROWS;
 /// Multiply-adds below which another thread costs more than it brings.
 const SMALL: usize = 1 << 17;
+/// Tiles that a word is read for, up to which a copy of it costs more than it brings.
+const FEW_TILES: usize = 8;
+/// Words that the second cache holds however they lie.
+const NEAR: usize = 1 << 16;
 
 /// Pointers into scratch memory, shared by tasks that write disjoint parts of it.
 struct Shared<T>(*mut T);
@@ -102,11 +106,12 @@ fn blocked<P: Product, O: Output<P::Acc>>(
     let block_rows = m.next_multiple_of(4).min((SHARED / block_depth / P::ROWS).max(1) * P::ROWS);
     let block_columns = n.next_multiple_of(P::COLUMNS).min((SHARED / block_depth / P::COLUMNS).max(1) * P::COLUMNS);
     let small = m * n * k.max(1) < SMALL;
+    let (left, right) = (direct_left::<P>(shape, &a), direct_right::<P>(shape, &b));
     let b = b.t();
     // a: [row / ROWS, depth, ROWS], b: [column / COLUMNS, depth, COLUMNS], bias: [columns]
     let word = size_of::<P::Word>();
-    let (bytes_a, bytes_b) =
-        ((block_rows * block_depth * word).next_multiple_of(64), block_columns * block_depth * word);
+    let bytes_a = if left.is_some() { 0 } else { (block_rows * block_depth * word).next_multiple_of(64) };
+    let bytes_b = if right.is_some() { 0 } else { block_columns * block_depth * word };
     let bytes = bytes_a + bytes_b.next_multiple_of(64) + block_columns * size_of::<P::Acc>();
     scratch::with(bytes, |memory| {
         let packed_a = Shared(memory.cast::<P::Word>());
@@ -121,13 +126,14 @@ fn blocked<P: Product, O: Output<P::Acc>>(
                     let rows = block_rows.min(m - row);
                     let (panels_a, panels_b) = (rows.div_ceil(P::ROWS), columns.div_ceil(P::COLUMNS));
                     // Every task packs a part of both.
-                    let tasks = if small { 1 } else { (4 * pool.threads()).min(panels_a.max(panels_b)) };
+                    let (to_pack_a, to_pack_b) = (left.map_or(panels_a, |_| 0), right.map_or(panels_b, |_| 0));
+                    let tasks = if small { 1 } else { (4 * pool.threads()).min(to_pack_a.max(to_pack_b)) };
                     let share = |panels: usize, task: usize| panels * task / tasks..panels * (task + 1) / tasks;
                     pool.run(tasks, &|task| {
                         p.enter(
                             #[inline(always)]
                             || {
-                                for i in share(panels_a, task) {
+                                for i in share(to_pack_a, task) {
                                     let lane = i * P::ROWS;
                                     let lanes = (lane + row, P::ROWS.min(rows - lane), height::<P>(rows, lane));
                                     // SAFETY: the panel's part of the scratch, which no other task has.
@@ -136,7 +142,7 @@ fn blocked<P: Product, O: Output<P::Acc>>(
                                 if row > 0 {
                                     return; // the same as for the rows before
                                 }
-                                for j in share(panels_b, task) {
+                                for j in share(to_pack_b, task) {
                                     let lane = j * P::COLUMNS;
                                     let lanes = (lane + column, P::COLUMNS.min(columns - lane), P::COLUMNS);
                                     let to = packed_b.at(lane * words);
@@ -161,6 +167,19 @@ fn blocked<P: Product, O: Output<P::Acc>>(
                         (task..task + at_once).for_each(|task| {
                             let first = task / split * task_rows;
                             let block = Block {
+                                a: match left {
+                                    Some(strides) => Left::Direct(a.at(row, from).cast(), strides),
+                                    None => Left::Packed(packed_a.at(0)),
+                                },
+                                b: match right {
+                                    Some(stride) => (b.at(column, from).cast(), P::COLUMNS as isize, stride),
+                                    None => (
+                                        packed_b.at(0).cast_const(),
+                                        (words * P::COLUMNS) as isize,
+                                        P::COLUMNS as isize,
+                                    ),
+                                },
+                                bias: bias.at(0),
                                 rows: first..rows.min(first + task_rows),
                                 panels: panels_b * (task % split) / split..panels_b * (task % split + 1) / split,
                                 words,
@@ -173,7 +192,14 @@ fn blocked<P: Product, O: Output<P::Acc>>(
                                 #[inline(always)]
                                 || {
                                     // SAFETY: packed above; the block's part of out is this task's.
-                                    unsafe { multiply(p, &block, packed_a.at(0), packed_b.at(0), bias.at(0), out) }
+                                    unsafe {
+                                        match block.a {
+                                            Left::Direct(..) if P::PLAIN && !P::BIASED => {
+                                                multiply::<P, O, true>(p, &block, out)
+                                            }
+                                            _ => multiply::<P, O, false>(p, &block, out),
+                                        }
+                                    }
                                 },
                             );
                         })
@@ -210,8 +236,41 @@ unsafe fn biases<P: Product>(p: P, words: usize, packed: *const P::Word, bias: *
     }
 }
 
-/// What a task multiplies, of packed blocks.
-struct Block {
+/// The strides, in words, of rows and of depth of an `a` that is read where it lies: its words are packed ones, and few
+/// tiles read each.
+fn direct_left<P: Product>(shape: MatmulShape, a: &Matrix<P::In>) -> Option<[isize; 2]> {
+    let MatmulShape { m, n, k } = shape;
+    let group = P::GROUP as isize;
+    let words = P::PLAIN
+        && !P::BIASED
+        && (P::GROUP == 1 || a.col_stride == 1 && a.row_stride % group == 0 && k.is_multiple_of(P::GROUP));
+    let pays = n <= FEW_TILES * P::COLUMNS && (a.col_stride == 1 || m * k <= NEAR);
+    (words && pays && m.is_multiple_of(4))
+        .then_some([a.row_stride / group, if P::GROUP == 1 { a.col_stride } else { 1 }])
+}
+
+/// The stride of depth of a `b` of whole panels that is read where it lies.
+fn direct_right<P: Product>(shape: MatmulShape, b: &Matrix<P::In>) -> Option<isize> {
+    let MatmulShape { m, n, k } = shape;
+    let words = P::PLAIN && P::GROUP == 1 && b.col_stride == 1 && n.is_multiple_of(P::COLUMNS);
+    (words && m <= FEW_TILES * P::ROWS && k * n <= NEAR).then_some(b.row_stride)
+}
+
+/// Rows of `a` of a block.
+#[derive(Clone, Copy)]
+enum Left<W> {
+    /// Panels of all of its rows and its depth.
+    Packed(*const W),
+    /// The word of the first row at the first depth, and the strides of rows and of depth.
+    Direct(*const W, [isize; 2]),
+}
+
+/// What a task multiplies.
+struct Block<P: Product> {
+    a: Left<P::Word>,
+    /// The first panel of `b`, words from a panel to the next and from a depth to the next.
+    b: (*const P::Word, isize, isize),
+    bias: *const P::Acc,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     words: usize,
@@ -220,20 +279,16 @@ struct Block {
     accumulate: bool,
 }
 
+/// `DIRECT`: whether `a` is, known to the compiler, so that the strides of a packed one are too.
+///
 /// # Safety
 /// Panels packed as [`blocked`] does, `out` the first element of the block.
 #[inline(always)]
-unsafe fn multiply<P: Product, O: Output<P::Acc>>(
-    p: P,
-    block: &Block,
-    a: *const P::Word,
-    b: *const P::Word,
-    bias: *const P::Acc,
-    out: Target<O>,
-) {
+unsafe fn multiply<P: Product, O: Output<P::Acc>, const DIRECT: bool>(p: P, block: &Block<P>, out: Target<O>) {
     const { assert!(P::ROWS * P::COLUMNS <= MAX_TILE && P::COLUMNS * TASK_ROWS <= MAX_SUMS) };
     let direct = O::SAME && out.col_stride == 1 && out.row_stride > 0;
     let mut sums = [P::Acc::default(); MAX_SUMS];
+    let (b, panel_stride, b_stride) = block.b;
     for panel in block.panels.clone() {
         let column = panel * P::COLUMNS;
         let columns = P::COLUMNS.min(block.columns - column);
@@ -243,12 +298,23 @@ unsafe fn multiply<P: Product, O: Output<P::Acc>>(
             for row in block.rows.clone().step_by(P::ROWS) {
                 let rows = P::ROWS.min(block.total_rows - row);
                 let height = height::<P>(block.total_rows, row);
+                let (a, a_strides) = match block.a {
+                    Left::Direct(a, strides) if DIRECT => {
+                        (a.wrapping_offset(row as isize * strides[0] + from as isize * strides[1]), strides)
+                    }
+                    Left::Packed(a) if !DIRECT => {
+                        (a.wrapping_add(row * block.words + from * height), [1, height as isize])
+                    }
+                    _ => unreachable!("DIRECT is what a is"),
+                };
                 // SAFETY: within the packed blocks and the sums of the task's rows.
                 let (panels, kept) = unsafe {
                     let panels = Panels {
-                        a: a.add(row * block.words + from * height),
-                        b: b.add(column * block.words + from * P::COLUMNS),
-                        bias: Some(bias.add(column)).filter(|_| P::BIASED && from == 0),
+                        a,
+                        a_strides,
+                        b: b.wrapping_offset(panel as isize * panel_stride + from as isize * b_stride),
+                        b_stride,
+                        bias: Some(block.bias.add(column)).filter(|_| P::BIASED && from == 0),
                         accumulate: if O::SAME { block.accumulate } else { from > 0 },
                     };
                     (panels, sums.as_mut_ptr().add((row - block.rows.start) * P::COLUMNS))

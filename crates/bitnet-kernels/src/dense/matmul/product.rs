@@ -63,12 +63,16 @@ pub(super) trait Product: Copy + Send + Sync {
     unsafe fn tile(self, height: usize, depth: usize, panels: Panels<Self>, out: *mut Self::Acc, stride: usize);
 }
 
-/// The operands of a tile.
+/// The operands of a tile: packed panels, or matrices as they lie.
 pub(super) struct Panels<P: Product> {
-    /// `[depth, height]`.
+    /// Word of row 0 at depth 0.
     pub a: *const P::Word,
+    /// Words from a row of `a` to the next, and from one depth to the next: 1 and `height` where it is packed.
+    pub a_strides: [isize; 2],
     /// `[depth, COLUMNS]`.
     pub b: *const P::Word,
+    /// Words from one depth of `b` to the next: `COLUMNS` where it is packed.
+    pub b_stride: isize,
     /// First sums of each column, where they are not zero.
     pub bias: Option<*const P::Acc>,
     /// Whether `out` is added to, not replaced.
@@ -103,20 +107,20 @@ pub(super) unsafe fn tile<P: Product, const HEIGHT: usize, const VECTORS: usize>
                 }
             }
         }
-        let (mut a, mut b) = (panels.a, panels.b);
+        let ([across, along], mut a, mut b) = (panels.a_strides, panels.a, panels.b);
         for _ in 0..depth {
             let mut columns = [p.words(b); VECTORS];
             for (v, words) in columns.iter_mut().enumerate() {
                 *words = p.words(b.add(v * P::LANES));
             }
             for (r, row) in sums.iter_mut().enumerate() {
-                let word = p.splat(*a.add(r));
+                let word = p.splat(a.wrapping_offset(r as isize * across).read_unaligned());
                 for (sum, &words) in row.iter_mut().zip(&columns) {
                     *sum = p.multiply_add(word, words, *sum);
                 }
             }
-            a = a.add(HEIGHT);
-            b = b.add(VECTORS * P::LANES);
+            a = a.wrapping_offset(along);
+            b = b.wrapping_offset(panels.b_stride);
         }
         for (r, row) in sums.iter().enumerate() {
             for (v, &sum) in row.iter().enumerate() {
