@@ -107,6 +107,7 @@ pub fn rms_norm_backward(
 #[inline(always)]
 fn rms_norm_rows(grad: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32]) {
     let n = weight.len();
+    let dw = &mut dw[..n];
     for ((grad, x), dx) in grad.chunks_exact(n).zip(x.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
         let (grad, x, dx) = (&grad[..n], &x[..n], &mut dx[..n]);
         let [squares, along] = sums(n, inlined!(|i| [x[i] * x[i], grad[i] * weight[i] * x[i]]));
