@@ -2,8 +2,8 @@
 
 use crate::{QuantError, TernaryCodes};
 
-/// The smallest mean that a scale is made of, as in the reference.
-const MIN_MEAN: f32 = 1e-5;
+/// The smallest magnitude that a scale is made of, as in the reference.
+const MIN_MAGNITUDE: f32 = 1e-5;
 
 /// Absmean quantization of BitNet b1.58: with `g = max(mean |W|, 1e-5)`, codes of
 /// `clamp(round(W / g), -1, 1)` and the scale `g` to multiply by.
@@ -21,7 +21,33 @@ where
     T: Copy + Into<f32>,
 {
     let mean = (check(weights, rows, cols)? / weights.len().max(1) as f64) as f32;
-    let s = 1.0 / mean.max(MIN_MEAN);
+    by_magnitude(weights, rows, cols, mean)
+}
+
+/// As [`absmean`] with the median of the magnitudes for their mean (Nielsen and Schneider-Kamp 2024); of an even number the
+/// lower of the two in the middle, as `torch.median`.
+///
+/// # Errors
+/// As [`absmean`].
+pub fn absmedian<T>(weights: &[T], rows: usize, cols: usize) -> Result<(TernaryCodes, f32), QuantError>
+where
+    T: Copy + Into<f32>,
+{
+    check(weights, rows, cols)?;
+    // The bits of numbers that are not negative have their order.
+    let mut magnitudes: Vec<u32> = weights.iter().map(|&w| w.into().abs().to_bits()).collect();
+    let median = match magnitudes.len().checked_sub(1) {
+        Some(last) => f32::from_bits(*magnitudes.select_nth_unstable(last / 2).1),
+        None => 0.,
+    };
+    by_magnitude(weights, rows, cols, median)
+}
+
+fn by_magnitude<T>(weights: &[T], rows: usize, cols: usize, magnitude: f32) -> Result<(TernaryCodes, f32), QuantError>
+where
+    T: Copy + Into<f32>,
+{
+    let s = 1.0 / magnitude.max(MIN_MAGNITUDE);
     // A half rounds to the even 0, and what is beyond it to 1 or is clamped to 1.
     let code = |w: f32| 1 + u8::from(w * s > 0.5) - u8::from(w * s < -0.5);
     Ok((pack(weights, rows, cols, code)?, 1.0 / s))

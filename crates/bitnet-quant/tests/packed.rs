@@ -112,6 +112,26 @@ fn products_are_those_of_the_values() {
 }
 
 #[test]
+fn the_gradient_of_the_input_passes_to_it() {
+    let (w, dy) = (random(&[48, 256], 8), random(&[2, 5, 48], 9));
+    for device in [Device::cpu(), reference_device()] {
+        for format in [PackedFormat::HuggingFace, PackedFormat::Int4 { group: 64 }, PackedFormat::Q8_0] {
+            let packed = QuantizedTensor::from_tensor(&w, format).unwrap() * -0.5;
+            let (mut x, dy) = (random(&[2, 5, 256], 10).to_device(&device).unwrap(), dy.to_device(&device).unwrap());
+            let value = packed.linear(&x).unwrap();
+            x.requires_grad_(true).unwrap();
+            let y = packed.linear(&x).unwrap();
+            assert!(y.detach().equal(&value).unwrap());
+            y.mul(&dy).unwrap().sum(.., false).unwrap().backward().unwrap();
+            let want = dy.matmul(&packed.dequantize(&device).unwrap()).unwrap();
+            assert!(x.grad().unwrap().allclose(&want, 1e-6, 1e-6, false).unwrap(), "{format:?} on {}", device.name());
+            let laid_out = packed.to_product(&device).unwrap().linear(&x).unwrap_err().to_string();
+            assert!(laid_out.contains("QuantizedTensor::linear"), "{laid_out}");
+        }
+    }
+}
+
+#[test]
 fn other_scales_in_the_blocks_are_values_all_the_same() {
     let codes = TernaryCodes::from_weights(2, 512, &[1; 1024]).unwrap();
     let mut bytes = TQ2_0.encode(&codes, f16::ONE).unwrap();

@@ -6,7 +6,6 @@ use bitnet_quant::hadamard::{block, hadamard, transform};
 use bitnet_quant::quantizers::{
     Granularity, Quantized, Quantizer, absmean, absmedian, binary, initial_step, int4, int8, learned_step,
 };
-use bitnet_quant::ternarize;
 use bitnet_testkit::reference_device;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -145,13 +144,16 @@ fn matrix() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
 proptest! {
     #[test]
     fn a_whole_tensor_is_as_the_slice_function_has_it((rows, cols, values) in matrix()) {
-        let (codes, scale) = ternarize::absmean(&values, rows, cols).unwrap();
-        let got = absmean(&tensor(&values, &[rows, cols]), Granularity::Tensor).unwrap();
-        prop_assert_eq!(got.codes().to_vec::<i8>().unwrap(), codes.to_weights());
-        let values: Vec<u32> = got.dequantize().unwrap().to_vec::<f32>().unwrap().iter().map(|v| v.to_bits()).collect();
-        // -0 and 0: code / scale has the sign of the scale.
-        let ours: Vec<u32> = codes.to_weights().iter().map(|&c| (f32::from(c) * scale).to_bits()).collect();
-        prop_assert_eq!(values, ours);
+        for quantizer in [Quantizer::AbsMean, Quantizer::AbsMedian] {
+            let (codes, scale) = quantizer.ternarize(&values, rows, cols).unwrap();
+            let got = quantizer.quantize(&tensor(&values, &[rows, cols]), Granularity::Tensor).unwrap();
+            prop_assert_eq!(got.codes().to_vec::<i8>().unwrap(), codes.to_weights());
+            let values = got.dequantize().unwrap().to_vec::<f32>().unwrap();
+            let values: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
+            // -0 and 0: code / scale has the sign of the scale.
+            let ours: Vec<u32> = codes.to_weights().iter().map(|&c| (f32::from(c) * scale).to_bits()).collect();
+            prop_assert_eq!(values, ours);
+        }
     }
 
     #[test]

@@ -1,9 +1,19 @@
 //! The ternary linear layer with latent weights, as training uses it.
 
-use super::{Compute, PackedBitLinear, StraightThroughEstimator, bit_linear, linear};
+use super::{Compute, PackedBitLinear, StraightThroughEstimator, bit_linear, learned_step, linear};
 use crate::hadamard::hadamard;
-use crate::ternarize;
-use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, Result, TensorOpError, autograd};
+use crate::quantizers::{self, Granularity, Scheme};
+use crate::{QuantError, TernaryCodes, ternarize};
+use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, Generator, Result, TensorOpError, autograd};
+
+/// How the weights of a [`BitLinear`] are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightQuantizer {
+    /// By the weights alone.
+    Fixed(Scheme),
+    /// Ternary with one step that is learned; see [`learned_step`]. It has its own gradient, whatever the estimator.
+    LearnedStep,
+}
 
 /// What a [`BitLinear`] is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +29,10 @@ pub struct BitLinearConfig {
     /// Whether inputs go through a [`hadamard`](crate::hadamard::hadamard) transform before they are quantized, which
     /// spreads outliers over a row (H-BitLinear of BitNet v2, Wang et al. 2025).
     pub hadamard: bool,
+    /// How weights are quantized.
+    pub weight_quantizer: WeightQuantizer,
+    /// How inputs are quantized.
+    pub input_quantizer: Scheme,
     /// The gradient through both quantizers.
     pub estimator: StraightThroughEstimator,
     /// What products are computed in.
@@ -26,15 +40,25 @@ pub struct BitLinearConfig {
 }
 
 impl BitLinearConfig {
-    /// As BitNet b1.58 has it: no bias, no norm of its own, gradients straight through, f32.
+    /// As BitNet b1.58 has it: no bias, no norm of its own, absmean weights and 8-bit inputs, gradients straight through,
+    /// f32.
     pub fn new(inputs: usize, outputs: usize) -> Self {
-        let estimator = StraightThroughEstimator::Standard;
-        Self { inputs, outputs, bias: false, norm_eps: None, hadamard: false, estimator, compute: Compute::F32 }
+        Self {
+            inputs,
+            outputs,
+            bias: false,
+            norm_eps: None,
+            hadamard: false,
+            weight_quantizer: WeightQuantizer::Fixed(Scheme::WEIGHTS),
+            input_quantizer: Scheme::INPUTS,
+            estimator: StraightThroughEstimator::Standard,
+            compute: Compute::F32,
+        }
     }
 }
 
-/// `y = Q(norm(x)) Q(W)^T + b`: weights ternary by their mean magnitude, inputs 8 bits per token by their largest (Ma et al.
-/// 2024). The gradient reaches the latent weights `W`.
+/// `y = Q(norm(x)) Q(W)^T + b`. By default weights are ternary by their mean magnitude, inputs 8 bits per token by their
+/// largest (Ma et al. 2024). The gradient reaches the latent weights `W`.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, Generator};
@@ -57,8 +81,17 @@ pub struct BitLinear {
     bias: Option<BitNetTensor>,
     /// f32 `[inputs]`
     norm: Option<BitNetTensor>,
+    quantizer: Quantizer,
     /// Share of quantization in the forward pass, 0 to 1.
     lambda: f64,
+}
+
+/// A [`WeightQuantizer`] with what it learns.
+#[derive(Debug)]
+enum Quantizer {
+    Fixed(Scheme),
+    /// f32 `[]`
+    Step(BitNetTensor),
 }
 
 impl BitLinear {
@@ -78,18 +111,42 @@ impl BitLinear {
             return Err(TensorOpError::Shape { op: "from_linear", what: "weight", got: *weight.shape(), needed }.into());
         };
         let config = BitLinearConfig { bias: bias.is_some(), ..BitLinearConfig::new(inputs, outputs) };
-        Self::with_weights(config, weight.detach(), bias.map(BitNetTensor::detach))
+        Self::with_weights(config, weight.clone(), bias.cloned())
     }
 
-    fn with_weights(config: BitLinearConfig, weight: BitNetTensor, bias: Option<BitNetTensor>) -> Result<Self> {
+    /// From weights `[outputs, inputs]` and a bias `[outputs]`, of any float dtype; a learned step begins at
+    /// [`quantizers::initial_step`].
+    ///
+    /// # Errors
+    /// When their shapes are not those of the configuration.
+    pub fn with_weights(config: BitLinearConfig, weight: BitNetTensor, bias: Option<BitNetTensor>) -> Result<Self> {
+        let fits = |x: &BitNetTensor, what, dims: &[usize]| match x.dims() == dims {
+            true => Ok(()),
+            false => Err(shape_error(what, x, format!("{dims:?}, as configured"))),
+        };
+        fits(&weight, "the weights", &[config.outputs, config.inputs])?;
+        match &bias {
+            Some(bias) if config.bias => fits(bias, "the bias", &[config.outputs])?,
+            None if !config.bias => {}
+            _ => {
+                let message = format!("bias is configured {}, but that is not what was given", config.bias);
+                return Err(TensorOpError::Argument { op: OP, message }.into());
+            }
+        }
         let latent = |x: BitNetTensor| -> Result<BitNetTensor> {
-            let mut x = x.to_dtype(BitNetDType::F32)?.contiguous()?;
+            let mut x = x.detach().to_dtype(BitNetDType::F32)?.contiguous()?;
             x.requires_grad_(true)?;
             Ok(x)
         };
         let ones = |_| BitNetTensor::ones(&[config.inputs], BitNetDType::F32, weight.device()).and_then(latent);
         let norm = config.norm_eps.map(ones).transpose()?;
-        Ok(Self { weight: latent(weight)?, bias: bias.map(latent).transpose()?, norm, lambda: 1., config })
+        let quantizer = match config.weight_quantizer {
+            WeightQuantizer::Fixed(scheme) => Quantizer::Fixed(scheme),
+            WeightQuantizer::LearnedStep => {
+                Quantizer::Step(latent(quantizers::initial_step(&weight, Granularity::Tensor)?)?)
+            }
+        };
+        Ok(Self { weight: latent(weight)?, bias: bias.map(latent).transpose()?, norm, quantizer, lambda: 1., config })
     }
 
     /// What it is made of.
@@ -107,18 +164,28 @@ impl BitLinear {
         self.bias.as_ref()
     }
 
+    /// The learned step of its weights, f32 `[]`.
+    pub fn step(&self) -> Option<&BitNetTensor> {
+        match &self.quantizer {
+            Quantizer::Step(step) => Some(step),
+            Quantizer::Fixed(_) => None,
+        }
+    }
+
     /// Names and tensors of what is learned.
     pub fn parameters(&self) -> Vec<(&'static str, &BitNetTensor)> {
-        let named =
-            [("weight", Some(&self.weight)), ("bias", self.bias.as_ref()), ("rms_norm.weight", self.norm.as_ref())];
-        named.into_iter().filter_map(|(name, x)| Some((name, x?))).collect()
+        let tensors = [Some(&self.weight), self.bias.as_ref(), self.norm.as_ref(), self.step()];
+        NAMES.into_iter().zip(tensors).filter_map(|(name, x)| Some((name, x?))).collect()
     }
 
     /// [`parameters`](Self::parameters), to be changed.
     pub fn parameters_mut(&mut self) -> Vec<(&'static str, &mut BitNetTensor)> {
-        let named =
-            [("weight", Some(&mut self.weight)), ("bias", self.bias.as_mut()), ("rms_norm.weight", self.norm.as_mut())];
-        named.into_iter().filter_map(|(name, x)| Some((name, x?))).collect()
+        let step = match &mut self.quantizer {
+            Quantizer::Step(step) => Some(step),
+            Quantizer::Fixed(_) => None,
+        };
+        let tensors = [Some(&mut self.weight), self.bias.as_mut(), self.norm.as_mut(), step];
+        NAMES.into_iter().zip(tensors).filter_map(|(name, x)| Some((name, x?))).collect()
     }
 
     /// How much of quantization the forward pass has: `x + lambda (Q(x) - x)` for weights and inputs, 0 none, 1 all.
@@ -138,8 +205,7 @@ impl BitLinear {
     pub fn forward(&self, x: &BitNetTensor) -> Result<BitNetTensor> {
         let inputs = self.config.inputs;
         if x.shape().last() != inputs || x.rank() == 0 {
-            let needed = format!("[.., {inputs}]");
-            return Err(TensorOpError::Shape { op: "BitLinear", what: "the input", got: *x.shape(), needed }.into());
+            return Err(shape_error("the input", x, format!("[.., {inputs}]")));
         }
         let is_matrix = x.rank() == 2;
         let mut rows = if is_matrix { x.clone() } else { x.reshape(&[x.elements() / inputs.max(1), inputs])? };
@@ -149,7 +215,7 @@ impl BitLinear {
         if self.config.hadamard {
             rows = hadamard(&rows)?;
         }
-        let mut out = product(&rows, &[&self.weight], self.config.estimator, self.lambda, self.config.compute)?;
+        let mut out = self.product(&rows)?;
         if let Some(bias) = &self.bias {
             out = out.add(bias)?;
         }
@@ -159,61 +225,117 @@ impl BitLinear {
         out.reshape(&[&x.dims()[..x.rank() - 1], &[self.config.outputs]].concat())
     }
 
+    /// Of rows `[T, inputs]` with the quantized weights.
+    fn product(&self, rows: &BitNetTensor) -> Result<BitNetTensor> {
+        let BitLinearConfig { input_quantizer: inputs, estimator, compute, .. } = self.config;
+        let options = ProductOptions { inputs, estimator, lambda: self.lambda, compute, ..ProductOptions::default() };
+        match &self.quantizer {
+            Quantizer::Fixed(weights) => {
+                product(rows, &[&self.weight], ProductOptions { weights: *weights, ..options })
+            }
+            Quantizer::Step(step) => {
+                let quantized = learned_step(&self.weight, step)?;
+                let weight = if self.lambda == 1. { quantized } else { self.weight.lerp(&quantized, self.lambda)? };
+                linear(&options.soften(rows, inputs)?, &[&weight], compute)
+            }
+        }
+    }
+
     /// The same layer with its weights packed for inference; a norm and a transform of its own stay with the caller.
     ///
     /// # Errors
-    /// When a weight is not finite.
+    /// When its weights are not ternary with one scale or its inputs not 8 bits a row, as packed layers have them, or a
+    /// number is not finite.
     pub fn pack(&self) -> Result<PackedBitLinear> {
-        let (codes, scale) = ternarize::absmean(&self.weight.to_vec::<f32>()?, self.config.outputs, self.config.inputs)
-            .map_err(|e| TensorOpError::Argument { op: "pack", message: e.to_string() })?;
+        let argument = |message: String| BitNetError::from(TensorOpError::Argument { op: "pack", message });
+        let failed = |e: QuantError| argument(e.to_string());
+        let BitLinearConfig { inputs, outputs, input_quantizer, .. } = self.config;
+        if input_quantizer != Scheme::INPUTS {
+            return Err(argument(format!("inputs are {input_quantizer:?}, but a packed layer has Int8 by Row")));
+        }
+        let weights = self.weight.to_vec::<f32>()?;
+        let (codes, scale) = match &self.quantizer {
+            Quantizer::Fixed(scheme) if scheme.is_packable() => {
+                scheme.quantizer.ternarize(&weights, outputs, inputs).map_err(failed)?
+            }
+            Quantizer::Step(step) => {
+                ternarize::check(&weights, outputs, inputs).map_err(failed)?;
+                let scale = step.item::<f32>()?;
+                if !(scale > 0. && scale.is_finite()) {
+                    return Err(argument(format!("the learned step is {scale}: it must be positive")));
+                }
+                let codes = quantizers::learned_step(&self.weight, step, Granularity::Tensor)?;
+                let codes = TernaryCodes::from_weights(outputs, inputs, &codes.codes().to_vec::<i8>()?);
+                (codes.map_err(failed)?, scale)
+            }
+            Quantizer::Fixed(scheme) => {
+                let message = format!("weights are {scheme:?}, but a packed layer has ternary ones with one scale");
+                return Err(argument(message));
+            }
+        };
         let bias = self.bias.as_ref().map(BitNetTensor::to_vec::<f32>).transpose()?;
         PackedBitLinear::new(&codes, scale, bias.as_deref(), self.weight.device())
     }
 }
 
+const OP: &str = "BitLinear";
+const NAMES: [&str; 4] = ["weight", "bias", "rms_norm.weight", "step"];
+
+fn shape_error(what: &'static str, got: &BitNetTensor, needed: String) -> BitNetError {
+    TensorOpError::Shape { op: OP, what, got: *got.shape(), needed }.into()
+}
+
+/// How a [`product`] is quantized and computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProductOptions {
+    /// How weights are quantized.
+    pub weights: Scheme,
+    /// How inputs are quantized.
+    pub inputs: Scheme,
+    /// The gradient through both.
+    pub estimator: StraightThroughEstimator,
+    /// Share of quantization, 0 to 1.
+    pub lambda: f64,
+    /// What products of floats are computed in.
+    pub compute: Compute,
+}
+
+impl Default for ProductOptions {
+    /// As BitNet b1.58 has it, whole, in f32.
+    fn default() -> Self {
+        let (estimator, compute) = (StraightThroughEstimator::Standard, Compute::F32);
+        Self { weights: Scheme::WEIGHTS, inputs: Scheme::INPUTS, estimator, lambda: 1., compute }
+    }
+}
+
+impl ProductOptions {
+    /// `x` quantized to the share `lambda`.
+    fn soften(&self, x: &BitNetTensor, scheme: Scheme) -> Result<BitNetTensor> {
+        if self.lambda == 0. {
+            return Ok(x.clone());
+        }
+        let (quantized, steps) = autograd::no_grad(|| -> Result<_> {
+            let quantized = scheme.quantizer.quantize(x, scheme.granularity)?;
+            Ok((quantized.dequantize()?, quantized.steps()?))
+        })?;
+        self.estimator.apply(x, &quantized, &steps, self.lambda)
+    }
+}
+
 /// Products of one input `[T, K]` with the latent weights `[N_i, K]` of several layers, side by side `[T, sum N_i]`,
-/// quantized to the share `lambda`. The exact integer product where quantization is whole and gradients pass straight
-/// through; otherwise products of floats.
-pub fn product(
-    x: &BitNetTensor,
-    weights: &[&BitNetTensor],
-    estimator: StraightThroughEstimator,
-    lambda: f64,
-    compute: Compute,
-) -> Result<BitNetTensor> {
-    if lambda == 1. && estimator == StraightThroughEstimator::Standard {
-        return bit_linear(x, weights, compute);
+/// quantized to the share `lambda`. The exact integer product ([`bit_linear`]) where weights are ternary with one scale,
+/// inputs 8 bits a row, quantization whole and gradients straight through; otherwise products of floats.
+///
+/// # Errors
+/// When shapes do not fit each other or the granularity; in the integer product when a weight is not finite.
+pub fn product(x: &BitNetTensor, weights: &[&BitNetTensor], options: ProductOptions) -> Result<BitNetTensor> {
+    let ProductOptions { weights: scheme, inputs, estimator, lambda, compute } = options;
+    let whole = lambda == 1. && estimator == StraightThroughEstimator::Standard;
+    if whole && inputs == Scheme::INPUTS && scheme.is_packable() {
+        return bit_linear(x, weights, scheme.quantizer, compute);
     }
-    if lambda == 0. {
-        return linear(x, weights, compute);
-    }
-    let soften = |x: &BitNetTensor, (quantized, scale): (BitNetTensor, BitNetTensor)| {
-        estimator.apply(x, &quantized, &scale, lambda)
-    };
-    let inputs = soften(x, autograd::no_grad(|| absmax(x))?)?;
-    let softened = weights.iter().map(|w| soften(w, autograd::no_grad(|| absmean(w))?));
-    let softened: Vec<BitNetTensor> = softened.collect::<Result<_>>()?;
-    linear(&inputs, &softened.iter().collect::<Vec<_>>(), compute)
-}
-
-/// Weights as ternary of their mean magnitude, and that mean: transformers' `WeightQuant`.
-fn absmean(w: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
-    let &[rows, columns] = w.dims() else {
-        let needed = "[outputs, inputs]".into();
-        return Err(TensorOpError::Shape { op: "absmean", what: "the weights", got: *w.shape(), needed }.into());
-    };
-    let (codes, scale) = ternarize::absmean(&w.to_vec::<f32>()?, rows, columns)
-        .map_err(|e| TensorOpError::Argument { op: "absmean", message: e.to_string() })?;
-    let values = BitNetTensor::from_slice(&codes.to_weights(), w.dims(), w.device())?;
-    let scale = BitNetTensor::scalar(scale, BitNetDType::F32, w.device())?;
-    Ok((values.to_dtype(BitNetDType::F32)?.mul(&scale)?, scale))
-}
-
-/// Rows as 8 bits of their largest magnitude, and the step of each, `[T, 1]`: transformers' `ActQuant`.
-fn absmax(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
-    let scale = x.abs()?.amax(-1, true)?.clamp(Some(1e-5.into()), None)?.reciprocal()?.mul(127.)?;
-    let quantized = x.mul(&scale)?.round()?.clamp(Some((-128.).into()), Some(127.0.into()))?.div(&scale)?;
-    Ok((quantized, scale.reciprocal()?))
+    let softened = weights.iter().map(|w| options.soften(w, scheme)).collect::<Result<Vec<_>>>()?;
+    linear(&options.soften(x, inputs)?, &softened.iter().collect::<Vec<_>>(), compute)
 }
 
 #[cfg(test)]
@@ -251,8 +373,8 @@ mod tests {
         values[7] = 1000.;
         let x = BitNetTensor::from_slice(&values, &[1, 32], &Device::cpu()).unwrap();
         let turned = hadamard(&x).unwrap();
-        let steps =
-            |x: &BitNetTensor| absmax(x).unwrap().0.sub(x).unwrap().norm(2., .., false).unwrap().item::<f32>().unwrap();
+        let rounded = |x: &BitNetTensor| crate::quantizers::Quantizer::Int8.fake_quantize(x, Granularity::Row).unwrap();
+        let steps = |x: &BitNetTensor| rounded(x).sub(x).unwrap().norm(2., .., false).unwrap().item::<f32>().unwrap();
         assert!(steps(&turned) < 0.8 * steps(&x), "{} {}", steps(&turned), steps(&x));
     }
 

@@ -1,6 +1,7 @@
 //! The product of a BitLinear layer with latent weights, and its derivative.
 
-use crate::{ActivationBuffer, TernaryCodes, ternarize};
+use crate::quantizers::Quantizer;
+use crate::{ActivationBuffer, TernaryCodes};
 use bitnet_core::backend::TernarySource;
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, autograd};
 
@@ -90,14 +91,19 @@ fn stacked(weights: &[BitNetTensor]) -> Result<BitNetTensor> {
 /// The products of BitNet b1.58 of one input with the latent weights of several layers, side by side: `x` f32 `[T, K]`,
 /// `weights` f32 `[N_i, K]`; gives f32 `[T, sum N_i]`.
 ///
-/// Forward: each weight matrix is quantized to ternary by its mean magnitude, each row of `x` to 8 bits by its largest, and
-/// the integer product is exact (Ma et al. 2024; transformers, `integrations/bitnet.py`, `AutoBitLinear` online). Backward:
+/// Forward: each weight matrix is quantized to ternary by `quantizer`, each row of `x` to 8 bits by its largest, and the
+/// integer product is exact (Ma et al. 2024; transformers, `integrations/bitnet.py`, `AutoBitLinear` online). Backward:
 /// both quantizers let the gradient pass, `dx = dy Q(w)` and `dw = dy^T Q(x)`.
 ///
 /// # Errors
-/// When shapes do not fit or a weight is not finite.
-pub fn bit_linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute) -> Result<BitNetTensor> {
-    let quantized = Quantized::new(x, weights)?;
+/// When shapes do not fit, a weight is not finite or the quantizer is not ternary.
+pub fn bit_linear(
+    x: &BitNetTensor,
+    weights: &[&BitNetTensor],
+    quantizer: Quantizer,
+    compute: Compute,
+) -> Result<BitNetTensor> {
+    let quantized = Quantized::new(x, weights, quantizer)?;
     let operands: Vec<&BitNetTensor> = [&[x], weights].concat();
     let forward = || quantized.forward(x);
     if !autograd::is_recorded(&operands) {
@@ -111,14 +117,20 @@ pub fn bit_linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute)
         || Ok(out),
         move |_| {
             move |grad: &BitNetTensor| {
-                if autograd::is_recording() {
-                    let message = "second derivatives through rounding are not defined: no create_graph here".into();
-                    return Err(TensorOpError::Argument { op: "bit_linear", message }.into());
-                }
+                first_derivative("bit_linear")?;
                 quantized.backward(grad, &activations, &wanted, compute)
             }
         },
     )
+}
+
+/// An error where derivatives of a derivative are wanted.
+pub(super) fn first_derivative(op: &'static str) -> Result<()> {
+    if autograd::is_recording() {
+        let message = "second derivatives through rounding are not defined: no create_graph here".into();
+        return Err(TensorOpError::Argument { op, message }.into());
+    }
+    Ok(())
 }
 
 /// Weights of layers that read one input, quantized.
@@ -137,7 +149,7 @@ struct Activations {
 }
 
 impl Quantized {
-    fn new(x: &BitNetTensor, weights: &[&BitNetTensor]) -> Result<Self> {
+    fn new(x: &BitNetTensor, weights: &[&BitNetTensor], quantizer: Quantizer) -> Result<Self> {
         const OP: &str = "bit_linear";
         let &[_, inputs] = x.dims() else { return Err(shape_error(OP, "x", x, "[T, K]".into())) };
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
@@ -146,7 +158,8 @@ impl Quantized {
             if columns != inputs {
                 return Err(shape_error(OP, "the weights", w, format!("[N, {inputs}], the columns of x")));
             }
-            let ternary = ternarize::absmean(&w.to_vec::<f32>()?, rows, columns)
+            let ternary = quantizer
+                .ternarize(&w.to_vec::<f32>()?, rows, columns)
                 .map_err(|e| TensorOpError::Argument { op: OP, message: e.to_string() })?;
             codes.push(ternary.0);
             scales.push(ternary.1);

@@ -2,7 +2,7 @@
 
 use super::{PackedFormat, QuantizedTensor};
 use crate::{ActivationBuffer, PackedBitLinear, QuantError};
-use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorOpError};
+use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorOpError, autograd};
 
 /// A packed matrix `[N, K]` laid out for the products of a device.
 #[derive(Debug)]
@@ -52,10 +52,23 @@ impl QuantizedTensor {
 
     /// `x W^T` of `x` f32 `[.., K]` and this matrix `[N, K]`. To multiply more than once, keep [`Self::to_product`].
     ///
+    /// The gradient of `x` is `dy W`, straight through where inputs are quantized.
+    ///
     /// # Errors
     /// As [`Self::to_product`] and [`PackedProduct::linear`].
     pub fn linear(&self, x: &BitNetTensor) -> Result<BitNetTensor, QuantError> {
-        Ok(self.to_product(x.device())?.linear(x)?)
+        let product = self.to_product(x.device())?;
+        let forward = || product.linear(&x.detach());
+        Ok(autograd::differentiable("linear", &[x], forward, |_| {
+            let (weights, device) = (self.clone(), x.device().clone());
+            move |grad: &BitNetTensor| {
+                let weights = weights.dequantize(&device).map_err(|e| match e {
+                    QuantError::Tensor(e) => *e,
+                    e => BitNetError::from(TensorOpError::Argument { op: "linear", message: e.to_string() }),
+                })?;
+                Ok(vec![Some(grad.matmul(&weights)?)])
+            }
+        })?)
     }
 }
 
@@ -63,7 +76,7 @@ impl PackedProduct {
     /// `x W^T` `[.., N]` of `x` f32 `[.., K]`. A ternary product quantizes each row of `x` to 8 bits, as BitLinear does.
     ///
     /// # Errors
-    /// When `x` is not f32, has other columns or lives elsewhere.
+    /// When `x` is not f32, has other columns, lives elsewhere or needs a gradient: [`QuantizedTensor::linear`] has that.
     pub fn linear(&self, x: &BitNetTensor) -> bitnet_core::Result<BitNetTensor> {
         let (op, what) = ("linear", "the input");
         if x.dtype() != BitNetDType::F32 {
@@ -77,6 +90,10 @@ impl PackedProduct {
         if *x.device() != self.device {
             let (left, right) = (self.device.name(), x.device().name());
             return Err(TensorOpError::Device { op, left, right }.into());
+        }
+        if autograd::is_recorded(&[x]) {
+            let message = "a laid out product has no gradient: call QuantizedTensor::linear or detach the input".into();
+            return Err(TensorOpError::Argument { op, message }.into());
         }
         let outer = &x.dims()[..x.rank() - 1];
         let tokens: usize = outer.iter().product();

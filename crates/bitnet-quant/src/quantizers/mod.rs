@@ -21,6 +21,7 @@ mod ternary;
 pub use integer::{binary, int4, int8};
 pub use ternary::{absmean, absmedian, initial_step, learned_step};
 
+use crate::{QuantError, TernaryCodes, ternarize};
 use bitnet_core::{BitNetDType, BitNetTensor, Result, Scalar, TensorOpError};
 
 /// The smallest magnitude that a scale is made of, as in the reference.
@@ -71,6 +72,25 @@ impl Quantized {
             Granularity::Tensor => self.scales.reshape(&[]),
             Granularity::Row => self.scales.reshape(outer),
             Granularity::Group(size) => self.scales.reshape(&[outer, &[self.codes.shape().last() / size]].concat()),
+        }
+    }
+
+    /// What values are divided by before they are rounded, `F32`, in a shape that broadcasts to theirs.
+    pub fn steps(&self) -> Result<BitNetTensor> {
+        let scales = self.scales()?;
+        let steps = match self.kind {
+            ScaleKind::Multiplies => scales,
+            ScaleKind::Divides => scales.reciprocal()?,
+        };
+        match self.granularity {
+            Granularity::Tensor => Ok(steps),
+            Granularity::Row => steps.unsqueeze(-1),
+            Granularity::Group(size) => {
+                let steps = steps.unsqueeze(-1)?;
+                let dims = [&self.codes.dims()[..self.codes.rank() - 1], &[steps.dims()[self.codes.rank() - 1], size]]
+                    .concat();
+                steps.expand(&dims)?.reshape(self.codes.dims())
+            }
         }
     }
 
@@ -128,6 +148,52 @@ impl Quantizer {
     /// `x` after quantization and back, in its dtype.
     pub fn fake_quantize(self, x: &BitNetTensor, granularity: Granularity) -> Result<BitNetTensor> {
         self.quantize(x, granularity)?.dequantize()
+    }
+
+    /// Codes and scale of a whole matrix `[rows, cols]`, as [`quantize`](Self::quantize) has them on a host.
+    ///
+    /// # Errors
+    /// When the quantizer is not ternary, the length is not `rows * cols` or a weight is not finite.
+    pub fn ternarize(
+        self,
+        weights: &[f32],
+        rows: usize,
+        cols: usize,
+    ) -> std::result::Result<(TernaryCodes, f32), QuantError> {
+        match self {
+            Self::AbsMean => ternarize::absmean(weights, rows, cols),
+            Self::AbsMedian => ternarize::absmedian(weights, rows, cols),
+            Self::Binary | Self::Int4 | Self::Int8 => {
+                let message = format!("{self:?} does not make ternary weights: take AbsMean or AbsMedian");
+                Err(QuantError::Argument { op: "ternarize", message })
+            }
+        }
+    }
+}
+
+/// A quantizer and the values that share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scheme {
+    /// How values become integers.
+    pub quantizer: Quantizer,
+    /// The values that share a scale.
+    pub granularity: Granularity,
+}
+
+impl Scheme {
+    /// Weights of BitNet b1.58: [`absmean`] with one scale.
+    pub const WEIGHTS: Self = Self::new(Quantizer::AbsMean, Granularity::Tensor);
+    /// Inputs of BitNet b1.58: [`int8`] with a scale a token.
+    pub const INPUTS: Self = Self::new(Quantizer::Int8, Granularity::Row);
+
+    /// The two together.
+    pub const fn new(quantizer: Quantizer, granularity: Granularity) -> Self {
+        Self { quantizer, granularity }
+    }
+
+    /// Whether a matrix becomes ternary with one scale, as packed forms have it.
+    pub fn is_packable(self) -> bool {
+        matches!(self.quantizer, Quantizer::AbsMean | Quantizer::AbsMedian) && self.granularity == Granularity::Tensor
     }
 }
 
