@@ -3,7 +3,7 @@
 use crate::lora::{self, Lora};
 use crate::model::{ComputeOptions, Transformer, parameter_shapes};
 use crate::run::{Resumed, Run};
-use crate::trainer::weights;
+use crate::trainer::{quantizer, weights};
 use crate::{Result, TrainingError};
 use bitnet_core::serialize::TensorMap;
 use bitnet_core::serialize::output::AtomicFile;
@@ -14,6 +14,8 @@ use bitnet_model::config::{Architecture, Config, LinearClass, QuantizationConfig
 use bitnet_model::convert::{Embeddings, Target, convert, write_tokenizer};
 use bitnet_model::safetensors::Shards;
 use bitnet_model::tokenizer::Tokenizer;
+use bitnet_quant::formats::hf;
+use bitnet_quant::quantizers::Quantizer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,8 @@ pub struct Masters {
     pub config: Config,
     /// Every parameter by its name in a Hugging Face checkpoint.
     pub tensors: TensorMap,
+    /// How the matrices of its blocks are quantized, if they are.
+    pub quantizer: Quantizer,
     /// What its tokens mean.
     pub tokenizer: Option<Tokenizer>,
 }
@@ -67,7 +71,8 @@ impl Masters {
             tensors = merged(&run.config()?, tensors)?;
         }
         let config = read_config(&path.join(CONFIG))?;
-        Ok((Self { config, tensors, tokenizer: tokenizer(path)? }, step))
+        let quantizer = quantizer(&checkpoint)?.into();
+        Ok((Self { config, tensors, quantizer, tokenizer: tokenizer(path)? }, step))
     }
 
     /// The weights of a Hugging Face directory: those of a dense model, or master weights that are quantized online.
@@ -110,7 +115,7 @@ impl Masters {
         if let Some((name, tensor)) = bad {
             return refuse(&format!("{name} is {}: master weights are floats", tensor.dtype()));
         }
-        Ok(Self { config, tensors, tokenizer: tokenizer(folder)? })
+        Ok(Self { config, tensors, quantizer: Quantizer::AbsMean, tokenizer: tokenizer(folder)? })
     }
 
     /// The same model made ready for training: quantized online if that is enabled, and with norms before the output
@@ -145,9 +150,19 @@ impl Masters {
     /// transformers and [`from_hugging_face`](Self::from_hugging_face) read.
     ///
     /// # Errors
-    /// When a file cannot be written; the configuration is written last.
+    /// When a file cannot be written, the configuration last, or the quantizer is not absmean, by which all who read such a
+    /// directory quantize.
     pub fn write_hugging_face(&self, out: &Path) -> Result<()> {
-        fs::create_dir_all(out).map_err(|e| TrainingError::io(out, e))?;
+        if self.config.quantization.is_some() && self.quantizer != Quantizer::AbsMean {
+            let problem = "master weights are quantized by absmean where they are read, but these were trained with";
+            let instead = "write packed weights instead (hf, i2_s, tq1_0 or tq2_0)";
+            return Err(TrainingError::Invalid(format!("{problem} {:?}: {instead}", self.quantizer)));
+        }
+        self.write(out, &self.config, self.checked()?)
+    }
+
+    /// Every parameter in f32, in order.
+    fn checked(&self) -> Result<TensorMap> {
         let mut tensors = TensorMap::new();
         for (name, dims) in parameter_shapes(&self.config) {
             let tensor = self.tensors.get(&name).ok_or_else(|| TrainingError::MissingTensor { name: name.clone() })?;
@@ -156,17 +171,22 @@ impl Masters {
             }
             tensors.insert(name, tensor.detach().to_dtype(BitNetDType::F32)?);
         }
+        Ok(tensors)
+    }
+
+    fn write(&self, out: &Path, config: &Config, tensors: TensorMap) -> Result<()> {
+        fs::create_dir_all(out).map_err(|e| TrainingError::io(out, e))?;
         save(out.join("model.safetensors"), &tensors, &[("format", "pt")])?;
         if let Some(tokenizer) = &self.tokenizer {
             write_tokenizer(tokenizer, out)?;
         }
-        write_config(&self.config, &out.join(CONFIG))
+        write_config(config, &out.join(CONFIG))
     }
 
     /// Writes packed weights: a GGUF file, or a directory for [`Target::HuggingFace`]; see [`convert`].
     ///
     /// # Errors
-    /// As [`convert`], and when the master weights cannot be written beside `out`.
+    /// As [`convert`], and when a copy cannot be written beside `out` or a weight is not finite.
     pub fn write_packed(
         &self,
         out: &Path,
@@ -174,12 +194,25 @@ impl Masters {
         embeddings: Embeddings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
-        if self.config.quantization.is_none() {
+        let Some(quantization) = &self.config.quantization else {
             let problem = "the model is not quantized: only its master weights can be written";
             return Err(TrainingError::Invalid(problem.into()));
+        };
+        // Codes and scales as training computes them: nobody quantizes anew on the way.
+        let mut tensors = self.checked()?;
+        let blocks = parameter_shapes(&self.config).into_iter().filter(|(name, _)| name.starts_with("model.layers."));
+        for (name, dims) in blocks {
+            let &[rows, cols] = &dims[..] else { continue };
+            let ternary = self.quantizer.ternarize(&tensors[&name].to_vec::<f32>()?, rows, cols);
+            let (codes, scale) = ternary.map_err(|e| TrainingError::Invalid(format!("{name}: {e}")))?;
+            let (bytes, cpu) = (hf::encode(&codes), Device::cpu());
+            tensors.insert(format!("{name}_scale"), BitNetTensor::from_slice(&[scale], &[1], &cpu)?);
+            tensors[&name] = BitNetTensor::from_slice(&bytes, &[rows.div_ceil(4), cols], &cpu)?;
         }
+        let quantization = QuantizationConfig { class: LinearClass::Offline, ..quantization.clone() };
+        let config = Config { quantization: Some(quantization), ..self.config.clone() };
         let folder = Temporary::beside(out)?;
-        self.write_hugging_face(&folder.0)?;
+        self.write(&folder.0, &config, tensors)?;
         let checkpoint = Checkpoint::open(&folder.0, &OpenOptions::default())?;
         Ok(convert(&checkpoint, out, target, embeddings, progress)?)
     }

@@ -16,6 +16,7 @@ use bitnet_core::{Device, Generator};
 use bitnet_model::config::{Architecture, Config as Shape, HiddenAct, RopeConfig, RopeScaling};
 use bitnet_model::tokenizer::Tokenizer;
 use bitnet_quant::StraightThroughEstimator;
+use bitnet_quant::quantizers::Quantizer;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -124,7 +125,9 @@ fn assemble(config: &Config, run: &Run, on_progress: OnProgress) -> Result<(Trai
         (Some(lora), None) => Box::new(Lora::new(model, lora, &mut Generator::new(config.training.seed))?),
         (None, Some(distill)) => {
             let teacher = Masters::from_hugging_face(&distill.teacher, &device)?;
-            let options = ComputeOptions { dropout: 0., checkpoint: false, ..options(config) };
+            // Master weights of a directory are absmean, whatever the student's are.
+            let weights = Quantizer::AbsMean;
+            let options = ComputeOptions { weights, dropout: 0., checkpoint: false, ..options(config) };
             Box::new(Distillation::new(model, teacher.into_model(options)?, distill.clone())?)
         }
         (None, None) => Box::new(model),
@@ -152,6 +155,7 @@ fn options(config: &Config) -> ComputeOptions {
             Compute::F32 => bitnet_quant::linear::Compute::F32,
             Compute::Bf16 => bitnet_quant::linear::Compute::BF16,
         },
+        weights: q.weights.into(),
         estimator: match q.estimator {
             Estimator::Standard => StraightThroughEstimator::Standard,
             Estimator::Clipped => StraightThroughEstimator::Clipped { limit: q.clip_limit },

@@ -1,6 +1,6 @@
 //! The loop: batches, gradients, updates, evaluations and checkpoints.
 
-use crate::config::{Config, TrainingConfig};
+use crate::config::{Config, TrainingConfig, WeightQuantizer};
 use crate::data::{DataLoader, DataPosition, Evaluation};
 use crate::metrics::{Metrics, Observer, StepReport};
 use crate::model::Transformer;
@@ -49,6 +49,9 @@ pub struct Outcome {
 /// What a checkpoint keeps besides tensors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Progress {
+    /// Absent in checkpoints of when there was but one.
+    #[serde(default)]
+    weights: WeightQuantizer,
     position: DataPosition,
     optimizer_step: u64,
     first_loss: Option<f64>,
@@ -69,6 +72,7 @@ pub struct Trainer {
     schedule: Schedule,
     lambda: LambdaSchedule,
     config: TrainingConfig,
+    weights: WeightQuantizer,
     step: u64,
     first_loss: Option<f64>,
     validation: Option<f64>,
@@ -99,6 +103,7 @@ impl Trainer {
             schedule: Schedule::new(&config.schedule, config.training.steps, config.optimizer.weight_decay),
             lambda: LambdaSchedule::new(&config.quantization),
             config: config.training.clone(),
+            weights: config.quantization.weights,
             step: 0,
             first_loss: None,
             validation: None,
@@ -120,11 +125,17 @@ impl Trainer {
     /// Goes on from a checkpoint of such a run: every number that follows is the one that would have followed.
     ///
     /// # Errors
-    /// When it is of another model, other data or another optimizer.
+    /// When it is of another model, another quantizer, other data or another optimizer.
     pub fn restore(&mut self, resumed: Resumed) -> Result<()> {
         let Resumed { step, checkpoint, .. } = resumed;
         let progress: Progress = serde_json::from_value(checkpoint.state)
             .map_err(|e| TrainingError::Invalid(format!("the checkpoint of step {step} is of another program: {e}")))?;
+        if progress.weights != self.weights {
+            let (before, now) = (progress.weights.name(), self.weights.name());
+            let problem =
+                format!("quantization.weights is {now}, but the checkpoint of step {step} was trained with {before}");
+            return Err(TrainingError::Invalid(format!("{problem}: set it back, or begin another run")));
+        }
         let (mut weights, mut moments, mut average) = (TensorMap::new(), TensorMap::new(), TensorMap::new());
         for (name, tensor) in checkpoint.tensors {
             match (name.strip_prefix(OPTIMIZER), name.strip_prefix(AVERAGE)) {
@@ -155,6 +166,7 @@ impl Trainer {
             tensors.extend(average.state().iter().map(|(name, x)| (format!("{AVERAGE}{name}"), x.clone())));
         }
         let progress = Progress {
+            weights: self.weights,
             position: self.loader.position(),
             optimizer_step: step,
             first_loss: self.first_loss,
@@ -340,6 +352,18 @@ pub fn weights(checkpoint: &Checkpoint) -> TensorMap {
     }
     let own = checkpoint.tensors.iter().filter(|(name, _)| !name.starts_with(OPTIMIZER));
     own.map(|(name, x)| (name.clone(), x.clone())).collect()
+}
+
+/// How the weights of a checkpoint were quantized.
+///
+/// # Errors
+/// When this program knows no such quantizer.
+pub fn quantizer(checkpoint: &Checkpoint) -> Result<WeightQuantizer> {
+    let read = |weights: &serde_json::Value| {
+        let unknown = |_| TrainingError::Invalid(format!("the checkpoint's weights are quantized by {weights}"));
+        serde_json::from_value(weights.clone()).map_err(unknown)
+    };
+    checkpoint.state.get("weights").map_or(Ok(WeightQuantizer::default()), read)
 }
 
 /// A seed for each step and part (SplitMix64, Steele et al. 2014).

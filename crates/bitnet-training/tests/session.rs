@@ -150,6 +150,7 @@ fn a_checkpoint_of_another_model_or_other_data_is_refused() {
         ("context = 16", "context = 8", "go on with the data"),
         ("validation_fraction = 0.1", "validation_fraction = 0.2", "go on with the data"),
         ("layers = 2", "layer = 2", "did you mean layers?"),
+        ("[quantization]", "[quantization]\nweights = 'absmedian'", "was trained with absmean"),
     ] {
         fs::write(&path, text.replacen(old, new, 1)).unwrap();
         let message = resume(&directory, None).unwrap_err().to_string();

@@ -13,6 +13,7 @@ mod source;
 pub use sections::{
     Activation, Compute, DataConfig, Estimator, LambdaShape, ModelConfig, OptimizerConfig, OptimizerName, Order,
     Packing, QuantizationConfig, ScheduleConfig, ScheduleKind, TokenizerConfig, TokenizerKind, TrainingConfig,
+    WeightQuantizer,
 };
 pub use source::ConfigSource;
 

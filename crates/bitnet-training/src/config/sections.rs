@@ -1,5 +1,6 @@
 //! The sections of a configuration. What is not said has the default that the example shows.
 
+use bitnet_quant::quantizers::Quantizer;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -70,12 +71,14 @@ pub enum Activation {
     Silu,
 }
 
-/// `[quantization]`: absmean ternary weights and absmax 8-bit activations, as in BitNet b1.58.
+/// `[quantization]`: ternary weights and absmax 8-bit activations, as in BitNet b1.58.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizationConfig {
     /// Whether linear layers are ternary at all.
     pub enabled: bool,
+    /// What their scale is.
+    pub weights: WeightQuantizer,
     /// What the gradient of rounding is taken to be.
     pub estimator: Estimator,
     /// Of the clipped estimator, in units of the scale.
@@ -96,12 +99,43 @@ impl Default for QuantizationConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            weights: WeightQuantizer::AbsMean,
             estimator: Estimator::Standard,
             clip_limit: 1.0,
             steepness: 1.0,
             lambda_steps: 0,
             lambda_shape: LambdaShape::Linear,
             sub_norm: None,
+        }
+    }
+}
+
+/// What the scale of a ternary matrix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightQuantizer {
+    /// The mean of the magnitudes.
+    #[default]
+    AbsMean,
+    /// Their median.
+    AbsMedian,
+}
+
+impl WeightQuantizer {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AbsMean => "absmean",
+            Self::AbsMedian => "absmedian",
+        }
+    }
+}
+
+impl From<WeightQuantizer> for Quantizer {
+    fn from(quantizer: WeightQuantizer) -> Self {
+        match quantizer {
+            WeightQuantizer::AbsMean => Self::AbsMean,
+            WeightQuantizer::AbsMedian => Self::AbsMedian,
         }
     }
 }

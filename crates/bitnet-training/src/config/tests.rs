@@ -71,6 +71,7 @@ fn a_misspelt_key_is_named_with_its_line_and_the_right_one() {
 fn a_value_of_another_type_is_named() {
     for (old, new, key) in [
         ("layers = 4", "layers = \"four\"", "layers"),
+        ("# weights = \"absmean\"", "weights = \"int8\" #", "weights"),
         ("# estimator = \"standard\"", "estimator = \"none\" #", "estimator"),
         ("kind = \"char\"", "kind = \"word\"", "kind"),
         ("steps = 2000", "steps = -1", "steps"),

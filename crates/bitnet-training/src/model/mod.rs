@@ -6,7 +6,8 @@ use crate::{Result, TrainingError};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_model::config::{Architecture, Config};
 use bitnet_quant::StraightThroughEstimator;
-use bitnet_quant::linear::{Compute, linear, product};
+use bitnet_quant::linear::{Compute, ProductOptions, linear, product};
+use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme};
 use functions::{AttentionShape, attention, gated, head_loss};
 use indexmap::IndexMap;
 
@@ -15,6 +16,8 @@ use indexmap::IndexMap;
 pub struct ComputeOptions {
     /// What products are computed in.
     pub compute: Compute,
+    /// How each matrix of weights becomes ternary.
+    pub weights: Quantizer,
     /// The gradient through quantizers.
     pub estimator: StraightThroughEstimator,
     /// Share of activations that training drops after the embedding and at the end of each branch.
@@ -26,7 +29,7 @@ pub struct ComputeOptions {
 impl Default for ComputeOptions {
     fn default() -> Self {
         let estimator = StraightThroughEstimator::Standard;
-        Self { compute: Compute::F32, estimator, dropout: 0., checkpoint: false }
+        Self { compute: Compute::F32, weights: Quantizer::AbsMean, estimator, dropout: 0., checkpoint: false }
     }
 }
 
@@ -300,7 +303,10 @@ impl Transformer {
     /// Products of the blocks: ternary where the model is quantized.
     fn project(&self, x: &BitNetTensor, weights: &[&BitNetTensor]) -> Result<BitNetTensor> {
         let lambda = if self.config.quantization.is_some() { self.lambda } else { 0. };
-        Ok(product(x, weights, self.options.estimator, lambda, self.options.compute)?)
+        let ComputeOptions { weights: quantizer, estimator, compute, .. } = self.options;
+        let scheme = Scheme::new(quantizer, Granularity::Tensor);
+        let options = ProductOptions { weights: scheme, estimator, lambda, compute, ..ProductOptions::default() };
+        Ok(product(x, weights, options)?)
     }
 
     pub(crate) fn head(&self) -> &BitNetTensor {

@@ -5,10 +5,10 @@ use crate::Result;
 use crate::config::{OptimizerConfig, OptimizerName};
 
 /// Parameters that are not pulled to zero.
-const NOT_DECAYED: [&str; 5] = ["*norm*", "*.bias", "*embed*", "lm_head.weight", "*.scale"];
+const NOT_DECAYED: [&str; 6] = ["*norm*", "*.bias", "*embed*", "lm_head.weight", "*.scale", "*.step"];
 
 impl GroupedOptimizer {
-    /// Two groups of one rule: norms, biases, embeddings and the output head without weight decay, and all others with it.
+    /// Two groups of one rule: norms, biases, embeddings, the output head and learned steps without weight decay, and all others with it.
     /// For Muon the first are AdamW's, and Muon's steps are as large as AdamW's, so that one learning rate serves both.
     ///
     /// # Errors
