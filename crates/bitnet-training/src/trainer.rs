@@ -12,6 +12,7 @@ use crate::{Result, TrainingError};
 use bitnet_core::Generator;
 use bitnet_core::autograd::no_grad;
 use bitnet_core::serialize::TensorMap;
+use bitnet_quant::{TernaryCodes, analysis};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -265,17 +266,20 @@ impl Trainer {
                 break;
             }
             let rate = self.schedule.at(self.step).learning_rate;
+            let last = self.step + 1 == steps;
+            let report = due(self.step + 1, self.config.log_every) || last;
+            let before = if report { self.ternary_weights()? } else { Vec::new() };
             let (loss, norm, tokens) = self.update()?;
             reported.1 += tokens;
-            let last = self.step == steps;
-            if due(self.step, self.config.log_every) || last {
+            if report {
                 let speed = reported.1 as f64 / reported.0.elapsed().as_secs_f64();
-                let values = [
+                let mut values = vec![
                     ("train/loss", loss),
                     ("learning_rate", rate),
                     ("gradient_norm", norm),
                     ("tokens_per_second", speed),
                 ];
+                values.extend(ternary_shares(&before, &self.ternary_weights()?)?);
                 metrics.log(self.step, &values)?;
                 let (step, learning_rate, gradient_norm) = (self.step, rate, norm);
                 observer.step(&StepReport {
@@ -309,6 +313,10 @@ impl Trainer {
         Ok(Outcome { end, step: self.step, validation: self.validation, best: self.best })
     }
 
+    fn ternary_weights(&self) -> Result<Vec<TernaryCodes>> {
+        self.objective.result(None)?.ternary_weights()
+    }
+
     fn save(&self, run: &Run, metrics: &Metrics, observer: &mut dyn Observer) -> Result<()> {
         let path = run.save(self.step, &self.checkpoint()?)?;
         metrics.plot()?;
@@ -329,6 +337,19 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// The shares of ternary weights that an update flipped, and that are 0.
+fn ternary_shares(before: &[TernaryCodes], after: &[TernaryCodes]) -> Result<Vec<(&'static str, f64)>> {
+    let (mut flipped, mut zero, mut count) = (0., 0., 0.);
+    for (before, after) in before.iter().zip(after) {
+        let weights = (after.rows() * after.cols()) as f64;
+        let changed = analysis::flips(before, after).map_err(|e| TrainingError::Invalid(e.to_string()))?.changed;
+        flipped += changed * weights;
+        zero += analysis::zeros(after) * weights;
+        count += weights;
+    }
+    Ok(if count > 0. { vec![("ternary/flips", flipped / count), ("ternary/zeros", zero / count)] } else { vec![] })
 }
 
 /// Mean loss of a model in nats a token, over all targets that count.

@@ -74,9 +74,13 @@ fn newest(directory: &Path) -> (Vec<u8>, String) {
 
 /// Losses by step, as the file has them.
 fn losses(directory: &Path) -> Vec<(u64, f64)> {
+    metric(directory, "train/loss")
+}
+
+fn metric(directory: &Path, name: &str) -> Vec<(u64, f64)> {
     let text = fs::read_to_string(directory.join("metrics.jsonl")).unwrap();
     let values = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    values.filter_map(|v| Some((v["step"].as_u64()?, v["train/loss"].as_f64()?))).collect()
+    values.filter_map(|v| Some((v["step"].as_u64()?, v[name].as_f64()?))).collect()
 }
 
 #[test]
@@ -91,6 +95,10 @@ fn a_run_learns_and_leaves_what_it_should() {
     assert_eq!(losses.len(), 100);
     // From the entropy of the alphabet to below what one character tells of the next (0.77 nats).
     assert!(losses[0].1 > 2.7 && losses[99].1 < 0.6, "{losses:?}");
+    let (flips, zeros) = (metric(&directory, "ternary/flips"), metric(&directory, "ternary/zeros"));
+    assert!(flips.len() == 100 && flips[50].1 > 0. && flips.iter().all(|f| f.1 < 0.2), "{flips:?}");
+    // Of normal weights 31 % lie below half of their mean magnitude.
+    assert!((0.25..0.4).contains(&zeros[0].1), "{zeros:?}");
     for name in ["config.toml", "tokenizer.json", "data/train-0.tokens", "curves.svg", "best/state.json"] {
         assert!(directory.join(name).is_file(), "{name}");
     }

@@ -55,7 +55,7 @@ pub struct StepReport {
 /// The files of a run's metrics.
 ///
 /// Names become TensorBoard tags, so `train/loss` and `validation/loss` share a group. The plot shows `train/loss`,
-/// `validation/loss` and `learning_rate`.
+/// `validation/loss`, `learning_rate` and `ternary/flips`.
 #[derive(Debug)]
 pub struct Metrics {
     lines: JsonLines,
@@ -104,10 +104,14 @@ impl Metrics {
         };
         let losses = vec![series("train/loss", "training"), series("validation/loss", "validation")];
         let rates = vec![series("learning_rate", "learning rate")];
-        let panels = [
+        let flips = vec![series("ternary/flips", "flipped by an update")];
+        let mut panels = vec![
             Panel { title: "loss, nats a token".into(), series: losses },
             Panel { title: "learning rate".into(), series: rates },
         ];
+        if !flips[0].points.is_empty() {
+            panels.push(Panel { title: "share of ternary weights".into(), series: flips });
+        }
         crate::run::write(&self.plot, svg("updates", &panels).as_bytes())
     }
 }

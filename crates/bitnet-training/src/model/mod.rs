@@ -5,9 +5,9 @@ mod functions;
 use crate::{Result, TrainingError};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_model::config::{Architecture, Config};
-use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::linear::{Compute, ProductOptions, linear, product};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme};
+use bitnet_quant::{StraightThroughEstimator, TernaryCodes};
 use functions::{AttentionShape, attention, gated, head_loss};
 use indexmap::IndexMap;
 
@@ -307,6 +307,17 @@ impl Transformer {
         let scheme = Scheme::new(quantizer, Granularity::Tensor);
         let options = ProductOptions { weights: scheme, estimator, lambda, compute, ..ProductOptions::default() };
         Ok(product(x, weights, options)?)
+    }
+
+    /// The codes of every ternary matrix, in the order of computation; none where the model is not quantized.
+    pub fn ternary_weights(&self) -> Result<Vec<TernaryCodes>> {
+        let quantized = |name: &str| self.config.quantization.is_some() && name.starts_with("model.layers.");
+        let matrices = self.parameters.iter().filter(|(name, w)| quantized(name) && w.rank() == 2);
+        let codes = |(name, w): (&String, &BitNetTensor)| {
+            let ternary = self.options.weights.ternarize(&w.to_vec::<f32>()?, w.dims()[0], w.dims()[1]);
+            Ok(ternary.map_err(|e| TrainingError::Invalid(format!("{name}: {e}")))?.0)
+        };
+        matrices.map(codes).collect()
     }
 
     pub(crate) fn head(&self) -> &BitNetTensor {
