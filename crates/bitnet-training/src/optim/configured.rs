@@ -8,8 +8,9 @@ use crate::config::{OptimizerConfig, OptimizerName};
 const NOT_DECAYED: [&str; 6] = ["*norm*", "*.bias", "*embed*", "lm_head.weight", "*.scale", "*.step"];
 
 impl GroupedOptimizer {
-    /// Two groups of one rule: norms, biases, embeddings, the output head and learned steps without weight decay, and all others with it.
-    /// For Muon the first are AdamW's, and Muon's steps are as large as AdamW's, so that one learning rate serves both.
+    /// Two groups of one rule: norms, biases, embeddings, the output head and learned steps without weight decay, and all
+    /// others with it. For Muon the first are AdamW's, and Muon's steps are as large as AdamW's, so that one learning rate
+    /// serves both.
     ///
     /// # Errors
     /// Where a number cannot be meant.
