@@ -99,7 +99,7 @@ fn a_run_learns_and_leaves_what_it_should() {
     assert!(flips.len() == 100 && flips[50].1 > 0. && flips.iter().all(|f| f.1 < 0.2), "{flips:?}");
     // Of normal weights 31 % lie below half of their mean magnitude.
     assert!((0.25..0.4).contains(&zeros[0].1), "{zeros:?}");
-    for name in ["config.toml", "tokenizer.json", "data/train-0.tokens", "curves.svg", "best/state.json"] {
+    for name in ["config.toml", "tokenizer.json", "data/train-0-0.1.tokens", "curves.svg", "best/state.json"] {
         assert!(directory.join(name).is_file(), "{name}");
     }
     let run = Run::open(&directory, 2).unwrap();
@@ -189,9 +189,9 @@ fn what_cannot_be_trained_on_is_named_and_leaves_nothing_in_the_way() {
     fs::write(&text, whole).unwrap();
     drop(start(&good, &directory).unwrap());
     // A token file that is cut short afterwards.
-    let tokens = directory.join("data/train-0.tokens");
+    let tokens = directory.join("data/train-0-0.1.tokens");
     let bytes = fs::read(&tokens).unwrap();
     fs::write(&tokens, &bytes[..bytes.len() / 2]).unwrap();
     let message = resume(&directory, None).unwrap_err().to_string();
-    assert!(message.contains("train-0.tokens") && message.contains("cut short"), "{message}");
+    assert!(message.contains("train-0-0.1.tokens") && message.contains("cut short"), "{message}");
 }

@@ -108,7 +108,8 @@ fn tokenizer(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Toke
     Ok(tokenizer)
 }
 
-/// The token files of some paths, themselves such or texts, of which a part is written to `data/<what>-<number>.tokens`.
+/// The token files of some paths, themselves such or texts, of which a part is written to `data/<what>-<number>.tokens`, with
+/// the fraction in the name, so that another one is other data.
 fn token_files(
     what: &str,
     paths: &[PathBuf],
@@ -123,9 +124,13 @@ fn token_files(
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         threads => threads,
     };
+    let fraction = match part {
+        Part::Whole => String::new(),
+        Part::AllBut(fraction) | Part::Last(fraction) => format!("-{fraction}"),
+    };
     let mut files = Vec::with_capacity(paths.len());
     for (i, path) in paths.iter().enumerate() {
-        let file = folder.join(format!("{what}-{i}.tokens"));
+        let file = folder.join(format!("{what}-{i}{fraction}.tokens"));
         if file.is_file() {
             files.push(file);
         } else if TokenFile::is_one(path)? {
