@@ -1,23 +1,51 @@
 //! The triangular factor that error feedback reads, in f64.
 
-/// `C` `[n, n]`, lower triangular, with `H = C^T C`; `None` where `H` `[n, n]` is not positive definite. `H` is used up.
+use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f64};
+use bitnet_kernels::{Isa, ThreadPool};
+
+/// Columns that are factored together; all the others are products.
+const BLOCK: usize = 128;
+
+/// `C^T` `[n, n]`, upper triangular, with `H = C^T C`; `None` where `H` `[n, n]` is not positive definite. `H` is used up.
 ///
-/// This is the Cholesky factor of `H` with rows and columns in reverse, read backwards: row `k` of `C` is about columns
-/// `0..=k`, those that have been rounded by the time column `k` is.
-pub(super) fn reverse_factor(mut h: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+/// This is the Cholesky factor of `H` with rows and columns in reverse, read backwards: row `i` of `C^T` is about columns
+/// `i..` of the weights, those that are rounded when column `i` has been.
+pub(super) fn reverse_factor(isa: Isa, pool: &ThreadPool, mut h: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     h.reverse();
-    lower_factor(&mut h, n)?;
-    // C[k][i] = L[n-1-i][n-1-k]
-    let mut c = vec![0.; n * n];
-    for k in 0..n {
-        for i in 0..=k {
-            c[k * n + i] = h[(n - 1 - i) * n + (n - 1 - k)];
+    let (mut diagonal, mut inverse) = ([0.; BLOCK * BLOCK], [0.; BLOCK * BLOCK]);
+    let mut out = vec![0.; n * BLOCK.min(n)];
+    for start in (0..n).step_by(BLOCK) {
+        let (width, end) = (BLOCK.min(n - start), n.min(start + BLOCK));
+        // What the columns before leave of these, [n - start, width].
+        let before = Matrix { start: start * n, ..Matrix::row_major(&h, n) };
+        let shape = MatmulShape { m: n - start, n: width, k: start };
+        matmul_f64(isa, pool, shape, before, before.t(), MatrixMut::row_major(&mut out, width));
+        for (row, product) in h[start * n..].chunks_exact_mut(n).zip(out.chunks_exact(width)) {
+            row[start..end].iter_mut().zip(product).for_each(|(a, p)| *a -= p);
+        }
+        for (i, row) in diagonal.chunks_exact_mut(width).take(width).enumerate() {
+            row.copy_from_slice(&h[(start + i) * n..][start..end]);
+        }
+        lower_factor(&mut diagonal, width)?;
+        lower_inverse(&diagonal, &mut inverse, width);
+        for (i, row) in diagonal.chunks_exact(width).take(width).enumerate() {
+            h[(start + i) * n..][start..=start + i].copy_from_slice(&row[..=i]);
+            h[(start + i) * n..][start + i + 1..n].fill(0.);
+        }
+        // The rows below: L21 = A21 L11^-T, [n - end, width].
+        let below = Matrix { start: (end * n + start).min(n * n), ..Matrix::row_major(&h, n) };
+        let shape = MatmulShape { m: n - end, n: width, k: width };
+        let to = MatrixMut::row_major(&mut out, width);
+        matmul_f64(isa, pool, shape, below, Matrix::row_major(&inverse, width).t(), to);
+        for (row, product) in h[end * n..].chunks_exact_mut(n).zip(out.chunks_exact(width)) {
+            row[start..end].copy_from_slice(product);
         }
     }
-    Some(c)
+    h.reverse();
+    Some(h)
 }
 
-/// The lower triangle of `a` becomes `L` of `a = L L^T`, row after row.
+/// The lower triangle of `a` `[n, n]` becomes `L` of `a = L L^T`, row after row.
 fn lower_factor(a: &mut [f64], n: usize) -> Option<()> {
     for i in 0..n {
         let (above, row) = a.split_at_mut(i * n);
@@ -33,6 +61,19 @@ fn lower_factor(a: &mut [f64], n: usize) -> Option<()> {
         row[i] = rest.sqrt();
     }
     Some(())
+}
+
+/// `L^-1` of the lower triangle `l`, `[n, n]`: row `i` is that of the unit matrix less the rows above it, `L_ij` times.
+fn lower_inverse(l: &[f64], inverse: &mut [f64], n: usize) {
+    inverse[..n * n].fill(0.);
+    for i in 0..n {
+        let (above, row) = inverse.split_at_mut(i * n);
+        row[i] = 1.;
+        for (j, above) in above.chunks_exact(n).enumerate() {
+            row[..=j].iter_mut().zip(above).for_each(|(x, a)| *x -= l[i * n + j] * a);
+        }
+        row[..=i].iter_mut().for_each(|x| *x /= l[i * n + i]);
+    }
 }
 
 /// In eight sums, which do not wait for each other.
@@ -53,20 +94,24 @@ mod tests {
 
     #[test]
     fn the_factor_gives_the_matrix_back() {
-        let n = 21;
-        let b: Vec<f64> = (0..n * n).map(|i| ((i * 7919 % 1009) as f64) / 500. - 1.).collect();
-        let product = |i: usize, j: usize| (0..n).map(|k| b[i * n + k] * b[j * n + k]).sum::<f64>();
-        let h: Vec<f64> = (0..n * n).map(|i| product(i / n, i % n) + if i / n == i % n { 0.1 } else { 0. }).collect();
-        let c = reverse_factor(h.clone(), n).unwrap();
-        for i in 0..n {
-            for j in 0..n {
-                let got: f64 = (0..n).map(|k| c[k * n + i] * c[k * n + j]).sum();
-                assert!((got - h[i * n + j]).abs() < 1e-12, "{i}, {j}: {got}");
-                assert!(j <= i || c[i * n + j] == 0.);
+        let pool = ThreadPool::new(2);
+        let factor = |h, n| reverse_factor(Isa::selected().unwrap(), &pool, h, n);
+        for n in [21, 300] {
+            let b: Vec<f64> = (0..n * n).map(|i| ((i * 7919 % 1009) as f64) / 500. - 1.).collect();
+            let product = |i: usize, j: usize| (0..n).map(|k| b[i * n + k] * b[j * n + k]).sum::<f64>();
+            let h: Vec<f64> =
+                (0..n * n).map(|i| product(i / n, i % n) + if i / n == i % n { 0.1 } else { 0. }).collect();
+            let u = factor(h.clone(), n).unwrap();
+            for i in 0..n {
+                for j in 0..n {
+                    let got: f64 = (0..n).map(|k| u[i * n + k] * u[j * n + k]).sum();
+                    assert!((got - h[i * n + j]).abs() < 1e-12 * n as f64, "{i}, {j}: {got}");
+                    assert!(j >= i || u[i * n + j] == 0.);
+                }
             }
         }
-        assert!(reverse_factor(vec![1., 2., 2., 1.], 2).is_none());
-        assert!(reverse_factor(vec![f64::NAN], 1).is_none());
-        assert_eq!(reverse_factor(vec![], 0), Some(vec![]));
+        assert!(factor(vec![1., 2., 2., 1.], 2).is_none());
+        assert!(factor(vec![f64::NAN], 1).is_none());
+        assert_eq!(factor(vec![], 0), Some(vec![]));
     }
 }

@@ -3,14 +3,18 @@
 use super::InputStatistics;
 use super::cholesky::reverse_factor;
 use crate::{QuantError, TernaryCodes, ternarize};
-use bitnet_core::{BitNetTensor, Device};
+use bitnet_core::{BitNetError, BitNetTensor, Device};
+use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
+use bitnet_kernels::{Isa, ThreadPool};
 
 /// What is added to the diagonal of the Hessian, of its mean: the value of GPTQ.
 const DAMPING: f64 = 0.01;
 /// Most times that rounding with one scale and fitting the scale to the codes take turns.
 const ROUNDS: usize = 9;
-/// Rows that go through the columns together, so that the factor is read once for all of them.
-const TILE: usize = 16;
+/// A thread takes whole tiles of so many rows, or reading the factor would cost more than the rows.
+const TILE: usize = 32;
+/// Columns that are rounded one by one.
+const LEAF: usize = 32;
 
 /// Ternary weights made of dense ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,24 +58,28 @@ pub fn error_feedback(
     }
     let mut order: Vec<usize> = (0..cols).collect();
     order.sort_by(|&a, &b| hessian[b * cols + b].total_cmp(&hessian[a * cols + a]));
-    let factor = factor(&hessian, &order)?;
+    let isa = Isa::selected().map_err(BitNetError::from)?;
+    let factor = factor(&hessian, &order, isa)?;
     let ordered: Vec<f32> = weights.chunks_exact(cols).flat_map(|row| order.iter().map(|&c| row[c])).collect();
 
     let outputs = Outputs::new(weights, rows, cols, inputs)?;
     let mut signs = plain.codes.to_weights();
-    let mut best = (outputs.error(&plain)?, plain);
-    for _ in 0..ROUNDS {
-        let Some(scale) = outputs.best_scale(&signs)? else { break };
-        let fit = TernaryFit { codes: TernaryCodes::from_weights(rows, cols, &signs)?, scale };
-        let error = outputs.error(&fit)?;
+    let mut reached = outputs.of(&signs)?;
+    let mut best = (outputs.error(&signs, plain.scale, &reached), plain);
+    for round in 0..ROUNDS {
+        if round > 0 {
+            let codes = round_rows(&ordered, cols, &factor, best.1.scale, isa);
+            for (row, codes) in signs.chunks_exact_mut(cols).zip(codes.chunks_exact(cols)) {
+                order.iter().zip(codes).for_each(|(&c, &code)| row[c] = code);
+            }
+            reached = outputs.of(&signs)?;
+        }
+        let Some(scale) = outputs.best_scale(&signs, &reached) else { break };
+        let error = outputs.error(&signs, scale, &reached);
         if error >= best.0 {
             break;
         }
-        best = (error, fit);
-        let codes = round_rows(&ordered, cols, &factor, scale);
-        for (row, codes) in signs.chunks_exact_mut(cols).zip(codes.chunks_exact(cols)) {
-            order.iter().zip(codes).for_each(|(&c, &code)| row[c] = code);
-        }
+        best = (error, TernaryFit { codes: TernaryCodes::from_weights(rows, cols, &signs)?, scale });
     }
     Ok(best.1)
 }
@@ -84,7 +92,8 @@ pub fn output_error(weights: &[f32], fit: &TernaryFit, inputs: &InputStatistics)
     let (rows, cols) = (fit.codes.rows(), fit.codes.cols());
     ternarize::check(weights, rows, cols)?;
     check_columns(cols, inputs)?;
-    Outputs::new(weights, rows, cols, inputs)?.error(fit)
+    let (outputs, codes) = (Outputs::new(weights, rows, cols, inputs)?, fit.codes.to_weights());
+    Ok(outputs.error(&codes, fit.scale, &outputs.of(&codes)?))
 }
 
 fn check_columns(cols: usize, inputs: &InputStatistics) -> Result<(), QuantError> {
@@ -95,104 +104,140 @@ fn check_columns(cols: usize, inputs: &InputStatistics) -> Result<(), QuantError
     Err(QuantError::Argument { op: "error feedback", message })
 }
 
-/// `C` of the damped Hessian in this order of columns, `[K, K]` f32, with rows divided by their diagonal.
-fn factor(hessian: &[f64], order: &[usize]) -> Result<Vec<f32>, QuantError> {
+/// What the error of each column adds to those after it, `C_ki / C_kk`: the damped Hessian's `C^T` `[K, K]` in this order of
+/// columns, with columns divided by the diagonal, in f32.
+fn factor(hessian: &[f64], order: &[usize], isa: Isa) -> Result<Vec<f32>, QuantError> {
     let n = order.len();
     let mean = order.iter().map(|&c| hessian[c * n + c]).sum::<f64>() / n as f64;
     let damping = if mean > 0. { DAMPING * mean } else { 1. };
     let mut h: Vec<f64> = order.iter().flat_map(|&r| order.iter().map(move |&c| hessian[r * n + c])).collect();
     (0..n).for_each(|i| h[i * n + i] += damping);
-    let factor = reverse_factor(h, n).ok_or_else(|| QuantError::Argument {
+    let factor = reverse_factor(isa, &ThreadPool::new(threads()), h, n).ok_or_else(|| QuantError::Argument {
         op: "error feedback",
         message: "the inputs' statistics are not positive definite: their values differ too much in magnitude".into(),
     })?;
-    Ok(factor.chunks_exact(n).enumerate().flat_map(|(k, row)| row.iter().map(move |c| (c / row[k]) as f32)).collect())
+    let diagonal: Vec<f64> = (0..n).map(|k| factor[k * n + k]).collect();
+    Ok(factor.chunks_exact(n).flat_map(|row| row.iter().zip(&diagonal).map(|(c, d)| (c / d) as f32)).collect())
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Codes `[rows, K]` of weights `[rows, K]`, on all cores.
-fn round_rows(weights: &[f32], cols: usize, factor: &[f32], scale: f32) -> Vec<i8> {
+fn round_rows(weights: &[f32], cols: usize, factor: &[f32], scale: f32, isa: Isa) -> Vec<i8> {
     let mut codes = vec![0i8; weights.len()];
-    let tiles = weights.len().div_ceil(TILE * cols);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(tiles);
-    let part = tiles.div_ceil(threads.max(1)) * TILE * cols;
+    let part = (weights.len() / cols).div_ceil(threads()).next_multiple_of(TILE) * cols;
     std::thread::scope(|scope| {
         for (weights, codes) in weights.chunks(part).zip(codes.chunks_mut(part)) {
             scope.spawn(move || {
-                for (weights, codes) in weights.chunks(TILE * cols).zip(codes.chunks_mut(TILE * cols)) {
-                    round_tile(weights, cols, factor, scale, codes);
-                }
+                let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len() / 2]);
+                Rounding { weights, cols, factor, scale, isa, pool, codes, wanted, product }.columns(0, cols);
             });
         }
     });
     codes
 }
 
-fn round_tile(weights: &[f32], cols: usize, factor: &[f32], scale: f32, codes: &mut [i8]) {
-    let mut errors = vec![0f32; weights.len()];
-    for (k, factor) in factor.chunks_exact(cols).enumerate() {
-        for ((weights, errors), codes) in
-            weights.chunks_exact(cols).zip(errors.chunks_exact_mut(cols)).zip(codes.chunks_exact_mut(cols))
-        {
-            let wanted = weights[k] + dot(&factor[..k], &errors[..k]);
-            let code = (wanted / scale).round_ties_even().clamp(-1., 1.);
-            codes[k] = code as i8;
-            errors[k] = weights[k] - code * scale;
-        }
-    }
+/// Rows on their way to codes.
+struct Rounding<'a> {
+    /// `[rows, K]`
+    weights: &'a [f32],
+    cols: usize,
+    /// `[K, K]`
+    factor: &'a [f32],
+    scale: f32,
+    isa: Isa,
+    pool: ThreadPool,
+    /// `[rows, K]`
+    codes: &'a mut [i8],
+    /// `[rows, K]`: what the code of a column is to come near to, and once it is rounded the error of the weight.
+    wanted: Vec<f32>,
+    /// Room for a product.
+    product: Vec<f32>,
 }
 
-/// In 16 sums, which do not wait for each other.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (a, b) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    for (a, b) in a.0.iter().zip(b.0) {
-        for lane in 0..16 {
-            sums[lane] += a[lane] * b[lane];
+impl Rounding<'_> {
+    /// Rounds columns `start..end`: half of them, then, with what their errors add, the other half.
+    fn columns(&mut self, start: usize, end: usize) {
+        if end - start <= LEAF {
+            return self.few_columns(start, end);
+        }
+        let (cols, middle) = (self.cols, start + ((end - start) / 2).next_multiple_of(LEAF));
+        self.columns(start, middle);
+        let (n, k) = (end - middle, middle - start);
+        let shape = MatmulShape { m: self.weights.len() / cols, n, k };
+        let errors = Matrix { start, ..Matrix::row_major(&self.wanted, cols) };
+        let factor = Matrix { start: start * cols + middle, ..Matrix::row_major(self.factor, cols) };
+        matmul_f32(self.isa, &self.pool, shape, errors, factor, MatrixMut::row_major(&mut self.product, n));
+        for (wanted, added) in self.wanted.chunks_exact_mut(cols).zip(self.product.chunks_exact(n)) {
+            wanted[middle..end].iter_mut().zip(added).for_each(|(w, a)| *w += a);
+        }
+        self.columns(middle, end);
+    }
+
+    fn few_columns(&mut self, start: usize, end: usize) {
+        let (cols, scale) = (self.cols, self.scale);
+        let rows = self.weights.chunks_exact(cols).zip(self.codes.chunks_exact_mut(cols));
+        for ((weights, codes), wanted) in rows.zip(self.wanted.chunks_exact_mut(cols)) {
+            for k in start..end {
+                let (before, after) = wanted[..end].split_at_mut(k + 1);
+                // As rounding to even, and then to -1, 0, 1.
+                codes[k] = i8::from(before[k] > 0.5 * scale) - i8::from(before[k] < -0.5 * scale);
+                let error = weights[k] - f32::from(codes[k]) * scale;
+                before[k] = error;
+                after.iter_mut().zip(&self.factor[k * cols + k + 1..]).for_each(|(w, f)| *w += f * error);
+            }
         }
     }
-    sums.iter().sum::<f32>() + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// Errors of the outputs of one layer.
-struct Outputs {
+struct Outputs<'a> {
     /// `[rows, K]`
-    weights: BitNetTensor,
+    weights: &'a [f32],
     /// `[K, K]`
     hessian: BitNetTensor,
     /// `W H`, `[rows, K]`
-    reached: BitNetTensor,
+    reached: Vec<f32>,
     /// `<W, W>_H`
     size: f64,
 }
 
-impl Outputs {
-    fn new(weights: &[f32], rows: usize, cols: usize, inputs: &InputStatistics) -> Result<Self, QuantError> {
-        let weights = BitNetTensor::from_slice(weights, &[rows, cols], &Device::cpu())?;
+impl<'a> Outputs<'a> {
+    fn new(weights: &'a [f32], rows: usize, cols: usize, inputs: &InputStatistics) -> Result<Self, QuantError> {
         let hessian = inputs.mean_tensor()?;
-        let reached = weights.matmul(&hessian)?;
-        let size = inner(&reached, &weights)?;
+        let reached =
+            BitNetTensor::from_slice(weights, &[rows, cols], &Device::cpu())?.matmul(&hessian)?.to_vec::<f32>()?;
+        let size = inner(weights.iter().zip(&reached).map(|(&w, &r)| (w.into(), r.into())));
         Ok(Self { weights, hessian, reached, size })
     }
 
-    fn error(&self, fit: &TernaryFit) -> Result<f64, QuantError> {
-        let values: Vec<f32> = fit.codes.to_weights().into_iter().map(|w| f32::from(w) * fit.scale).collect();
-        let difference = self.weights.sub(&BitNetTensor::from_slice(&values, self.weights.dims(), &Device::cpu())?)?;
-        let error = inner(&difference.matmul(&self.hessian)?, &difference)?.max(0.);
-        Ok(if self.size > 0. { error / self.size } else { 0. })
+    /// `Q H` of codes, `[rows, K]`.
+    fn of(&self, codes: &[i8]) -> Result<Vec<f32>, QuantError> {
+        let codes: Vec<f32> = codes.iter().map(|&c| c.into()).collect();
+        let cols = self.hessian.dims()[0];
+        let codes = BitNetTensor::from_vec(codes, &[self.weights.len() / cols.max(1), cols], &Device::cpu())?;
+        Ok(codes.matmul(&self.hessian)?.to_vec()?)
+    }
+
+    /// `<W - s Q, W - s Q>_H` of what is lost, by `<W, W>_H`; `reached` is `Q H`.
+    fn error(&self, codes: &[i8], scale: f32, reached: &[f32]) -> f64 {
+        let scale = f64::from(scale);
+        let lost = self.weights.iter().zip(codes).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
+        let outputs = self.reached.iter().zip(reached).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
+        let error = inner(lost.zip(outputs)).max(0.);
+        if self.size > 0. { error / self.size } else { 0. }
     }
 
     /// The scale that suits the codes best; `None` where none is positive.
-    fn best_scale(&self, codes: &[i8]) -> Result<Option<f32>, QuantError> {
-        let codes: Vec<f32> = codes.iter().map(|&c| c.into()).collect();
-        let codes = BitNetTensor::from_slice(&codes, self.weights.dims(), &Device::cpu())?;
-        let (projection, size) = (inner(&self.reached, &codes)?, inner(&codes.matmul(&self.hessian)?, &codes)?);
-        let scale = (projection / size) as f32;
-        Ok((scale.is_finite() && scale > 0.).then_some(scale))
+    fn best_scale(&self, codes: &[i8], reached: &[f32]) -> Option<f32> {
+        let with = |outputs: &[f32]| inner(codes.iter().zip(outputs).map(|(&q, &r)| (q.into(), r.into())));
+        let scale = (with(&self.reached) / with(reached)) as f32;
+        (scale.is_finite() && scale > 0.).then_some(scale)
     }
 }
 
-/// The sum of all products, in f64.
-fn inner(a: &BitNetTensor, b: &BitNetTensor) -> Result<f64, QuantError> {
-    let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f32>()?);
-    Ok(a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
+fn inner(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
+    pairs.map(|(a, b)| a * b).sum()
 }
