@@ -1,10 +1,11 @@
 //! Tokens a second of a training step of the 5 M-parameter model (6 layers, width 256, 2048 tokens): forward, backward,
-//! clipping and AdamW. `cargo bench -p bitnet-training --bench step -- [bf16] [profile] [threads=2] [batch=32] [tokens=256]`;
-//! the same in PyTorch: `peers.py` beside this file.
+//! clipping and AdamW. `cargo bench -p bitnet-training --bench step -- [bf16] [muon] [8bit] [profile] [threads=2] [batch=32]
+//! [tokens=256]`; the same in PyTorch: `peers.py` beside this file.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, Profiler};
 use bitnet_model::Config;
 use bitnet_quant::linear::Compute;
+use bitnet_training::config::{OptimizerConfig, OptimizerName};
 use bitnet_training::module::Module;
 use bitnet_training::optim::{GroupedOptimizer, Optimizer, clip_grad_norm};
 use bitnet_training::{ComputeOptions, Transformer};
@@ -29,15 +30,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = ComputeOptions { compute, ..ComputeOptions::default() };
     let generator = &mut Generator::new(1);
     let mut model = Transformer::new(Config::from_json(CONFIG)?, options, 0.02, generator, &device)?;
-    let mut optimizer = GroupedOptimizer::from_config(&Default::default(), 1e-3)?;
+    let name = if flag("muon") { OptimizerName::Muon } else { OptimizerName::AdamW };
+    let config = OptimizerConfig { name, eight_bit: flag("8bit"), ..OptimizerConfig::default() };
+    let mut optimizer = GroupedOptimizer::from_config(&config, 1e-3)?;
     let ids = BitNetTensor::randint(0, 2048, &[batch, tokens + 1], BitNetDType::I64, &device, generator)?;
     let (x, y) = (ids.narrow(1, 0, tokens)?.contiguous()?, ids.narrow(1, 1, tokens)?.contiguous()?);
+    let mut optimizing = f64::INFINITY;
     let mut step = || -> Result<f32, Box<dyn std::error::Error>> {
         let loss = model.loss(&x, &y, None, None)?;
         if !flag("forward") {
             loss.backward()?;
             clip_grad_norm(&model.parameters(), 1.)?;
+            let start = Instant::now();
             optimizer.step(model.parameters_mut())?;
+            optimizing = optimizing.min(start.elapsed().as_secs_f64());
             model.zero_grad();
         }
         Ok(loss.item()?)
@@ -55,6 +61,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let profiler = Profiler::start();
         step()?;
         println!("{}", profiler.stop());
+    }
+    if optimizing.is_finite() {
+        println!("{name:?} {:.1} ms", 1e3 * optimizing);
     }
     Ok(())
 }

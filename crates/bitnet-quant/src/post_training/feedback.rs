@@ -64,24 +64,32 @@ pub fn error_feedback(
 
     let outputs = Outputs::new(weights, rows, cols, inputs)?;
     let mut signs = plain.codes.to_weights();
-    let mut reached = outputs.of(&signs)?;
-    let mut best = (outputs.error(&signs, plain.scale, &reached), plain);
+    let first = outputs.of(&signs)?;
+    let (mut projection, mut squares) = (inner(&signs, &outputs.reached), inner(&signs, &first));
+    let (mut lost, mut scale) = (outputs.lost(&signs, plain.scale, &first), plain.scale);
+    let (plain_lost, mut best) = (lost, (lost, plain.clone()));
     for round in 0..ROUNDS {
         if round > 0 {
-            let codes = round_rows(&ordered, cols, &factor, best.1.scale, isa);
+            let (codes, left) = round_rows(&ordered, &factor, scale, isa);
             for (row, codes) in signs.chunks_exact_mut(cols).zip(codes.chunks_exact(cols)) {
                 order.iter().zip(codes).for_each(|(&c, &code)| row[c] = code);
             }
-            reached = outputs.of(&signs)?;
+            // <E, E>_H = <W, W>_H - 2 s <W, Q>_H + s^2 <Q, Q>_H tells the last.
+            let s = f64::from(scale);
+            (lost, projection) = (left, inner(&signs, &outputs.reached));
+            squares = (lost - outputs.size + 2. * s * projection) / (s * s);
         }
-        let Some(scale) = outputs.best_scale(&signs, &reached) else { break };
-        let error = outputs.error(&signs, scale, &reached);
-        if error >= best.0 {
+        let fitted = (projection / squares) as f32;
+        lost -= (f64::from(fitted) - f64::from(scale)).powi(2) * squares;
+        if !(fitted.is_finite() && fitted > 0. && lost < best.0) {
             break;
         }
-        best = (error, TernaryFit { codes: TernaryCodes::from_weights(rows, cols, &signs)?, scale });
+        scale = fitted;
+        best = (lost, TernaryFit { codes: TernaryCodes::from_weights(rows, cols, &signs)?, scale });
     }
-    Ok(best.1)
+    // What the rounds counted is rounded, and may be nothing but that.
+    let codes = best.1.codes.to_weights();
+    Ok(if outputs.lost(&codes, best.1.scale, &outputs.of(&codes)?) < plain_lost { best.1 } else { plain })
 }
 
 /// `|X (W - Q)^T|^2 / |X W^T|^2` on the calibration inputs, 0 where the outputs are: the share of the outputs that is lost.
@@ -93,7 +101,8 @@ pub fn output_error(weights: &[f32], fit: &TernaryFit, inputs: &InputStatistics)
     ternarize::check(weights, rows, cols)?;
     check_columns(cols, inputs)?;
     let (outputs, codes) = (Outputs::new(weights, rows, cols, inputs)?, fit.codes.to_weights());
-    Ok(outputs.error(&codes, fit.scale, &outputs.of(&codes)?))
+    let lost = outputs.lost(&codes, fit.scale, &outputs.of(&codes)?);
+    Ok(if outputs.size > 0. { lost / outputs.size } else { 0. })
 }
 
 fn check_columns(cols: usize, inputs: &InputStatistics) -> Result<(), QuantError> {
@@ -104,9 +113,16 @@ fn check_columns(cols: usize, inputs: &InputStatistics) -> Result<(), QuantError
     Err(QuantError::Argument { op: "error feedback", message })
 }
 
-/// What the error of each column adds to those after it, `C_ki / C_kk`: the damped Hessian's `C^T` `[K, K]` in this order of
-/// columns, with columns divided by the diagonal, in f32.
-fn factor(hessian: &[f64], order: &[usize], isa: Isa) -> Result<Vec<f32>, QuantError> {
+/// The damped Hessian's `C`, columns in the order in which they are rounded.
+struct Factor {
+    /// What the error of column `i` adds to column `k`, `C_ki / C_kk`: `[K, K]`, upper triangular.
+    added: Vec<f32>,
+    /// `C_kk^2`, `[K]`.
+    diagonal: Vec<f64>,
+    damping: f64,
+}
+
+fn factor(hessian: &[f64], order: &[usize], isa: Isa) -> Result<Factor, QuantError> {
     let n = order.len();
     let mean = order.iter().map(|&c| hessian[c * n + c]).sum::<f64>() / n as f64;
     let damping = if mean > 0. { DAMPING * mean } else { 1. };
@@ -117,26 +133,29 @@ fn factor(hessian: &[f64], order: &[usize], isa: Isa) -> Result<Vec<f32>, QuantE
         message: "the inputs' statistics are not positive definite: their values differ too much in magnitude".into(),
     })?;
     let diagonal: Vec<f64> = (0..n).map(|k| factor[k * n + k]).collect();
-    Ok(factor.chunks_exact(n).flat_map(|row| row.iter().zip(&diagonal).map(|(c, d)| (c / d) as f32)).collect())
+    let added = factor.chunks_exact(n).flat_map(|row| row.iter().zip(&diagonal).map(|(c, d)| (c / d) as f32)).collect();
+    Ok(Factor { added, diagonal: diagonal.iter().map(|d| d * d).collect(), damping })
 }
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// Codes `[rows, K]` of weights `[rows, K]`, on all cores.
-fn round_rows(weights: &[f32], cols: usize, factor: &[f32], scale: f32, isa: Isa) -> Vec<i8> {
-    let mut codes = vec![0i8; weights.len()];
-    let part = (weights.len() / cols).div_ceil(threads()).next_multiple_of(TILE) * cols;
+/// Codes `[rows, K]` of weights `[rows, K]`, and `<E, E>_H` of their errors; on all cores.
+fn round_rows(weights: &[f32], factor: &Factor, scale: f32, isa: Isa) -> (Vec<i8>, f64) {
+    let cols = factor.diagonal.len();
+    let (mut codes, mut lost) = (vec![0i8; weights.len()], vec![0f64; weights.len() / cols]);
+    let part = lost.len().div_ceil(threads()).next_multiple_of(TILE);
     std::thread::scope(|scope| {
-        for (weights, codes) in weights.chunks(part).zip(codes.chunks_mut(part)) {
+        let parts = weights.chunks(part * cols).zip(codes.chunks_mut(part * cols)).zip(lost.chunks_mut(part));
+        for ((weights, codes), lost) in parts {
             scope.spawn(move || {
-                let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len() / 2]);
-                Rounding { weights, cols, factor, scale, isa, pool, codes, wanted, product }.columns(0, cols);
+                let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len()]);
+                Rounding { weights, cols, factor, scale, isa, pool, codes, lost, wanted, product }.columns(0, cols);
             });
         }
     });
-    codes
+    (codes, lost.iter().sum())
 }
 
 /// Rows on their way to codes.
@@ -144,13 +163,14 @@ struct Rounding<'a> {
     /// `[rows, K]`
     weights: &'a [f32],
     cols: usize,
-    /// `[K, K]`
-    factor: &'a [f32],
+    factor: &'a Factor,
     scale: f32,
     isa: Isa,
     pool: ThreadPool,
     /// `[rows, K]`
     codes: &'a mut [i8],
+    /// `[rows]`: `<e, e>_H`, which is `|C e|^2` less the damping.
+    lost: &'a mut [f64],
     /// `[rows, K]`: what the code of a column is to come near to, and once it is rounded the error of the weight.
     wanted: Vec<f32>,
     /// Room for a product.
@@ -168,7 +188,7 @@ impl Rounding<'_> {
         let (n, k) = (end - middle, middle - start);
         let shape = MatmulShape { m: self.weights.len() / cols, n, k };
         let errors = Matrix { start, ..Matrix::row_major(&self.wanted, cols) };
-        let factor = Matrix { start: start * cols + middle, ..Matrix::row_major(self.factor, cols) };
+        let factor = Matrix { start: start * cols + middle, ..Matrix::row_major(&self.factor.added, cols) };
         matmul_f32(self.isa, &self.pool, shape, errors, factor, MatrixMut::row_major(&mut self.product, n));
         for (wanted, added) in self.wanted.chunks_exact_mut(cols).zip(self.product.chunks_exact(n)) {
             wanted[middle..end].iter_mut().zip(added).for_each(|(w, a)| *w += a);
@@ -177,16 +197,20 @@ impl Rounding<'_> {
     }
 
     fn few_columns(&mut self, start: usize, end: usize) {
-        let (cols, scale) = (self.cols, self.scale);
+        let (cols, scale, Factor { added, diagonal, damping }) = (self.cols, self.scale, self.factor);
         let rows = self.weights.chunks_exact(cols).zip(self.codes.chunks_exact_mut(cols));
-        for ((weights, codes), wanted) in rows.zip(self.wanted.chunks_exact_mut(cols)) {
+        let state = self.wanted.chunks_exact_mut(cols).zip(self.lost.iter_mut());
+        for ((weights, codes), (wanted, lost)) in rows.zip(state) {
             for k in start..end {
                 let (before, after) = wanted[..end].split_at_mut(k + 1);
+                let wanted = before[k];
                 // As rounding to even, and then to -1, 0, 1.
-                codes[k] = i8::from(before[k] > 0.5 * scale) - i8::from(before[k] < -0.5 * scale);
-                let error = weights[k] - f32::from(codes[k]) * scale;
+                codes[k] = i8::from(wanted > 0.5 * scale) - i8::from(wanted < -0.5 * scale);
+                let rounded = f32::from(codes[k]) * scale;
+                let error = weights[k] - rounded;
                 before[k] = error;
-                after.iter_mut().zip(&self.factor[k * cols + k + 1..]).for_each(|(w, f)| *w += f * error);
+                *lost += diagonal[k] * f64::from(wanted - rounded).powi(2) - damping * f64::from(error).powi(2);
+                after.iter_mut().zip(&added[k * cols + k + 1..]).for_each(|(w, a)| *w += a * error);
             }
         }
     }
@@ -209,7 +233,7 @@ impl<'a> Outputs<'a> {
         let hessian = inputs.mean_tensor()?;
         let reached =
             BitNetTensor::from_slice(weights, &[rows, cols], &Device::cpu())?.matmul(&hessian)?.to_vec::<f32>()?;
-        let size = inner(weights.iter().zip(&reached).map(|(&w, &r)| (w.into(), r.into())));
+        let size = inner(weights, &reached);
         Ok(Self { weights, hessian, reached, size })
     }
 
@@ -221,23 +245,16 @@ impl<'a> Outputs<'a> {
         Ok(codes.matmul(&self.hessian)?.to_vec()?)
     }
 
-    /// `<W - s Q, W - s Q>_H` of what is lost, by `<W, W>_H`; `reached` is `Q H`.
-    fn error(&self, codes: &[i8], scale: f32, reached: &[f32]) -> f64 {
+    /// `<W - s Q, W - s Q>_H`; `reached` is `Q H`.
+    fn lost(&self, codes: &[i8], scale: f32, reached: &[f32]) -> f64 {
         let scale = f64::from(scale);
-        let lost = self.weights.iter().zip(codes).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
+        let errors = self.weights.iter().zip(codes).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
         let outputs = self.reached.iter().zip(reached).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
-        let error = inner(lost.zip(outputs)).max(0.);
-        if self.size > 0. { error / self.size } else { 0. }
-    }
-
-    /// The scale that suits the codes best; `None` where none is positive.
-    fn best_scale(&self, codes: &[i8], reached: &[f32]) -> Option<f32> {
-        let with = |outputs: &[f32]| inner(codes.iter().zip(outputs).map(|(&q, &r)| (q.into(), r.into())));
-        let scale = (with(&self.reached) / with(reached)) as f32;
-        (scale.is_finite() && scale > 0.).then_some(scale)
+        errors.zip(outputs).map(|(e, o)| e * o).sum::<f64>().max(0.)
     }
 }
 
-fn inner(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
-    pairs.map(|(a, b)| a * b).sum()
+/// The sum of all products, in f64.
+fn inner<T: Copy + Into<f64>>(a: &[T], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| a.into() * f64::from(b)).sum()
 }
