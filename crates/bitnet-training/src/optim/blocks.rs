@@ -1,11 +1,13 @@
 //! Moments in 8 bits.
 
 use crate::{Result, TrainingError};
-use bitnet_core::{BitNetDType, BitNetTensor, Device};
-use std::sync::OnceLock;
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Element};
+use std::sync::{LazyLock, OnceLock};
 
 /// Elements that share a scale.
 const BLOCK: usize = 256;
+/// Blocks that are worth starting a thread.
+const SMALLEST_PART: usize = 2048;
 
 /// A tensor in 8 bits an element: the number of the nearest of 256 values between -1 and 1 (or 0 and 1), which are denser
 /// near 0, times the largest magnitude of the element's block of 256 (Dettmers et al. 2022, dynamic tree quantization).
@@ -21,30 +23,42 @@ pub struct BlockQuantized {
 impl BlockQuantized {
     /// The nearest 8-bit form of a tensor of floats; unsigned where no element is negative. It is made by the CPU.
     pub fn quantize(x: &BitNetTensor, signed: bool) -> Result<Self> {
-        let values = x.to_dtype(BitNetDType::F32)?.to_vec::<f32>()?;
+        let host = host(x.device());
+        let values = x.detach().to_dtype(BitNetDType::F32)?.contiguous()?.to_device(&host)?;
+        let mut codes = BitNetTensor::empty(x.dims(), BitNetDType::U8, &host)?;
+        let mut scales = BitNetTensor::empty(&[x.elements().div_ceil(BLOCK)], BitNetDType::F32, &host)?;
         let nearest = Nearest::of(signed);
-        let mut codes = Vec::with_capacity(values.len());
-        let mut scales = Vec::with_capacity(values.len().div_ceil(BLOCK));
-        for block in values.chunks(BLOCK) {
-            let scale = block.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-            let divisor = if scale == 0. { 1. } else { scale };
-            codes.extend(block.iter().map(|x| nearest.code(x / divisor)));
-            scales.push(scale);
-        }
-        let codes = BitNetTensor::from_slice(&codes, x.dims(), x.device())?;
-        let scales = BitNetTensor::from_slice(&scales, &[scales.len()], x.device())?;
-        Ok(Self { codes, scales, signed })
+        let part = blocks_of_a_part(x.elements());
+        let values = elements::<f32>(&values)?.chunks(part * BLOCK);
+        let codes_parts = elements_mut::<u8>(&mut codes)?.chunks_mut(part * BLOCK);
+        let parts = values.zip(codes_parts).zip(elements_mut::<f32>(&mut scales)?.chunks_mut(part));
+        on_threads(parts, |((values, codes), scales)| {
+            for ((values, codes), to) in values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
+                let scale = largest(values);
+                let divisor = if scale == 0. { 1. } else { scale };
+                let mut scaled = [0f32; BLOCK];
+                scaled.iter_mut().zip(values).for_each(|(scaled, x)| *scaled = x / divisor);
+                codes.iter_mut().zip(scaled).for_each(|(code, x)| *code = nearest.code(x));
+                *to = scale;
+            }
+        });
+        Ok(Self { codes: codes.to_device(x.device())?, scales: scales.to_device(x.device())?, signed })
     }
 
     /// The tensor that the codes stand for.
     pub fn dequantize(&self, dtype: BitNetDType) -> Result<BitNetTensor> {
-        let (codes, scales) = (self.codes.to_vec::<u8>()?, self.scales.to_vec::<f32>()?);
-        let values = Nearest::of(self.signed).values;
-        let mut out = Vec::with_capacity(codes.len());
-        for (block, scale) in codes.chunks(BLOCK).zip(scales) {
-            out.extend(block.iter().map(|&code| values[usize::from(code)] * scale));
-        }
-        Ok(BitNetTensor::from_vec(out, self.codes.dims(), self.codes.device())?.to_dtype(dtype)?)
+        let host = host(self.codes.device());
+        let (codes, scales) = (self.codes.to_device(&host)?.contiguous()?, self.scales.to_device(&host)?.contiguous()?);
+        let mut out = BitNetTensor::empty(codes.dims(), BitNetDType::F32, &host)?;
+        let table = &Nearest::of(self.signed).values;
+        let part = blocks_of_a_part(codes.elements());
+        let codes = elements::<u8>(&codes)?.chunks(part * BLOCK).zip(elements::<f32>(&scales)?.chunks(part));
+        on_threads(codes.zip(elements_mut::<f32>(&mut out)?.chunks_mut(part * BLOCK)), |((codes, scales), values)| {
+            for ((codes, values), scale) in codes.chunks(BLOCK).zip(values.chunks_mut(BLOCK)).zip(scales) {
+                values.iter_mut().zip(codes).for_each(|(x, &code)| *x = table[usize::from(code)] * scale);
+            }
+        });
+        Ok(out.to_device(self.codes.device())?.to_dtype(dtype)?)
     }
 
     /// From codes `U8` and the `F32` scale of each 256 of them.
@@ -89,13 +103,53 @@ impl BlockQuantized {
     }
 }
 
+/// Where a tensor of the device is read and written by this module.
+fn host(device: &Device) -> Device {
+    if device.is_host() { device.clone() } else { Device::cpu() }
+}
+
+/// Of a tensor of the CPU without gaps.
+fn elements<T: Element>(x: &BitNetTensor) -> Result<&[T]> {
+    let all = x.as_ref().storage.cpu("8-bit state", x.dtype())?.elements::<T>()?;
+    Ok(&all[x.layout().offset()..][..x.elements()])
+}
+
+/// Of a tensor that owns its storage.
+fn elements_mut<T: Element>(x: &mut BitNetTensor) -> Result<&mut [T]> {
+    let (count, out) = (x.elements(), x.as_mut()?);
+    Ok(&mut out.storage.cpu_mut("8-bit state", out.dtype)?.elements_mut::<T>()?[..count])
+}
+
+/// Blocks that a thread takes: an equal share, but no fewer than are worth one.
+fn blocks_of_a_part(elements: usize) -> usize {
+    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    elements.div_ceil(BLOCK).div_ceil(*THREADS).max(SMALLEST_PART)
+}
+
+/// `f` of each part, on a thread each; the first on this one.
+fn on_threads<T: Send>(mut parts: impl Iterator<Item = T>, f: impl Fn(T) + Sync) {
+    let (own, f) = (parts.next(), &f);
+    std::thread::scope(|scope| {
+        parts.for_each(|part| drop(scope.spawn(move || f(part))));
+        own.map(f)
+    });
+}
+
+/// The largest magnitude, in 16 that do not wait for each other.
+fn largest(x: &[f32]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut lanes = [0f32; 16];
+    chunks.iter().for_each(|x| (0..16).for_each(|i| lanes[i] = lanes[i].max(x[i].abs())));
+    rest.iter().chain(&lanes).fold(0., |largest, x| largest.max(x.abs()))
+}
+
 /// The 256 values, and how to find the nearest.
 struct Nearest {
     /// In order.
     values: [f32; 256],
     /// The middles between neighbours, the last infinite.
     between: [f32; 256],
-    /// The code of the least number whose upper 16 bits these are: few numbers between it and the next need another.
+    /// The code of the least number whose upper 16 bits these are.
     start: Vec<u8>,
 }
 
@@ -129,13 +183,10 @@ impl Nearest {
         Self { values, between, start: (0..1 << 16).map(code).collect() }
     }
 
-    /// Of a number between -1 and 1; NaN has one as well.
+    /// Of a number between -1 and 1; NaN has one as well. No two middles have the same upper 16 bits.
     fn code(&self, x: f32) -> u8 {
-        let mut code = self.start[(x.to_bits() >> 16) as usize];
-        while x > self.between[usize::from(code)] {
-            code += 1;
-        }
-        code
+        let code = self.start[(x.to_bits() >> 16) as usize];
+        code + u8::from(x > self.between[usize::from(code)])
     }
 }
 
@@ -157,5 +208,31 @@ mod tests {
         let codes = quantized.codes().to_vec::<u8>().unwrap();
         assert!((0..256).all(|i| codes[i] == i as u8), "{codes:?}");
         assert_eq!(quantized.dequantize(BitNetDType::F32).unwrap().to_vec::<f32>().unwrap(), data);
+    }
+
+    #[test]
+    fn codes_are_the_nearest() {
+        for nearest in [false, true].map(Nearest::of) {
+            let ends = (0..1u32 << 16).flat_map(|upper| [upper << 16, upper << 16 | 0xffff]).map(f32::from_bits);
+            for x in ends.filter(|x| x.abs() <= 1.) {
+                let code = nearest.between.partition_point(|&middle| middle < x);
+                assert_eq!(usize::from(nearest.code(x)), code, "{x}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_on_threads_are_as_one() {
+        let x = BitNetTensor::arange(-700_000., 700_100., 1., BitNetDType::F32, &Device::cpu()).unwrap();
+        let all = BlockQuantized::quantize(&x, true).unwrap();
+        let codes = all.codes().to_vec::<u8>().unwrap();
+        let back = all.dequantize(BitNetDType::F32).unwrap().to_vec::<f32>().unwrap();
+        for start in (0..x.elements()).step_by(BLOCK) {
+            let len = BLOCK.min(x.elements() - start);
+            let block = BlockQuantized::quantize(&x.narrow(0, start, len).unwrap(), true).unwrap();
+            assert_eq!(block.codes().to_vec::<u8>().unwrap(), codes[start..start + len]);
+            let values = block.dequantize(BitNetDType::F32).unwrap().to_vec::<f32>().unwrap();
+            assert_eq!(values, back[start..start + len]);
+        }
     }
 }

@@ -37,8 +37,8 @@ pub(super) fn orthogonal(matrix: &BitNetTensor, parameter: &str) -> Result<BitNe
 }
 
 /// A matrix `U S' V^T` for the matrix `U S V^T`, where all of `S'` lie near 1: Newton-Schulz iterations
-/// `X (a + b X X^T + c (X X^T)^2)` whose polynomial is as steep at 0 as it can be without growing. `X` and the polynomial
-/// are rounded to `dtype`, with `BF16` once each an iteration.
+/// `X (a + b X^T X + c (X^T X)^2)` whose polynomial is as steep at 0 as it can be without growing. `X`, `X^T X` and the
+/// polynomial are rounded to `dtype`, wherever they stand: iterations repair what is rounded alike everywhere.
 pub fn newton_schulz(matrix: &BitNetTensor, iterations: usize, dtype: BitNetDType) -> Result<BitNetTensor> {
     const A: f64 = 3.4445;
     const B: f64 = -4.775;
@@ -47,21 +47,21 @@ pub fn newton_schulz(matrix: &BitNetTensor, iterations: usize, dtype: BitNetDTyp
         BF16 => matmul(a, b, Compute::BF16),
         _ => a.matmul(b),
     };
-    // c product + factor x
-    let sum = |mut product: BitNetTensor, c: f64, x: &BitNetTensor, factor: f64| {
-        let x = x.to_dtype(product.dtype())?.mul(factor)?;
-        product.mul_(c)?.add_(&x)?;
-        product.to_dtype(dtype)
+    // product + factor x
+    let sum = |mut product: BitNetTensor, x: &BitNetTensor, factor: f64| {
+        let mut x = x.to_dtype(product.dtype())?;
+        product.add_(&*x.mul_(factor)?)?.to_dtype(dtype)
     };
     let tall = matrix.dims()[0] > matrix.dims()[1];
-    // The product X X^T is the smaller one.
-    let wide = if tall { matrix.t()?.contiguous()? } else { matrix.clone() };
-    let norm = wide.norm(2., .., false)?.maximum(1e-7)?;
-    let mut x = wide.div(&norm)?.to_dtype(dtype)?;
+    let norm = matrix.norm(2., .., false)?.maximum(1e-7)?;
+    let mut x = matrix.div(&norm)?.to_dtype(dtype)?;
     for _ in 0..iterations {
-        let gram = product(&x, &x.t()?)?.to_dtype(dtype)?;
-        let polynomial = sum(product(&gram, &gram)?, C, &gram, B)?;
-        x = sum(product(&polynomial, &x)?, 1., &x, A)?;
+        // The smaller one of X^T X and X X^T, whose polynomial goes to the other side.
+        let gram = if tall { product(&x.t()?, &x)? } else { product(&x, &x.t()?)? }.to_dtype(dtype)?;
+        let mut square = product(&gram, &gram)?;
+        square.mul_(C)?;
+        let polynomial = sum(square, &gram, B)?;
+        x = sum(if tall { product(&x, &polynomial)? } else { product(&polynomial, &x)? }, &x, A)?;
     }
-    Ok(if tall { x.t()? } else { x })
+    Ok(x)
 }

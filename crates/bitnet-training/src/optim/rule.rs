@@ -138,7 +138,7 @@ impl Rule {
                 let ahead = nesterov.then(|| g.lerp(buffer, momentum)).transpose()?;
                 let update = muon::orthogonal(ahead.as_ref().unwrap_or(buffer), rates.parameter)?;
                 decay(p, rates)?;
-                p.sub_(&update.to_dtype(p.dtype())?.mul(rates.learning_rate * scale.factor(p.dims()))?)?;
+                p.sub_(&*update.to_dtype(p.dtype())?.mul_(rates.learning_rate * scale.factor(p.dims()))?)?;
                 Ok(())
             }
             _ => unreachable!("as many moments as the rule names"),
