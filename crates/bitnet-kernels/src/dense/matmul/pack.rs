@@ -1,7 +1,5 @@
 //! Copies of operands as panels.
 
-use std::mem::MaybeUninit;
-
 use super::Matrix;
 use super::product::Product;
 
@@ -52,19 +50,21 @@ pub(super) unsafe fn panel<P: Product>(
                 }
             }
         }
-        // Neighbours in memory where the lanes are; whole panels with a length known to the compiler.
+        // Neighbours in memory where the lanes are: vectors of as many as a panel has.
         if source.row_stride == 1 && start < lanes {
-            let at = |depth: usize| source.at(first, from + depth * P::GROUP);
-            for depth in 0..whole {
-                let (at, to) = (at(depth), to.add(depth * width).cast::<MaybeUninit<P::Word>>());
-                // A slice of its own in each, as it tells the compiler that `to` is not what is read.
-                let words = |lanes: usize| std::slice::from_raw_parts_mut(to, lanes);
-                if lanes == P::COLUMNS {
-                    neighbours(p, finish, at, source.col_stride, words(P::COLUMNS));
-                } else if lanes == P::ROWS {
-                    neighbours(p, finish, at, source.col_stride, words(P::ROWS));
-                } else {
-                    neighbours(p, finish, at, source.col_stride, words(lanes));
+            let at = source.at(first, from);
+            let stride = source.col_stride;
+            match lanes {
+                32 if P::COLUMNS == 32 => neighbours::<P, 32>(p, finish, at, stride, whole, to, width),
+                24 if P::COLUMNS == 24 => neighbours::<P, 24>(p, finish, at, stride, whole, to, width),
+                16 if P::COLUMNS == 16 => neighbours::<P, 16>(p, finish, at, stride, whole, to, width),
+                12 if P::ROWS == 12 || P::COLUMNS == 12 => neighbours::<P, 12>(p, finish, at, stride, whole, to, width),
+                8 if P::ROWS == 8 || P::COLUMNS == 8 => neighbours::<P, 8>(p, finish, at, stride, whole, to, width),
+                4 if P::ROWS == 4 => neighbours::<P, 4>(p, finish, at, stride, whole, to, width),
+                _ => {
+                    for lane in 0..lanes {
+                        neighbours::<P, 1>(p, finish, at.wrapping_add(lane), stride, whole, to.add(lane), width);
+                    }
                 }
             }
             start = lanes;
@@ -132,20 +132,33 @@ unsafe fn fours<P: Product>(
     }
 }
 
-/// One word of each lane of `to`, lanes that are neighbours in memory.
+/// Words of lanes that are neighbours in memory.
 ///
 /// # Safety
-/// The `GROUP` elements of each lane, `stride` apart, can be read.
+/// `depth * GROUP` rows of `LANES` elements can be read, `stride` apart; `to` has room for `LANES` words in each of `depth`
+/// rows of `width`.
 #[inline(always)]
-unsafe fn neighbours<P: Product>(
+unsafe fn neighbours<P: Product, const LANES: usize>(
     p: P,
     finish: impl Fn(P::Word) -> P::Word,
     at: *const P::In,
     stride: isize,
-    to: &mut [MaybeUninit<P::Word>],
+    depth: usize,
+    to: *mut P::Word,
+    width: usize,
 ) {
-    for (lane, to) in to.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        to.write(finish(p.word(|e| Some(unsafe { *at.wrapping_offset(stride * e as isize).add(lane) }))));
+    const { assert!(P::GROUP <= 4) };
+    for d in 0..depth {
+        let row = |e: usize| at.wrapping_offset(stride * (d * P::GROUP + e) as isize).cast::<[P::In; LANES]>();
+        // SAFETY: the caller's promise; rows beyond a group are one of it. All is read before anything is written, so
+        // that the compiler need not think of an overlap.
+        unsafe {
+            let rows: [_; 4] = std::array::from_fn(|e| row(e.min(P::GROUP - 1)).read_unaligned());
+            let mut words = [P::Word::default(); LANES];
+            for lane in 0..LANES {
+                words[lane] = finish(p.word(|e| Some(rows[e][lane])));
+            }
+            to.add(d * width).cast::<[P::Word; LANES]>().write_unaligned(words);
+        }
     }
 }
