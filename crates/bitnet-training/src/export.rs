@@ -211,9 +211,11 @@ impl Masters {
         }
         let quantization = QuantizationConfig { class: LinearClass::Offline, ..quantization.clone() };
         let config = Config { quantization: Some(quantization), ..self.config.clone() };
-        let folder = Temporary::beside(out)?;
-        self.write(&folder.0, &config, tensors)?;
-        let checkpoint = Checkpoint::open(&folder.0, &OpenOptions::default())?;
+        let temporary = Temporary::beside(out)?;
+        // A checkpoint has the name of its directory, and a GGUF file that of its checkpoint.
+        let folder = temporary.0.join(out.file_stem().unwrap_or_default());
+        self.write(&folder, &config, tensors)?;
+        let checkpoint = Checkpoint::open(&folder, &OpenOptions::default())?;
         Ok(convert(&checkpoint, out, target, embeddings, progress)?)
     }
 }
