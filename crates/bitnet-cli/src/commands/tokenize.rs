@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::training::config::TokenizerKind;
 use bitnet::training::data::TokenFile;
-use bitnet::training::tokenize::{NewTokenizer, encode_files, make};
+use bitnet::training::tokenize::{NewTokenizer, TextPart, encode_texts, make};
 use bitnet::training::{self};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ pub fn run(args: TokenizeArgs) -> Result<()> {
     let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
     let mut progress = Progress::new("tokenizing");
     let mark = args.document_end.as_deref();
-    let count = encode_files(&args.texts, &tokenizer, out, mark, args.threads.count(), &mut report(&mut progress))?;
+    let texts = args.texts.iter().map(|path| TextPart::whole(path)).collect::<Result<Vec<_>, _>>()?;
+    let count = encode_texts(&texts, &tokenizer, out, mark, args.threads.count(), &mut report(&mut progress))?;
     drop(progress);
     let bytes: u64 = args.texts.iter().filter_map(|path| path.metadata().ok()).map(|data| data.len()).sum();
     let each = bytes as f64 / count.max(1) as f64;

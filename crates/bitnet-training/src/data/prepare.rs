@@ -5,7 +5,7 @@ use super::tokens::TokenFile;
 use crate::config::{Config, TokenizerConfig};
 use crate::error::{Result, TrainingError};
 use crate::run::{Run, TOKENIZER};
-use crate::tokenize::{NewTokenizer, OnProgress, TextPart, encode_parts, fingerprint, make};
+use crate::tokenize::{NewTokenizer, OnProgress, TextPart, encode_texts, fingerprint, make};
 use bitnet_model::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ fn token_files(
                 Part::AllBut(fraction) => TextPart::split(path, fraction, mark)?.0,
                 Part::Last(fraction) => TextPart::split(path, fraction, mark)?.1,
             };
-            encode_parts(&[text], tokenizer, &file, mark, threads, &mut *on_progress)?;
+            encode_texts(&[text], tokenizer, &file, mark, threads, &mut *on_progress)?;
             files.push(file);
         }
     }

@@ -23,22 +23,6 @@ pub fn fingerprint(tokenizer: &Tokenizer) -> u64 {
     hash
 }
 
-/// Writes the tokens of whole text files as the token file `out`: [`encode_parts`].
-///
-/// # Errors
-/// As there, and when a file is a directory.
-pub fn encode_files(
-    paths: &[impl AsRef<Path>],
-    tokenizer: &Tokenizer,
-    out: &Path,
-    document_end: Option<&str>,
-    threads: usize,
-    on_progress: OnProgress,
-) -> Result<u64> {
-    let parts = paths.iter().map(|path| TextPart::whole(path.as_ref())).collect::<Result<Vec<_>>>()?;
-    encode_parts(&parts, tokenizer, out, document_end, threads, on_progress)
-}
-
 /// Writes the tokens of some texts, one after the other, as the token file `out`; gives their number.
 ///
 /// The tokenizer's end token, if it has one, follows each document: a text, or a part of one up to `document_end`, which
@@ -48,7 +32,7 @@ pub fn encode_files(
 /// # Errors
 /// When a text cannot be read, is not UTF-8 or has a character that the tokenizer has no tokens for, or the file cannot
 /// be written: then what stood there still does.
-pub fn encode_parts(
+pub fn encode_texts(
     parts: &[TextPart],
     tokenizer: &Tokenizer,
     out: &Path,

@@ -24,7 +24,7 @@ mod encode;
 mod texts;
 mod vocabulary;
 
-pub use encode::{encode_files, encode_parts, fingerprint};
+pub use encode::{encode_texts, fingerprint};
 pub use texts::TextPart;
 pub use vocabulary::{MadeTokenizer, NewTokenizer, make};
 

@@ -33,7 +33,7 @@ impl Folder {
 
     fn encode(&self, text: &str, tokenizer: &Tokenizer, mark: Option<&str>) -> Result<Vec<i64>> {
         let (path, out) = (self.write("encoded", text), self.0.join("tokens"));
-        let count = encode_files(&[path], tokenizer, &out, mark, 2, &mut |_, _| Ok(()))?;
+        let count = encode_texts(&[TextPart::whole(path.as_ref())?], tokenizer, &out, mark, 2, &mut |_, _| Ok(()))?;
         let file = TokenFile::open(&out)?;
         assert_eq!((file.len() as u64, file.fingerprint()), (count, fingerprint(tokenizer)));
         let mut tokens = Vec::new();
@@ -169,7 +169,9 @@ fn what_cannot_be_made_says_why() {
     let tokenizer = folder.make(TokenizerKind::Bytes, "", 0, &[]);
     let out = folder.0.join("stopped");
     let mut stop = |_, _| Err(TrainingError::Invalid("stopped".into()));
-    let message = encode_files(&[path], &tokenizer, &out, None, 1, &mut stop).unwrap_err().to_string();
+    let message = encode_texts(&[TextPart::whole(path.as_ref()).unwrap()], &tokenizer, &out, None, 1, &mut stop)
+        .unwrap_err()
+        .to_string();
     assert_eq!(message, "stopped");
     assert!(!out.exists());
 }
