@@ -2,7 +2,7 @@
 //! every operation is held against differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in `gradients_linalg.rs`.
 
 use bitnet_core::autograd::{BackwardOptions, checkpoint, gradients, no_grad};
-use bitnet_core::backend::Gate;
+use bitnet_core::backend::GateActivation;
 use bitnet_core::{BitNetDType::F64, BitNetTensor as Tensor, Device, Generator, Result, idx};
 
 fn leaf(values: &[f64], dims: &[usize]) -> Tensor {
@@ -67,8 +67,8 @@ fn other_operations_against_differences() -> Result<()> {
         ("reshape_as", Box::new(|x| x.reshape_as(&x.t()?)?.mul(&x.t()?))),
         ("sum_to_shape", Box::new(|x| x.sum_to_shape(&[1, 3])?.exp())),
         ("addcdiv", Box::new(|x| x.addcdiv(&x.square()?, &x.exp()?, 0.3))),
-        ("gated relu2", Box::new(|x| x.sub(1)?.gated(Gate::Relu2, &x.cos()?))),
-        ("gated silu", Box::new(|x| x.gated(Gate::Silu, &x.select(0, 0)?))),
+        ("gated relu2", Box::new(|x| x.sub(1)?.gated(GateActivation::Relu2, &x.cos()?))),
+        ("gated silu", Box::new(|x| x.gated(GateActivation::Silu, &x.select(0, 0)?))),
         ("dropout", Box::new(|x| x.dropout(0.4, &mut Generator::new(3))?.exp())),
         ("to_dtype", Box::new(|x| x.square()?.to_dtype(F64)?.contiguous())),
         ("lerp of weights", Box::new(|x| x.lerp(&x.square()?, &x.sin()?))),

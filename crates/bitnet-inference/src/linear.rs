@@ -59,10 +59,10 @@ pub(crate) struct LinearScratch {
 
 impl LinearScratch {
     pub(crate) fn new(batch: usize, inputs: usize, own_norms: bool, device: &Device) -> Result<Self> {
-        let room = if own_norms { batch * inputs } else { 0 };
+        let elements = if own_norms { batch * inputs } else { 0 };
         Ok(Self {
             quantized: ActivationBuffer::new(batch, inputs, device)?,
-            normed: BitNetTensor::empty(&[room], BitNetDType::F32, device)?,
+            normed: BitNetTensor::empty(&[elements], BitNetDType::F32, device)?,
         })
     }
 

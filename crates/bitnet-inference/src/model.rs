@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::linear::Linear;
-use bitnet_core::backend::Gate;
+use bitnet_core::backend::GateActivation;
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_model::Config;
 use bitnet_model::checkpoint::{Norm, Projection, Weights};
@@ -20,7 +20,7 @@ pub struct Model {
     pub(crate) layers: Vec<Layer>,
     /// `[hidden]`
     pub(crate) norm: BitNetTensor,
-    pub(crate) gate: Gate,
+    pub(crate) gate_activation: GateActivation,
 }
 
 #[derive(Debug)]
@@ -79,11 +79,19 @@ impl Model {
             weights.release(index);
             progress(index + 1, config.layers);
         }
-        let gate = match config.hidden_act {
-            HiddenAct::Relu2 => Gate::Relu2,
-            HiddenAct::Silu => Gate::Silu,
+        let gate_activation = match config.hidden_act {
+            HiddenAct::Relu2 => GateActivation::Relu2,
+            HiddenAct::Silu => GateActivation::Silu,
         };
-        Ok(Self { embedding, head, norm: vector(Norm::Output)?, device: device.clone(), config, layers, gate })
+        Ok(Self {
+            embedding,
+            head,
+            norm: vector(Norm::Output)?,
+            device: device.clone(),
+            config,
+            layers,
+            gate_activation,
+        })
     }
 
     /// Shape and constants.

@@ -59,15 +59,15 @@ struct Scratch {
 }
 
 /// What an observer is shown of a pass.
-enum Seen {
+enum Activation {
     /// The residual stream `[T, hidden]` before the first layer and after each, the last time normed.
     Residual(usize),
     /// The input `[T, K]` of a projection of a layer. Query stands for key and value as well, gate for up.
     Input(usize, Projection),
 }
 
-/// See [`Seen`].
-type Observer<'a> = &'a mut dyn FnMut(Seen, TensorRef) -> Result<()>;
+/// See [`Activation`].
+type Observer<'a> = &'a mut dyn FnMut(Activation, TensorRef) -> Result<()>;
 
 /// The first `rows * width` elements of a buffer as `[rows, width]`.
 fn rows(t: &BitNetTensor, rows: usize, width: usize) -> Result<TensorRef<'_>> {
@@ -194,7 +194,7 @@ impl Session {
             let device = self.model.device.clone();
             let mut part = vec![0f32; batch.len() * hidden];
             self.forward(batch, &mut |seen, state| {
-                let Seen::Residual(index) = seen else { return Ok(()) };
+                let Activation::Residual(index) = seen else { return Ok(()) };
                 device.download(state.storage, state.layout.offset() * 4, bytemuck::cast_slice_mut(&mut part))?;
                 states[index].extend_from_slice(&part);
                 Ok(())
@@ -216,7 +216,7 @@ impl Session {
         let (device, host) = (self.model.device.clone(), Device::cpu());
         for batch in tokens.chunks(self.scratch.batch) {
             self.forward(batch, &mut |seen, input| match seen {
-                Seen::Input(layer, projection) if layers.contains(&layer) => {
+                Activation::Input(layer, projection) if layers.contains(&layer) => {
                     let mut values = vec![0f32; input.layout.shape().elements()];
                     let offset = input.layout.offset() * size_of::<f32>();
                     device.download(input.storage, offset, bytemuck::cast_slice_mut(&mut values))?;
@@ -250,14 +250,14 @@ impl Session {
         let (start, count, width) = (self.tokens.len(), tokens.len(), config.hidden_size);
         device.embedding(tokens, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
         for (index, (layer, cache)) in model.layers.iter().zip(&mut self.cache).enumerate() {
-            observe(Seen::Residual(index), rows(&s.hidden, count, width)?)?;
-            let mut inputs = |projection, x: TensorRef| observe(Seen::Input(index, projection), x);
+            observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
+            let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
             s.attention(model, layer, cache, &self.angles, start, count, &mut inputs)?;
             s.feed_forward(model, layer, count, &mut inputs)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
         device.rms_norm(rows(&s.hidden, count, width)?, model.norm.as_ref(), config.norm_eps, normed)?;
-        observe(Seen::Residual(model.layers.len()), rows(&s.normed, count, width)?)?;
+        observe(Activation::Residual(model.layers.len()), rows(&s.normed, count, width)?)?;
         self.tokens.extend_from_slice(tokens);
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Session {
 impl Scratch {
     fn new(model: &Model, batch: usize) -> Result<Self> {
         let (c, device) = (&model.config, &model.device);
-        let buffer = |width: usize| room(batch * width, device);
+        let buffer = |width: usize| empty_f32(batch * width, device);
         let widest = c.hidden_size.max(c.intermediate_size).max(c.query_size());
         let linears = model.layers.iter().flat_map(Layer::linears).chain(&model.head);
         let own_norms = linears.into_iter().any(Linear::has_own_norm);
@@ -303,7 +303,7 @@ impl Scratch {
             output: buffer(c.hidden_size)?,
             gate: buffer(c.intermediate_size)?,
             up: buffer(c.intermediate_size)?,
-            logits: room(HEAD_BATCH.min(batch) * c.vocab_size, device)?,
+            logits: empty_f32(HEAD_BATCH.min(batch) * c.vocab_size, device)?,
             linear: LinearScratch::new(batch, widest, own_norms, device)?,
         })
     }
@@ -382,7 +382,7 @@ impl Scratch {
             rows(&s.normed, count, width)?,
             [(&layer.gate, rows_mut(&mut s.gate, count, inner)?), (&layer.up, rows_mut(&mut s.up, count, inner)?)],
         )?;
-        device.gated(model.gate, rows_mut(&mut s.gate, count, inner)?, rows(&s.up, count, inner)?)?;
+        device.gated(model.gate_activation, rows_mut(&mut s.gate, count, inner)?, rows(&s.up, count, inner)?)?;
         let mut gated = rows(&s.gate, count, inner)?;
         if let Some(norm) = &layer.feed_forward_inner_norm {
             device.rms_norm(gated, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, inner)?)?;
@@ -398,6 +398,6 @@ impl Scratch {
     }
 }
 
-fn room(elements: usize, device: &Device) -> Result<BitNetTensor> {
+fn empty_f32(elements: usize, device: &Device) -> Result<BitNetTensor> {
     Ok(BitNetTensor::empty(&[elements], BitNetDType::F32, device)?)
 }

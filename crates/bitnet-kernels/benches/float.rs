@@ -88,7 +88,7 @@ fn main() {
         println!("{name:10} {rows} x {columns} {:11.3} ns a number", seconds * 1e9 / (rows * columns) as f64);
     };
     line("rms_norm", &mut |x, out| float.rms_norm(x, &y[..columns], 1e-5, out));
-    line("relu2_gate", &mut |x, _| float.relu2_gate(x, &y));
-    line("silu_gate", &mut |x, _| float.silu_gate(x, &y));
+    line("relu2_gated", &mut |x, _| float.relu2_gated(x, &y));
+    line("silu_gated", &mut |x, _| float.silu_gated(x, &y));
     line("softmax", &mut |x, _| float.softmax(x, columns));
 }

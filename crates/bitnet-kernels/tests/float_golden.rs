@@ -39,7 +39,7 @@ fn check(kernel: &dyn FloatKernel) {
     }
 
     let (gate, up) = (golden.take(101), golden.take(101));
-    for gated in [FloatKernel::silu_gate, FloatKernel::relu2_gate] {
+    for gated in [FloatKernel::silu_gated, FloatKernel::relu2_gated] {
         let mut y = gate.clone();
         gated(kernel, &mut y, &up);
         close(&y, &golden.take(101), 0.0);

@@ -83,7 +83,7 @@ proptest! {
             scalar.rms_norm(&x, &weight, 1e-5, &mut b);
             close(kernel, &a, &b, 1e-6, 0.0);
 
-            for f in [FloatKernel::add_assign, FloatKernel::silu_gate, FloatKernel::relu2_gate] {
+            for f in [FloatKernel::add_assign, FloatKernel::silu_gated, FloatKernel::relu2_gated] {
                 (a, b) = (x.clone(), x.clone());
                 f(kernel, &mut a, &y);
                 f(scalar, &mut b, &y);

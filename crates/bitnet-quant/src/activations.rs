@@ -19,10 +19,10 @@ pub struct ActivationBuffer {
 impl ActivationBuffer {
     /// Room for `tokens` rows of up to `columns` values.
     pub fn new(tokens: usize, columns: usize, device: &Device) -> Result<Self> {
-        let room = tokens * device.padded_columns(columns);
+        let elements = tokens * device.padded_columns(columns);
         Ok(Self {
             device: device.clone(),
-            values: BitNetTensor::empty(&[room], BitNetDType::I8, device)?,
+            values: BitNetTensor::empty(&[elements], BitNetDType::I8, device)?,
             scales: BitNetTensor::empty(&[tokens], BitNetDType::F32, device)?,
             sums: BitNetTensor::empty(&[tokens], BitNetDType::I32, device)?,
             shape: (0, 0),

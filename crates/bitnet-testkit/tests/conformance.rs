@@ -2,8 +2,8 @@
 //! Overrides are held against their composition of primitives, and all devices against the reference.
 
 use bitnet_core::backend::{
-    AdamStep, BinaryOp, CausalShape, CompareOp, Gate, QuantizedActivations, ReduceOp, TensorRef, TernarySource,
-    UnaryOp, attention, fused, gradient,
+    AdamStep, BinaryOp, CausalShape, CompareOp, GateActivation, QuantizedActivations, ReduceOp, TensorRef,
+    TernarySource, UnaryOp, attention, fused, gradient,
 };
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element, Layout, Result, TensorShape};
 use bitnet_kernels::Isa;
@@ -219,7 +219,7 @@ fn attention_over_a_cache() {
 
 #[test]
 fn gates() {
-    for act in [Gate::Relu2, Gate::Silu] {
+    for act in [GateActivation::Relu2, GateActivation::Silu] {
         override_and_composition("gated", 1e-6, |device, composed| {
             let (mut gate, up) = (tensor(device, &[9, 77], 17), tensor(device, &[9, 77], 18));
             match composed {
@@ -252,18 +252,18 @@ fn derivatives_of_norms_and_gates() {
             }
             Ok([dx.to_vec::<f32>()?, dw.to_vec()?].concat())
         });
-        for act in [Gate::Relu2, Gate::Silu] {
+        for act in [GateActivation::Relu2, GateActivation::Silu] {
             override_and_composition("gate and its derivative", 1e-6, |device, composed| {
                 let (grad, both) = (tensor(device, &[rows, width / 2], 11), tensor(device, &[rows, width], 12));
                 let (mut y, mut d) = (out(device, &[rows, width / 2]), out(device, &[rows, width]));
                 match composed {
                     true => {
-                        gradient::gate(&**device, act, both.as_ref(), y.as_mut()?)?;
-                        gradient::gate_backward(&**device, act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
+                        gradient::gated_halves(&**device, act, both.as_ref(), y.as_mut()?)?;
+                        gradient::gated_halves_backward(&**device, act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
                     }
                     false => {
-                        device.gate(act, both.as_ref(), y.as_mut()?)?;
-                        device.gate_backward(act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
+                        device.gated_halves(act, both.as_ref(), y.as_mut()?)?;
+                        device.gated_halves_backward(act, grad.as_ref(), both.as_ref(), d.as_mut()?)?;
                     }
                 }
                 Ok([y.to_vec::<f32>()?, d.to_vec()?].concat())
@@ -413,8 +413,8 @@ fn ternary_layers_are_exact_until_they_are_scaled() {
     for (tokens, rows, columns) in [(1, 1, 1), (1, 48, 64), (3, 37, 50), (9, 16, 257), (33, 100, 30)] {
         agree("quantize and ternary_matmul of stacked parts", 3e-7, |device| {
             let x = tensor(device, &[tokens, columns], 25);
-            let room = tokens * device.padded_columns(columns);
-            let mut values = BitNetTensor::empty(&[room], BitNetDType::I8, device)?;
+            let elements = tokens * device.padded_columns(columns);
+            let mut values = BitNetTensor::empty(&[elements], BitNetDType::I8, device)?;
             let padded = TensorShape::new(&[tokens, device.padded_columns(columns)])?;
             let layout = Layout::contiguous(padded).narrow(1, 0, columns)?;
             let mut scales = out(device, &[tokens]);

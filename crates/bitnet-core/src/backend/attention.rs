@@ -8,14 +8,14 @@ use BitNetDType::F32;
 
 /// `a b` of the last two dimensions, of operands that are broadcast to `lead`.
 fn product<'b>(backend: &'b dyn Backend, lead: &[usize], a: TensorRef, b: TensorRef) -> Result<Temp<'b>> {
-    let spread = |x: TensorRef| {
+    let expand = |x: TensorRef| {
         let dims = x.layout.dims();
         x.layout.broadcast_to(&[lead, &dims[dims.len() - 2..]].concat())
     };
-    let (a, b) = (TensorRef { layout: spread(a)?, ..a }, TensorRef { layout: spread(b)?, ..b });
+    let (a, b) = (TensorRef { layout: expand(a)?, ..a }, TensorRef { layout: expand(b)?, ..b });
     let (rows, columns) = (a.layout.dims()[lead.len()], b.layout.shape().last());
     let mut out = Temp::new(backend, &[lead, &[rows, columns]].concat(), a.dtype)?;
-    backend.matmul(a, b, out.set())?;
+    backend.matmul(a, b, out.view_mut())?;
     Ok(out)
 }
 
@@ -33,9 +33,9 @@ fn rotate(
     let sin = Temp::copied(backend, sin)?.scalar(Mul, turn)?;
     let times = |x: TensorRef, angle: TensorRef| Temp::copied(backend, x)?.binary(Mul, angle);
     let mut out = out;
-    let new_low = times(low, cos)?.binary(Sub, times(high, sin.get())?.get())?;
+    let new_low = times(low, cos)?.binary(Sub, times(high, sin.view())?.view())?;
     new_low.copy_to(out.reborrow().narrow(axis, 0, half)?)?;
-    times(high, cos)?.binary(Add, times(low, sin.get())?.get())?.copy_to(out.narrow(axis, half, half)?)
+    times(high, cos)?.binary(Add, times(low, sin.view())?.view())?.copy_to(out.narrow(axis, half, half)?)
 }
 
 /// The operands of attention over a batch.
@@ -62,7 +62,7 @@ impl<'a, 'b> Operands<'a, 'b> {
         let turning = heads + kv_heads;
         let all = qkv.reshape(&[batch, tokens, turning + kv_heads, head_dim])?.transpose(1, 2)?;
         let mut turned = Temp::new(backend, &[batch, turning, tokens, head_dim], qkv.dtype)?;
-        rotate(backend, all.narrow(1, 0, turning)?, cos, sin, 1., turned.set())?;
+        rotate(backend, all.narrow(1, 0, turning)?, cos, sin, 1., turned.view_mut())?;
         Ok(Self { backend, shape, cos, sin, turned, all })
     }
 
@@ -82,12 +82,12 @@ impl<'a, 'b> Operands<'a, 'b> {
     }
 
     fn queries(&self) -> Result<TensorRef<'_>> {
-        let x = self.turned.get().narrow(1, 0, self.shape.heads)?;
+        let x = self.turned.view().narrow(1, 0, self.shape.heads)?;
         Ok(TensorRef { layout: self.grouped(x.layout)?, ..x })
     }
 
     fn keys(&self) -> Result<TensorRef<'_>> {
-        Self::shared(self.turned.get().narrow(1, self.shape.heads, self.shape.kv_heads)?)
+        Self::shared(self.turned.view().narrow(1, self.shape.heads, self.shape.kv_heads)?)
     }
 
     fn values(&self) -> Result<TensorRef<'a>> {
@@ -105,9 +105,9 @@ impl<'a, 'b> Operands<'a, 'b> {
         let seen = |i: usize| if i % tokens > i / tokens { f32::NEG_INFINITY } else { 0. };
         let mask: Vec<f32> = (0..tokens * tokens).map(seen).collect();
         let mask = Temp::upload(self.backend, &[tokens, tokens], &mask)?;
-        let scores = scores.scalar(Mul, self.scale())?.binary(Add, mask.get())?;
-        let mut weights = Temp::new(self.backend, scores.layout.dims(), scores.get().dtype)?;
-        self.backend.softmax(scores.get(), weights.set())?;
+        let scores = scores.scalar(Mul, self.scale())?.binary(Add, mask.view())?;
+        let mut weights = Temp::new(self.backend, scores.layout.dims(), scores.view().dtype)?;
+        self.backend.softmax(scores.view(), weights.view_mut())?;
         Ok(weights)
     }
 
@@ -144,7 +144,7 @@ pub fn causal_attention(
     check(OP, "qkv", &shape, &qkv, shape.row())?;
     check(OP, "out", &shape, &out.as_ref(), shape.out_row())?;
     let x = Operands::new(backend, shape, qkv, cos, sin)?;
-    let mixed = product(backend, &x.lead(), x.weights()?.get(), x.values()?)?;
+    let mixed = product(backend, &x.lead(), x.weights()?.view(), x.values()?)?;
     let layout = x.by_head(out.layout)?;
     mixed.copy_to(TensorMut { layout, ..out })
 }
@@ -170,22 +170,22 @@ pub fn causal_attention_backward(
     // The gradient of a head that a group shares is the sum over the group.
     let summed = |x: Temp<'_>| -> Result<Temp<'_>> {
         let mut sum = Temp::new(backend, &[batch, kv_heads, 1, tokens, head_dim], F32)?;
-        backend.reduce(ReduceOp::Sum, x.get(), 2, sum.set())?;
+        backend.reduce(ReduceOp::Sum, x.view(), 2, sum.view_mut())?;
         Ok(sum)
     };
-    let d_values = summed(product(backend, &lead, weights.get().transpose(3, 4)?, grad)?)?;
+    let d_values = summed(product(backend, &lead, weights.view().transpose(3, 4)?, grad)?)?;
     let slopes = product(backend, &lead, grad, x.values()?.transpose(3, 4)?)?;
-    let along = weights.binary(Mul, slopes.get())?.reduce_last(ReduceOp::Sum)?;
-    let slopes = slopes.binary(Sub, along.get())?.binary(Mul, weights.get())?.scalar(Mul, x.scale())?;
-    let d_queries = product(backend, &lead, slopes.get(), x.keys()?)?;
-    let d_keys = summed(product(backend, &lead, slopes.get().transpose(3, 4)?, x.queries()?)?)?;
+    let along = weights.binary(Mul, slopes.view())?.reduce_last(ReduceOp::Sum)?;
+    let slopes = slopes.binary(Sub, along.view())?.binary(Mul, weights.view())?.scalar(Mul, x.scale())?;
+    let d_queries = product(backend, &lead, slopes.view(), x.keys()?)?;
+    let d_keys = summed(product(backend, &lead, slopes.view().transpose(3, 4)?, x.queries()?)?)?;
     let layout = out.layout.reshape(&[batch, tokens, heads + 2 * kv_heads, head_dim])?.transpose(1, 2)?;
     let mut out = TensorMut { layout, ..out };
     let flat = |x: &Temp<'_>, heads: usize| x.layout.reshape(&[batch, heads, tokens, head_dim]);
-    let d_queries = TensorRef { layout: flat(&d_queries, heads)?, ..d_queries.get() };
+    let d_queries = TensorRef { layout: flat(&d_queries, heads)?, ..d_queries.view() };
     rotate(backend, d_queries, x.cos, x.sin, -1., out.reborrow().narrow(1, 0, heads)?)?;
-    let d_keys = TensorRef { layout: flat(&d_keys, kv_heads)?, ..d_keys.get() };
+    let d_keys = TensorRef { layout: flat(&d_keys, kv_heads)?, ..d_keys.view() };
     rotate(backend, d_keys, x.cos, x.sin, -1., out.reborrow().narrow(1, heads, kv_heads)?)?;
-    let d_values = TensorRef { layout: flat(&d_values, kv_heads)?, ..d_values.get() };
+    let d_values = TensorRef { layout: flat(&d_values, kv_heads)?, ..d_values.view() };
     backend.copy(d_values, out.narrow(1, heads + kv_heads, kv_heads)?)
 }

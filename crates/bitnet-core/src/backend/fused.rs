@@ -13,7 +13,7 @@ use temp::{Temp, binary, cast, wide};
 /// See [`Backend::unary_assign`].
 pub fn unary_assign(backend: &dyn Backend, op: UnaryOp, x: TensorMut) -> Result<()> {
     let mut out = Temp::new(backend, x.layout.dims(), x.dtype)?;
-    backend.unary(op, x.as_ref(), out.set())?;
+    backend.unary(op, x.as_ref(), out.view_mut())?;
     out.copy_to(x)
 }
 
@@ -21,7 +21,7 @@ pub fn unary_assign(backend: &dyn Backend, op: UnaryOp, x: TensorMut) -> Result<
 pub fn binary_assign(backend: &dyn Backend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
     let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
     let mut out = Temp::new(backend, y.layout.dims(), y.dtype)?;
-    backend.binary(op, y.as_ref(), x, out.set())?;
+    backend.binary(op, y.as_ref(), x, out.view_mut())?;
     out.copy_to(y)
 }
 
@@ -31,10 +31,10 @@ pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32
         return Err(shape_error("rms_norm", "weight", &weight, "[H], the last dimension of x"));
     }
     let (x, weight) = (wide(backend, x)?, wide(backend, weight)?);
-    let columns = x.get().layout.shape().last() as f64;
-    let mean = binary(backend, Mul, x.get(), x.get())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
+    let columns = x.view().layout.shape().last() as f64;
+    let mean = binary(backend, Mul, x.view(), x.view())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
     let factor = mean.scalar(Add, eps.into())?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
-    binary(backend, Mul, x.get(), factor.get())?.binary(Mul, weight.get())?.cast_to(out)
+    binary(backend, Mul, x.view(), factor.view())?.binary(Mul, weight.view())?.cast_to(out)
 }
 
 /// See [`Backend::softmax`].
@@ -43,7 +43,7 @@ pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()
         return Ok(());
     }
     let exp = shifted(backend, x)?.unary(UnaryOp::Exp)?;
-    exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.get())?.cast_to(out)
+    exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.view())?.cast_to(out)
 }
 
 /// See [`Backend::log_softmax`].
@@ -53,14 +53,14 @@ pub fn log_softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Resul
     }
     let shifted = shifted(backend, x)?;
     let sum = shifted.unary(UnaryOp::Exp)?.reduce_last(ReduceOp::Sum)?.unary(UnaryOp::Log)?;
-    shifted.binary(Sub, sum.get())?.cast_to(out)
+    shifted.binary(Sub, sum.view())?.cast_to(out)
 }
 
 /// `x` less the largest of its row.
 fn shifted<'b>(backend: &'b dyn Backend, x: TensorRef) -> Result<Temp<'b>> {
     let x = wide(backend, x)?;
-    let max = temp::reduce_last(backend, ReduceOp::Max, x.get())?;
-    binary(backend, Sub, x.get(), max.get())
+    let max = temp::reduce_last(backend, ReduceOp::Max, x.view())?;
+    binary(backend, Sub, x.view(), max.view())
 }
 
 /// See [`Backend::layer_norm`].
@@ -74,15 +74,15 @@ pub fn layer_norm(
 ) -> Result<()> {
     let columns = x.layout.shape().last() as f64;
     let x = wide(backend, x)?;
-    let mean = temp::reduce_last(backend, ReduceOp::Sum, x.get())?.scalar(Div, columns)?;
-    let centred = binary(backend, Sub, x.get(), mean.get())?;
-    let variance = centred.binary(Mul, centred.get())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
-    let mut normed = centred.binary(Div, variance.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.get())?;
+    let mean = temp::reduce_last(backend, ReduceOp::Sum, x.view())?.scalar(Div, columns)?;
+    let centred = binary(backend, Sub, x.view(), mean.view())?;
+    let variance = centred.binary(Mul, centred.view())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
+    let mut normed = centred.binary(Div, variance.scalar(Add, eps)?.unary(UnaryOp::Sqrt)?.view())?;
     if let Some(weight) = weight {
-        normed = normed.binary(Mul, wide(backend, weight)?.get())?;
+        normed = normed.binary(Mul, wide(backend, weight)?.view())?;
     }
     if let Some(bias) = bias {
-        normed = normed.binary(Add, wide(backend, bias)?.get())?;
+        normed = normed.binary(Add, wide(backend, bias)?.view())?;
     }
     normed.cast_to(out)
 }
@@ -98,12 +98,12 @@ pub fn variance(
 ) -> Result<()> {
     let count = x.layout.dims()[axis] as f64;
     let x = wide(backend, x)?;
-    let mut sum = Temp::new(backend, mean.layout.dims(), x.get().dtype)?;
-    backend.reduce(ReduceOp::Sum, x.get(), axis, sum.set())?;
+    let mut sum = Temp::new(backend, mean.layout.dims(), x.view().dtype)?;
+    backend.reduce(ReduceOp::Sum, x.view(), axis, sum.view_mut())?;
     let average = sum.scalar(Div, count)?;
-    let centred = binary(backend, Sub, x.get(), average.get())?;
-    let squares = centred.binary(Mul, centred.get())?;
-    backend.reduce(ReduceOp::Sum, squares.get(), axis, sum.set())?;
+    let centred = binary(backend, Sub, x.view(), average.view())?;
+    let squares = centred.binary(Mul, centred.view())?;
+    backend.reduce(ReduceOp::Sum, squares.view(), axis, sum.view_mut())?;
     average.cast_to(mean)?;
     sum.scalar(Div, (count - correction).max(0.))?.cast_to(out)
 }
@@ -118,9 +118,9 @@ pub fn rope(backend: &dyn Backend, mut x: TensorMut, cos: TensorRef, sin: Tensor
     let (low_layout, high_layout) = (x.layout.narrow(2, 0, half)?, x.layout.narrow(2, half, half)?);
     let low = wide(backend, TensorRef { layout: low_layout, ..x.as_ref() })?;
     let high = wide(backend, TensorRef { layout: high_layout, ..x.as_ref() })?;
-    let times = |part: &temp::Wide, angle: &temp::Wide| binary(backend, Mul, part.get(), angle.get());
-    let new_low = times(&low, &cos)?.binary(Sub, times(&high, &sin)?.get())?;
-    let new_high = times(&high, &cos)?.binary(Add, times(&low, &sin)?.get())?;
+    let times = |part: &temp::Wide, angle: &temp::Wide| binary(backend, Mul, part.view(), angle.view());
+    let new_low = times(&low, &cos)?.binary(Sub, times(&high, &sin)?.view())?;
+    let new_high = times(&high, &cos)?.binary(Add, times(&low, &sin)?.view())?;
     drop((low, high));
     new_low.cast_to(TensorMut { layout: low_layout, ..x.reborrow() })?;
     new_high.cast_to(TensorMut { layout: high_layout, ..x })
@@ -150,8 +150,8 @@ pub fn attention(
     };
     let (keys, key_layout) = cached(keys)?;
     let mut scores = Temp::new(backend, &[kv_heads, group, tokens, seen], F32)?;
-    let transposed = TensorRef { layout: key_layout.transpose(2, 3)?, ..keys.get() };
-    backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.set())?;
+    let transposed = TensorRef { layout: key_layout.transpose(2, 3)?, ..keys.view() };
+    backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.view_mut())?;
     let scores = scores.scalar(Div, (*width as f64).sqrt())?;
 
     // Token t sees positions 0..=start + t.
@@ -159,51 +159,56 @@ pub fn attention(
     let columns: Vec<f32> = (0..seen).map(|s| s as f32).collect();
     let (rows, columns) = (Temp::upload(backend, &[tokens, 1], &rows)?, Temp::upload(backend, &[seen], &columns)?);
     let dims = [kv_heads, group, tokens, seen];
-    let spread = |t: &Temp| t.layout.broadcast_to(&dims);
+    let expand = |t: &Temp| t.layout.broadcast_to(&dims);
     let mut visible = Temp::new(backend, &dims, Bool)?;
-    let (row, column) = (spread(&rows)?, spread(&columns)?);
+    let (row, column) = (expand(&rows)?, expand(&columns)?);
     backend.compare(
         CompareOp::Le,
-        TensorRef { layout: column, ..columns.get() },
-        TensorRef { layout: row, ..rows.get() },
-        visible.set(),
+        TensorRef { layout: column, ..columns.view() },
+        TensorRef { layout: row, ..rows.view() },
+        visible.view_mut(),
     )?;
     let hidden = Temp::upload(backend, &[1], &[f32::NEG_INFINITY])?;
     let mut masked = Temp::new(backend, &dims, F32)?;
-    let hidden = TensorRef { layout: spread(&hidden)?, ..hidden.get() };
-    backend.select(visible.get(), scores.get(), hidden, masked.set())?;
+    let hidden = TensorRef { layout: expand(&hidden)?, ..hidden.view() };
+    backend.select(visible.view(), scores.view(), hidden, masked.view_mut())?;
 
     let mut weights = Temp::new(backend, &dims, F32)?;
-    softmax(backend, masked.get(), weights.set())?;
+    softmax(backend, masked.view(), weights.view_mut())?;
     let (values, value_layout) = cached(values)?;
     let layout = by_head(&out.layout)?;
-    backend.matmul(weights.get(), TensorRef { layout: value_layout, ..values.get() }, TensorMut { layout, ..out })
+    backend.matmul(weights.view(), TensorRef { layout: value_layout, ..values.view() }, TensorMut { layout, ..out })
 }
 
 /// See [`Backend::gated`].
-pub fn gated(backend: &dyn Backend, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+pub fn gated(backend: &dyn Backend, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
     let g = cast(backend, gate.as_ref(), temp::width(gate.dtype))?;
     let active = match act {
-        Gate::Relu2 => {
+        GateActivation::Relu2 => {
             let relu = g.unary(UnaryOp::Relu)?;
-            relu.binary(Mul, relu.get())?
+            relu.binary(Mul, relu.view())?
         }
-        Gate::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.get())?,
+        GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view())?,
     };
-    active.binary(Mul, wide(backend, up)?.get())?.cast_to(gate)
+    active.binary(Mul, wide(backend, up)?.view())?.cast_to(gate)
 }
 
 /// See [`Backend::embedding`].
 pub fn embedding(backend: &dyn Backend, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
     let ids = Temp::upload(backend, &[ids.len(), 1], ids)?;
     let table = cast(backend, table, out.dtype)?;
-    backend.gather(table.get(), 0, TensorRef { layout: ids.layout.broadcast_to(out.layout.dims())?, ..ids.get() }, out)
+    backend.gather(
+        table.view(),
+        0,
+        TensorRef { layout: ids.layout.broadcast_to(out.layout.dims())?, ..ids.view() },
+        out,
+    )
 }
 
 /// See [`Backend::linear`].
 pub fn linear(backend: &dyn Backend, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
     let w = cast(backend, w, F32)?;
-    backend.matmul(x, TensorRef { layout: w.layout.transpose(0, 1)?, ..w.get() }, out)
+    backend.matmul(x, TensorRef { layout: w.layout.transpose(0, 1)?, ..w.view() }, out)
 }
 
 /// See [`Backend::quantize_activations`].
@@ -217,9 +222,9 @@ pub fn quantize_activations(
     let tokens = x.layout.dims()[0];
     let largest = cast(backend, x, F32)?.unary(UnaryOp::Abs)?.reduce_last(ReduceOp::Max)?.scalar(Maximum, 1e-5)?;
     let numerator = Temp::upload(backend, &[1], &[127f32])?;
-    let numerator = TensorRef { layout: numerator.layout.broadcast_to(largest.layout.dims())?, ..numerator.get() };
-    let factor = binary(backend, Div, numerator, largest.get())?;
-    let rounded = binary(backend, Mul, x, factor.get())?.unary(UnaryOp::Round)?;
+    let numerator = TensorRef { layout: numerator.layout.broadcast_to(largest.layout.dims())?, ..numerator.view() };
+    let factor = binary(backend, Div, numerator, largest.view())?;
+    let rounded = binary(backend, Mul, x, factor.view())?.unary(UnaryOp::Round)?;
     let clamped = rounded.scalar(Maximum, -128.)?.scalar(Minimum, 127.)?;
     clamped.cast(I8)?.copy_to(values)?;
     let column = |layout: &Layout| layout.unsqueeze(1);
@@ -227,7 +232,7 @@ pub fn quantize_activations(
     // Exact in f32: at most 128 * K, below 2^24 for any K up to 131072.
     let total = clamped.reduce_last(ReduceOp::Sum)?;
     debug_assert_eq!(total.layout.dims(), [tokens, 1]);
-    backend.cast(total.get(), TensorMut { layout: column(&sums.layout)?, ..sums })
+    backend.cast(total.view(), TensorMut { layout: column(&sums.layout)?, ..sums })
 }
 
 /// See [`Backend::pack_ternary`]; the canonical codes one above the other, a factor for every row.
@@ -247,11 +252,11 @@ pub fn ternary_matmul(backend: &dyn Backend, x: QuantizedActivations, w: &Packed
     };
     let (values, weights) = (cast(backend, x.values, F32)?, cast(backend, codes, F32)?);
     let mut product = Temp::new(backend, out.layout.dims(), F32)?;
-    let transposed = TensorRef { layout: weights.layout.transpose(0, 1)?, ..weights.get() };
-    backend.matmul(values.get(), transposed, product.set())?;
+    let transposed = TensorRef { layout: weights.layout.transpose(0, 1)?, ..weights.view() };
+    backend.matmul(values.view(), transposed, product.view_mut())?;
     let factors = Temp::upload(backend, &[w.rows], &w.scales)?;
     let scales = TensorRef { layout: x.scales.layout.unsqueeze(1)?, ..x.scales };
-    product.binary(Mul, factors.get())?.binary(Div, scales)?.copy_to(out)
+    product.binary(Mul, factors.view())?.binary(Div, scales)?.copy_to(out)
 }
 
 fn shape_error(op: &'static str, what: &'static str, got: &TensorRef, needed: &str) -> BitNetError {

@@ -18,15 +18,15 @@ pub fn rms_norm_backward(
     let dims = x.layout.dims();
     let columns = x.layout.shape().last();
     let (grad, x, weight) = (wide(backend, grad)?, wide(backend, x)?, wide(backend, weight)?);
-    let squares = mean_of_rows(&binary(backend, Mul, x.get(), x.get())?)?;
+    let squares = mean_of_rows(&binary(backend, Mul, x.view(), x.view())?)?;
     let r = squares.scalar(Add, eps.into())?.unary(UnaryOp::Sqrt)?.unary(UnaryOp::Reciprocal)?;
-    let g = binary(backend, Mul, grad.get(), weight.get())?;
-    let tilt = mean_of_rows(&g.binary(Mul, x.get())?)?.binary(Mul, r.get())?.binary(Mul, r.get())?;
-    g.binary(Sub, binary(backend, Mul, x.get(), tilt.get())?.get())?.binary(Mul, r.get())?.cast_to(dx)?;
-    let product = binary(backend, Mul, grad.get(), x.get())?.binary(Mul, r.get())?;
+    let g = binary(backend, Mul, grad.view(), weight.view())?;
+    let tilt = mean_of_rows(&g.binary(Mul, x.view())?)?.binary(Mul, r.view())?.binary(Mul, r.view())?;
+    g.binary(Sub, binary(backend, Mul, x.view(), tilt.view())?.view())?.binary(Mul, r.view())?.cast_to(dx)?;
+    let product = binary(backend, Mul, grad.view(), x.view())?.binary(Mul, r.view())?;
     let rows = dims[..dims.len() - 1].iter().product();
-    let mut sum = Temp::new(backend, &[1, columns], product.get().dtype)?;
-    backend.reduce(ReduceOp::Sum, product.get().reshape(&[rows, columns])?, 0, sum.set())?;
+    let mut sum = Temp::new(backend, &[1, columns], product.view().dtype)?;
+    backend.reduce(ReduceOp::Sum, product.view().reshape(&[rows, columns])?, 0, sum.view_mut())?;
     let dweight = dweight.reshape(&[1, columns])?;
     sum.cast_to(dweight)
 }
@@ -45,43 +45,49 @@ fn halves<'a>(op: &'static str, both: TensorRef<'a>) -> Result<(TensorRef<'a>, T
     Ok((both.narrow(axis, 0, width / 2)?, both.narrow(axis, width / 2, width / 2)?))
 }
 
-/// See [`Backend::gate`].
-pub fn gate(backend: &dyn Backend, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
-    let (gate, up) = halves("gate", both)?;
+/// See [`Backend::gated_halves`].
+pub fn gated_halves(backend: &dyn Backend, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
+    let (gate, up) = halves("gated_halves", both)?;
     let (gate, up) = (wide(backend, gate)?, wide(backend, up)?);
-    let g = Temp::copied(backend, gate.get())?;
+    let g = Temp::copied(backend, gate.view())?;
     let active = match act {
-        Gate::Relu2 => {
+        GateActivation::Relu2 => {
             let relu = g.unary(UnaryOp::Relu)?;
-            relu.binary(Mul, relu.get())?
+            relu.binary(Mul, relu.view())?
         }
-        Gate::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.get())?,
+        GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view())?,
     };
-    active.binary(Mul, up.get())?.cast_to(out)
+    active.binary(Mul, up.view())?.cast_to(out)
 }
 
-/// See [`Backend::gate_backward`].
-pub fn gate_backward(backend: &dyn Backend, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
-    let (gate, up) = halves("gate_backward", both)?;
+/// See [`Backend::gated_halves_backward`].
+pub fn gated_halves_backward(
+    backend: &dyn Backend,
+    act: GateActivation,
+    grad: TensorRef,
+    both: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    let (gate, up) = halves("gated_halves_backward", both)?;
     let (grad, gate, up) = (wide(backend, grad)?, wide(backend, gate)?, wide(backend, up)?);
-    let g = Temp::copied(backend, gate.get())?;
+    let g = Temp::copied(backend, gate.view())?;
     let (active, slope) = match act {
-        Gate::Relu2 => {
+        GateActivation::Relu2 => {
             let relu = g.unary(UnaryOp::Relu)?;
-            (relu.binary(Mul, relu.get())?, relu.scalar(Mul, 2.)?)
+            (relu.binary(Mul, relu.view())?, relu.scalar(Mul, 2.)?)
         }
-        Gate::Silu => {
+        GateActivation::Silu => {
             // s (1 + g (1 - s)) = s + g s - g s^2
             let s = g.unary(UnaryOp::Sigmoid)?;
-            let active = g.binary(Mul, s.get())?;
-            let slope = s.binary(Add, active.get())?.binary(Sub, active.binary(Mul, s.get())?.get())?;
+            let active = g.binary(Mul, s.view())?;
+            let slope = s.binary(Add, active.view())?.binary(Sub, active.binary(Mul, s.view())?.view())?;
             (active, slope)
         }
     };
     let (axis, inner) = (out.layout.shape().rank() - 1, out.layout.shape().last() / 2);
     let mut out = out;
-    slope.binary(Mul, grad.get())?.binary(Mul, up.get())?.cast_to(out.reborrow().narrow(axis, 0, inner)?)?;
-    active.binary(Mul, grad.get())?.cast_to(out.narrow(axis, inner, inner)?)
+    slope.binary(Mul, grad.view())?.binary(Mul, up.view())?.cast_to(out.reborrow().narrow(axis, 0, inner)?)?;
+    active.binary(Mul, grad.view())?.cast_to(out.narrow(axis, inner, inner)?)
 }
 
 /// See [`Backend::scale`].
@@ -93,7 +99,7 @@ pub fn scale(
     out: TensorMut,
 ) -> Result<()> {
     let x = wide(backend, x)?;
-    let mut scaled = Temp::copied(backend, x.get())?;
+    let mut scaled = Temp::copied(backend, x.view())?;
     if let Some(rows) = rows {
         let column = [rows.layout.dims(), &[1]].concat();
         scaled = scaled.binary(Mul, rows.reshape(&column)?)?;
@@ -115,12 +121,12 @@ pub fn adam_step(
 ) -> Result<()> {
     let g = Temp::copied(backend, grad)?;
     let m = Temp::copied(backend, first.as_ref())?;
-    let m = m.binary(Add, g.binary(Sub, m.get())?.scalar(Mul, 1. - step.beta1)?.get())?;
-    let squares = g.binary(Mul, g.get())?.scalar(Mul, 1. - step.beta2)?;
-    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2)?.binary(Add, squares.get())?;
+    let m = m.binary(Add, g.binary(Sub, m.view())?.scalar(Mul, 1. - step.beta1)?.view())?;
+    let squares = g.binary(Mul, g.view())?.scalar(Mul, 1. - step.beta2)?;
+    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2)?.binary(Add, squares.view())?;
     let below = v.unary(UnaryOp::Sqrt)?.scalar(Div, step.root.into())?.scalar(Add, step.eps.into())?;
-    let moved = m.binary(Div, below.get())?.scalar(Mul, step.rate.into())?;
-    Temp::copied(backend, x.as_ref())?.scalar(Mul, step.shrink.into())?.binary(Sub, moved.get())?.copy_to(x)?;
+    let moved = m.binary(Div, below.view())?.scalar(Mul, step.rate.into())?;
+    Temp::copied(backend, x.as_ref())?.scalar(Mul, step.shrink.into())?.binary(Sub, moved.view())?.copy_to(x)?;
     m.copy_to(first)?;
     v.copy_to(second)
 }

@@ -245,7 +245,7 @@ pub trait Backend: Debug + Send + Sync {
         fused::attention(self.as_dyn(), q, keys, values, start, out)
     }
     /// A feed-forward gate in place: `gate = act(gate) * up`, f32, equal shapes.
-    fn gated(&self, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+    fn gated(&self, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
         fused::gated(self.as_dyn(), act, gate, up)
     }
     /// Rows of `table` `[V, H]` (any float or weight type) as f32 `[T, H]`.
@@ -295,12 +295,18 @@ pub trait Backend: Debug + Send + Sync {
         gradient::rms_norm_backward(self.as_dyn(), grad, x, weight, eps, dx, dweight)
     }
     /// `out = act(gate) * up` of both side by side: `both` `[.., 2 I]`, gate first, `out` `[.., I]`, floats.
-    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
-        gradient::gate(self.as_dyn(), act, both, out)
+    fn gated_halves(&self, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gated_halves(self.as_dyn(), act, both, out)
     }
-    /// Derivative of [`Backend::gate`]: `grad` `[.., I]`, `both` and `out` `[.., 2 I]`.
-    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
-        gradient::gate_backward(self.as_dyn(), act, grad, both, out)
+    /// Derivative of [`Backend::gated_halves`]: `grad` `[.., I]`, `both` and `out` `[.., 2 I]`.
+    fn gated_halves_backward(
+        &self,
+        act: GateActivation,
+        grad: TensorRef,
+        both: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        gradient::gated_halves_backward(self.as_dyn(), act, grad, both, out)
     }
     /// Causal attention of a batch of texts, queries and keys rotated: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`, queries,
     /// keys and values of all heads side by side, `cos` and `sin` f32 `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are

@@ -165,7 +165,7 @@ pub enum Distribution {
 
 /// Gates of a feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
+pub enum GateActivation {
     /// `relu(g)^2 * u` (BitNet b1.58 2B4T).
     Relu2,
     /// `g * sigmoid(g) * u` (Llama).

@@ -47,9 +47,9 @@ pub(super) fn function(op: UnaryOp) -> Option<Unary> {
 fn function_of_two(op: BinaryOp) -> Option<[Binary; 2]> {
     Some(match op {
         BinaryOp::Add => [Binary::Add, Binary::Add],
-        BinaryOp::Sub => [Binary::Sub, Binary::SubFrom],
+        BinaryOp::Sub => [Binary::Sub, Binary::ReverseSub],
         BinaryOp::Mul => [Binary::Mul, Binary::Mul],
-        BinaryOp::Div => [Binary::Div, Binary::DivInto],
+        BinaryOp::Div => [Binary::Div, Binary::ReverseDiv],
         BinaryOp::Minimum => [Binary::Minimum, Binary::Minimum],
         BinaryOp::Maximum => [Binary::Maximum, Binary::Maximum],
         _ => return None,

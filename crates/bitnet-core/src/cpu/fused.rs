@@ -175,7 +175,7 @@ pub(super) fn attention(
     Ok(())
 }
 
-pub(super) fn gated(cpu: &CpuBackend, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
     const OP: &str = "gated";
     expect(gate.layout.dims() == up.layout.dims(), OP, "up", &up, "that of gate")?;
     let width = gate.layout.shape().last();
@@ -184,8 +184,8 @@ pub(super) fn gated(cpu: &CpuBackend, act: Gate, gate: TensorMut, up: TensorRef)
     rows(cpu, slice_mut(OP, "gate", gate)?, width, |first, gate| {
         let up = &up[first * width..][..gate.len()];
         match act {
-            Gate::Relu2 => kernel.relu2_gate(gate, up),
-            Gate::Silu => kernel.silu_gate(gate, up),
+            GateActivation::Relu2 => kernel.relu2_gated(gate, up),
+            GateActivation::Silu => kernel.silu_gated(gate, up),
         }
     });
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::CpuBackend;
 use super::fused::{slice, slice_mut};
-use crate::backend::{AdamStep, CausalShape, Gate, TensorMut, TensorRef, attention, gradient};
+use crate::backend::{AdamStep, CausalShape, GateActivation, TensorMut, TensorRef, attention, gradient};
 use crate::{BitNetDType, Result, TensorOpError};
 use bitnet_kernels::gradient as kernel;
 
@@ -50,33 +50,39 @@ fn halves(op: &'static str, both: &TensorRef, one: &TensorRef) -> Result<()> {
     expect(fits, op, "both", both, "[.., 2 I], gate and up of [.., I]")
 }
 
-pub(super) fn gate(cpu: &CpuBackend, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
-    const OP: &str = "gate";
+pub(super) fn gated_halves(cpu: &CpuBackend, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
+    const OP: &str = "gated_halves";
     halves(OP, &both, &out.as_ref())?;
-    if act != Gate::Relu2 || !plain(&both) || !plain(&out.as_ref()) {
-        return gradient::gate(cpu, act, both, out);
+    if act != GateActivation::Relu2 || !plain(&both) || !plain(&out.as_ref()) {
+        return gradient::gated_halves(cpu, act, both, out);
     }
     let inner = out.layout.shape().last();
-    kernel::relu2_gate(cpu.kernels()?.isa, &cpu.threads, slice(OP, "both", &both)?, inner, slice_mut(OP, "out", out)?);
+    kernel::relu2_gated_halves(
+        cpu.kernels()?.isa,
+        &cpu.threads,
+        slice(OP, "both", &both)?,
+        inner,
+        slice_mut(OP, "out", out)?,
+    );
     Ok(())
 }
 
-pub(super) fn gate_backward(
+pub(super) fn gated_halves_backward(
     cpu: &CpuBackend,
-    act: Gate,
+    act: GateActivation,
     grad: TensorRef,
     both: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    const OP: &str = "gate_backward";
+    const OP: &str = "gated_halves_backward";
     halves(OP, &both, &grad)?;
     expect(out.layout.dims() == both.layout.dims(), OP, "out", &out.as_ref(), "that of both")?;
-    if act != Gate::Relu2 || ![&grad, &both, &out.as_ref()].into_iter().all(plain) {
-        return gradient::gate_backward(cpu, act, grad, both, out);
+    if act != GateActivation::Relu2 || ![&grad, &both, &out.as_ref()].into_iter().all(plain) {
+        return gradient::gated_halves_backward(cpu, act, grad, both, out);
     }
     let inner = grad.layout.shape().last();
     let (grad, both, out) = (slice(OP, "grad", &grad)?, slice(OP, "both", &both)?, slice_mut(OP, "out", out)?);
-    kernel::relu2_gate_backward(cpu.kernels()?.isa, &cpu.threads, grad, both, inner, out);
+    kernel::relu2_gated_halves_backward(cpu.kernels()?.isa, &cpu.threads, grad, both, inner, out);
     Ok(())
 }
 

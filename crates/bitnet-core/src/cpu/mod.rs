@@ -231,7 +231,7 @@ impl Backend for CpuBackend {
         fused::attention(self, q, keys, values, start, out)
     }
 
-    fn gated(&self, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+    fn gated(&self, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
         fused::gated(self, act, gate, up)
     }
 
@@ -271,12 +271,18 @@ impl Backend for CpuBackend {
         gradient::rms_norm_backward(self, grad, x, weight, eps, dx, dweight)
     }
 
-    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
-        gradient::gate(self, act, both, out)
+    fn gated_halves(&self, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
+        gradient::gated_halves(self, act, both, out)
     }
 
-    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
-        gradient::gate_backward(self, act, grad, both, out)
+    fn gated_halves_backward(
+        &self,
+        act: GateActivation,
+        grad: TensorRef,
+        both: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        gradient::gated_halves_backward(self, act, grad, both, out)
     }
 
     fn causal_attention(

@@ -137,7 +137,7 @@ impl BitNetTensor {
         let mut made;
         let out = match out {
             Some(out) => {
-                out.takes(op, &shape(&dims)?, dtype, self)?;
+                out.check_out(op, &shape(&dims)?, dtype, self)?;
                 out.as_mut()?; // shared storage is copied now, so that the layout below is the final one
                 out
             }

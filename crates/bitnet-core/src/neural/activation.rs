@@ -2,7 +2,7 @@
 
 use super::derivative::{elu_backward, leaky_relu_backward, softplus_backward};
 use crate::autograd::{differentiable, is_recorded};
-use crate::backend::{BinaryOp, Gate, UnaryOp};
+use crate::backend::{BinaryOp, GateActivation, UnaryOp};
 use crate::ops::{Domain, unary_methods};
 use crate::{BitNetDType, BitNetTensor, Result};
 
@@ -83,7 +83,7 @@ impl BitNetTensor {
     }
 
     /// The gate of a feed-forward layer, `act(self) * up`: one pass where the device has it.
-    pub fn gated(&self, gate: Gate, up: &Self) -> Result<Self> {
+    pub fn gated(&self, gate: GateActivation, up: &Self) -> Result<Self> {
         self.same_device("gated", up)?;
         let (f32s, dims) = (BitNetDType::F32, self.dims());
         let fits = self.dtype() == f32s && up.dtype() == f32s && up.dims() == dims && self.elements() > 0;
@@ -93,8 +93,8 @@ impl BitNetTensor {
             return Ok(out);
         }
         let active = match gate {
-            Gate::Relu2 => self.relu2()?,
-            Gate::Silu => self.silu()?,
+            GateActivation::Relu2 => self.relu2()?,
+            GateActivation::Silu => self.silu()?,
         };
         crate::ops::binary("gated", BinaryOp::Mul, (&active).into(), up.into())
     }

@@ -128,8 +128,8 @@ pub(super) fn product(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor
         &TensorShape::new(&a.dims()[..rank - 2])?,
         &TensorShape::new(&b.dims()[..rank - 2])?,
     )?;
-    let spread = |x: &BitNetTensor| x.expand(&[lead.dims(), &x.dims()[rank - 2..]].concat());
-    let (left, right) = (spread(a)?, spread(b)?);
+    let expand = |x: &BitNetTensor| x.expand(&[lead.dims(), &x.dims()[rank - 2..]].concat());
+    let (left, right) = (expand(a)?, expand(b)?);
     if is_recorded(&[a, b]) {
         return left.multiplied("matmul", &right, None);
     }

@@ -10,7 +10,7 @@ use BitNetDType::{Bool, F32};
 use std::borrow::Cow;
 
 /// The dtype and shape in which two operands meet; an error where they do not, or lie on two devices.
-pub(super) fn meet(name: &'static str, a: Operand, b: Operand) -> Result<(BitNetDType, TensorShape)> {
+pub(super) fn broadcast_and_promote(name: &'static str, a: Operand, b: Operand) -> Result<(BitNetDType, TensorShape)> {
     let shape = |x: Operand| match x {
         Operand::Tensor(tensor) => Ok(*tensor.shape()),
         Operand::Scalar(_) => TensorShape::new(&[]),
@@ -41,7 +41,7 @@ struct Plan {
 impl Plan {
     fn new(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<Self> {
         use BinaryOp::*;
-        let (mut dtype, shape) = meet(name, a, b)?;
+        let (mut dtype, shape) = broadcast_and_promote(name, a, b)?;
         let category = dtype.category();
         let defined = match op {
             Add | Mul | Minimum | Maximum | Div | Atan2 => category != DTypeCategory::Packed,
@@ -71,7 +71,7 @@ impl Plan {
 }
 
 /// `x` seen with the shape of the result.
-pub(super) fn spread<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<TensorRef<'a>> {
+pub(super) fn expand<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<TensorRef<'a>> {
     let x = x.as_ref();
     Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
 }
@@ -109,7 +109,7 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
         }
         a => {
             let mut out = BitNetTensor::empty(plan.shape.dims(), plan.dtype, device)?;
-            device.binary(plan.op, spread(&a, &plan.shape)?, spread(&b, &plan.shape)?, out.as_mut()?)?;
+            device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)?;
             Ok(out)
         }
     }
@@ -144,14 +144,14 @@ impl BitNetTensor {
             not_into(name, &tensors(self.into(), b))?;
         }
         let plan = Plan::new(name, op, self.into(), b)?;
-        out.takes(name, &plan.shape, plan.dtype, self)?;
+        out.check_out(name, &plan.shape, plan.dtype, self)?;
         if !out.is_writable() {
             out.set_values(binary(name, op, self.into(), b)?);
             return Ok(());
         }
         let device = self.device();
         let (a, b) = (in_dtype(self.into(), plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
-        device.binary(plan.op, spread(&a, &plan.shape)?, spread(&b, &plan.shape)?, out.as_mut()?)
+        device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)
     }
 
     /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.

@@ -92,9 +92,9 @@ fn in_place_leaves_those_who_share_the_storage() {
     part.mul_(10.).unwrap();
     assert_eq!((values::<f32>(part), values::<f32>(original.clone())), (vec![20., 30.], vec![1., 2., 3., 4.]));
     // One element seen four times becomes four.
-    let mut spread = tensor(&[1f32]).broadcast_to(&[4]).unwrap();
-    spread.add_(&original).unwrap();
-    assert_eq!(values::<f32>(spread), [2., 3., 4., 5.]);
+    let mut expanded = tensor(&[1f32]).broadcast_to(&[4]).unwrap();
+    expanded.add_(&original).unwrap();
+    assert_eq!(values::<f32>(expanded), [2., 3., 4., 5.]);
     // A tensor in itself.
     let mut x = original.clone();
     x.sub_(&original).unwrap();

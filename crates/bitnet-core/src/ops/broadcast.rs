@@ -25,7 +25,13 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &TensorShape, b: &TensorShap
 
 impl BitNetTensor {
     /// An error unless a result of this shape and dtype, made on the device of `other`, can be written here.
-    pub(crate) fn takes(&self, op: &'static str, shape: &TensorShape, dtype: BitNetDType, other: &Self) -> Result<()> {
+    pub(crate) fn check_out(
+        &self,
+        op: &'static str,
+        shape: &TensorShape,
+        dtype: BitNetDType,
+        other: &Self,
+    ) -> Result<()> {
         self.same_device(op, other)?;
         if self.dtype() != dtype {
             return Err(TensorOpError::DType { op, what: "out", got: self.dtype(), needed: dtype }.into());
@@ -44,19 +50,19 @@ mod tests {
 
     #[test]
     fn shapes_broadcast_as_in_numpy() {
-        let meet = |a: &[usize], b: &[usize]| {
+        let broadcast = |a: &[usize], b: &[usize]| {
             let (a, b) = (TensorShape::new(a).unwrap(), TensorShape::new(b).unwrap());
             let (forth, back) = (broadcast_shapes("add", &a, &b), broadcast_shapes("add", &b, &a));
             assert_eq!(forth.as_ref().ok(), back.as_ref().ok());
             forth.map(|shape| shape.dims().to_vec()).map_err(|e| e.to_string())
         };
-        assert_eq!(meet(&[2, 1, 4], &[3, 1]), Ok(vec![2, 3, 4]));
-        assert_eq!(meet(&[], &[5]), Ok(vec![5]));
-        assert_eq!(meet(&[0, 3], &[1, 3]), Ok(vec![0, 3]));
-        assert_eq!(meet(&[0], &[1]), Ok(vec![0]));
-        assert!(meet(&[2, 3], &[4]).unwrap_err().contains("[2, 3] and [4] do not broadcast"));
-        assert!(meet(&[0], &[2]).is_err());
+        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]), Ok(vec![2, 3, 4]));
+        assert_eq!(broadcast(&[], &[5]), Ok(vec![5]));
+        assert_eq!(broadcast(&[0, 3], &[1, 3]), Ok(vec![0, 3]));
+        assert_eq!(broadcast(&[0], &[1]), Ok(vec![0]));
+        assert!(broadcast(&[2, 3], &[4]).unwrap_err().contains("[2, 3] and [4] do not broadcast"));
+        assert!(broadcast(&[0], &[2]).is_err());
         // Each fits in memory, together they do not.
-        assert!(meet(&[1 << 40, 1], &[1 << 40]).is_err());
+        assert!(broadcast(&[1 << 40, 1], &[1 << 40]).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Comparisons and logic: `Bool` tensors.
 
-use super::binary::{binary, in_dtype, meet, spread};
+use super::binary::{binary, broadcast_and_promote, expand, in_dtype};
 use super::{Operand, Scalar};
 use crate::autograd::no_grad;
 use crate::backend::{BinaryOp, CompareOp, UnaryOp};
@@ -8,15 +8,15 @@ use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result};
 use BitNetDType::{BF16, Bool, F16, F32, F64, U8};
 
 fn compare(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand) -> Result<BitNetTensor> {
-    let (_, shape) = meet(name, a.into(), b)?;
+    let (_, shape) = broadcast_and_promote(name, a.into(), b)?;
     let mut out = BitNetTensor::empty(shape.dims(), Bool, a.device())?;
     compare_into(name, op, a, b, &mut out)?;
     Ok(out)
 }
 
 fn compare_into(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand, out: &mut BitNetTensor) -> Result<()> {
-    let (dtype, shape) = meet(name, a.into(), b)?;
-    out.takes(name, &shape, Bool, a)?;
+    let (dtype, shape) = broadcast_and_promote(name, a.into(), b)?;
+    out.check_out(name, &shape, Bool, a)?;
     if !out.is_writable() {
         *out = BitNetTensor::empty(shape.dims(), Bool, a.device())?;
     }
@@ -24,7 +24,7 @@ fn compare_into(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand,
     // A comparison has no slope.
     no_grad(|| {
         let (a, b) = (in_dtype(a.into(), dtype, device)?, in_dtype(b, dtype, device)?);
-        device.compare(op, spread(&a, &shape)?, spread(&b, &shape)?, out.as_mut()?)
+        device.compare(op, expand(&a, &shape)?, expand(&b, &shape)?, out.as_mut()?)
     })
 }
 
@@ -125,7 +125,7 @@ impl BitNetTensor {
     pub fn isclose(&self, other: &Self, rtol: f64, atol: f64, equal_nan: bool) -> Result<Self> {
         const OP: &str = "isclose";
         // Differences of unsigned integers would wrap; those of f16 and bf16 would be rounded twice.
-        let (dtype, _) = meet(OP, self.into(), other.into())?;
+        let (dtype, _) = broadcast_and_promote(OP, self.into(), other.into())?;
         let wide = match dtype {
             F16 | BF16 => F32,
             F32 => F32,

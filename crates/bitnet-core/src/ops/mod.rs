@@ -11,7 +11,7 @@ mod reduce;
 mod scalar;
 mod scan;
 mod statistics;
-mod ternary;
+mod three_operands;
 mod unary;
 
 pub use axes::Axes;

@@ -1,7 +1,7 @@
 //! Reductions over any dimensions: what a device is asked for. The reductions themselves are in `statistics` and `extremes`.
 
 use super::Axes;
-use super::ternary::wide;
+use super::three_operands::wide;
 use crate::autograd::{derivative, is_recorded, no_grad};
 use crate::backend::{ReduceOp, TensorMut, TensorRef};
 use crate::{BitNetDType, BitNetTensor, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};

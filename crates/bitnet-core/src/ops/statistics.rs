@@ -2,7 +2,7 @@
 
 use super::Axes;
 use super::reduce::{Reduction, moments, reduce};
-use super::ternary::wide;
+use super::three_operands::wide;
 use crate::autograd::{derivative, is_recorded};
 use crate::backend::ReduceOp;
 use crate::precision::operand;

@@ -84,7 +84,7 @@ impl BitNetTensor {
     pub(crate) fn unary_into(&self, name: &'static str, op: UnaryOp, domain: Domain, out: &mut Self) -> Result<()> {
         not_into(name, &[self, out])?;
         let dtype = domain.result(name, self.dtype())?;
-        out.takes(name, self.shape(), dtype, self)?;
+        out.check_out(name, self.shape(), dtype, self)?;
         if !out.is_writable() {
             out.set_values(self.unary(name, op, domain)?);
             return Ok(());

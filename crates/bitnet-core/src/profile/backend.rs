@@ -264,13 +264,19 @@ impl Backend for Profiled {
         self.run(call, |b| b.rms_norm_backward(grad, x, weight, eps, dx, dweight))
     }
 
-    fn gate(&self, act: Gate, both: TensorRef, out: TensorMut) -> Result<()> {
-        self.run(Call::of("gate", act).reads(&both).writes(&out), |b| b.gate(act, both, out))
+    fn gated_halves(&self, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
+        self.run(Call::of("gated_halves", act).reads(&both).writes(&out), |b| b.gated_halves(act, both, out))
     }
 
-    fn gate_backward(&self, act: Gate, grad: TensorRef, both: TensorRef, out: TensorMut) -> Result<()> {
-        let call = Call::of("gate_backward", act).reads(&grad).reads(&both).writes(&out);
-        self.run(call, |b| b.gate_backward(act, grad, both, out))
+    fn gated_halves_backward(
+        &self,
+        act: GateActivation,
+        grad: TensorRef,
+        both: TensorRef,
+        out: TensorMut,
+    ) -> Result<()> {
+        let call = Call::of("gated_halves_backward", act).reads(&grad).reads(&both).writes(&out);
+        self.run(call, |b| b.gated_halves_backward(act, grad, both, out))
     }
 
     fn causal_attention(
@@ -314,7 +320,7 @@ impl Backend for Profiled {
         self.run(call, |b| b.adam_step(step, x, grad, first, second))
     }
 
-    fn gated(&self, act: Gate, gate: TensorMut, up: TensorRef) -> Result<()> {
+    fn gated(&self, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
         self.run(Call::of("gated", act).updates(&gate).reads(&up), |b| b.gated(act, gate, up))
     }
 

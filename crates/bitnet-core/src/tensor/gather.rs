@@ -30,8 +30,8 @@ impl BitNetTensor {
     /// Places `indices` (one dimension) of dimension `axis`.
     pub fn index_select(&self, axis: isize, indices: &Self) -> Result<Self> {
         let axis = self.shape().axis("index_select", axis)?;
-        let (_, spread) = self.spread("index_select", axis, indices)?;
-        self.gather(axis as isize, &spread)
+        let (_, expanded) = self.expand_along("index_select", axis, indices)?;
+        self.gather(axis as isize, &expanded)
     }
 
     /// [`gather`](Self::gather) with the dimensions other than `axis` broadcast (`numpy.take_along_axis`).
@@ -104,13 +104,13 @@ impl BitNetTensor {
         source: Operand,
     ) -> Result<&mut Self> {
         let axis = self.shape().axis(op, axis)?;
-        let (rows, spread) = self.spread(op, axis, indices)?;
+        let (rows, expanded) = self.expand_along(op, axis, indices)?;
         if let Operand::Tensor(source) = source
             && source.dims() != rows.dims()
         {
             return Err(source.needs(op, &format!("{rows}, a row for each index")));
         }
-        self.scatter_with(op, scatter, axis as isize, &spread, source)
+        self.scatter_with(op, scatter, axis as isize, &expanded, source)
     }
 
     pub(super) fn scatter_with(
@@ -178,7 +178,7 @@ impl BitNetTensor {
     }
 
     /// `indices` of one dimension along `axis`, the same for all other places: their shape, and the view that has it.
-    fn spread(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(TensorShape, Self)> {
+    fn expand_along(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(TensorShape, Self)> {
         if indices.rank() > 1 {
             return Err(indices.needs(op, "one dimension: use index or gather"));
         }

@@ -50,10 +50,10 @@ pub(super) fn binary(op: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
     match op {
         Binary::Add => zip(a, b, out, inlined!(|a, b| a + b)),
         Binary::Sub => zip(a, b, out, inlined!(|a, b| a - b)),
-        Binary::SubFrom => zip(a, b, out, inlined!(|a, b| b - a)),
+        Binary::ReverseSub => zip(a, b, out, inlined!(|a, b| b - a)),
         Binary::Mul => zip(a, b, out, inlined!(|a, b| a * b)),
         Binary::Div => zip(a, b, out, inlined!(|a, b| a / b)),
-        Binary::DivInto => zip(a, b, out, inlined!(|a, b| b / a)),
+        Binary::ReverseDiv => zip(a, b, out, inlined!(|a, b| b / a)),
         Binary::Minimum => zip(a, b, out, inlined!(|a: f32, b: f32| if a < b || a.is_nan() { a } else { b })),
         Binary::Maximum => zip(a, b, out, inlined!(|a: f32, b: f32| if a > b || a.is_nan() { a } else { b })),
     }

@@ -43,18 +43,18 @@ fn exp_minus<S: Simd>(s: S, z: S::F) -> [S::F; 2] {
 /// `1 / (1 + e^-x)`, from `e^-|x|` so that small results keep their digits.
 #[inline(always)]
 pub(super) fn sigmoid<S: Simd>(s: S, x: S::F) -> S::F {
-    gate(s, x, s.splat(1.0), exp_minus(s, s.abs(x)))
+    scaled_sigmoid(s, x, s.splat(1.0), exp_minus(s, s.abs(x)))
 }
 
 /// `x / (1 + e^-x)`.
 #[inline(always)]
 pub(super) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
-    gate(s, x, x, exp_minus(s, s.abs(x)))
+    scaled_sigmoid(s, x, x, exp_minus(s, s.abs(x)))
 }
 
 /// `factor * sigmoid(y)` where y has the sign of `x` and `a b = e^-|y|`.
 #[inline(always)]
-fn gate<S: Simd>(s: S, x: S::F, factor: S::F, [a, b]: [S::F; 2]) -> S::F {
+fn scaled_sigmoid<S: Simd>(s: S, x: S::F, factor: S::F, [a, b]: [S::F; 2]) -> S::F {
     let top = s.select_lt(x, s.splat(0.0), s.mul(s.mul(factor, a), b), factor);
     s.div(top, s.fma(a, b, s.splat(1.0)))
 }
@@ -156,5 +156,5 @@ pub(super) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let z = s.mul(size, w);
     let z_rest = s.fma(size, w_rest, s.fma(size, w, negative(s, z)));
     let [e, scale] = exp_minus(s, z);
-    gate(s, x, x, [s.fma(negative(s, e), z_rest, e), scale])
+    scaled_sigmoid(s, x, x, [s.fma(negative(s, e), z_rest, e), scale])
 }

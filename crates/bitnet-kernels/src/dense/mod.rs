@@ -82,13 +82,13 @@ pub enum Binary {
     /// `a - b`.
     Sub,
     /// `b - a`: for a left operand that is repeated.
-    SubFrom,
+    ReverseSub,
     /// `a * b`.
     Mul,
     /// `a / b`.
     Div,
     /// `b / a`: for a left operand that is repeated.
-    DivInto,
+    ReverseDiv,
     /// The smaller; NaN where one is.
     Minimum,
     /// The larger; NaN where one is.
@@ -99,7 +99,7 @@ impl Binary {
     /// Every function.
     pub const ALL: [Binary; 8] = {
         use Binary::*;
-        [Add, Sub, SubFrom, Mul, Div, DivInto, Minimum, Maximum]
+        [Add, Sub, ReverseSub, Mul, Div, ReverseDiv, Minimum, Maximum]
     };
 }
 

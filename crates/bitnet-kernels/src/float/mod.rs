@@ -83,10 +83,10 @@ pub trait FloatKernel: Send + Sync {
     fn softmax(&self, x: &mut [f32], columns: usize);
 
     /// `gate = silu(gate) * up`, where `silu(g) = g / (1 + e^-g)`.
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]);
+    fn silu_gated(&self, gate: &mut [f32], up: &[f32]);
 
     /// `gate = max(gate, 0)^2 * up`.
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]);
+    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]);
 
     /// Rotates the heads of x `[T, heads, 2 * pairs]` in place by the angles of each token: cos, sin `[T, pairs]`.
     ///

@@ -47,14 +47,14 @@ impl FloatKernel for Scalar {
         }
     }
 
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+    fn silu_gated(&self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
         for (g, u) in gate.iter_mut().zip(up) {
             *g = *g / (1.0 + (-*g).exp()) * u;
         }
     }
 
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
         for (g, u) in gate.iter_mut().zip(up) {
             let positive = g.max(0.0);

@@ -47,7 +47,7 @@ impl<S: Simd> FloatKernel for S {
         }));
     }
 
-    fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+    fn silu_gated(&self, gate: &mut [f32], up: &[f32]) {
         let s = *self;
         s.enter(inlined!(|| {
             let (zero, one) = (s.splat(0.0), s.splat(1.0));
@@ -55,7 +55,7 @@ impl<S: Simd> FloatKernel for S {
         }));
     }
 
-    fn relu2_gate(&self, gate: &mut [f32], up: &[f32]) {
+    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]) {
         let s = *self;
         s.enter(inlined!(|| {
             let zero = s.splat(0.0);

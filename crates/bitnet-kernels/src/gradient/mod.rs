@@ -124,7 +124,7 @@ fn rms_norm_rows(grad: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mut [f3
 ///
 /// # Panics
 /// When the lengths contradict each other.
-pub fn relu2_gate(isa: Isa, pool: &ThreadPool, both: &[f32], inner: usize, out: &mut [f32]) {
+pub fn relu2_gated_halves(isa: Isa, pool: &ThreadPool, both: &[f32], inner: usize, out: &mut [f32]) {
     assert!(inner > 0 && out.len().is_multiple_of(inner) && both.len() == 2 * out.len(), "gates of {inner}");
     pool.for_each_chunk(out, ROWS * inner, &|task, out| {
         let both = &both[2 * task * ROWS * inner..][..2 * out.len()];
@@ -141,11 +141,18 @@ pub fn relu2_gate(isa: Isa, pool: &ThreadPool, both: &[f32], inner: usize, out: 
     });
 }
 
-/// Derivative of [`relu2_gate`]: grad `[rows, I]`, both and out `[rows, 2 I]`.
+/// Derivative of [`relu2_gated_halves`]: grad `[rows, I]`, both and out `[rows, 2 I]`.
 ///
 /// # Panics
 /// When the lengths contradict each other.
-pub fn relu2_gate_backward(isa: Isa, pool: &ThreadPool, grad: &[f32], both: &[f32], inner: usize, out: &mut [f32]) {
+pub fn relu2_gated_halves_backward(
+    isa: Isa,
+    pool: &ThreadPool,
+    grad: &[f32],
+    both: &[f32],
+    inner: usize,
+    out: &mut [f32],
+) {
     assert!(inner > 0 && grad.len().is_multiple_of(inner) && both.len() == 2 * grad.len(), "gates of {inner}");
     assert_eq!(both.len(), out.len(), "length of out");
     pool.for_each_chunk(out, ROWS * 2 * inner, &|task, out| {
@@ -363,8 +370,8 @@ mod tests {
         let (grad, both) = (numbers(rows * inner, 1), numbers(2 * rows * inner, 2));
         let (out, d) = everywhere(|isa, pool| {
             let (mut out, mut d) = (vec![0.; rows * inner], vec![0.; 2 * rows * inner]);
-            relu2_gate(isa, pool, &both, inner, &mut out);
-            relu2_gate_backward(isa, pool, &grad, &both, inner, &mut d);
+            relu2_gated_halves(isa, pool, &both, inner, &mut out);
+            relu2_gated_halves_backward(isa, pool, &grad, &both, inner, &mut d);
             (out, d)
         });
         for row in 0..rows {

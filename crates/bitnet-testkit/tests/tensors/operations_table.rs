@@ -20,7 +20,7 @@ const TORCH: &str = include_str!("../../golden/torch_names.txt");
 
 /// What the golden cases showed of an operation.
 #[derive(Default)]
-struct Seen {
+struct Support {
     /// For each device the dtypes of the first tensor for which a call succeeded.
     dtypes: [BTreeSet<&'static str>; 2],
     /// Calls whose results all lie in the storage of an operand, and all calls.
@@ -74,8 +74,8 @@ fn cast(inputs: &[Input], from: BitNetDType, to: BitNetDType) -> Result<Vec<Inpu
 }
 
 /// Calls every golden case that must succeed, then tries the dtypes that no case of an operation has.
-fn observe() -> BTreeMap<String, Seen> {
-    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+fn observe() -> BTreeMap<String, Support> {
+    let mut seen: BTreeMap<String, Support> = BTreeMap::new();
     let devices = [Device::cpu(), reference_device()];
     let groups = groups();
     for group in &groups {
@@ -127,7 +127,7 @@ fn observe() -> BTreeMap<String, Seen> {
 /// An operation that refuses a dtype as often as this does not take it.
 const TRIES: usize = 20;
 
-impl Seen {
+impl Support {
     fn devices(&self) -> String {
         let [cpu, reference] = &self.dtypes;
         match (cpu == reference, cpu.difference(reference).next(), reference.is_empty()) {
@@ -186,7 +186,7 @@ fn names(dtypes: &BTreeSet<&'static str>) -> String {
 const FORMS: [&str; 2] = ["_", "_into"];
 
 /// The tables of all sections.
-fn tables(sections: &[Section], seen: &BTreeMap<String, Seen>) -> String {
+fn tables(sections: &[Section], seen: &BTreeMap<String, Support>) -> String {
     let all: BTreeSet<&str> = sections.iter().flat_map(|s| &s.methods).map(|m| m.name.as_str()).collect();
     let is_form = |name: &str| FORMS.iter().any(|form| name.strip_suffix(form).is_some_and(|base| all.contains(base)));
     let torch: BTreeMap<&str, &str> = TORCH.lines().filter_map(|line| line.split_once(' ')).collect();

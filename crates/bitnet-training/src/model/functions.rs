@@ -1,7 +1,7 @@
 //! The steps of a decoder block as single recorded operations: each keeps what its derivative needs and no more.
 
 use bitnet_core::BitNetDType::F32;
-use bitnet_core::backend::{CausalShape, Gate};
+use bitnet_core::backend::{CausalShape, GateActivation};
 use bitnet_core::neural::derivative::{rope_backward, scaled_dot_product_attention_backward};
 use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
 use bitnet_model::config::HiddenAct;
@@ -90,22 +90,22 @@ fn causal(qkv: &BitNetTensor, shape: &AttentionShape) -> Result<BitNetTensor> {
 }
 
 /// `act(gate) * up` of both side by side: `[N, 2 I]` gives `[N, I]`.
-pub(super) fn gated(act: HiddenAct, both: &BitNetTensor) -> Result<BitNetTensor> {
+pub(super) fn gated_halves(act: HiddenAct, both: &BitNetTensor) -> Result<BitNetTensor> {
     let act = match act {
-        HiddenAct::Relu2 => Gate::Relu2,
-        HiddenAct::Silu => Gate::Silu,
+        HiddenAct::Relu2 => GateActivation::Relu2,
+        HiddenAct::Silu => GateActivation::Silu,
     };
     let dims = [both.dims()[0], both.dims()[1] / 2];
     let forward = || {
         let mut out = BitNetTensor::empty(&dims, BitNetDType::F32, both.device())?;
-        both.device().gate(act, both.as_ref(), out.as_mut()?)?;
+        both.device().gated_halves(act, both.as_ref(), out.as_mut()?)?;
         Ok(out)
     };
     let saved = both.detach();
-    autograd::differentiable("gated", &[both], forward, move |_| {
+    autograd::differentiable("gated_halves", &[both], forward, move |_| {
         move |grad: &BitNetTensor| {
             let mut out = BitNetTensor::empty(saved.dims(), BitNetDType::F32, saved.device())?;
-            saved.device().gate_backward(act, grad.contiguous()?.as_ref(), saved.as_ref(), out.as_mut()?)?;
+            saved.device().gated_halves_backward(act, grad.contiguous()?.as_ref(), saved.as_ref(), out.as_mut()?)?;
             Ok(vec![Some(out)])
         }
     })

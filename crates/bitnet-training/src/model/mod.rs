@@ -8,7 +8,7 @@ use bitnet_model::config::{Architecture, Config};
 use bitnet_quant::linear::{Compute, ProductOptions, linear, product};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme};
 use bitnet_quant::{StraightThroughEstimator, TernaryCodes};
-use functions::{AttentionShape, attention, gated, head_loss};
+use functions::{AttentionShape, attention, gated_halves, head_loss};
 use indexmap::IndexMap;
 
 /// How a [`Transformer`] computes; its shape is the [`Config`] of its checkpoint.
@@ -295,7 +295,7 @@ impl Transformer {
         let x = x.add(&self.drop(branch, generator.as_deref_mut())?)?;
         let normed = x.rms_norm(get("post_attention_layernorm"), eps)?;
         let both = self.project(&normed, &[get("mlp.gate_proj"), get("mlp.up_proj")])?;
-        let inner = inner_norm(gated(self.config.hidden_act, &both)?, "mlp.ffn_sub_norm")?;
+        let inner = inner_norm(gated_halves(self.config.hidden_act, &both)?, "mlp.ffn_sub_norm")?;
         let branch = self.project(&inner, &[get("mlp.down_proj")])?;
         Ok(x.add(&self.drop(branch, generator)?)?)
     }

@@ -48,7 +48,7 @@ mod tests {
         {
             let config = OptimizerConfig { name, weight_decay: 0.5, ..OptimizerConfig::default() };
             let mut optimizer = GroupedOptimizer::from_config(&config, 1e-3).unwrap();
-            let decayed = |name: &str| !optimizer.group_list()[0].takes(name);
+            let decayed = |name: &str| !optimizer.group_list()[0].contains(name);
             let names = shapes.iter().filter(|(name, _)| decayed(name));
             assert!(names.clone().count() > 0 && names.clone().all(|(name, _)| name.ends_with("_proj.weight")));
             let cpu = Device::cpu();

@@ -58,7 +58,7 @@ impl Group {
     }
 
     /// Whether a parameter of that name belongs to it, if no group before takes it.
-    pub fn takes(&self, name: &str) -> bool {
+    pub fn contains(&self, name: &str) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, name))
     }
 

@@ -146,7 +146,7 @@ impl GroupedOptimizer {
 
     /// The group of a parameter.
     fn group(&self, name: &str) -> Result<&Group> {
-        let found = self.groups.iter().find(|group| group.takes(name));
+        let found = self.groups.iter().find(|group| group.contains(name));
         found.ok_or_else(|| TrainingError::NoGroup { parameter: name.to_owned() })
     }
 
@@ -165,7 +165,7 @@ impl GroupedOptimizer {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(free) => free.insert(Slot { step: 0, moments: Moments::new(&group, parameter)? }),
         };
-        slot.moments.meet(&name, parameter)?;
+        slot.moments.match_parameter(&name, parameter)?;
         slot.step += 1;
         let Group { rule, learning_rate, weight_decay, .. } = group;
         let rates = Rates { learning_rate, weight_decay, step: slot.step, parameter: &name };
@@ -291,7 +291,7 @@ impl Moments {
     }
 
     /// Brings them to the device of their parameter; an error where it is of another shape, as after a load it may be.
-    fn meet(&mut self, name: &str, parameter: &BitNetTensor) -> Result<()> {
+    fn match_parameter(&mut self, name: &str, parameter: &BitNetTensor) -> Result<()> {
         let (dims, dtype, device) = (parameter.dims(), parameter.dtype(), parameter.device());
         let fits = match self {
             Self::Full(moments) => moments.iter().all(|moment| moment.dims() == dims && moment.dtype() == dtype),

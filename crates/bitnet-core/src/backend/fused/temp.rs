@@ -20,10 +20,10 @@ pub(in crate::backend) enum Wide<'a, 'b> {
 }
 
 impl Wide<'_, '_> {
-    pub fn get(&self) -> TensorRef<'_> {
+    pub fn view(&self) -> TensorRef<'_> {
         match self {
             Self::As(tensor) => *tensor,
-            Self::Cast(temp) => temp.get(),
+            Self::Cast(temp) => temp.view(),
         }
     }
 }
@@ -49,7 +49,7 @@ impl<'b> Temp<'b> {
     /// Its own copy of `x`.
     pub fn copied(backend: &'b dyn Backend, x: TensorRef) -> Result<Self> {
         let mut out = Self::new(backend, x.layout.dims(), x.dtype)?;
-        backend.copy(x, out.set())?;
+        backend.copy(x, out.view_mut())?;
         Ok(out)
     }
 
@@ -59,23 +59,23 @@ impl<'b> Temp<'b> {
         Ok(Self { backend, storage, layout, dtype: T::DTYPE })
     }
 
-    pub fn get(&self) -> TensorRef<'_> {
+    pub fn view(&self) -> TensorRef<'_> {
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
 
-    pub fn set(&mut self) -> TensorMut<'_> {
+    pub fn view_mut(&mut self) -> TensorMut<'_> {
         TensorMut { storage: &mut self.storage, layout: self.layout, dtype: self.dtype }
     }
 
     pub fn unary(&self, op: UnaryOp) -> Result<Self> {
         let mut out = Self::new(self.backend, self.layout.dims(), self.dtype)?;
-        self.backend.unary(op, self.get(), out.set())?;
+        self.backend.unary(op, self.view(), out.view_mut())?;
         Ok(out)
     }
 
     /// `op(self, other)`, `other` broadcast to this shape.
     pub fn binary(&self, op: BinaryOp, other: TensorRef) -> Result<Self> {
-        binary(self.backend, op, self.get(), other)
+        binary(self.backend, op, self.view(), other)
     }
 
     pub fn scalar(&self, op: BinaryOp, value: f64) -> Result<Self> {
@@ -83,25 +83,25 @@ impl<'b> Temp<'b> {
             F64 => Self::upload(self.backend, &[1], &[value])?,
             _ => Self::upload(self.backend, &[1], &[value as f32])?,
         };
-        self.binary(op, value.get())
+        self.binary(op, value.view())
     }
 
     /// Reduces the last dimension, which stays with extent 1.
     pub fn reduce_last(&self, op: ReduceOp) -> Result<Self> {
-        reduce_last(self.backend, op, self.get())
+        reduce_last(self.backend, op, self.view())
     }
 
     pub fn cast(&self, dtype: BitNetDType) -> Result<Self> {
-        cast(self.backend, self.get(), dtype)
+        cast(self.backend, self.view(), dtype)
     }
 
     pub fn copy_to(&self, out: TensorMut) -> Result<()> {
-        self.backend.copy(self.get(), out)
+        self.backend.copy(self.view(), out)
     }
 
     /// Rounded to the dtype of `out`.
     pub fn cast_to(&self, out: TensorMut) -> Result<()> {
-        if out.dtype == self.dtype { self.copy_to(out) } else { self.backend.cast(self.get(), out) }
+        if out.dtype == self.dtype { self.copy_to(out) } else { self.backend.cast(self.view(), out) }
     }
 }
 
@@ -114,13 +114,13 @@ pub(in crate::backend) fn binary<'b>(
 ) -> Result<Temp<'b>> {
     let b = TensorRef { layout: b.layout.broadcast_to(a.layout.dims())?, ..b };
     let mut out = Temp::new(backend, a.layout.dims(), a.dtype)?;
-    backend.binary(op, a, b, out.set())?;
+    backend.binary(op, a, b, out.view_mut())?;
     Ok(out)
 }
 
 pub(in crate::backend) fn cast<'b>(backend: &'b dyn Backend, x: TensorRef, dtype: BitNetDType) -> Result<Temp<'b>> {
     let mut out = Temp::new(backend, x.layout.dims(), dtype)?;
-    backend.cast(x, out.set())?;
+    backend.cast(x, out.view_mut())?;
     Ok(out)
 }
 
@@ -129,6 +129,6 @@ pub(in crate::backend) fn reduce_last<'b>(backend: &'b dyn Backend, op: ReduceOp
     let axis = x.layout.shape().rank() - 1;
     let dims = TensorShape::new(&[&x.layout.dims()[..axis], &[1]].concat())?;
     let mut out = Temp::new(backend, dims.dims(), x.dtype)?;
-    backend.reduce(op, x, axis, out.set())?;
+    backend.reduce(op, x, axis, out.view_mut())?;
     Ok(out)
 }

@@ -36,7 +36,12 @@ fn checked<'a>(op: &'static str, grad: &'a BitNetTensor, dims: &[usize]) -> Resu
 }
 
 /// `grad` of the loss as the gradient of each element's own loss, 0-d or of all `dims`.
-fn spread(op: &'static str, grad: &BitNetTensor, x: &BitNetTensor, reduction: Reduction) -> Result<BitNetTensor> {
+fn element_gradient(
+    op: &'static str,
+    grad: &BitNetTensor,
+    x: &BitNetTensor,
+    reduction: Reduction,
+) -> Result<BitNetTensor> {
     let dims = if reduction == Reduction::None { x.dims() } else { &[] };
     let grad = checked(op, grad, dims)?.to_dtype(x.dtype())?;
     if reduction == Reduction::Mean { grad.div(x.elements()) } else { Ok(grad) }
@@ -51,7 +56,7 @@ pub fn mse_loss_backward(
 ) -> Result<(BitNetTensor, BitNetTensor)> {
     const OP: &str = "mse_loss_backward";
     let (wide, y, _) = x.with_target(OP, target)?;
-    let slope = wide.sub(&y)?.mul(2)?.mul(&spread(OP, grad, &wide, reduction)?)?;
+    let slope = wide.sub(&y)?.mul(2)?.mul(&element_gradient(OP, grad, &wide, reduction)?)?;
     Ok((slope.to_dtype(x.dtype())?, slope.neg()?.to_dtype(target.dtype())?))
 }
 
@@ -66,7 +71,7 @@ pub fn kl_div_backward(
 ) -> Result<(BitNetTensor, BitNetTensor)> {
     const OP: &str = "kl_div_backward";
     let (wide, y, _) = x.with_target(OP, target)?;
-    let grad = spread(OP, grad, &wide, reduction)?;
+    let grad = element_gradient(OP, grad, &wide, reduction)?;
     let (probability, log) = if log_target { (y.exp()?, y) } else { (y.clone(), y.log()?) };
     let dx = probability.mul(&grad)?.neg()?;
     let mut dy = log.add(1)?.sub(&wide)?.mul(&grad)?;

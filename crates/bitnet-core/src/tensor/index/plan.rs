@@ -103,12 +103,12 @@ impl Plan {
             order.retain(|&axis| columns.iter().all(|column| column.axis != axis));
             order.splice(0..0, columns.iter().map(|column| column.axis));
         }
-        let spread = |column: Column| -> Result<Vec<i64>> {
+        let expand = |column: Column| -> Result<Vec<i64>> {
             let from = Layout::contiguous(column.shape).broadcast_to(shape.dims())?;
             Ok(from.indices().map(|i| column.places[i]).collect())
         };
         let layout = layout.permute(&order)?;
-        Ok(Self { layout, start, shape, columns: columns.into_iter().map(spread).collect::<Result<_>>()? })
+        Ok(Self { layout, start, shape, columns: columns.into_iter().map(expand).collect::<Result<_>>()? })
     }
 
     /// Shape of the result.

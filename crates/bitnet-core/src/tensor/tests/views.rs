@@ -93,6 +93,6 @@ fn a_write_through_a_view_leaves_the_others() {
     row.as_mut().unwrap();
     assert!(!row.shares_storage(&m));
     // Not shared any more, but six elements in one place.
-    let mut spread = x(&[1]).expand(&[6]).unwrap();
-    assert_eq!(spread.as_mut().unwrap().layout.strides(), [1]);
+    let mut expanded = x(&[1]).expand(&[6]).unwrap();
+    assert_eq!(expanded.as_mut().unwrap().layout.strides(), [1]);
 }

@@ -169,5 +169,5 @@ impl BitNetTensor {
 }
 
 #[cfg(test)]
-#[path = "ternary_tests.rs"]
+#[path = "three_operands_tests.rs"]
 mod tests;
