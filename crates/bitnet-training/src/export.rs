@@ -2,7 +2,7 @@
 
 use crate::lora::{self, Lora};
 use crate::model::{ComputeOptions, Transformer, parameter_shapes};
-use crate::run::{Resumed, Run};
+use crate::run_directory::{Resumed, RunDirectory};
 use crate::trainer::{quantizer, weights};
 use crate::{Result, TrainingError};
 use bitnet_core::serialize::TensorMap;
@@ -58,7 +58,7 @@ impl Masters {
     /// # Errors
     /// When the run has no such checkpoint, or it is of another model than its configuration.
     pub fn from_run(path: &Path, which: Which) -> Result<(Self, u64)> {
-        let run = Run::open(path, usize::MAX)?;
+        let run = RunDirectory::open(path, usize::MAX)?;
         let cpu = Device::cpu();
         let missing = |what: &str| TrainingError::run(path, format!("there is no {what} checkpoint yet"));
         let Resumed { step, checkpoint, .. } = match which {

@@ -6,7 +6,7 @@ use crate::metrics::{Metrics, Observer, StepReport};
 use crate::model::Transformer;
 use crate::objective::{Objective, documents};
 use crate::optim::{Ema, GroupedOptimizer, Optimizer, OptimizerState, clip_grad_norm, grad_norm, scale_grad};
-use crate::run::{Checkpoint, Resumed, Run};
+use crate::run_directory::{Resumed, RunDirectory, TrainingCheckpoint};
 use crate::schedule::{LambdaSchedule, Schedule};
 use crate::{Result, TrainingError};
 use bitnet_core::Generator;
@@ -31,7 +31,7 @@ pub enum End {
     /// It was asked to stop, and can be resumed.
     Stopped,
     /// The validation loss no longer fell.
-    Early,
+    EarlyStopped,
 }
 
 /// What became of a run.
@@ -159,7 +159,7 @@ impl Trainer {
     }
 
     /// All that a run needs to go on.
-    fn checkpoint(&self) -> Result<Checkpoint> {
+    fn checkpoint(&self) -> Result<TrainingCheckpoint> {
         let mut tensors = self.objective.state_dict();
         let OptimizerState { step, tensors: moments } = self.optimizer.state()?;
         tensors.extend(moments.into_iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor)));
@@ -176,7 +176,7 @@ impl Trainer {
             waited: self.waited,
         };
         let state = serde_json::to_value(progress).map_err(|e| TrainingError::Invalid(e.to_string()))?;
-        Ok(Checkpoint { tensors, state })
+        Ok(TrainingCheckpoint { tensors, state })
     }
 
     /// One update; gives its loss, the norm of its gradients and the tokens that counted.
@@ -195,7 +195,7 @@ impl Trainer {
         let (mut loss, mut tokens) = (0., 0);
         for part in 0..self.config.accumulate {
             let batch = self.loader.next_batch()?;
-            let mut generator = Generator::new(mixed(self.config.seed, self.step, part as u64));
+            let mut generator = Generator::new(step_seed(self.config.seed, self.step, part as u64));
             let of_part = self.objective.loss(&batch, Some(&mut generator))?;
             loss += f64::from(of_part.item::<f32>()?) / self.config.accumulate as f64;
             tokens += batch.counted;
@@ -253,7 +253,7 @@ impl Trainer {
     ///
     /// # Errors
     /// When it diverges or a file cannot be written; the checkpoints written before stand.
-    pub fn run(&mut self, run: &Run, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
+    pub fn run(&mut self, run: &RunDirectory, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome> {
         let steps = self.config.steps;
         let mut metrics = Metrics::open(run, self.step)?;
         let mut reported = (Instant::now(), 0);
@@ -303,7 +303,7 @@ impl Trainer {
                 saved = self.step;
             }
             if self.config.patience > 0 && self.waited >= self.config.patience {
-                end = End::Early;
+                end = End::EarlyStopped;
                 break;
             }
         }
@@ -317,14 +317,19 @@ impl Trainer {
         self.objective.result(None)?.ternary_weights()
     }
 
-    fn save(&self, run: &Run, metrics: &Metrics, observer: &mut dyn Observer) -> Result<()> {
+    fn save(&self, run: &RunDirectory, metrics: &Metrics, observer: &mut dyn Observer) -> Result<()> {
         let path = run.save(self.step, &self.checkpoint()?)?;
         metrics.plot()?;
         observer.checkpoint(self.step, &path);
         Ok(())
     }
 
-    fn take_evaluation(&mut self, run: &Run, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+    fn take_evaluation(
+        &mut self,
+        run: &RunDirectory,
+        metrics: &mut Metrics,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let loss = self.evaluate()?;
         self.validation = Some(loss);
         metrics.log(self.step, &[("validation/loss", loss)])?;
@@ -365,7 +370,7 @@ pub fn mean_loss(model: &Transformer, evaluation: &Evaluation) -> Result<f64> {
 }
 
 /// The weights that a checkpoint evaluates and exports: the averaged ones where it has them.
-pub fn weights(checkpoint: &Checkpoint) -> TensorMap {
+pub fn weights(checkpoint: &TrainingCheckpoint) -> TensorMap {
     let averaged = checkpoint.tensors.iter().filter_map(|(name, x)| Some((name.strip_prefix(AVERAGE)?, x)));
     let averaged: TensorMap = averaged.map(|(name, x)| (name.to_owned(), x.clone())).collect();
     if !averaged.is_empty() {
@@ -379,7 +384,7 @@ pub fn weights(checkpoint: &Checkpoint) -> TensorMap {
 ///
 /// # Errors
 /// When this program knows no such quantizer.
-pub fn quantizer(checkpoint: &Checkpoint) -> Result<WeightQuantizer> {
+pub fn quantizer(checkpoint: &TrainingCheckpoint) -> Result<WeightQuantizer> {
     let read = |weights: &serde_json::Value| {
         let unknown = |_| TrainingError::Invalid(format!("the checkpoint's weights are quantized by {weights}"));
         serde_json::from_value(weights.clone()).map_err(unknown)
@@ -388,7 +393,7 @@ pub fn quantizer(checkpoint: &Checkpoint) -> Result<WeightQuantizer> {
 }
 
 /// A seed for each step and part (SplitMix64, Steele et al. 2014).
-fn mixed(seed: u64, step: u64, part: u64) -> u64 {
+fn step_seed(seed: u64, step: u64, part: u64) -> u64 {
     let mut z = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ part.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

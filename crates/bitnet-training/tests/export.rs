@@ -10,7 +10,7 @@ use bitnet_quant::quantizers::Quantizer;
 use bitnet_training::export::{CONFIG, Masters, Which, online, write_config};
 use bitnet_training::model::{ComputeOptions, Transformer};
 use bitnet_training::module::Module;
-use bitnet_training::run::{self, Run};
+use bitnet_training::run_directory::{RunDirectory, TrainingCheckpoint};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ fn a_run_gives_its_checkpoints() {
     let path = folder.path().join("run");
     let model = model(config("bitnet"));
     {
-        let run = Run::create(&path, "", 5).unwrap();
+        let run = RunDirectory::create(&path, "", 5).unwrap();
         write_config(model.config(), &path.join(CONFIG)).unwrap();
         let none = Masters::from_run(&path, Which::Latest);
         assert!(none.is_err(), "another process, this one, holds the run");
@@ -165,7 +165,7 @@ fn a_run_gives_its_checkpoints() {
         for step in [3, 9] {
             // The optimizer's tensors lie beside the weights.
             tensors.insert("optimizer.model.norm.weight.exp_avg".into(), tensors["model.norm.weight"].clone());
-            run.save(step, &run::Checkpoint { tensors: tensors.clone(), state: serde_json::Value::Null }).unwrap();
+            run.save(step, &TrainingCheckpoint { tensors: tensors.clone(), state: serde_json::Value::Null }).unwrap();
             tensors["model.norm.weight"] = tensors["model.norm.weight"].add(1.).unwrap();
         }
     }

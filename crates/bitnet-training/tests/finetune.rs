@@ -4,7 +4,7 @@ use bitnet_core::Device;
 use bitnet_model::config::Architecture;
 use bitnet_training::config::ConfigSource;
 use bitnet_training::export::{Masters, Which};
-use bitnet_training::{Observer, Run, Session, StepReport};
+use bitnet_training::{Observer, RunDirectory, StepReport, TrainingRun};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,18 +23,18 @@ impl Observer for StopAfter<'_> {
 fn train(config: &str, directory: &Path, stop_after: u64) {
     let stop = AtomicBool::new(false);
     let source = ConfigSource::new(config, "test.toml");
-    let mut session = Session::start(&source, directory, &mut |_, _| Ok(())).unwrap();
-    session.train(&mut StopAfter(stop_after, &stop), &stop).unwrap();
+    let mut run = TrainingRun::start(&source, directory, &mut |_, _| Ok(())).unwrap();
+    run.train(&mut StopAfter(stop_after, &stop), &stop).unwrap();
     if stop.load(Ordering::Relaxed) {
-        drop(session);
-        let mut session = Session::resume(directory, None, &mut |_, _| Ok(())).unwrap();
-        session.train(&mut (), &AtomicBool::new(false)).unwrap();
+        drop(run);
+        let mut run = TrainingRun::resume(directory, None, &mut |_, _| Ok(())).unwrap();
+        run.train(&mut (), &AtomicBool::new(false)).unwrap();
     }
 }
 
 /// The tensors of the newest checkpoint.
 fn newest(directory: &Path) -> Vec<u8> {
-    let step = Run::open(directory, 2).unwrap().steps().unwrap().pop().unwrap();
+    let step = RunDirectory::open(directory, 2).unwrap().steps().unwrap().pop().unwrap();
     fs::read(directory.join(format!("checkpoints/step-{step:06}/tensors.safetensors"))).unwrap()
 }
 
@@ -88,6 +88,6 @@ fn runs_that_go_on_from_a_model_resume_and_export() {
     }
     let both = format!("[model]\ninit = '{base}'\n{data}[lora]\n[distill]\nteacher = '{base}'\n{rest}");
     let both = ConfigSource::new(&both, "test.toml");
-    let error = Session::start(&both, &at("both"), &mut |_, _| Ok(())).unwrap_err().to_string();
+    let error = TrainingRun::start(&both, &at("both"), &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(error.contains("[lora] and [distill]"), "{error}");
 }

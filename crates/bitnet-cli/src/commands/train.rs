@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::{interrupt, output};
 use bitnet::training::config::ConfigSource;
 use bitnet::training::tokenize::OnProgress;
-use bitnet::training::{End, Observer, Outcome, Session, StepReport, TrainingError};
+use bitnet::training::{End, Observer, Outcome, StepReport, TrainingError, TrainingRun};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{IsTerminal, stderr};
@@ -41,8 +41,8 @@ pub struct TrainArgs {
 pub fn run(args: TrainArgs) -> Result<()> {
     match (&args.config, &args.resume) {
         (_, Some(directory)) => {
-            let session = prepared(|report| Session::resume(directory, args.from_step, report))?;
-            go_on(session, directory, args.json)
+            let run = prepared(|report| TrainingRun::resume(directory, args.from_step, report))?;
+            go_on(run, directory, args.json)
         }
         (Some(path), None) => {
             let directory =
@@ -55,11 +55,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
 
 /// Begins a run and trains to its end.
 pub fn start(config: &ConfigSource, directory: &Path, as_json: bool) -> Result<()> {
-    go_on(prepared(|report| Session::start(config, directory, report))?, directory, as_json)
+    go_on(prepared(|report| TrainingRun::start(config, directory, report))?, directory, as_json)
 }
 
 /// A run that is ready, its texts tokenized.
-fn prepared(make: impl FnOnce(OnProgress) -> Result<Session, TrainingError>) -> Result<Session> {
+fn prepared(make: impl FnOnce(OnProgress) -> Result<TrainingRun, TrainingError>) -> Result<TrainingRun> {
     let mut progress = Progress::new("tokenizing");
     let mut report = |done: u64, total: u64| {
         progress.update((done >> 10) as usize, (total >> 10) as usize);
@@ -68,14 +68,14 @@ fn prepared(make: impl FnOnce(OnProgress) -> Result<Session, TrainingError>) -> 
     Ok(make(&mut report)?)
 }
 
-fn go_on(mut session: Session, directory: &Path, as_json: bool) -> Result<()> {
-    let model = session.trainer().model();
+fn go_on(mut run: TrainingRun, directory: &Path, as_json: bool) -> Result<()> {
+    let model = run.trainer().model();
     let parameters: usize = model.tensors().values().map(|x| x.elements()).sum();
-    let from = session.trainer().step();
+    let from = run.trainer().step();
     output::note(&format!("{parameters} parameters, from step {from}, in {}", directory.display()));
     interrupt::catch()?;
     let mut watch = Watch { bar: None, shown: Instant::now() };
-    let outcome = session.train(&mut watch, interrupt::flag());
+    let outcome = run.train(&mut watch, interrupt::flag());
     watch.finish();
     show(&outcome?, directory, as_json)
 }
@@ -88,7 +88,7 @@ fn show(outcome: &Outcome, directory: &Path, as_json: bool) -> Result<()> {
     let end = match outcome.end {
         End::Finished => "finished",
         End::Stopped => "stopped",
-        End::Early => "no longer better",
+        End::EarlyStopped => "early_stopped",
     };
     if as_json {
         return output::json(&json!({

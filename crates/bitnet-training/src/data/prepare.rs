@@ -4,7 +4,7 @@ use super::set::TokenSet;
 use super::tokens::TokenFile;
 use crate::config::{Config, TokenizerConfig};
 use crate::error::{Result, TrainingError};
-use crate::run::{Run, TOKENIZER};
+use crate::run_directory::{RunDirectory, TOKENIZER};
 use crate::tokenize::{NewTokenizer, OnProgress, TextPart, encode_texts, fingerprint, make};
 use bitnet_model::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When a file cannot be read or written, or token files are of another tokenizer.
-pub fn prepare(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Prepared> {
+pub fn prepare(config: &Config, run: &RunDirectory, on_progress: OnProgress) -> Result<Prepared> {
     let tokenizer = tokenizer(config, run, &mut *on_progress)?;
     let mut files = |what: &str, paths: &[PathBuf], part: Part| -> Result<Vec<PathBuf>> {
         token_files(what, paths, part, config, &tokenizer, run, &mut *on_progress)
@@ -71,7 +71,7 @@ enum Part {
     Last(f64),
 }
 
-fn tokenizer(config: &Config, run: &Run, on_progress: OnProgress) -> Result<Tokenizer> {
+fn tokenizer(config: &Config, run: &RunDirectory, on_progress: OnProgress) -> Result<Tokenizer> {
     let own = run.path().join(TOKENIZER[0]);
     if own.is_file() {
         return Ok(Tokenizer::from_file(&own)?);
@@ -116,7 +116,7 @@ fn token_files(
     part: Part,
     config: &Config,
     tokenizer: &Tokenizer,
-    run: &Run,
+    run: &RunDirectory,
     on_progress: OnProgress,
 ) -> Result<Vec<PathBuf>> {
     let folder = run.path().join("data");

@@ -165,7 +165,7 @@ pub fn relation_loss(student: Projections, teacher: Projections, batch: usize, h
 }
 
 /// The sum of losses, each times its weight.
-pub(super) fn weighted(losses: &[(f64, &BitNetTensor)]) -> Result<BitNetTensor> {
+pub(super) fn weighted_sum(losses: &[(f64, &BitNetTensor)]) -> Result<BitNetTensor> {
     let inputs: Vec<&BitNetTensor> = losses.iter().map(|(_, loss)| *loss).collect();
     let weights: Vec<f64> = losses.iter().map(|(weight, _)| *weight).collect();
     let forward = || {
@@ -175,7 +175,7 @@ pub(super) fn weighted(losses: &[(f64, &BitNetTensor)]) -> Result<BitNetTensor> 
         }
         Ok(sum)
     };
-    Ok(autograd::differentiable("weighted", &inputs, forward, |_| {
+    Ok(autograd::differentiable("weighted_sum", &inputs, forward, |_| {
         move |grad: &BitNetTensor| weights.iter().map(|weight| grad.mul(*weight).map(Some)).collect()
     })?)
 }

@@ -133,8 +133,10 @@ impl Objective for Distillation {
         let (student, teacher) = (&self.student, &self.teacher);
         let related = self.config.relations > 0.;
         let block = |block: usize| related.then_some(block);
-        let (hidden, own) = student.watched(&batch.inputs, documents(batch), generator, block(self.block))?;
-        let taught = || teacher.watched(&batch.inputs, documents(batch), None, block(self.teacher_block));
+        let (hidden, own) =
+            student.hidden_and_projections(&batch.inputs, documents(batch), generator, block(self.block))?;
+        let taught =
+            || teacher.hidden_and_projections(&batch.inputs, documents(batch), None, block(self.teacher_block));
         let (taught, theirs) = no_grad(taught)?;
         let compute = student.options().compute;
         let targets = batch.targets.reshape(&[hidden.dims()[0]])?;
@@ -150,7 +152,7 @@ impl Objective for Distillation {
             _ => None,
         };
         all.extend(relations.as_ref().map(|relations| (self.config.relations, relations)));
-        losses::weighted(&all)
+        losses::weighted_sum(&all)
     }
 
     fn result(&self, average: Option<&TensorMap>) -> Result<Transformer> {

@@ -55,7 +55,7 @@ impl JsonLines {
         };
         let kept: Vec<Record> = old.lines().filter_map(Record::parse).filter(|r| r.step <= step && step > 0).collect();
         let text: String = kept.iter().map(Record::line).collect();
-        crate::run::write(path, text.as_bytes())?;
+        crate::run_directory::write(path, text.as_bytes())?;
         let file = File::options().append(true).open(path).map_err(io)?;
         Ok((Self { file, path: path.to_owned() }, kept))
     }

@@ -9,7 +9,7 @@ pub use jsonl::{JsonLines, Record};
 pub use plot::{Panel, Series, svg};
 
 use crate::error::Result;
-use crate::run::Run;
+use crate::run_directory::RunDirectory;
 use std::path::Path;
 
 /// Who watches a run: a progress bar, a test. All methods do nothing unless they are written.
@@ -70,7 +70,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be read or written.
-    pub fn open(run: &Run, step: u64) -> Result<Self> {
+    pub fn open(run: &RunDirectory, step: u64) -> Result<Self> {
         let (lines, records) = JsonLines::open(&run.path().join("metrics.jsonl"), step)?;
         let events = EventWriter::create(run.path(), step)?;
         Ok(Self { lines, events, records, plot: run.path().join("curves.svg") })
@@ -112,7 +112,7 @@ impl Metrics {
         if !flips[0].points.is_empty() {
             panels.push(Panel { title: "share of ternary weights".into(), series: flips });
         }
-        crate::run::write(&self.plot, svg("updates", &panels).as_bytes())
+        crate::run_directory::write(&self.plot, svg("updates", &panels).as_bytes())
     }
 }
 

@@ -108,7 +108,7 @@ fn a_record_is_framed_as_tensorflow_frames_it() {
 #[test]
 fn events_hold_what_was_logged_and_tell_of_a_resumed_run() {
     let folder = Folder::new("events");
-    let run = Run::create(&folder.0, "", 1).unwrap();
+    let run = RunDirectory::create(&folder.0, "", 1).unwrap();
     let mut metrics = Metrics::open(&run, 0).unwrap();
     metrics.log(300, &[("train/loss", 4.25), ("learning_rate", 1e-3)]).unwrap();
     drop(Metrics::open(&run, 200).unwrap());
@@ -134,7 +134,7 @@ fn events_hold_what_was_logged_and_tell_of_a_resumed_run() {
 #[test]
 fn lines_of_updates_that_will_be_made_again_go() {
     let folder = Folder::new("lines");
-    let run = Run::create(&folder.0, "", 1).unwrap();
+    let run = RunDirectory::create(&folder.0, "", 1).unwrap();
     let path = folder.0.join("metrics.jsonl");
     let mut metrics = Metrics::open(&run, 0).unwrap();
     for step in [10, 20, 30] {
@@ -158,7 +158,7 @@ fn lines_of_updates_that_will_be_made_again_go() {
 #[test]
 fn the_plot_is_well_formed_and_shows_each_curve_once() {
     let folder = Folder::new("plot");
-    let run = Run::create(&folder.0, "", 1).unwrap();
+    let run = RunDirectory::create(&folder.0, "", 1).unwrap();
     let mut metrics = Metrics::open(&run, 0).unwrap();
     for step in 0..100u32 {
         let loss = if step == 50 { f64::NAN } else { 4.0 / f64::from(step + 1) };

@@ -185,12 +185,12 @@ impl Transformer {
         documents: Option<Documents>,
         generator: Option<&mut Generator>,
     ) -> Result<BitNetTensor> {
-        Ok(self.watched(ids, documents, generator, None)?.0)
+        Ok(self.hidden_and_projections(ids, documents, generator, None)?.0)
     }
 
     /// [`hidden`](Self::hidden), and the queries, keys and values of a block before they are rotated, side by side
     /// `[B * T, query + 2 kv]`.
-    pub(crate) fn watched(
+    pub(crate) fn hidden_and_projections(
         &self,
         ids: &BitNetTensor,
         documents: Option<Documents>,

@@ -44,8 +44,8 @@ impl MadeTokenizer {
     /// # Errors
     /// When they cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        crate::run::write(&folder.join("tokenizer.json"), self.json.as_bytes())?;
-        crate::run::write(&folder.join("tokenizer_config.json"), self.config.as_bytes())
+        crate::run_directory::write(&folder.join("tokenizer.json"), self.json.as_bytes())?;
+        crate::run_directory::write(&folder.join("tokenizer_config.json"), self.config.as_bytes())
     }
 }
 

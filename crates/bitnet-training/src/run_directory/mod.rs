@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A checkpoint is written into a hidden directory, synced and renamed, so that what has a name is whole. A kill at any
-//! moment leaves the ones before, and perhaps a hidden directory that the next [`Run::open`] removes. Older checkpoints
+//! moment leaves the ones before, and perhaps a hidden directory that the next [`RunDirectory::open`] removes. Older checkpoints
 //! go only after a newer one stands.
 
 use crate::config::Config;
@@ -34,7 +34,7 @@ pub(crate) const TOKENIZER: [&str; 4] =
 
 /// All that a run needs to go on.
 #[derive(Debug, Clone, Default)]
-pub struct Checkpoint {
+pub struct TrainingCheckpoint {
     /// Weights and the optimizer's averages, by name.
     pub tensors: TensorMap,
     /// Everything else: positions, counters, seeds.
@@ -47,7 +47,7 @@ pub struct Resumed {
     /// Updates made when it was written.
     pub step: u64,
     /// What it holds.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: TrainingCheckpoint,
     /// What a user should know of newer ones that could not be used.
     pub notes: Vec<String>,
 }
@@ -64,14 +64,14 @@ struct State {
 
 /// A run's directory, locked while this lives.
 #[derive(Debug)]
-pub struct Run {
+pub struct RunDirectory {
     path: PathBuf,
     keep: usize,
     /// Held, not read.
     _lock: File,
 }
 
-impl Run {
+impl RunDirectory {
     /// Makes the directory of a new run, with `config` as its `config.toml`. `keep` newest checkpoints are kept. What a run
     /// without a checkpoint left there is removed.
     ///
@@ -176,7 +176,7 @@ impl Run {
     ///
     /// # Errors
     /// When the disk is full or cannot be written: then the checkpoints before are as they were.
-    pub fn save(&self, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+    pub fn save(&self, step: u64, checkpoint: &TrainingCheckpoint) -> Result<PathBuf> {
         let path = self.place(&self.folder(), &directory_name(step), step, checkpoint)?;
         let all = self.steps()?;
         for old in all.iter().filter(|&&s| s != step).rev().skip(self.keep - 1) {
@@ -189,7 +189,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`save`](Self::save).
-    pub fn save_best(&self, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+    pub fn save_best(&self, step: u64, checkpoint: &TrainingCheckpoint) -> Result<PathBuf> {
         self.place(&self.path, "best", step, checkpoint)
     }
 
@@ -260,7 +260,7 @@ impl Run {
     }
 
     /// Writes a checkpoint as `parent/name`.
-    fn place(&self, parent: &Path, name: &str, step: u64, checkpoint: &Checkpoint) -> Result<PathBuf> {
+    fn place(&self, parent: &Path, name: &str, step: u64, checkpoint: &TrainingCheckpoint) -> Result<PathBuf> {
         let path = parent.join(name);
         let partial = hidden(&path, "partial");
         let written = fill(&partial, step, checkpoint).and_then(|()| put_in_place(&partial, &path));
@@ -320,7 +320,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes the files of a checkpoint, all on the disk.
-fn fill(folder: &Path, step: u64, checkpoint: &Checkpoint) -> Result<()> {
+fn fill(folder: &Path, step: u64, checkpoint: &TrainingCheckpoint) -> Result<()> {
     let io = |e| TrainingError::io(folder, e);
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(io)?;
@@ -401,9 +401,8 @@ fn read(path: &Path, device: &Device) -> Result<Resumed> {
         TrainingError::run(path, format!("the checkpoint is incomplete ({problem}): name the step of another one"))
     })?;
     let tensors = load(path.join(TENSORS), device)?;
-    Ok(Resumed { step: state.step, checkpoint: Checkpoint { tensors, state: state.state }, notes: Vec::new() })
+    Ok(Resumed { step: state.step, checkpoint: TrainingCheckpoint { tensors, state: state.state }, notes: Vec::new() })
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
 mod tests;

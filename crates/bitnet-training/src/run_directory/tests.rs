@@ -2,7 +2,7 @@ use super::*;
 use bitnet_core::BitNetTensor;
 use serde_json::json;
 
-const CONFIG: &str = include_str!("config/example.toml");
+const CONFIG: &str = include_str!("../config/example.toml");
 
 struct Folder(PathBuf);
 
@@ -13,12 +13,12 @@ impl Folder {
         Self(path)
     }
 
-    fn create(&self, keep: usize) -> Run {
-        Run::create(&self.0, CONFIG, keep).unwrap()
+    fn create(&self, keep: usize) -> RunDirectory {
+        RunDirectory::create(&self.0, CONFIG, keep).unwrap()
     }
 
-    fn open(&self) -> Run {
-        Run::open(&self.0, 2).unwrap()
+    fn open(&self) -> RunDirectory {
+        RunDirectory::open(&self.0, 2).unwrap()
     }
 
     fn checkpoint(&self, step: u64) -> PathBuf {
@@ -32,18 +32,18 @@ impl Drop for Folder {
     }
 }
 
-fn checkpoint(value: f32) -> Checkpoint {
+fn checkpoint(value: f32) -> TrainingCheckpoint {
     let weight = BitNetTensor::from_slice(&[value; 6], &[2, 3], &Device::cpu()).unwrap();
     let moment = BitNetTensor::from_slice(&[0.1f64, -1e-300], &[2], &Device::cpu()).unwrap();
     let tensors = [("weight".to_owned(), weight), ("weight.exp_avg".to_owned(), moment)].into_iter().collect();
-    Checkpoint { tensors, state: json!({"loss": 0.1 + f64::from(value), "rows": u64::MAX}) }
+    TrainingCheckpoint { tensors, state: json!({"loss": 0.1 + f64::from(value), "rows": u64::MAX}) }
 }
 
 fn value(resumed: &Resumed) -> f32 {
     resumed.checkpoint.tensors["weight"].to_vec::<f32>().unwrap()[0]
 }
 
-fn latest(run: &Run) -> Resumed {
+fn latest(run: &RunDirectory) -> Resumed {
     run.latest(&Device::cpu()).unwrap().unwrap()
 }
 
@@ -162,12 +162,12 @@ fn a_newest_that_looks_complete_but_is_damaged_is_an_error() {
 #[test]
 fn a_run_is_not_begun_twice_nor_by_two() {
     let folder = Folder::new("twice");
-    assert!(Run::open(&folder.0, 1).unwrap_err().to_string().contains("there is no run here"));
+    assert!(RunDirectory::open(&folder.0, 1).unwrap_err().to_string().contains("there is no run here"));
     let run = folder.create(1);
-    assert!(Run::open(&folder.0, 1).unwrap_err().to_string().contains("another process trains"));
+    assert!(RunDirectory::open(&folder.0, 1).unwrap_err().to_string().contains("another process trains"));
     run.save(1, &checkpoint(1.0)).unwrap();
     drop(run);
-    assert!(Run::create(&folder.0, CONFIG, 1).unwrap_err().to_string().contains("there is a run already"));
+    assert!(RunDirectory::create(&folder.0, CONFIG, 1).unwrap_err().to_string().contains("there is a run already"));
     folder.open();
     // A run that has nothing to lose is begun anew.
     fs::remove_dir_all(folder.checkpoint(1)).unwrap();
@@ -177,7 +177,7 @@ fn a_run_is_not_begun_twice_nor_by_two() {
     assert!(run.latest(&Device::cpu()).unwrap().is_none());
     drop(run);
     fs::remove_file(folder.0.join("config.toml")).unwrap();
-    let message = Run::create(&folder.0, CONFIG, 1).unwrap_err().to_string();
+    let message = RunDirectory::create(&folder.0, CONFIG, 1).unwrap_err().to_string();
     assert!(message.contains("other files are in this directory"), "{message}");
 }
 
@@ -200,6 +200,6 @@ fn a_checkpoint_that_cannot_be_written_costs_no_other() {
     run.save(200, &bad).unwrap_err();
     assert!(!blocked.exists());
     assert_eq!(latest(&run).step, 100);
-    let message = Run::create(folder.0.join("config.toml/run"), CONFIG, 1).unwrap_err().to_string();
+    let message = RunDirectory::create(folder.0.join("config.toml/run"), CONFIG, 1).unwrap_err().to_string();
     assert!(message.contains("config.toml"), "{message}");
 }

@@ -2,7 +2,7 @@
 
 use bitnet_core::Device;
 use bitnet_training::config::ConfigSource;
-use bitnet_training::{End, Observer, Outcome, Result, Run, Session, StepReport};
+use bitnet_training::{End, Observer, Outcome, Result, RunDirectory, StepReport, TrainingRun};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("bitnet-session-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("bitnet-training-run-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         // A language of which most is known from the character before.
@@ -53,21 +53,21 @@ impl Observer for StopAfter<'_> {
     }
 }
 
-fn start(config: &ConfigSource, directory: &Path) -> Result<Session> {
-    Session::start(config, directory, &mut |_, _| Ok(()))
+fn start(config: &ConfigSource, directory: &Path) -> Result<TrainingRun> {
+    TrainingRun::start(config, directory, &mut |_, _| Ok(()))
 }
 
-fn resume(directory: &Path, step: Option<u64>) -> Result<Session> {
-    Session::resume(directory, step, &mut |_, _| Ok(()))
+fn resume(directory: &Path, step: Option<u64>) -> Result<TrainingRun> {
+    TrainingRun::resume(directory, step, &mut |_, _| Ok(()))
 }
 
-fn finish(mut session: Session) -> Outcome {
-    session.train(&mut (), &AtomicBool::new(false)).unwrap()
+fn finish(mut run: TrainingRun) -> Outcome {
+    run.train(&mut (), &AtomicBool::new(false)).unwrap()
 }
 
 /// The tensors and the state of the newest checkpoint.
 fn newest(directory: &Path) -> (Vec<u8>, String) {
-    let step = Run::open(directory, 2).unwrap().steps().unwrap().pop().unwrap();
+    let step = RunDirectory::open(directory, 2).unwrap().steps().unwrap().pop().unwrap();
     let folder = directory.join(format!("checkpoints/step-{step:06}"));
     (fs::read(folder.join("tensors.safetensors")).unwrap(), fs::read_to_string(folder.join("state.json")).unwrap())
 }
@@ -102,7 +102,7 @@ fn a_run_learns_and_leaves_what_it_should() {
     for name in ["config.toml", "tokenizer.json", "data/train-0-0.1.tokens", "curves.svg", "best/state.json"] {
         assert!(directory.join(name).is_file(), "{name}");
     }
-    let run = Run::open(&directory, 2).unwrap();
+    let run = RunDirectory::open(&directory, 2).unwrap();
     assert_eq!(run.steps().unwrap(), [96, 100]);
     assert_eq!(run.best(&Device::cpu()).unwrap().unwrap().step, outcome.best.unwrap().0);
 }
@@ -117,21 +117,21 @@ fn a_resumed_run_is_the_run_that_was_not_interrupted() {
         finish(start(&config, &whole).unwrap());
 
         let stop = AtomicBool::new(false);
-        let mut session = start(&config, &parts).unwrap();
-        let outcome = session.train(&mut StopAfter(11, &stop), &stop).unwrap();
+        let mut run = start(&config, &parts).unwrap();
+        let outcome = run.train(&mut StopAfter(11, &stop), &stop).unwrap();
         assert_eq!((outcome.end, outcome.step), (End::Stopped, 11));
-        drop(session);
+        drop(run);
         // Killed after more updates: the checkpoint of 16 stands, what was reported after it is made again.
         let stop = AtomicBool::new(false);
-        let mut session = resume(&parts, None).unwrap();
-        assert_eq!(session.trainer().step(), 11);
-        session.train(&mut StopAfter(19, &stop), &stop).unwrap();
-        drop(session);
+        let mut run = resume(&parts, None).unwrap();
+        assert_eq!(run.trainer().step(), 11);
+        run.train(&mut StopAfter(19, &stop), &stop).unwrap();
+        drop(run);
         fs::remove_dir_all(parts.join("checkpoints/step-000019")).unwrap();
         fs::create_dir(parts.join("checkpoints/.step-000020.partial")).unwrap();
-        let session = resume(&parts, None).unwrap();
-        assert_eq!(session.trainer().step(), 16);
-        let outcome = finish(session);
+        let run = resume(&parts, None).unwrap();
+        assert_eq!(run.trainer().step(), 16);
+        let outcome = finish(run);
         assert_eq!((outcome.end, outcome.step), (End::Finished, 24));
 
         assert!(newest(&whole) == newest(&parts), "the last checkpoints differ");

@@ -9,7 +9,7 @@ use crate::lora::Lora;
 use crate::metrics::Observer;
 use crate::model::{ComputeOptions, Transformer};
 use crate::objective::Objective;
-use crate::run::Run;
+use crate::run_directory::RunDirectory;
 use crate::tokenize::OnProgress;
 use crate::trainer::{Outcome, Trainer};
 use bitnet_core::{Device, Generator};
@@ -22,20 +22,20 @@ use std::sync::atomic::AtomicBool;
 
 /// A run that is ready to go on.
 #[derive(Debug)]
-pub struct Session {
-    run: Run,
+pub struct TrainingRun {
+    run: RunDirectory,
     trainer: Trainer,
     notes: Vec<String>,
 }
 
-impl Session {
+impl TrainingRun {
     /// Begins a run in a directory that has none yet. `on_progress` hears of the tokenizing.
     ///
     /// # Errors
     /// When the configuration cannot be, the directory has checkpoints already, or data or model cannot be read.
     pub fn start(config: &ConfigSource, directory: &Path, on_progress: OnProgress) -> Result<Self> {
         let checked = Config::from_source(config)?;
-        let run = Run::create(directory, config.text(), checked.training.keep)?;
+        let run = RunDirectory::create(directory, config.text(), checked.training.keep)?;
         let (trainer, notes) = assemble(&checked, &run, on_progress)?;
         Ok(Self { run, trainer, notes })
     }
@@ -46,7 +46,7 @@ impl Session {
     /// # Errors
     /// When there is no run, its checkpoint is damaged, or configuration, data or model are not those of the checkpoint.
     pub fn resume(directory: &Path, step: Option<u64>, on_progress: OnProgress) -> Result<Self> {
-        let mut run = Run::open(directory, 1)?;
+        let mut run = RunDirectory::open(directory, 1)?;
         let config = run.config()?;
         run.set_keep(config.training.keep);
         let (mut trainer, mut notes) = assemble(&config, &run, on_progress)?;
@@ -72,8 +72,8 @@ impl Session {
         self.trainer.run(&self.run, observer, stop)
     }
 
-    /// Its directory.
-    pub fn run(&self) -> &Run {
+    /// Where it is kept.
+    pub fn directory(&self) -> &RunDirectory {
         &self.run
     }
 
@@ -91,7 +91,7 @@ fn device(config: &Config) -> Device {
 }
 
 /// A run at its beginning, and what a user should know of it.
-fn assemble(config: &Config, run: &Run, on_progress: OnProgress) -> Result<(Trainer, Vec<String>)> {
+fn assemble(config: &Config, run: &RunDirectory, on_progress: OnProgress) -> Result<(Trainer, Vec<String>)> {
     let device = device(config);
     let mut notes = Vec::new();
     let data = data::prepare(config, run, on_progress)?;
