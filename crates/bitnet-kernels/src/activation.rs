@@ -7,6 +7,7 @@
 //! it is NaN, as in the reference, so that a broken model is seen and not hidden.
 
 use crate::TernaryKernel;
+use crate::lengths::elements;
 use crate::ternary::TILE_COLS;
 use crate::threads::{Parts, ThreadPool};
 
@@ -43,9 +44,13 @@ pub fn quantize_rows(
     scales: &mut [f32],
     sums: &mut [i32],
 ) {
-    let (tokens, stride) = (scales.len(), padded(cols));
-    assert_eq!(x.len(), tokens * cols, "activations");
-    assert_eq!(q.len(), tokens * stride, "quantized activations");
+    let tokens = scales.len();
+    assert_eq!(Some(x.len()), elements([tokens, cols]), "activations");
+    if tokens == 0 {
+        return assert!(q.is_empty() && sums.is_empty(), "results of no activations");
+    }
+    let stride = padded(cols);
+    assert_eq!(Some(q.len()), elements([tokens, stride]), "quantized activations");
     assert_eq!(sums.len(), tokens, "sums");
     let (q, scales, sums) = (Parts::new(q), Parts::new(scales), Parts::new(sums));
     // Short rows in groups: a task of its own costs more than such a row.

@@ -6,6 +6,7 @@ pub mod dense;
 pub mod float;
 pub mod gradient;
 pub mod isa;
+mod lengths;
 pub mod probe;
 pub mod ternary;
 pub mod threads;

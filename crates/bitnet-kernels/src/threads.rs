@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::io;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -33,6 +34,7 @@ pub struct ThreadPool {
     /// Held while a job runs, so that concurrent calls follow one another.
     running: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
+    refused: Option<io::Error>,
 }
 
 #[derive(Clone, Copy)]
@@ -65,8 +67,8 @@ unsafe impl Send for Shared {}
 impl ThreadPool {
     /// A pool of `threads` threads (at least one), the caller of [`ThreadPool::run`] included: it starts `threads - 1`.
     ///
-    /// # Panics
-    /// When the operating system refuses a thread.
+    /// Where the operating system refuses a thread (a limit on processes, no memory for a stack) the pool has those that
+    /// it got: [`ThreadPool::threads`] tells how many, [`ThreadPool::refused`] why there are no more.
     pub fn new(threads: usize) -> ThreadPool {
         let shared = Arc::new(Shared {
             gate: Padded(AtomicU64::new(0)),
@@ -77,12 +79,17 @@ impl ThreadPool {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut pool = ThreadPool { shared, running: Mutex::new(()), workers: Vec::new() };
+        let mut pool = ThreadPool { shared, running: Mutex::new(()), workers: Vec::new(), refused: None };
         for i in 1..threads.clamp(1, INSIDE as usize) {
             let shared = Arc::clone(&pool.shared);
             let thread = std::thread::Builder::new().name(format!("bitnet-{i}"));
-            let handle = thread.spawn(move || shared.work());
-            pool.workers.push(handle.expect("the operating system refused a thread"));
+            match thread.spawn(move || shared.work()) {
+                Ok(handle) => pool.workers.push(handle),
+                Err(error) => {
+                    pool.refused = Some(error);
+                    break;
+                }
+            }
         }
         pool
     }
@@ -92,13 +99,19 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
+    /// Why the pool has fewer threads than it was asked for; `None` where it has them all.
+    pub fn refused(&self) -> Option<&io::Error> {
+        self.refused.as_ref()
+    }
+
     /// Calls `f(0)` to `f(tasks - 1)`, each once, in any order, on the threads of the pool; returns when all are done.
     ///
     /// Tasks are claimed one by one, so uneven ones balance. Nothing is allocated. A call from inside a task, one task,
     /// or one thread runs on the caller alone; calls from several threads follow one another.
     ///
     /// # Panics
-    /// With the panic of a task, after the tasks that had begun have ended; the others are not begun.
+    /// With the panic of a task (the first, if there are several), after the tasks that had begun have ended; the others
+    /// are not begun.
     pub fn run(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.workers.is_empty() || IN_JOB.get() {
             (0..tasks).for_each(f);
@@ -114,21 +127,13 @@ impl ThreadPool {
         shared.next.0.store(0, Ordering::Relaxed);
         // SeqCst, with the sleepers' side in `work`: either we see a sleeper, or it sees the open gate.
         shared.gate.0.fetch_add(JOB + OPEN, Ordering::SeqCst);
+        let gate = OpenGate(shared);
         if shared.sleepers.0.load(Ordering::SeqCst) > 0 {
             drop(lock(&shared.sleep));
             shared.wake.notify_all();
         }
         shared.run_tasks();
-        shared.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut spins = 0u32;
-        while shared.gate.0.load(Ordering::Acquire) & INSIDE != 0 {
-            spins += 1;
-            if spins < 10_000 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
+        drop(gate);
         let panic = lock(&shared.panic).take();
         drop(turn);
         if let Some(panic) = panic {
@@ -151,6 +156,35 @@ impl ThreadPool {
     }
 }
 
+/// An open gate; shut when dropped, which waits until all workers have left. A guard, so that nothing can unwind past
+/// [`ThreadPool::run`] while a worker still uses the closure.
+struct OpenGate<'a>(&'a Shared);
+
+impl Drop for OpenGate<'_> {
+    fn drop(&mut self) {
+        let gate = &self.0.gate.0;
+        gate.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0u32;
+        while gate.load(Ordering::Acquire) & INSIDE != 0 {
+            spins += 1;
+            if spins < 10_000 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// A worker inside the gate; leaves when dropped.
+struct Inside<'a>(&'a Shared);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.gate.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.gate.0.fetch_or(EXIT, Ordering::SeqCst);
@@ -163,7 +197,7 @@ impl Drop for ThreadPool {
 }
 
 impl Shared {
-    /// Claims and runs tasks until none are left. Called with the gate's count or `running` held.
+    /// Claims and runs tasks until none are left; does not unwind. Called with the gate's count or `running` held.
     fn run_tasks(&self) {
         // SAFETY: the job is not written while this thread is inside (a worker) or is the one that wrote it (the caller).
         let job = unsafe { (*self.job.get()).expect("an open gate has a job") };
@@ -182,7 +216,13 @@ impl Shared {
         IN_JOB.set(false);
         if let Err(panic) = result {
             self.next.0.store(job.tasks, Ordering::Relaxed);
-            lock(&self.panic).get_or_insert(panic);
+            let mut first = lock(&self.panic);
+            if first.is_none() {
+                *first = Some(panic);
+            } else {
+                drop(first);
+                drop_quietly(panic);
+            }
         }
     }
 
@@ -215,11 +255,18 @@ impl Shared {
             // Enter, unless the job has ended meanwhile.
             let entered = self.gate.0.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed);
             if entered.is_ok() {
+                let _inside = Inside(self);
                 self.run_tasks();
                 done = number(gate);
-                self.gate.0.fetch_sub(1, Ordering::AcqRel);
             }
         }
+    }
+}
+
+/// Drops what a task panicked with. Should that panic too, what it panics with is left alone: it could go on for ever.
+fn drop_quietly(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
 }
 

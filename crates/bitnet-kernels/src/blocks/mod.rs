@@ -5,6 +5,7 @@
 
 mod dequantize;
 
+use crate::lengths::elements;
 pub use dequantize::dequantize_row;
 pub(crate) use dequantize::{dequantize, q4_k_scales};
 
@@ -180,7 +181,7 @@ impl<'a> BlockMatrix<'a> {
 /// When `out` is not `[T, columns]`.
 pub fn embedding(ids: &[u32], table: &BlockMatrix<'_>, out: &mut [f32]) -> Result<(), BlockError> {
     let columns = table.columns;
-    assert_eq!(out.len(), ids.len() * columns, "out is [ids, columns]");
+    assert_eq!(Some(out.len()), elements([ids.len(), columns]), "out is [ids, columns]");
     for (t, &id) in ids.iter().enumerate() {
         if id as usize >= table.rows {
             return Err(BlockError::Token { id, rows: table.rows });

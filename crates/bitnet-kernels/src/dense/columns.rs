@@ -2,6 +2,7 @@
 
 use super::rows::further;
 use crate::float::simd::{Simd, inlined};
+use crate::lengths::check_rows;
 
 /// Columns of a strip, whose accumulators stay in the nearest cache.
 const STRIP: usize = 512;
@@ -21,19 +22,13 @@ unsafe fn eight<S: Simd>(s: S, x: *const f32, stride: usize, f: impl Fn(S::F) ->
     }
 }
 
-/// Panics unless `rows` rows of `columns` numbers, `stride` apart, lie in x.
-fn check(x: &[f32], stride: usize, rows: usize, columns: usize) {
-    let end = (rows - 1).checked_mul(stride).and_then(|start| start.checked_add(columns));
-    assert!(end.is_some_and(|end| end <= x.len()), "{rows} rows of {columns}, {stride} apart, of {}", x.len());
-}
-
 /// See [`super::DenseKernel::column_sums`]: in f32 with the rounding errors summed beside (Knuth's TwoSum).
 #[inline(always)]
 pub(super) fn sums<S: Simd>(s: S, x: &[f32], stride: usize, rows: usize, sums: &mut [f64]) {
     if rows == 0 {
         return;
     }
-    check(x, stride, rows, sums.len());
+    check_rows(x.len(), stride, rows, 0, sums.len());
     let groups = rows / 8 * 8;
     for (strip, sums) in sums.chunks_mut(STRIP).enumerate() {
         let x = &x[strip * STRIP..];
@@ -72,7 +67,7 @@ pub(super) fn extremes<S: Simd>(s: S, largest: bool, x: &[f32], stride: usize, r
     if rows == 0 {
         return;
     }
-    check(x, stride, rows, out.len());
+    check_rows(x.len(), stride, rows, 0, out.len());
     for (strip, out) in out.chunks_mut(STRIP).enumerate() {
         let x = &x[strip * STRIP..];
         let whole = out.len() / S::LANES * S::LANES;
@@ -110,7 +105,7 @@ pub(super) fn moments<S: Simd>(
     if rows == 0 {
         return;
     }
-    check(x, stride, rows, sums.len());
+    check_rows(x.len(), stride, rows, 0, sums.len());
     assert_eq!(sums.len(), squares.len(), "sums and squares of the same columns");
     for (strip, (sums, squares)) in sums.chunks_mut(STRIP).zip(squares.chunks_mut(STRIP)).enumerate() {
         let x = &x[strip * STRIP..];

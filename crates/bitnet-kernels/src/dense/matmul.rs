@@ -16,6 +16,7 @@ mod vector;
 mod x86_64;
 
 use crate::float::simd::{BF16, F16};
+use crate::lengths::elements;
 use crate::{Isa, ThreadPool, float};
 use product::{F32, Output, Widened};
 
@@ -99,10 +100,14 @@ impl<'a, T> MatrixMut<'a, T> {
     fn check(&self, rows: usize, columns: usize) {
         let (extents, strides) = ([rows, columns], [self.row_stride, self.col_stride]);
         check("out", self.data.len(), self.start, extents, strides);
-        let (near, far) = if strides[0].abs() < strides[1].abs() { (0, 1) } else { (1, 0) };
-        let reach = strides[near].unsigned_abs() * extents[near].saturating_sub(1);
+        if extents.contains(&0) {
+            return;
+        }
+        let (near, far) = if strides[0].unsigned_abs() < strides[1].unsigned_abs() { (0, 1) } else { (1, 0) };
+        // Does not wrap: what was just checked lies in the slice.
+        let reach = strides[near].unsigned_abs() * (extents[near] - 1);
         let apart = |axis: usize, reach: usize| extents[axis] < 2 || strides[axis].unsigned_abs() > reach;
-        assert!(rows * columns == 0 || apart(near, 0) && apart(far, reach), "elements of out overlap: {strides:?}");
+        assert!(apart(near, 0) && apart(far, reach), "elements of out overlap: {strides:?}");
     }
 }
 
@@ -247,6 +252,11 @@ pub fn matmul_i8(isa: Isa, pool: &ThreadPool, shape: MatmulShape, a: Matrix<i8>,
 const MISSING: &str = "the CPU has the instruction set asked for";
 
 fn check_all<A, B, O>(shape: &MatmulShape, a: &Matrix<A>, b: &Matrix<B>, out: &MatrixMut<O>) {
+    let MatmulShape { m, n, k } = *shape;
+    // Strides of 0 make matrices of any size; the loops over them count in usize.
+    for sizes in [[m, k], [k, n], [m, n]] {
+        assert!(elements(sizes).is_some_and(|count| count <= isize::MAX as usize), "{shape:?} is too large");
+    }
     a.check("a", shape.m, shape.k);
     b.check("b", shape.k, shape.n);
     out.check(shape.m, shape.n);

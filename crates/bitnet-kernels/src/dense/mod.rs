@@ -19,6 +19,7 @@ pub mod strided;
 mod transpose;
 
 use crate::Isa;
+use crate::lengths::check_rows;
 
 /// Functions of one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +207,18 @@ pub fn for_isa(isa: Isa) -> Option<&'static dyn DenseKernel> {
         Isa::Neon | Isa::NeonDotprod => leak(float::neon::Neon::new().filter(|_| isa.is_available())),
         _ => None,
     }
+}
+
+/// Columns of x that [`DenseKernel::transpose`] writes, or `None` where there is nothing to write; panics where it would
+/// leave x or out.
+fn columns_of(x: &[f32], stride: usize, rows: usize, first: usize, out: &[f32]) -> Option<usize> {
+    if out.is_empty() {
+        return None;
+    }
+    assert!(rows > 0 && out.len().is_multiple_of(rows), "{} numbers in columns of {rows} rows", out.len());
+    let count = out.len() / rows;
+    check_rows(x.len(), stride, rows, first, count);
+    Some(count)
 }
 
 /// Panics unless b, not empty, can be repeated to the length of a.

@@ -2,6 +2,7 @@
 
 use super::{Binary, DenseKernel, Half, Moments, Unary};
 use crate::ThreadPool;
+use crate::lengths::elements;
 use crate::threads::Parts;
 
 /// Numbers that are worth a task of their own.
@@ -110,7 +111,11 @@ pub fn reduce(
         _ if a.is_nan() || (largest && a > b) || (!largest && a < b) => a,
         _ => b,
     };
-    assert!(x.len() == outer * n * inner && out.len() == outer * inner && n > 0, "a tensor of {outer} {n} {inner}");
+    let (all, results) = (elements([outer, n, inner]), elements([outer, inner]));
+    assert!(all == Some(x.len()) && results == Some(out.len()) && n > 0, "a tensor of {outer} {n} {inner}");
+    if out.is_empty() {
+        return;
+    }
     if inner == 1 && n <= PART {
         let to = Parts::new(out);
         return split(pool, x.len(), n, |start, len| {
@@ -143,7 +148,10 @@ pub fn moments(
     [outer, n, inner]: [usize; 3],
     mut f: impl FnMut(usize, Moments),
 ) {
-    assert!(x.len() == outer * n * inner && n > 0, "a tensor of {outer} {n} {inner}");
+    assert!(elements([outer, n, inner]) == Some(x.len()) && n > 0, "a tensor of {outer} {n} {inner}");
+    if x.is_empty() {
+        return;
+    }
     let plan = Plan::new([outer, n, inner]);
     let len = plan.outer * plan.row_parts * plan.inner;
     let (mut sums, mut squares) = (vec![0.0f64; len], vec![0.0f64; len]);
@@ -258,7 +266,7 @@ pub fn layer_norm(
 
 /// `out[j, i] = x[i, j]`: x `[rows, columns]` with rows `stride` apart, out `[columns, rows]`.
 pub fn transpose(kernel: &dyn DenseKernel, pool: &ThreadPool, x: &[f32], stride: usize, rows: usize, out: &mut [f32]) {
-    if rows == 0 {
+    if super::columns_of(x, stride, rows, 0, out).is_none() {
         return;
     }
     let (len, stream) = (out.len(), size_of_val(out) > STREAM);

@@ -4,6 +4,7 @@ use super::{Binary, DenseKernel, Half, Moments, Unary, convert, elementwise, row
 use crate::Isa;
 use crate::float::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use crate::float::scalar::Scalar;
+use crate::lengths::check_rows;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 
 fn function(op: Unary, x: f64) -> f64 {
@@ -81,12 +82,14 @@ impl DenseKernel for Scalar {
     }
 
     fn column_sums(&self, x: &[f32], stride: usize, rows: usize, sums: &mut [f64]) {
+        check_rows(x.len(), stride, rows, 0, sums.len());
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum += column(x, stride, rows, i).map(f64::from).sum::<f64>();
         }
     }
 
     fn column_extremes(&self, largest: bool, x: &[f32], stride: usize, rows: usize, out: &mut [f32]) {
+        check_rows(x.len(), stride, rows, 0, out.len());
         for (i, out) in out.iter_mut().enumerate() {
             *out = column(x, stride, rows, i).fold(*out, |a, b| further(largest, a, b));
         }
@@ -101,6 +104,8 @@ impl DenseKernel for Scalar {
         sums: &mut [f64],
         squares: &mut [f64],
     ) {
+        check_rows(x.len(), stride, rows, 0, sums.len());
+        assert_eq!(sums.len(), squares.len(), "sums and squares of the same columns");
         for (i, (sum, squares)) in sums.iter_mut().zip(squares).enumerate() {
             let so_far = Moments { count: before, sum: *sum, squares: *squares };
             let all = if rows == 0 { so_far } else { so_far.join(moments(column(x, stride, rows, i))) };
@@ -134,7 +139,7 @@ impl DenseKernel for Scalar {
     }
 
     fn transpose(&self, x: &[f32], stride: usize, rows: usize, first: usize, _stream: bool, out: &mut [f32]) {
-        if rows == 0 {
+        if super::columns_of(x, stride, rows, first, out).is_none() {
             return;
         }
         for (i, out) in out.chunks_exact_mut(rows).enumerate() {

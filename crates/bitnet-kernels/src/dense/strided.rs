@@ -82,12 +82,15 @@ unsafe impl Sync for Plan {}
 
 fn run(threads: &ThreadPool, dims: &[usize], inputs: &[Operand], out: OperandMut, update: bool, f: Map) {
     assert!(dims.len() <= MAX_DIMS && inputs.len() < MAX_OPERANDS);
-    let elements: usize = dims.iter().product();
-    if elements == 0 {
+    if dims.contains(&0) {
         return;
     }
-    let disjoint = disjoint(dims, out.strides);
+    let elements = dims.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    let elements = elements.unwrap_or_else(|| panic!("{dims:?} has more elements than can be counted"));
+    let out_strides = out.strides;
     let plan = Plan::new(dims, inputs, out, update);
+    // Its spans cannot wrap: the plan has checked that they lie in the operand.
+    let disjoint = disjoint(dims, out_strides);
     // Chunks are whole short rows or parts of a long one.
     let len = plan.dims[plan.rank - 1];
     let rows = elements / len;
@@ -133,7 +136,9 @@ impl Plan {
                 continue;
             }
             let merges = plan.rank > 0
-                && walks.iter().all(|w| w.strides[plan.rank - 1] == w.strides[axis] * dims[axis] as isize);
+                && walks
+                    .iter()
+                    .all(|w| Some(w.strides[plan.rank - 1]) == w.strides[axis].checked_mul(dims[axis] as isize));
             let at = if merges { plan.rank - 1 } else { plan.rank };
             plan.dims[at] *= dims[axis];
             walks.iter_mut().for_each(|w| w.strides[at] = w.strides[axis]);
@@ -202,14 +207,21 @@ impl Walk {
     fn new(base: *mut u8, bytes: usize, size: usize, offset: usize, dims: &[usize], strides: &[isize]) -> Walk {
         assert!(matches!(size, 1 | 2 | 4 | 8), "elements of {size} bytes");
         assert_eq!(dims.len(), strides.len(), "a stride for each dimension");
-        let (mut first, mut last) = (offset as isize, offset as isize);
-        for (&extent, &stride) in dims.iter().zip(strides) {
-            let span = stride * (extent as isize - 1);
-            (first, last) = (first + span.min(0), last + span.max(0));
-        }
-        assert!(first >= 0 && (last as usize + 1) * size <= bytes, "elements {first}..={last} of {bytes} bytes");
+        let inside = isize::try_from(offset).ok().and_then(|offset| {
+            let (mut first, mut last) = (offset, offset);
+            for (&extent, &stride) in dims.iter().zip(strides) {
+                let span = stride.checked_mul(isize::try_from(extent - 1).ok()?)?;
+                (first, last) = (first.checked_add(span.min(0))?, last.checked_add(span.max(0))?);
+            }
+            Some(first >= 0 && (last as usize) < bytes / size)
+        });
+        assert!(
+            inside == Some(true),
+            "elements from {offset} on with extents {dims:?} and strides {strides:?} leave {bytes} bytes"
+        );
         let mut in_bytes = [0; MAX_DIMS];
-        in_bytes.iter_mut().zip(strides).for_each(|(b, s)| *b = s * size as isize);
+        // The stride of a dimension of one element may be anything; it is not walked.
+        in_bytes.iter_mut().zip(strides).for_each(|(b, s)| *b = s.wrapping_mul(size as isize));
         // SAFETY: the first element lies inside the bytes.
         Walk { base: unsafe { base.add(offset * size) }, size, strides: in_bytes }
     }
@@ -340,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "elements 0..=6 of 6 bytes")]
+    #[should_panic(expected = "leave 6 bytes")]
     fn an_operand_that_leaves_its_bytes_is_refused() {
         let mut out = [0u8; 6];
         let target = OperandMut { bytes: &mut out, size: 1, offset: 0, strides: &[3, 2] };

@@ -16,12 +16,7 @@ pub(super) fn transpose<S: Simd>(
     stream: bool,
     out: &mut [f32],
 ) {
-    if rows == 0 {
-        return;
-    }
-    let count = out.len() / rows;
-    let end = (rows - 1).checked_mul(stride).and_then(|start| start.checked_add(first + count));
-    assert!(end.is_some_and(|end| end <= x.len()) && out.len() == rows * count, "{rows} rows, {stride} apart");
+    let Some(count) = super::columns_of(x, stride, rows, first, out) else { return };
     let aligned = rows.is_multiple_of(S::LANES) && (out.as_ptr() as usize).is_multiple_of(S::BYTES);
     if stream && aligned {
         blocks::<S, true>(s, x, stride, rows, first, count, out);

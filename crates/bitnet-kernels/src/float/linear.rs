@@ -10,6 +10,7 @@ use super::simd::{BF16, Element, F16, Simd, inlined};
 use super::whole_rows;
 use crate::ThreadPool;
 use crate::blocks::{BlockMatrix, BlockType, dequantize};
+use crate::lengths::elements;
 use crate::threads::Parts;
 
 /// Rows that are decoded together.
@@ -23,7 +24,7 @@ const FEW_TOKENS: usize = 2;
 pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
     let (n, k) = (weights.rows(), weights.columns());
     let tokens = whole_rows(x, k);
-    assert_eq!(out.len(), tokens * n, "out is [T, N]");
+    assert_eq!(Some(out.len()), elements([tokens, n]), "out is [T, N]");
     // Some tasks for each thread, so that a late one does not hold up the rest; whole panels.
     let rows = n.div_ceil(8 * pool.threads()).next_multiple_of(PANEL_ROWS);
     let out = Parts::new(out);

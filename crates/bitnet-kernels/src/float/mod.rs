@@ -22,6 +22,7 @@ mod vector;
 pub use rope::{inverse_frequencies, rope_tables};
 
 use crate::blocks::BlockMatrix;
+use crate::lengths::elements;
 use crate::{Isa, ThreadPool};
 
 /// The largest head dimension that [`FloatKernel::attention`] takes: its scratch is on the stack.
@@ -154,9 +155,9 @@ impl AttentionShape {
             KvCache::F32 { keys, values } => (keys.len(), values.len()),
             KvCache::F16 { keys, values } => (keys.len(), values.len()),
         };
-        assert_eq!(keys, kv_heads * capacity * head_dim, "length of the keys");
+        assert_eq!(Some(keys), elements([kv_heads, capacity, head_dim]), "length of the keys");
         assert_eq!(values, keys, "length of the values");
-        assert_eq!(q.len(), tokens * heads * head_dim, "length of q");
+        assert_eq!(Some(q.len()), elements([tokens, heads, head_dim]), "length of q");
         assert_eq!(out.len(), q.len(), "length of out");
     }
 }
@@ -174,6 +175,11 @@ fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     }
     let squares: f64 = rest.iter().map(|&v| v as f64 * v as f64).sum::<f64>() + sums.iter().sum::<f64>();
     1.0 / ((squares / x.len() as f64) as f32 + eps).sqrt()
+}
+
+/// Numbers of a token of `heads` heads of `pairs` pairs; panics when they cannot be counted.
+fn rope_row(heads: usize, pairs: usize) -> usize {
+    elements([heads, 2, pairs]).unwrap_or_else(|| panic!("{heads} heads of {pairs} pairs are too many"))
 }
 
 /// Rows of x `[rows, columns]`; panics when it is not whole rows.

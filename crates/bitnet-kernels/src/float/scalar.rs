@@ -1,8 +1,9 @@
 //! The specification of the float operations: plain loops, sums in f64.
 
 use super::half::{f16_to_f32, f32_to_f16};
-use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, inverse_rms, whole_rows};
+use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, inverse_rms, rope_row, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
+use crate::lengths::elements;
 use crate::threads::Parts;
 use crate::{Isa, ThreadPool};
 
@@ -63,10 +64,11 @@ impl FloatKernel for Scalar {
     }
 
     fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]) {
-        let tokens = whole_rows(x, heads * 2 * pairs);
+        let row = rope_row(heads, pairs);
+        let tokens = whole_rows(x, row);
         assert!(cos.len() == tokens * pairs && sin.len() == cos.len(), "tables of {tokens} tokens");
         let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
-        for (token, (cos, sin)) in x.chunks_exact_mut(heads * 2 * pairs).zip(angles) {
+        for (token, (cos, sin)) in x.chunks_exact_mut(row).zip(angles) {
             for head in token.chunks_exact_mut(2 * pairs) {
                 for i in 0..pairs {
                     let (a, b) = (head[i], head[pairs + i]);
@@ -106,7 +108,7 @@ impl FloatKernel for Scalar {
     fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
         let (n, k) = (weights.rows(), weights.columns());
         let tokens = whole_rows(x, k);
-        assert_eq!(out.len(), tokens * n, "out is [T, N]");
+        assert_eq!(Some(out.len()), elements([tokens, n]), "out is [T, N]");
         let out = Parts::new(out);
         pool.run(n, &|row| {
             for t in 0..tokens {

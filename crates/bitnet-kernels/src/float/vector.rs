@@ -1,7 +1,7 @@
 //! [`FloatKernel`] for every instruction set that has vectors, and the operations that work element by element.
 
 use super::simd::{MAX_LANES, Simd, inlined};
-use super::{AttentionShape, FloatKernel, KvCache, attention, inverse_rms, linear, whole_rows};
+use super::{AttentionShape, FloatKernel, KvCache, attention, inverse_rms, linear, rope_row, whole_rows};
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
 
@@ -73,11 +73,12 @@ impl<S: Simd> FloatKernel for S {
 
     fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]) {
         let s = *self;
-        let tokens = whole_rows(x, heads * 2 * pairs);
+        let row = rope_row(heads, pairs);
+        let tokens = whole_rows(x, row);
         assert!(cos.len() == tokens * pairs && sin.len() == cos.len(), "tables of {tokens} tokens");
         s.enter(inlined!(|| {
             let angles = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
-            for (token, (cos, sin)) in x.chunks_exact_mut(heads * 2 * pairs).zip(angles) {
+            for (token, (cos, sin)) in x.chunks_exact_mut(row).zip(angles) {
                 for head in token.chunks_exact_mut(2 * pairs) {
                     let (a, b) = head.split_at_mut(pairs);
                     rotate(s, a, b, cos, sin);

@@ -10,6 +10,7 @@ use crate::dense::{
     matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32},
 };
 use crate::float::simd::inlined;
+use crate::lengths::elements;
 use crate::threads::Parts;
 use crate::{FloatKernel, Isa, ThreadPool};
 use std::sync::OnceLock;
@@ -46,11 +47,14 @@ impl CausalShape {
     }
 
     fn check(&self, qkv: &[f32], cos: &[f32], sin: &[f32], out: &[f32]) {
-        let rows = self.batch * self.tokens;
-        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads) && self.head_dim.is_multiple_of(2));
-        assert!(qkv.len() == rows * self.row() && out.len() == rows * self.out_row(), "{self:?}");
-        let angles = self.tokens * self.head_dim / 2;
-        assert!(cos.len() == angles && sin.len() == angles, "angles of {} tokens", self.tokens);
+        let CausalShape { batch, tokens, heads, kv_heads, head_dim } = *self;
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2), "{self:?}");
+        let all_heads = kv_heads.checked_mul(2).and_then(|both| both.checked_add(heads)).expect("heads can be counted");
+        let (read, written) =
+            (elements([batch, tokens, all_heads, head_dim]), elements([batch, tokens, heads, head_dim]));
+        assert!(read == Some(qkv.len()) && written == Some(out.len()), "{self:?}");
+        let angles = elements([tokens, head_dim / 2]);
+        assert!(angles == Some(cos.len()) && sin.len() == cos.len(), "angles of {tokens} tokens");
     }
 }
 
@@ -179,6 +183,9 @@ pub fn causal_attention(
     out: &mut [f32],
 ) {
     shape.check(qkv, cos, sin, out);
+    if out.is_empty() {
+        return;
+    }
     let (width, to) = (shape.head_dim, Parts::new(out));
     tasks(kernel, pool, shape, qkv, cos, sin, |task| {
         let (isa, keys, values) = (kernel.isa(), task.transposed(&task.keys()), task.values());
@@ -220,6 +227,9 @@ pub fn causal_attention_backward(
 ) {
     shape.check(qkv, cos, sin, grad);
     assert_eq!(qkv.len(), out.len(), "length of out");
+    if out.is_empty() {
+        return;
+    }
     let (width, tokens, to) = (shape.head_dim, shape.tokens, Parts::new(out));
     let back: Vec<f32> = sin.iter().map(|x| -x).collect();
     tasks(kernel, pool, shape, qkv, cos, sin, |task| {

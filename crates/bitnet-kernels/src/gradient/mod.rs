@@ -126,6 +126,9 @@ fn rms_norm_rows(grad: &[f32], x: &[f32], weight: &[f32], eps: f32, dx: &mut [f3
 /// When the lengths contradict each other.
 pub fn relu2_gated_halves(isa: Isa, pool: &ThreadPool, both: &[f32], inner: usize, out: &mut [f32]) {
     assert!(inner > 0 && out.len().is_multiple_of(inner) && both.len() == 2 * out.len(), "gates of {inner}");
+    if out.is_empty() {
+        return;
+    }
     pool.for_each_chunk(out, ROWS * inner, &|task, out| {
         let both = &both[2 * task * ROWS * inner..][..2 * out.len()];
         entered!(
@@ -155,6 +158,9 @@ pub fn relu2_gated_halves_backward(
 ) {
     assert!(inner > 0 && grad.len().is_multiple_of(inner) && both.len() == 2 * grad.len(), "gates of {inner}");
     assert_eq!(both.len(), out.len(), "length of out");
+    if out.is_empty() {
+        return;
+    }
     pool.for_each_chunk(out, ROWS * 2 * inner, &|task, out| {
         let both = &both[2 * task * ROWS * inner..][..out.len()];
         let grad = &grad[task * ROWS * inner..][..out.len() / 2];

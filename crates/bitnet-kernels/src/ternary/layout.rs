@@ -13,7 +13,10 @@ const ZEROS: u8 = 0b01_01_01_01;
 
 /// Bytes of the packed form of a `rows` x `cols` matrix, or `None` when it has more than `usize` can count.
 pub const fn packed_len(rows: usize, cols: usize) -> Option<usize> {
-    rows.div_ceil(PANEL).checked_mul(cols.div_ceil(TILE_COLS) * TILE)
+    match cols.div_ceil(TILE_COLS).checked_mul(TILE) {
+        Some(panel) => rows.div_ceil(PANEL).checked_mul(panel),
+        None => None,
+    }
 }
 
 /// Packs `codes` `[rows, ceil(cols / 4)]` into `out` `[packed_len(rows, cols)]`.
@@ -122,5 +125,6 @@ mod tests {
         assert_eq!(packed_len(1, 1), Some(64));
         assert_eq!(packed_len(0, 5), Some(0));
         assert_eq!(packed_len(usize::MAX, 1 << 18), None);
+        assert_eq!(packed_len(1, usize::MAX), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The product of a packed matrix with quantized activations, over the threads of a pool.
 
 use super::{MAX_COLS, PANEL, TILE, TILE_COLS, TernaryKernel, packed_len};
+use crate::lengths::elements;
 use crate::threads::{Parts, ThreadPool};
 
 /// Panels that a task of a prompt works on: as many bytes as stay in the second-level cache while the tokens pass.
@@ -111,7 +112,7 @@ fn products(
 ) {
     let (tokens, tiles) = (sums.len(), w.cols.div_ceil(TILE_COLS));
     let (panel_len, q_len) = (tiles * TILE, tiles * TILE_COLS);
-    assert_eq!(q.len(), tokens * q_len, "activations");
+    assert_eq!(Some(q.len()), elements([tokens, q_len]), "activations");
     // A task owns a group of panels and takes all tokens through it, a few at a time: the weights come from memory
     // once, and the few tokens stay in the first-level cache while the group passes.
     let bytes = if tokens == 1 { STREAM_BYTES } else { GROUP_BYTES };
@@ -148,8 +149,12 @@ struct Rows<'a, T> {
 impl<'a, T> Rows<'a, T> {
     fn new(out: &'a mut [T], stride: usize, tokens: usize, rows: usize) -> Rows<'a, T> {
         assert!(rows <= stride || tokens <= 1, "{rows} rows in an output stride of {stride}");
-        let needed = tokens.checked_sub(1).map_or(0, |t| t * stride + rows);
-        assert!(out.len() >= needed, "output of {}, {needed} needed", out.len());
+        let needed = match tokens {
+            0 => Some(0),
+            _ => (tokens - 1).checked_mul(stride).and_then(|start| start.checked_add(rows)),
+        };
+        let enough = needed.is_some_and(|needed| needed <= out.len());
+        assert!(enough, "output of {} numbers for {tokens} rows of {rows}, {stride} apart", out.len());
         Rows { parts: Parts::new(out), stride }
     }
 

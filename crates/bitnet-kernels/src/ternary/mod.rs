@@ -21,6 +21,7 @@ pub use layout::{pack, packed_len, unpack};
 pub use matmul::{Activations, TernaryMatrix, matmul, matmul_i32};
 
 use crate::Isa;
+use crate::lengths::elements;
 
 /// Rows of a panel, and of the tiles that it is made of.
 pub const PANEL: usize = 16;
@@ -82,13 +83,13 @@ pub fn for_isa(isa: Isa) -> Option<&'static dyn TernaryKernel> {
 fn check_dot(tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &[i32]) -> usize {
     let tokens = sums.len();
     assert!(tiles <= MAX_COLS / TILE_COLS, "{tiles} tiles a panel");
-    assert_eq!(q.len(), tokens * tiles * TILE_COLS, "activations");
+    assert_eq!(Some(q.len()), elements([tokens, tiles, TILE_COLS]), "activations");
     if tokens == 0 {
         assert!(acc.is_empty(), "accumulators");
         return 0;
     }
-    let count = acc.len() / (tokens * PANEL);
-    assert_eq!(acc.len(), tokens * count * PANEL, "accumulators");
-    assert_eq!(panels.len(), count * tiles * TILE, "panels");
+    let count = acc.len() / tokens / PANEL;
+    assert_eq!(Some(acc.len()), elements([tokens, count, PANEL]), "accumulators");
+    assert_eq!(Some(panels.len()), elements([count, tiles, TILE]), "panels");
     count
 }
