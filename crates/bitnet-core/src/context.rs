@@ -1,4 +1,4 @@
-//! Where and how a stretch of code computes: device, random numbers, profiling.
+//! Execution contexts: device, random numbers, profiling.
 
 use crate::{BitNetError, Device, Generator, Profile, Profiler, Result, auto_select_device};
 use std::cell::RefCell;
@@ -11,8 +11,8 @@ thread_local! {
 
 /// A device, the state of its random numbers, and whether operations are profiled. Clones are the same context.
 ///
-/// There is no switch for determinism: results of the CPU depend neither on the number of threads nor on how work is
-/// shared among them, and random numbers are counter based, so that a seed gives the same ones on every device.
+/// There is no determinism option: CPU results do not depend on the number of threads or the distribution of work, and
+/// random numbers are counter-based, so that a seed gives the same ones on every device.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType, BitNetTensor, ExecutionContext};
@@ -44,19 +44,19 @@ pub struct ExecutionContextBuilder {
 }
 
 impl ExecutionContextBuilder {
-    /// The device; the best one present unless given.
+    /// The device; by default the best one present.
     pub fn device(mut self, device: &Device) -> Self {
         self.device = Some(device.clone());
         self
     }
 
-    /// A CPU with this many threads of its own, instead of a device.
+    /// A CPU device with this many threads, instead of a given device.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// The seed of [`ExecutionContext::random`]; 0 unless given.
+    /// The seed of [`ExecutionContext::random`]; 0 by default.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -68,7 +68,7 @@ impl ExecutionContextBuilder {
         self
     }
 
-    /// The context; an error for a device and threads both, or for no threads.
+    /// The context; an error if both a device and threads are given, or zero threads.
     pub fn build(self) -> Result<ExecutionContext> {
         let wrong = |message: &str| Err(BitNetError::NoDevice(message.into()));
         let device = match (self.device, self.threads) {
@@ -92,12 +92,12 @@ impl ExecutionContext {
         Self(Rc::new(Inner { device, generator, profiled, profile: RefCell::new(None) }))
     }
 
-    /// Settings to build one from.
+    /// A builder with default settings.
     pub fn builder() -> ExecutionContextBuilder {
         ExecutionContextBuilder::default()
     }
 
-    /// The context of the innermost [`scope`](Self::scope) on this thread; outside of any, one of the thread with the best
+    /// The context of the innermost [`scope`](Self::scope) on this thread; outside of any, a per-thread default with the best
     /// device and seed 0.
     pub fn current() -> Self {
         let open = OPEN.with_borrow(|open| open.last().cloned());
@@ -105,9 +105,9 @@ impl ExecutionContext {
         open.unwrap_or_else(|| DEFAULT.with_borrow_mut(|context| context.get_or_insert_with(default).clone()))
     }
 
-    /// Runs `f` with this as [`current`](Self::current); scopes may stand in each other.
+    /// Runs `f` with this as [`current`](Self::current); scopes can be nested.
     pub fn scope<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        /// Closes the scope when it is left, by a panic too.
+        /// Closes the scope on drop, also in a panic.
         struct Guard;
         impl Drop for Guard {
             fn drop(&mut self) {
@@ -124,12 +124,12 @@ impl ExecutionContext {
         result
     }
 
-    /// Where it computes.
+    /// Its device.
     pub fn device(&self) -> &Device {
         &self.0.device
     }
 
-    /// Draws random numbers, which moves the context's place in their stream.
+    /// Draws random numbers, which advances the context's generator.
     pub fn random<R>(&self, draw: impl FnOnce(&mut Generator) -> R) -> R {
         // Taken out, so that `draw` may use the context.
         let mut generator = self.0.generator.borrow().clone();
@@ -138,7 +138,7 @@ impl ExecutionContext {
         result
     }
 
-    /// The profile of the last scope, if scopes are profiled; it is given once.
+    /// The profile of the last scope, if scopes are profiled; a second call returns `None`.
     pub fn take_profile(&self) -> Option<Profile> {
         self.0.profile.borrow_mut().take()
     }

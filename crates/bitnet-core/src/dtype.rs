@@ -23,7 +23,7 @@ pub enum BitNetDType {
     U32,
     U64,
     Bool,
-    /// Ternary weights, four a byte: code `w + 1` of column `4b + i` in bits `2i..2i+1` of byte `b`; a row starts at a byte.
+    /// Ternary weights, four per byte: code `w + 1` of column `4b + i` in bits `2i..2i+1` of byte `b`; a row starts at a byte.
     Ternary2,
     /// 32 weights: f16 scale, 32 × i8 (ggml).
     Q8_0,
@@ -37,7 +37,7 @@ pub enum BitNetDType {
 
 use BitNetDType::*;
 
-/// Kinds of element types, in the order of type promotion.
+/// Categories of element types, in the order of type promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DTypeCategory {
     /// `Bool`.
@@ -46,7 +46,7 @@ pub enum DTypeCategory {
     Integer,
     /// Floating point.
     Float,
-    /// Weights that are only stored: they promote with nothing.
+    /// Packed weights: they do not promote.
     Packed,
 }
 
@@ -55,7 +55,7 @@ impl BitNetDType {
     pub const ALL: [Self; 18] =
         [F64, F32, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Ternary2, Q8_0, Q6K, Q4_0, Q4K];
 
-    /// Which kind it is.
+    /// Its category.
     pub const fn category(self) -> DTypeCategory {
         match self {
             F64 | F32 | F16 | BF16 => DTypeCategory::Float,
@@ -118,7 +118,7 @@ impl BitNetDType {
         })
     }
 
-    /// Elements that are stored together, and the bytes they take.
+    /// Elements and bytes of a block.
     pub const fn block(self) -> (usize, usize) {
         match self {
             F64 | I64 | U64 => (1, 8),
@@ -133,7 +133,7 @@ impl BitNetDType {
         }
     }
 
-    /// Bytes of a row of `columns` elements. A last block that is not full takes a whole block.
+    /// Bytes of a row of `columns` elements; a partial last block counts as a whole one.
     pub const fn row_bytes(self, columns: usize) -> usize {
         let (elements, bytes) = self.block();
         columns.div_ceil(elements) * bytes
@@ -144,7 +144,7 @@ impl BitNetDType {
         self.block().0 > 1
     }
 
-    /// The weight type that the linear and embedding kernels read, if they read this one.
+    /// The corresponding weight type of the linear and embedding kernels, if there is one.
     pub const fn weight_type(self) -> Option<BlockType> {
         Some(match self {
             F32 => BlockType::F32,

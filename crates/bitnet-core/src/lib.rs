@@ -42,7 +42,7 @@ pub use shape::{INFER, MAX_DIMS, TensorShape};
 pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
 pub use tensor::{BitNetTensor, Generator, Index, Slice, TensorMetadata};
 
-/// The examples of the guides, compiled and run.
+/// The examples of the guides, compiled and run as doc tests.
 #[cfg(doctest)]
 mod guides {
     #[doc = include_str!("../../../docs/tensors.md")]

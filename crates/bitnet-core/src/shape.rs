@@ -1,12 +1,12 @@
-//! Shapes, held inline so that a view allocates nothing.
+//! Shapes, stored inline so that a view allocates nothing.
 
 use crate::error::{Result, TensorOpError};
 use std::fmt;
 
-/// Most dimensions a tensor can have.
+/// Maximum number of dimensions of a tensor.
 pub const MAX_DIMS: usize = 8;
 
-/// The extent that follows from the others, in [`reshape`](crate::BitNetTensor::reshape) and its like: PyTorch's -1.
+/// The extent that follows from the others, in [`reshape`](crate::BitNetTensor::reshape) and similar methods: PyTorch's -1.
 pub const INFER: usize = usize::MAX;
 
 /// Extents of a tensor, outermost first; at most [`MAX_DIMS`].
@@ -24,7 +24,7 @@ impl TensorShape {
         }
         let mut shape = Self { dims: [1; MAX_DIMS], rank: dims.len() as u8 };
         shape.dims[..dims.len()].copy_from_slice(dims);
-        // Extents of zero do not excuse the others: a stride could still overflow.
+        // Zero extents do not prevent overflow: the product of the others is still a stride.
         let product = dims.iter().filter(|&&d| d > 0).try_fold(1usize, |n, &d| n.checked_mul(d));
         if product.is_none_or(|n| n > isize::MAX as usize / 8) {
             return Err(TensorOpError::TooLarge(shape).into());

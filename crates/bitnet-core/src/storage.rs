@@ -1,4 +1,4 @@
-//! The bytes behind a tensor: host memory held directly, or a device's own storage.
+//! Storage of tensors: host memory, or opaque storage of a device.
 
 use crate::dtype::Element;
 use crate::{BitNetDType, HybridMemoryPool, MappedFile, MemoryHandle, Result, TensorOpError};
@@ -16,7 +16,7 @@ pub enum TensorStorage {
     Device(Box<dyn DeviceStorage>),
 }
 
-/// What a device keeps a tensor's bytes in; its backend downcasts it.
+/// Opaque storage of a device; its backend downcasts it.
 pub trait DeviceStorage: Debug + Send + Sync {
     /// Bytes held.
     fn len_bytes(&self) -> usize;
@@ -26,7 +26,7 @@ pub trait DeviceStorage: Debug + Send + Sync {
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-/// Host memory: a block of a pool, or part of a mapped file that is copied only if somebody writes.
+/// Host memory: a block of a pool, or a part of a mapped file that is copied when written.
 #[derive(Debug)]
 pub struct CpuStorage {
     memory: CpuMemory,
@@ -39,14 +39,14 @@ enum CpuMemory {
 }
 
 impl CpuStorage {
-    /// `len` bytes from `pool`: zero, or what the block's last user left.
+    /// `len` bytes from `pool`: zeroed or uninitialised.
     #[track_caller]
     pub fn allocate(pool: &HybridMemoryPool, len: usize) -> Result<Self> {
         Ok(Self { memory: CpuMemory::Pooled(pool.allocate_bytes(len)?) })
     }
 
-    /// `len` zero bytes from `pool`; memory that the system has just given is not written, so that it costs nothing
-    /// before it is used.
+    /// `len` zero bytes from `pool`; memory fresh from the system is already zero and is not written, so that its pages
+    /// are not committed before use.
     #[track_caller]
     pub fn zeroed(pool: &HybridMemoryPool, len: usize) -> Result<Self> {
         let mut handle = pool.allocate_bytes(len)?;

@@ -66,7 +66,7 @@ pub struct Quantization {
 /// stay as they are. `progress` is told how many of how many layers are done.
 ///
 /// # Errors
-/// When there is nothing to quantize, error feedback has no data, a layer norms its inputs itself while there is data, a
+/// If there is nothing to quantize, error feedback has no data, a layer norms its inputs itself while there is data, a
 /// pattern names no layer, or a weight or activation is not finite.
 pub fn quantize(
     weights: &dyn Weights,

@@ -21,7 +21,7 @@ impl TernaryCodes {
     /// Takes `rows * ceil(cols / 4)` bytes of codes; what is past the last column is overwritten.
     ///
     /// # Errors
-    /// When the length is not that of the shape, or a code is 3.
+    /// If the length is not that of the shape, or a code is 3.
     pub fn new(rows: usize, cols: usize, codes: Vec<u8>) -> Result<Self, QuantError> {
         Self::checked(rows, cols, codes, "ternary codes")
     }
@@ -57,7 +57,7 @@ impl TernaryCodes {
     /// Packs weights -1, 0, +1, `[rows, cols]` row-major.
     ///
     /// # Errors
-    /// When the length is not `rows * cols`, or a weight is none of the three.
+    /// If the length is not `rows * cols`, or a weight is none of the three.
     pub fn from_weights(rows: usize, cols: usize, weights: &[i8]) -> Result<Self, QuantError> {
         let expected = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
         if weights.len() != expected {

@@ -56,7 +56,7 @@ fn transformed(x: &BitNetTensor) -> Result<BitNetTensor> {
 /// power of two, and the length a multiple of it.
 ///
 /// # Panics
-/// When it is not.
+/// If it is not.
 pub fn transform(values: &mut [f32], size: usize) {
     assert!(size.is_power_of_two(), "blocks of {size} are no power of two");
     assert!(values.len().is_multiple_of(size), "{} values are not whole blocks of {size}", values.len());

@@ -15,7 +15,7 @@ const MIN_MAGNITUDE: f32 = 1e-5;
 /// mean is summed in f64; PyTorch sums in f32, in an order of its own.
 ///
 /// # Errors
-/// When the length is not `rows * cols` or a weight is not finite.
+/// If the length is not `rows * cols` or a weight is not finite.
 pub fn absmean<T>(weights: &[T], rows: usize, cols: usize) -> Result<(TernaryCodes, f32), QuantError>
 where
     T: Copy + Into<f32>,
@@ -58,7 +58,7 @@ where
 /// `None` when it is not. A matrix of zeros has the scale 1.
 ///
 /// # Errors
-/// When the length is not `rows * cols` or a weight is not finite.
+/// If the length is not `rows * cols` or a weight is not finite.
 pub fn exact<T>(weights: &[T], rows: usize, cols: usize) -> Result<Option<(TernaryCodes, f32)>, QuantError>
 where
     T: Copy + Into<f32>,

@@ -5,11 +5,11 @@ use super::{BackwardOptions, enable_grad, is_recording, no_grad};
 use crate::{BitNetTensor, Result};
 use std::sync::Arc;
 
-/// `body(inputs)` whose intermediate results are not kept but computed again on the way back (Chen et al. 2016;
-/// `torch.utils.checkpoint`). Gradients reach the inputs, and leaves that `body` holds.
+/// `body(inputs)` whose intermediate results are not saved but recomputed in the backward pass (Chen et al. 2016;
+/// `torch.utils.checkpoint`). Gradients reach the inputs, and leaves captured by `body`.
 ///
-/// `body` must give the same result each time: draw random numbers from a seed made outside. [`gradients`](super::gradients)
-/// finds the inputs only, not leaves that `body` holds.
+/// `body` must be deterministic: draw random numbers from a seed made outside. [`gradients`](super::gradients) reaches only
+/// the inputs, not captured leaves.
 pub fn checkpoint(
     inputs: &[&BitNetTensor],
     body: impl Fn(&[BitNetTensor]) -> Result<BitNetTensor> + Send + Sync + 'static,

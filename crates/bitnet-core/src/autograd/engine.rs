@@ -1,4 +1,4 @@
-//! The way back: gradients of results to those of leaves.
+//! The backward pass: from gradients of results to gradients of leaves.
 
 use super::node::Node;
 use super::{no_grad, with_recording};
@@ -6,21 +6,21 @@ use crate::{BitNetTensor, Result, TensorOpError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How a backward run treats the tape.
+/// Options of a backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BackwardOptions {
-    /// Keeps what was recorded, for another run over it; otherwise each part is freed as it is used.
+    /// Keeps the tape for another pass; otherwise each node is freed after use.
     pub retain_graph: bool,
-    /// Records the run itself, so that gradients can be differentiated; keeps the tape too.
+    /// Records the pass itself, so that gradients can be differentiated; also keeps the tape.
     pub create_graph: bool,
 }
 
 impl BitNetTensor {
-    /// Adds the derivative of this number by each leaf to the leaf's gradient, and frees the tape.
+    /// Adds the derivative of this scalar by each leaf to the leaf's gradient, and frees the tape.
     ///
     /// # Errors
-    /// When it has more than one element ([`backward_with`](Self::backward_with) takes a gradient for it), was not recorded,
-    /// or its tape was freed by a run before.
+    /// If it has more than one element (see [`backward_with`](Self::backward_with)), was not recorded, or its tape was freed
+    /// by an earlier pass.
     pub fn backward(&self) -> Result<()> {
         self.backward_with(None, BackwardOptions::default())
     }
@@ -42,8 +42,8 @@ impl BitNetTensor {
     }
 }
 
-/// The derivatives of `outputs` (each as if summed) by `inputs`, `None` for an input that no output depends on; gradients of
-/// leaves stay as they are (`torch.autograd.grad`). The tape is kept.
+/// The derivatives of the sum of all `outputs` by `inputs`, `None` for an input that no output depends on; gradients stored
+/// in leaves are unchanged (`torch.autograd.grad`). The tape is kept.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, autograd};
@@ -108,7 +108,7 @@ fn sum(mut a: BitNetTensor, b: &BitNetTensor, recorded: bool) -> Result<BitNetTe
     Ok(a)
 }
 
-/// Nodes whose gradient is not passed on yet, by number.
+/// Nodes whose gradient is not propagated yet, by number.
 type Open = BTreeMap<u64, (Arc<Node>, BitNetTensor)>;
 
 /// Walks the tape from `seeds`, latest operation first, and calls `store` with every complete gradient.

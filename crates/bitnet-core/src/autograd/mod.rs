@@ -1,5 +1,5 @@
-//! Reverse-mode differentiation: operations on tensors that need a gradient are recorded on a tape, and
-//! [`BitNetTensor::backward`] walks it back.
+//! Reverse-mode differentiation: operations on tensors that require a gradient are recorded on a tape, which
+//! [`BitNetTensor::backward`] traverses in reverse.
 //!
 //! ```
 //! use bitnet_core::{BitNetTensor, Device};
@@ -11,9 +11,8 @@
 //! ```
 //!
 //! The derivative of every operation is written in tensor operations, so that it runs on every device and can be
-//! differentiated again. What the tape keeps of an operation is freed when its derivative was taken, or with the tensors
-//! that lead to it. Writing to a tensor cannot spoil what was recorded: storage is copied when it is shared, and the tape
-//! shares it.
+//! differentiated again. What an operation saved is freed once its derivative was computed, or with the tensors that refer
+//! to it. Writes cannot invalidate saved tensors: the tape shares their storage, and shared storage is copied when written.
 
 mod checkpoint;
 pub(crate) mod derivative;
@@ -33,12 +32,12 @@ thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Whether this thread records operations on tensors that need a gradient.
+/// Whether this thread records operations on tensors that require a gradient.
 pub fn is_recording() -> bool {
     RECORDING.get()
 }
 
-/// `body` with recording switched on or off for this thread, and as it was afterwards, after a panic too.
+/// Runs `body` with recording on or off on this thread, then restores the setting, also after a panic.
 fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -66,12 +65,12 @@ pub fn is_recorded(inputs: &[&BitNetTensor]) -> bool {
     inputs.iter().any(|x| x.node.is_some()) && is_recording()
 }
 
-/// An operation with a derivative of its own (`torch.autograd.Function`).
+/// An operation with a custom derivative (`torch.autograd.Function`).
 ///
-/// `forward` runs without recording. If an input needs a gradient, `backward` is given the result (detached) and returns
-/// the function from the gradient of the result to that of each input, in order and of its shape and dtype; `None` where
-/// there is none. That function runs with recording on when derivatives of it are wanted; a derivative that is computed
-/// from the saved result should then compute the result again, from the inputs, for the result saved has no history.
+/// `forward` runs without recording. If an input requires a gradient, `backward` receives the detached result and returns
+/// the function from the gradient of the result to that of each input, in order and with its shape and dtype; `None` for
+/// inputs without one. That function runs with recording on if second derivatives are needed; it must then recompute the
+/// result from the inputs, because the saved result has no history.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, autograd};
@@ -103,8 +102,8 @@ where
     Ok(out)
 }
 
-/// [`differentiable`] whose derivative is computed from the gradient and the result, which has its history where derivatives
-/// of the derivative are wanted.
+/// [`differentiable`] whose derivative is computed from the gradient and the result, which has its history if second
+/// derivatives are needed.
 pub(crate) fn differentiable_by_result<B>(
     op: &'static str,
     inputs: &[&BitNetTensor],
@@ -131,7 +130,7 @@ where
     Ok(out)
 }
 
-/// An error where an operation that has no derivative would be recorded.
+/// An error if an operation without derivative would be recorded.
 pub(crate) fn not_differentiable(op: &'static str, inputs: &[&BitNetTensor]) -> Result<()> {
     if is_recorded(inputs) {
         let message = "not differentiable: give it a tensor without history by detach(), or call it in no_grad";
@@ -140,7 +139,7 @@ pub(crate) fn not_differentiable(op: &'static str, inputs: &[&BitNetTensor]) -> 
     Ok(())
 }
 
-/// An error where a form that writes to a tensor would be recorded.
+/// An error if an `_into` form would be recorded.
 pub(crate) fn not_into(op: &'static str, inputs: &[&BitNetTensor]) -> Result<()> {
     if is_recorded(inputs) {
         let message = "not differentiable: use the form that gives a new tensor, or call it in no_grad";
@@ -150,10 +149,10 @@ pub(crate) fn not_into(op: &'static str, inputs: &[&BitNetTensor]) -> Result<()>
 }
 
 impl BitNetTensor {
-    /// Makes it a leaf whose gradient [`backward`](Self::backward) computes, or no longer (`torch.Tensor.requires_grad_`).
+    /// Sets whether [`backward`](Self::backward) computes its gradient, as a leaf (`torch.Tensor.requires_grad_`).
     ///
     /// # Errors
-    /// For a dtype that is not a float, and for the result of a recorded operation, which is no leaf.
+    /// For dtypes other than floats, and for the result of a recorded operation, which is not a leaf.
     pub fn requires_grad_(&mut self, required: bool) -> Result<&mut Self> {
         const OP: &str = "requires_grad_";
         let refuse = |message: String| Err(TensorOpError::Argument { op: OP, message }.into());
@@ -177,21 +176,21 @@ impl BitNetTensor {
         self.node.is_some()
     }
 
-    /// Whether it is not the result of a recorded operation.
+    /// Whether it is a leaf: not the result of a recorded operation.
     pub fn is_leaf(&self) -> bool {
         self.node.as_ref().is_none_or(|node| node.is_leaf())
     }
 
-    /// The gradient of a leaf, or of a tensor with [`retain_grad`](Self::retain_grad), summed over all backward runs
-    /// since it was last cleared.
+    /// The gradient of a leaf, or of a tensor with [`retain_grad`](Self::retain_grad), summed over all backward
+    /// passes since it was last cleared.
     pub fn grad(&self) -> Option<Self> {
         self.node.as_ref()?.grad()
     }
 
-    /// Replaces the gradient, `None` clears it.
+    /// Replaces the gradient; `None` clears it.
     ///
     /// # Errors
-    /// When this tensor needs no gradient, or the gradient has another shape, dtype or device.
+    /// If this tensor requires no gradient, or the gradient has another shape, dtype or device.
     pub fn set_grad(&self, grad: Option<Self>) -> Result<()> {
         match (&self.node, &grad) {
             (None, None) => Ok(()),
@@ -216,7 +215,7 @@ impl BitNetTensor {
         }
     }
 
-    /// Takes the gradient out and leaves none.
+    /// Returns the gradient and clears it.
     pub fn take_grad(&self) -> Option<Self> {
         self.node.as_ref()?.take_grad()
     }
@@ -228,15 +227,15 @@ impl BitNetTensor {
         }
     }
 
-    /// The same values (and storage) without history.
+    /// The same values, sharing storage, without history.
     pub fn detach(&self) -> Self {
         self.with_layout(*self.layout())
     }
 
-    /// Whether an operation that changes this tensor by `others` is recorded, and so has to give a new one in its place.
+    /// Whether an in-place operation with `others` is recorded, so that it must replace the tensor by a new one.
     ///
     /// # Errors
-    /// When it is a leaf that needs a gradient.
+    /// If it is a leaf that requires a gradient.
     #[inline]
     pub(crate) fn is_rewritten(&self, op: &'static str, others: &[&Self]) -> Result<bool> {
         if self.node.is_none() && others.iter().all(|x| x.node.is_none()) || !is_recording() {
@@ -249,18 +248,18 @@ impl BitNetTensor {
         Ok(true)
     }
 
-    /// Other values for the same leaf, or result of the same operation.
+    /// Replaces the values, keeping the node.
     pub(crate) fn set_values(&mut self, values: Self) {
         let node = self.node.take();
         *self = values;
         self.node = node;
     }
 
-    /// Calls `hook` with the gradient of this tensor, complete, when a backward run has it; what the hook returns takes its
-    /// place (`torch.Tensor.register_hook`).
+    /// Calls `hook` with the complete gradient of this tensor in a backward pass; the result of the hook replaces the gradient
+    /// (`torch.Tensor.register_hook`).
     ///
     /// # Errors
-    /// When this tensor needs no gradient.
+    /// If this tensor requires no gradient.
     pub fn register_hook(&self, hook: impl Fn(&Self) -> Result<Option<Self>> + Send + Sync + 'static) -> Result<()> {
         match &self.node {
             Some(node) => {

@@ -1,17 +1,17 @@
-//! What the tape knows of a tensor.
+//! Nodes of the tape.
 
 use crate::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, TensorShape};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-/// From the gradient of a result to those of the operands.
+/// Computes the gradients of the operands from that of the result.
 pub(super) type Backward = Arc<dyn Fn(&BitNetTensor) -> Result<Vec<Option<BitNetTensor>>> + Send + Sync>;
 pub(super) type Hook = Arc<dyn Fn(&BitNetTensor) -> Result<Option<BitNetTensor>> + Send + Sync>;
 
 /// A leaf, or the result of a recorded operation.
 pub(crate) struct Node {
-    /// Of two nodes, the later has the greater number: operands come before results.
+    /// Numbers increase: operands have smaller ones than results.
     pub(super) id: u64,
     pub(super) op: &'static str,
     leaf: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Node {
 struct State {
     /// `None` for an operand without gradient.
     operands: Vec<Option<Arc<Node>>>,
-    /// `None` for leaves and for what was freed.
+    /// `None` for leaves and freed nodes.
     backward: Option<Backward>,
     grad: Option<BitNetTensor>,
     keeps_grad: bool,
@@ -58,7 +58,7 @@ impl Node {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves the state whole: it is only ever replaced.
+        // A panic elsewhere leaves the state consistent: it is only replaced as a whole.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -94,7 +94,7 @@ impl Node {
         self.state().hooks.clone()
     }
 
-    /// The derivative and the operands; `free` takes them from the node.
+    /// The derivative and the operands; `free` removes them from the node.
     pub fn derivative(&self, free: bool) -> Option<(Backward, Vec<Option<Arc<Node>>>)> {
         let mut state = self.state();
         if free {
@@ -128,7 +128,7 @@ impl fmt::Debug for Node {
     }
 }
 
-/// A long chain of operations is taken apart in a loop: dropping each inside the one before would exhaust the stack.
+/// A long chain of operations is dropped in a loop: recursive drops would overflow the stack.
 impl Drop for Node {
     fn drop(&mut self) {
         let mut open = Vec::new();

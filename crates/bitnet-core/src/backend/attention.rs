@@ -1,4 +1,4 @@
-//! Attention of training composed of primitives: what a device does until it has its own.
+//! Attention of training composed of primitives: the default of [`Backend::causal_attention`].
 
 use super::fused::temp::Temp;
 use super::*;
@@ -46,7 +46,7 @@ struct Operands<'a, 'b> {
     sin: TensorRef<'a>,
     /// Rotated queries and keys, `[B, heads + kv_heads, T, D]`.
     turned: Temp<'b>,
-    /// All heads as they came, `[B, heads + 2 kv_heads, T, D]`.
+    /// All heads of the input, `[B, heads + 2 kv_heads, T, D]`.
     all: TensorRef<'a>,
 }
 
@@ -76,7 +76,7 @@ impl<'a, 'b> Operands<'a, 'b> {
         layout.reshape(&[&self.lead()[..], &[self.shape.tokens, self.shape.head_dim]].concat())
     }
 
-    /// One head for its whole group: `[B, kv_heads, 1, T, D]`.
+    /// One head shared by its group: `[B, kv_heads, 1, T, D]`.
     fn shared(x: TensorRef<'_>) -> Result<TensorRef<'_>> {
         Ok(TensorRef { layout: x.layout.unsqueeze(2)?, ..x })
     }
@@ -167,7 +167,7 @@ pub fn causal_attention_backward(
     let x = Operands::new(backend, shape, qkv, cos, sin)?;
     let (lead, weights) = (x.lead(), x.weights()?);
     let grad = TensorRef { layout: x.by_head(grad.layout)?, ..grad };
-    // The gradient of a head that a group shares is the sum over the group.
+    // The gradient of a shared head is the sum over its group.
     let summed = |x: Temp<'_>| -> Result<Temp<'_>> {
         let mut sum = Temp::new(backend, &[batch, kv_heads, 1, tokens, head_dim], F32)?;
         backend.reduce(ReduceOp::Sum, x.view(), 2, sum.view_mut())?;

@@ -1,4 +1,4 @@
-//! Fused operations composed of primitives: what a device does until it has its own, and what its own must equal.
+//! Fused operations composed of primitives: the defaults of [`Backend`], and the reference for overrides.
 //!
 //! Floats narrower than f32 are computed in f32 and rounded once, f64 in f64.
 
@@ -56,7 +56,7 @@ pub fn log_softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Resul
     shifted.binary(Sub, sum.view())?.cast_to(out)
 }
 
-/// `x` less the largest of its row.
+/// `x` minus the maximum of its row.
 fn shifted<'b>(backend: &'b dyn Backend, x: TensorRef) -> Result<Temp<'b>> {
     let x = wide(backend, x)?;
     let max = temp::reduce_last(backend, ReduceOp::Max, x.view())?;
@@ -154,7 +154,7 @@ pub fn attention(
     backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.view_mut())?;
     let scores = scores.scalar(Div, (*width as f64).sqrt())?;
 
-    // Token t sees positions 0..=start + t.
+    // Token t attends to positions 0..=start + t.
     let rows: Vec<f32> = (0..tokens).map(|t| (start + t) as f32).collect();
     let columns: Vec<f32> = (0..seen).map(|s| s as f32).collect();
     let (rows, columns) = (Temp::upload(backend, &[tokens, 1], &rows)?, Temp::upload(backend, &[seen], &columns)?);
@@ -235,7 +235,7 @@ pub fn quantize_activations(
     backend.cast(total.view(), TensorMut { layout: column(&sums.layout)?, ..sums })
 }
 
-/// See [`Backend::pack_ternary`]; the canonical codes one above the other, a factor for every row.
+/// See [`Backend::pack_ternary`]; the canonical codes stacked, a scale for every row.
 pub fn pack_ternary(backend: &dyn Backend, parts: &[TernarySource]) -> Result<PackedTernary> {
     let columns = parts.first().map_or(0, |part| part.columns);
     let codes: Vec<u8> = parts.iter().flat_map(|part| part.codes.iter().copied()).collect();

@@ -1,4 +1,4 @@
-//! The fused operations of training composed of primitives: what a device does until it has its own.
+//! Fused operations of training composed of primitives: the defaults of [`Backend`].
 
 use super::fused::temp::{Temp, binary, wide};
 use super::*;

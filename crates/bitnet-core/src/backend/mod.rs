@@ -1,7 +1,7 @@
-//! The seam between tensors and devices.
+//! The interface between tensors and devices.
 //!
-//! A device implements the primitives; the fused operations of transformers and ternary layers then work, composed of
-//! them ([`fused`]), and become fast one override at a time. The testkit holds every override against its composition.
+//! A device implements the primitives. The fused operations of transformers and ternary layers are composed of them
+//! ([`fused`]) until the device overrides them. The testkit compares every override with its composition.
 
 pub mod attention;
 pub mod fused;
@@ -14,7 +14,7 @@ pub use ops::*;
 use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorStorage};
 use std::fmt::Debug;
 
-/// An operand: storage, where its elements lie, and their type.
+/// An operand: storage, layout and dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorRef<'a> {
     /// Bytes.
@@ -25,7 +25,7 @@ pub struct TensorRef<'a> {
     pub dtype: BitNetDType,
 }
 
-/// A result: as [`TensorRef`], to be written.
+/// A result to be written: storage, layout and dtype.
 #[derive(Debug)]
 pub struct TensorMut<'a> {
     /// Bytes.
@@ -66,18 +66,18 @@ impl<'a> TensorMut<'a> {
 }
 
 impl TensorMut<'_> {
-    /// The same tensor, to read.
+    /// The same tensor, read-only.
     pub fn as_ref(&self) -> TensorRef<'_> {
         TensorRef { storage: self.storage, layout: self.layout, dtype: self.dtype }
     }
 
-    /// The same tensor, for a shorter time.
+    /// The same tensor with a shorter lifetime.
     pub fn reborrow(&mut self) -> TensorMut<'_> {
         TensorMut { storage: self.storage, layout: self.layout, dtype: self.dtype }
     }
 }
 
-/// Activations quantized per token: what a ternary product reads.
+/// Activations quantized per token, the input of a ternary product.
 ///
 /// `values` is i8 `[T, K]`, `scales` f32 `[T]` with `s = 127 / max(|x|, 1e-5)`, `sums` i32 `[T]` the sum of each row of
 /// `values`. A row of the storage of `values` may be longer than `K`; see [`Backend::padded_columns`].
@@ -91,39 +91,39 @@ pub struct QuantizedActivations<'a> {
     pub sums: TensorRef<'a>,
 }
 
-/// A ternary matrix in the layout that its device multiplies fastest, made by [`Backend::pack_ternary`].
+/// A ternary matrix in the layout of its device, made by [`Backend::pack_ternary`].
 #[derive(Debug)]
 pub struct PackedTernary {
-    /// The device's layout of it.
+    /// Packed weights.
     pub storage: TensorStorage,
     /// Outputs.
     pub rows: usize,
     /// Inputs.
     pub columns: usize,
-    /// f32 factor of each group of [`Backend::ternary_row_group`] rows; matrices of one input can be stacked.
+    /// f32 scale of each group of [`Backend::ternary_row_group`] rows, so that matrices with one input can be stacked.
     pub scales: Vec<f32>,
 }
 
-/// Ternary matrices that are multiplied with one input: canonical codes and the factor of each.
+/// A ternary matrix to pack: canonical codes and one scale.
 #[derive(Debug, Clone, Copy)]
 pub struct TernarySource<'a> {
-    /// Codes `w + 1`, four a byte as in [`BitNetDType::Ternary2`], `[rows, ceil(columns / 4)]`.
+    /// Codes `w + 1`, four per byte as in [`BitNetDType::Ternary2`], `[rows, ceil(columns / 4)]`.
     pub codes: &'a [u8],
     /// Outputs.
     pub rows: usize,
     /// Inputs.
     pub columns: usize,
-    /// Factor of every weight.
+    /// Scale of every weight.
     pub scale: f32,
 }
 
-/// What a device does. Operands must be of this device, results must not overlap operands.
+/// The operations of a device. Operands must be on this device; results must not overlap operands.
 ///
-/// Every operation returns [`BitNetError::Unsupported`] for a dtype that the device lacks; none falls back to another.
+/// Every operation returns [`BitNetError::Unsupported`] for a dtype that the device lacks; none falls back to another device.
 pub trait Backend: Debug + Send + Sync {
     /// Name with index, such as `cpu` or `cuda:0`.
     fn name(&self) -> String;
-    /// What runs its operations, for profiles: name and kernels, such as `cpu avx512`.
+    /// Name and kernels for profiles, such as `cpu avx512`.
     fn kernel(&self) -> String {
         self.name()
     }
@@ -132,11 +132,11 @@ pub trait Backend: Debug + Send + Sync {
         false
     }
 
-    /// What was detected of it.
+    /// Its detected properties.
     fn capabilities(&self) -> Result<DeviceCapabilities> {
         Ok(DeviceCapabilities::named(self.name()))
     }
-    /// Its allocator, for pools; `None` where it keeps its memory to itself.
+    /// Its allocator, for pools; `None` if it manages its own memory.
     fn raw_memory(&self) -> Option<std::sync::Arc<dyn RawMemory>> {
         None
     }
@@ -159,12 +159,12 @@ pub trait Backend: Debug + Send + Sync {
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
     /// `out = condition ? a : b`; equal shapes, one dtype, `condition` a `Bool` tensor.
     fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = x` in `out`'s dtype: floats to the nearest (ties to even), to integers truncated and saturated (NaN gives 0),
-    /// integers to narrower ones wrapping, to `Bool` whether not zero. Packed weight types can be read, not written.
+    /// `out = x` in `out`'s dtype: to floats, round to nearest (ties to even); floats to integers, truncate and saturate (NaN
+    /// gives 0); integers to narrower ones, wrap; to `Bool`, whether not zero. Packed weight types can be read, not written.
     fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()>;
     /// Reduces dimension `axis`, which has extent 1 in `out`.
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
-    /// Reduces every prefix of dimension `axis`; equal shapes.
+    /// Cumulative reduction along dimension `axis`; equal shapes.
     fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
     /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides. Floats give their
     /// dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`, other integers theirs, wrapping.
@@ -175,7 +175,7 @@ pub trait Backend: Debug + Send + Sync {
     /// `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in [`Backend::gather`] with the roles
     /// of `source` and `out` exchanged. Reads and writes `out`; nothing is written when an index is outside.
     fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
-    /// Sorts along `axis`, equal elements in their order, NaN as the largest; `indices` is `I64`. Equal shapes.
+    /// Stable sort along `axis`, NaN as the largest; `indices` is `I64`. Equal shapes.
     fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()>;
     /// Element `i` in row-major order is made of number `n = offset + i` (wrapping) of the stream of `seed`, the same on
     /// every device: 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two lower
@@ -190,7 +190,7 @@ pub trait Backend: Debug + Send + Sync {
     /// - integer: `low + floor(w * (high - low) / 2^64)`, exactly;
     /// - Bernoulli: 1 if `u(53) < p`.
     fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()>;
-    /// Waits until everything asked of the device is done.
+    /// Waits until all operations of the device are complete.
     fn synchronize(&self) -> Result<()>;
 
     // ---- fused operations: composed of primitives unless overridden ----
@@ -244,7 +244,7 @@ pub trait Backend: Debug + Send + Sync {
     fn attention(&self, q: TensorRef, keys: TensorRef, values: TensorRef, start: usize, out: TensorMut) -> Result<()> {
         fused::attention(self.as_dyn(), q, keys, values, start, out)
     }
-    /// A feed-forward gate in place: `gate = act(gate) * up`, f32, equal shapes.
+    /// Gated activation in place: `gate = act(gate) * up`, f32, equal shapes.
     fn gated(&self, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
         fused::gated(self.as_dyn(), act, gate, up)
     }
@@ -256,7 +256,7 @@ pub trait Backend: Debug + Send + Sync {
     fn linear(&self, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
         fused::linear(self.as_dyn(), x, w, out)
     }
-    /// Columns that a row of quantized activations must have room for; the extra ones are the device's.
+    /// Allocated columns of a row of quantized activations, including the device's padding.
     fn padded_columns(&self, columns: usize) -> usize {
         columns
     }
@@ -264,12 +264,12 @@ pub trait Backend: Debug + Send + Sync {
     fn quantize_activations(&self, x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut) -> Result<()> {
         fused::quantize_activations(self.as_dyn(), x, values, scales, sums)
     }
-    /// Rows that share a factor in [`PackedTernary::scales`].
+    /// Rows that share a scale in [`PackedTernary::scales`].
     fn ternary_row_group(&self) -> usize {
         1
     }
-    /// Matrices of equal input, one above the other, in the device's layout. Each must have rows in whole groups
-    /// ([`Backend::ternary_row_group`]) unless it is the last.
+    /// Stacks matrices with one input in the device's layout. The rows of each but the last must be whole groups
+    /// ([`Backend::ternary_row_group`]).
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
         fused::pack_ternary(self.as_dyn(), parts)
     }
@@ -294,7 +294,7 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         gradient::rms_norm_backward(self.as_dyn(), grad, x, weight, eps, dx, dweight)
     }
-    /// `out = act(gate) * up` of both side by side: `both` `[.., 2 I]`, gate first, `out` `[.., I]`, floats.
+    /// `out = act(gate) * up` of concatenated halves: `both` `[.., 2 I]`, gate first, `out` `[.., I]`, floats.
     fn gated_halves(&self, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
         gradient::gated_halves(self.as_dyn(), act, both, out)
     }
@@ -308,8 +308,8 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         gradient::gated_halves_backward(self.as_dyn(), act, grad, both, out)
     }
-    /// Causal attention of a batch of texts, queries and keys rotated: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`, queries,
-    /// keys and values of all heads side by side, `cos` and `sin` f32 `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are
+    /// Causal attention of a batch of sequences, with rotary embedding: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`, queries,
+    /// keys and values of all heads concatenated, `cos` and `sin` f32 `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are
     /// divided by `sqrt(D)`.
     fn causal_attention(
         &self,
@@ -354,7 +354,7 @@ pub trait Backend: Debug + Send + Sync {
     fn as_dyn(&self) -> &dyn Backend;
 }
 
-/// The error of an operation that `backend` does not have for `dtype`.
+/// The error for an operation that `backend` lacks for `dtype`.
 pub fn unsupported(backend: &dyn Backend, op: &'static str, dtype: BitNetDType) -> BitNetError {
     BitNetError::Unsupported { op, dtype, device: backend.name() }
 }

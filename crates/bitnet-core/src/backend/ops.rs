@@ -1,4 +1,4 @@
-//! The operations that a device's primitives are asked for.
+//! The operations of the primitives of a device.
 
 /// Element-wise functions of one operand; the result has its dtype. Names and corner cases are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,10 +16,10 @@ pub enum UnaryOp {
     Relu2,
     Floor,
     Ceil,
-    /// To the nearest integer, halves to even.
+    /// To the nearest integer, ties to even.
     Round,
     Trunc,
-    /// Of the bits of integers; logical of `Bool`.
+    /// Bitwise for integers; logical for `Bool`.
     Not,
     // Floats.
     Sqrt,
@@ -51,15 +51,15 @@ pub enum UnaryOp {
     GeluTanh,
 }
 
-/// Element-wise functions of two operands of one dtype, which the result has.
+/// Element-wise functions of two operands of one dtype, which is also that of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum BinaryOp {
-    /// Logical or of `Bool`.
+    /// Logical or for `Bool`.
     Add,
     Sub,
-    /// Logical and of `Bool`.
+    /// Logical and for `Bool`.
     Mul,
     /// Floats only: integers are cast beforehand.
     Div,
@@ -81,7 +81,7 @@ pub enum BinaryOp {
     Shr,
 }
 
-/// Comparisons; the result is a `Bool` tensor. Every one but `Ne` is false where an operand is NaN.
+/// Comparisons; the result is a `Bool` tensor. All but `Ne` are false if an operand is NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum CompareOp {
@@ -105,17 +105,17 @@ pub enum ReduceOp {
     Max,
     /// NaN where one is. No elements is an error.
     Min,
-    /// Whether one is not zero, `Bool`.
+    /// Whether any is not zero, `Bool`.
     Any,
     /// Whether none is zero, `Bool`.
     All,
-    /// `I64` position of the first of the largest, a NaN before all. No elements is an error.
+    /// `I64` position of the first maximum; NaN is the largest. An error without elements.
     ArgMax,
-    /// `I64` position of the first of the smallest, a NaN before all. No elements is an error.
+    /// `I64` position of the first minimum; NaN is the smallest. An error without elements.
     ArgMin,
 }
 
-/// Running reductions along one dimension; dtypes as [`ReduceOp::Sum`].
+/// Cumulative reductions along one dimension; dtypes as [`ReduceOp::Sum`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum ScanOp {
@@ -123,16 +123,16 @@ pub enum ScanOp {
     Prod,
 }
 
-/// What happens to the element that a scattered one meets.
+/// How a scattered element changes the one at its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScatterOp {
-    /// It is replaced; of several the last in row-major order stays.
+    /// Replaces it; of several the last in row-major order wins.
     Assign,
-    /// It is added to.
+    /// Adds to it.
     Add,
 }
 
-/// What random numbers are drawn from.
+/// Distributions of random numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Distribution {
     /// Uniform in `[low, high)`, floats.
@@ -163,7 +163,7 @@ pub enum Distribution {
     },
 }
 
-/// Gates of a feed-forward layer.
+/// Activation of the gate of a feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateActivation {
     /// `relu(g)^2 * u` (BitNet b1.58 2B4T).

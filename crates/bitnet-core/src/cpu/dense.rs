@@ -1,6 +1,6 @@
-//! The fast paths of f32 tensors without gaps: what the kernels of `bitnet-kernels::dense` do on all threads.
+//! Fast paths for contiguous f32 tensors: the kernels of `bitnet-kernels::dense` on all threads.
 //!
-//! Each function says whether it has done the work; what it leaves goes to the strided engine or the composed operation.
+//! Each function returns whether it did the work; otherwise the strided engine or the composed operation does.
 
 use super::CpuBackend;
 use super::fused::{slice, slice_mut};
@@ -10,14 +10,14 @@ use crate::{Layout, Result, TensorOpError};
 use bitnet_kernels::dense::parallel::{self, Reduction};
 use bitnet_kernels::dense::{Binary, Half, Unary};
 
-/// Below this many columns the strided engine reads what the columns' kernels would read in less than a vector.
+/// With fewer columns a row is less than a vector, and the strided engine is faster than the column kernels.
 const NARROW: usize = 16;
 
 fn plain(t: &TensorRef) -> bool {
     t.dtype == F32 && t.layout.is_contiguous()
 }
 
-/// The kernels' name of a function that they have.
+/// The kernel's variant of a function, if it has one.
 pub(super) fn function(op: UnaryOp) -> Option<Unary> {
     Some(match op {
         UnaryOp::Neg => Unary::Neg,
@@ -43,7 +43,7 @@ pub(super) fn function(op: UnaryOp) -> Option<Unary> {
     })
 }
 
-/// The function, and the same with its operands exchanged.
+/// The function, and the function with exchanged operands.
 fn function_of_two(op: BinaryOp) -> Option<[Binary; 2]> {
     Some(match op {
         BinaryOp::Add => [Binary::Add, Binary::Add],
@@ -72,8 +72,7 @@ pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Resul
     Ok(true)
 }
 
-/// The elements that `t` repeats to fill its shape, if that is what it does: a row that is broadcast over rows, or one
-/// element, or all.
+/// The elements that `t` repeats, if it is a row broadcast over rows, a single broadcast element, or contiguous.
 fn repeated<'a>(op: &'static str, t: &TensorRef<'a>) -> Result<Option<&'a [f32]>> {
     let mut period = 1;
     let mut repeats = false;
@@ -135,7 +134,7 @@ fn around(layout: &Layout, axis: usize) -> [usize; 3] {
     [dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product()]
 }
 
-/// Whether the columns' kernels are for these extents.
+/// Whether the column kernels suit these extents.
 fn wide([outer, n, inner]: [usize; 3]) -> bool {
     outer > 0 && n > 0 && (inner == 1 || inner >= NARROW)
 }
@@ -219,7 +218,7 @@ pub(super) fn layer_norm(
     Ok(true)
 }
 
-/// Copies of elements of 4 bytes whose last two dimensions are exchanged.
+/// Copies of 4-byte elements with the last two dimensions transposed.
 pub(super) fn transpose(cpu: &CpuBackend, source: &TensorRef, out: TensorMut) -> Result<bool> {
     const OP: &str = "copy";
     let (dims, strides) = (source.layout.dims(), source.layout.strides());
@@ -249,7 +248,7 @@ pub(super) fn transpose(cpu: &CpuBackend, source: &TensorRef, out: TensorMut) ->
     Ok(true)
 }
 
-/// Elements of 4 bytes as the floats of the same bits: they are only moved.
+/// 4-byte elements as floats of the same bits: they are only copied.
 fn bytes_as<'a>(bytes: &'a [u8], t: &TensorRef) -> Result<&'a [f32]> {
     bytemuck::try_cast_slice(bytes).map_err(|_| TensorOpError::Unaligned { dtype: t.dtype }.into())
 }

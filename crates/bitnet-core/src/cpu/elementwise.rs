@@ -47,15 +47,15 @@ pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x:
     update("binary", threads, &[x], y, &|x, out| f(op, None, x[0], out))
 }
 
-/// The kernel of a function that is computed in f32: the one that tensors without gaps go to, so that strides change nothing.
+/// The kernel of a function computed in f32, the same as for contiguous tensors, so that strides do not change results.
 fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<(&'static dyn DenseKernel, Unary)>> {
     let op = dense::function(op).filter(|_| wide(dtype) == Some(Wide::F32));
     op.map(|op| Ok((cpu.kernels()?.dense, op))).transpose()
 }
 
-/// A function of a chunk, or of what its result holds.
+/// A function of a chunk, or of the present content of its result.
 type UnaryChunk = fn(UnaryOp, Option<&[u8]>, &mut [u8]);
-/// A function of two chunks, the first perhaps what its result holds.
+/// A function of two chunks, the first of which may be the present content of its result.
 type BinaryChunk = fn(BinaryOp, Option<&[u8]>, &[u8], &mut [u8]);
 
 fn unary_chunk(op: UnaryOp, dtype: BitNetDType) -> Result<UnaryChunk> {
@@ -131,7 +131,7 @@ fn binary_chunk(op: BinaryOp, b: &TensorRef) -> Result<BinaryChunk> {
     })
 }
 
-/// Lets `f` compute from a chunk, or from a copy of what its result holds.
+/// Runs `f` on a chunk, or on a copy of the present content of its result.
 fn with_first<N: Number>(dtype: BitNetDType, x: Option<&[u8]>, out: &mut [u8], f: impl FnOnce(&[N], &mut [N])) {
     let mut buffer = [N::default(); CHUNK];
     match x {
@@ -147,12 +147,12 @@ fn with_first<N: Number>(dtype: BitNetDType, x: Option<&[u8]>, out: &mut [u8], f
     }
 }
 
-/// Whether an integer tensor holds a zero: told before anything is written.
+/// Whether an integer tensor holds a zero; checked before anything is written.
 fn has_zero(x: &TensorRef) -> Result<bool> {
     let bytes = x.storage.cpu("binary", x.dtype)?.bytes();
     let size = x.dtype.size();
     let zero = |i: usize| bytes[i * size..][..size].iter().all(|&b| b == 0);
-    // One element that is broadcast is looked at once.
+    // A broadcast element is checked once.
     let mut layout = x.layout;
     for axis in 0..layout.dims().len() {
         if layout.strides()[axis] == 0 && layout.dims()[axis] > 1 {

@@ -1,4 +1,4 @@
-//! Functions of floats: the meaning of every operation on chunks of f32 and f64.
+//! Functions of floats: every operation on chunks of f32 and f64.
 
 use crate::backend::{BinaryOp, UnaryOp};
 

@@ -1,4 +1,4 @@
-//! The fused operations of the CPU: shapes are checked here, slices go to the kernels.
+//! The fused operations of the CPU: checks shapes and calls the kernels with slices.
 
 use super::{CpuBackend, dense};
 use crate::backend::*;
@@ -9,7 +9,7 @@ use bitnet_kernels::blocks::{BlockMatrix, dequantize_row};
 use bitnet_kernels::float::{AttentionShape, KvCache};
 use bitnet_kernels::ternary;
 
-/// The error of an operand that holds another number of elements than the operation needs.
+/// The error for an operand with the wrong number of elements.
 pub(super) fn length(op: &'static str, what: &'static str, got: usize, needed: usize) -> BitNetError {
     let shape = TensorShape::new(&[got]).unwrap_or_else(|_| TensorShape::new(&[]).expect("a scalar's shape"));
     TensorOpError::Shape { op, what, got: shape, needed: format!("{needed} elements") }.into()
@@ -84,7 +84,7 @@ fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     Ok(())
 }
 
-/// Whether an operand is what the kernels take.
+/// Whether the kernels accept an operand.
 fn plain(x: &TensorRef) -> bool {
     x.dtype == BitNetDType::F32 && x.layout.is_contiguous()
 }
@@ -191,7 +191,7 @@ pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: 
     Ok(())
 }
 
-/// The bytes of a weight matrix `[N, K]` of rows without gaps, and its type.
+/// The bytes of a weight matrix `[N, K]` with contiguous rows, and its type.
 fn weights<'a>(op: &'static str, w: &TensorRef<'a>) -> Result<BlockMatrix<'a>> {
     let &[rows, columns] = w.layout.dims() else {
         return Err(wrong_shape(op, "weights", w, "[N, K]"));

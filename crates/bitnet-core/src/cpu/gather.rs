@@ -8,7 +8,7 @@ use crate::{BitNetError, Layout, Result, TensorOpError};
 use bitnet_kernels::ThreadPool;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
-/// Elements that are worth a task of their own.
+/// Elements per task.
 const PER_TASK: usize = 1 << 15;
 
 /// An element of an index tensor. Negative ones become too large for any extent.
@@ -70,11 +70,11 @@ pub(super) struct Walk {
     pub steps: [isize; 3],
     /// Elements of a row.
     pub len: usize,
-    /// What an index of 1 adds to a place of the indexed tensor.
+    /// Stride of the indexed dimension.
     pub stride: isize,
     /// Extent of the dimension indexed.
     pub extent: usize,
-    /// A row has one index, and its elements are neighbours in both tensors.
+    /// Whether a row has one index and its elements are adjacent in both tensors.
     pub run: bool,
 }
 
@@ -90,7 +90,7 @@ impl Walk {
         let mut strides = indexed.strides().to_vec();
         strides[axis] = 0;
         let origin = Layout::strided(plain.dims(), &strides, indexed.offset())?;
-        // The dimensions behind the axis as one run, if they have one index and lie densely on both sides.
+        // The dimensions after the axis merged, if they share one index and are contiguous in both tensors.
         let one_index = (axis + 1..rank).all(|d| indices.strides()[d] == 0 || indices.dims()[d] == 1);
         let run = axis + 1 < rank
             && one_index
@@ -108,13 +108,13 @@ impl Walk {
         })
     }
 
-    /// Where `index` leads from `origin`; `None` outside the dimension.
+    /// The position of `index` from `origin`; `None` out of range.
     pub fn place(&self, origin: usize, index: impl Position) -> Option<usize> {
         let index = index.place();
         (index < self.extent).then(|| origin.wrapping_add_signed(self.stride * index as isize))
     }
 
-    /// The error of an index that leads outside.
+    /// The error for an index out of range.
     pub fn outside(&self, op: &'static str, index: i64, axis: usize, indexed: &Layout) -> BitNetError {
         TensorOpError::IndexOutOfRange { op, index, axis, shape: *indexed.shape() }.into()
     }
@@ -152,7 +152,7 @@ pub(super) fn gather(
     }
 }
 
-/// An index that is outside, if there is one.
+/// An index out of range, if any.
 fn gather_elements<U: Element, I: Position>(
     threads: &ThreadPool,
     walk: &Walk,

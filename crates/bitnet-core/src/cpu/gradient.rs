@@ -1,4 +1,4 @@
-//! The fused operations of training on the CPU: f32 in rows goes to the kernels, all else is composed.
+//! The fused operations of training on the CPU: contiguous f32 rows go to the kernels, all else is composed.
 
 use super::CpuBackend;
 use super::fused::{slice, slice_mut};
@@ -136,7 +136,7 @@ fn attends(op: &'static str, shape: &CausalShape, tables: [&TensorRef; 2], all: 
     let rows = shape.batch * shape.tokens;
     let fits =
         |x: &TensorRef| matches!(*x.layout.dims(), [r, c] if r == rows && (c == shape.row() || c == shape.out_row()));
-    // What does not fit is refused by the composition, with its reason.
+    // The composition refuses what does not fit, with the reason.
     Ok(grouped && all.into_iter().all(fits) && tables.into_iter().chain(all).all(plain))
 }
 

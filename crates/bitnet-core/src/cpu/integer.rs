@@ -61,7 +61,7 @@ pub(super) fn unary_bool(op: UnaryOp, x: &[i64], out: &mut [i64]) {
     }
 }
 
-/// `bits` is the width of the dtype: what is shifted out of it is lost.
+/// `bits` is the width of the dtype; bits shifted out of it are lost.
 pub(super) fn binary_i64(op: BinaryOp, bits: i64, a: &[i64], b: &[i64], out: &mut [i64]) {
     match op {
         Add => both(a, b, out, i64::wrapping_add),

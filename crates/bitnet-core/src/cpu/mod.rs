@@ -24,7 +24,7 @@ use bitnet_kernels::{Isa, IsaError, Kernels, ThreadPool};
 
 /// The CPU with its threads and the kernels chosen for it.
 pub struct CpuBackend {
-    /// What `BITNET_ISA` asked for could not be had: every operation that needs kernels says so.
+    /// An error if `BITNET_ISA` asks for an unavailable instruction set; every operation that needs kernels returns it.
     kernels: Result<Kernels, IsaError>,
     threads: ThreadPool,
     memory: HybridMemoryPool,
@@ -37,13 +37,13 @@ impl CpuBackend {
         Self { kernels, threads: ThreadPool::new(threads.max(1)), memory: HybridMemoryPool::global().clone() }
     }
 
-    /// With memory from another pool than the process's.
+    /// The same device with memory from `pool`.
     pub fn with_memory(mut self, pool: &HybridMemoryPool) -> Self {
         self.memory = pool.clone();
         self
     }
 
-    /// The kernels that run, or why there are none.
+    /// The kernels, or the error why there are none.
     pub fn kernels(&self) -> Result<&Kernels> {
         self.kernels.as_ref().map_err(|e| BitNetError::Isa(e.clone()))
     }

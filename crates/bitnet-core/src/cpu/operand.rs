@@ -1,4 +1,4 @@
-//! Operands of the CPU's primitives: host memory of the right type and shape, handed to the strided engine.
+//! Operands of the CPU's primitives: checked host memory for the strided engine.
 
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
@@ -10,7 +10,7 @@ pub(super) fn unsupported(op: &'static str, dtype: BitNetDType) -> BitNetError {
     BitNetError::Unsupported { op, dtype, device: "cpu".into() }
 }
 
-/// The elements of `t` and their layout, of the one dtype the operation takes.
+/// The elements of `t`, which must have the type `T`, and their layout.
 pub(super) fn output<'a, T: Element>(op: &'static str, t: TensorMut<'a>) -> Result<(&'a mut [T], Layout)> {
     if t.dtype != T::DTYPE {
         return Err(unsupported(op, t.dtype));
@@ -43,7 +43,7 @@ pub(super) fn map(
     walk(op, threads, inputs, out, strided::map, f)
 }
 
-/// As [`map`]; `f` finds the present elements in its result.
+/// As [`map`]; the result of `f` holds the present elements at first.
 pub(super) fn update(
     op: &'static str,
     threads: &ThreadPool,

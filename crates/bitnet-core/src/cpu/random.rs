@@ -1,5 +1,5 @@
 //! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as
-//! 1, 2, 3". What a number of the stream becomes is written at [`crate::Backend::random`].
+//! 1, 2, 3". The conversion of its numbers is specified at [`crate::Backend::random`].
 
 use super::operand::unsupported;
 use crate::Result;
@@ -10,7 +10,7 @@ use bitnet_kernels::ThreadPool;
 use half::{bf16, f16};
 use std::f64::consts::TAU;
 
-/// Blocks that are made side by side, a vector register's worth.
+/// Blocks computed in parallel, to fill a vector register.
 const LANES: usize = 8;
 /// Numbers of a task; even, so that pairs stay together.
 const PER_TASK: usize = 1 << 14;
@@ -129,9 +129,9 @@ fn fraction(word: u64, bits: u32) -> f64 {
     (word >> (64 - bits)) as f64 / (1u64 << bits) as f64
 }
 
-/// What a number of the stream becomes an element of.
+/// Element types of random tensors.
 trait Number {
-    /// What the storage holds.
+    /// Type of the stored bits.
     type Stored: Element;
     /// Bits of the mantissa with the hidden one; 1 where there are none.
     const BITS: u32;
@@ -206,7 +206,7 @@ mod tests {
         for start in [1, 2, 15, 16, 33] {
             assert_eq!(numbers(start as u64, 60 - start), all[start..60]);
         }
-        // Behind the last number comes the first.
+        // The number after the last is the first.
         assert_eq!(numbers(u64::MAX - 2, 6)[3..], all[..3]);
     }
 }

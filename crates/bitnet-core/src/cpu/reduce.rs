@@ -1,4 +1,4 @@
-//! Reductions over one dimension and running ones along it.
+//! Reductions over one dimension and cumulative ones along it.
 
 use super::operand::{same_dtype, same_shape, unsupported};
 use super::wide::Number;
@@ -17,7 +17,7 @@ fn summed(dtype: BitNetDType) -> BitNetDType {
     if dtype.is_float() || dtype == U64 { dtype } else { I64 }
 }
 
-/// What the kernels of one element type need: its value in the type that results are computed in.
+/// Element types of reductions, and their value in the accumulation type.
 trait Value: Element {
     type Wide: Number;
     fn wide(self) -> Self::Wide;
@@ -135,7 +135,7 @@ fn reduce_typed<T: Value<Wide: Arithmetic>>(
     }
 }
 
-/// Whether `v` replaces `a` as the extreme: beyond it, or the first NaN.
+/// Whether `v` replaces `a` as the maximum or minimum: beyond it, or the first NaN.
 fn better<T: Value>(v: T, a: T, largest: bool) -> bool {
     let beyond = if largest { v.wide() > a.wide() } else { v.wide() < a.wide() };
     !a.is_nan() && (beyond || v.is_nan())

@@ -9,7 +9,7 @@ use crate::tensor::by_dtype;
 use crate::{Result, TensorOpError};
 use half::{bf16, f16};
 
-/// See [`crate::Backend::scatter`]. On one thread: writes to one place follow each other in row-major order.
+/// See [`crate::Backend::scatter`]. On one thread, so that several writes to one element happen in row-major order.
 pub(super) fn scatter(op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
     if source.dtype != out.dtype {
         let (got, needed) = (source.dtype, out.dtype);
@@ -36,7 +36,7 @@ fn scatter_by<I: Position>(
 ) -> Result<()> {
     let walk = Walk::new(OP, &out.layout, &source.layout, &indices.layout, axis)?;
     let ids = indices.storage.cpu(OP, indices.dtype)?.elements::<I>()?;
-    // An index that is broadcast is checked once.
+    // A broadcast index is checked once.
     let mut distinct = indices.layout;
     for axis in 0..distinct.dims().len() {
         if distinct.strides()[axis] == 0 && distinct.dims()[axis] > 1 {
@@ -63,7 +63,7 @@ fn scatter_by<I: Position>(
     Ok(())
 }
 
-/// Every element met becomes `f(itself, the one from the source)`; indices are checked.
+/// Every indexed element becomes `f(element, source element)`; indices are already checked.
 fn put<I: Position, T: Element>(walk: &Walk, ids: &[I], from: &[T], to: &mut [T], f: impl Fn(T, T) -> T) {
     let place = |origin, index: usize| walk.place(origin, ids[index]).expect("checked");
     let [origins, plains, indices] = walk.rows.each_ref().map(|rows| rows.indices());

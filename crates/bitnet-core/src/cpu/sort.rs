@@ -1,5 +1,5 @@
-//! Sorting along one dimension: elements become integers of the same order, and carry their position below it, so that an
-//! unstable sort of integers is a stable one of elements.
+//! Sorting along one dimension: elements become order-preserving integers with their position in the low bits, so that an
+//! unstable integer sort is a stable sort of elements.
 
 use super::operand::{same_shape, unsupported};
 use crate::BitNetDType::I64;
@@ -10,7 +10,7 @@ use crate::{Layout, Result, TensorOpError};
 use bitnet_kernels::ThreadPool;
 use half::{bf16, f16};
 
-/// Elements that are worth a task of their own.
+/// Elements per task.
 const PER_TASK: usize = 1 << 12;
 
 /// See [`crate::Backend::sort`].
@@ -57,15 +57,15 @@ pub(super) fn sort(
     Ok(())
 }
 
-/// The lanes that are sorted: where each begins, and how its elements follow.
+/// The lanes to sort: the start of each, and the stride of its elements.
 struct Lanes {
     starts: Layout,
     len: usize,
     stride: isize,
 }
 
-/// Calls `f(first row, rows)` for parts of `to`, row-major `[rows, lane]`, on all threads; elsewhere than in row-major
-/// order, for a copy that then moves there.
+/// Calls `f(first row, rows)` for parts of `to`, row-major `[rows, lane]`, on all threads; if `to` is not row-major, on a
+/// temporary that is then copied to it.
 fn in_place<T: Element>(
     threads: &ThreadPool,
     layout: &Layout,

@@ -1,4 +1,4 @@
-//! The types that the CPU computes in, and how elements of every dtype become one of them and return.
+//! The types that the CPU computes in, and conversions between them and every dtype.
 //!
 //! f32 for f32, f16 and bf16; f64 for f64; i64 for the integers and `Bool`; u64 for u64.
 
@@ -6,7 +6,7 @@ use crate::BitNetDType::{self, *};
 use bitnet_kernels::dense::strided::CHUNK;
 use half::{bf16, f16};
 
-/// What elements of a dtype are computed in.
+/// The type in which elements of a dtype are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wide {
     F32,
@@ -28,7 +28,7 @@ pub(super) fn wide(dtype: BitNetDType) -> Option<Wide> {
 
 /// A wide type.
 pub(super) trait Number: bytemuck::Pod + PartialOrd + Default + Send + Sync {
-    /// The dtype whose elements are numbers of this type already.
+    /// The dtype whose elements have this type.
     const DTYPE: BitNetDType;
     /// Reads a chunk of elements of a dtype whose wide type this is.
     fn load(dtype: BitNetDType, from: &[u8], to: &mut [Self]);
@@ -94,7 +94,7 @@ number!(i64, I64, load {
 }, half { from_f32 }, truth { 0 });
 number!(u64, U64, load { U64 as u64 => |x| x }, half { from_f32 }, truth { 0 });
 
-/// A chunk as numbers: where it lies, or converted into `buffer`.
+/// A chunk as numbers: in place, or converted into `buffer`.
 pub(super) fn read<'a, N: Number>(dtype: BitNetDType, chunk: &'a [u8], buffer: &'a mut [N; CHUNK]) -> &'a [N] {
     if dtype == N::DTYPE {
         return elements(chunk);
@@ -104,7 +104,7 @@ pub(super) fn read<'a, N: Number>(dtype: BitNetDType, chunk: &'a [u8], buffer: &
     buffer
 }
 
-/// Lets `f` write numbers that become the elements of a chunk.
+/// Runs `f` on a buffer of numbers, which is then converted to the chunk.
 pub(super) fn write<N: Number>(dtype: BitNetDType, chunk: &mut [u8], f: impl FnOnce(&mut [N])) {
     if dtype == N::DTYPE {
         return f(bytemuck::cast_slice_mut(chunk));

@@ -1,10 +1,10 @@
-//! Strided layouts: where the elements of a tensor lie in its storage.
+//! Strided layouts: the positions of a tensor's elements in its storage.
 
 mod views;
 
 use crate::{MAX_DIMS, Result, TensorShape};
 
-/// Where the elements of a tensor lie in its storage: shape, stride of each dimension and offset, all in elements.
+/// Positions of a tensor's elements in its storage: shape, stride of each dimension and offset, all in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     shape: TensorShape,
@@ -24,19 +24,19 @@ impl Layout {
         Self { shape, strides, offset: 0 }
     }
 
-    /// A layout of these strides, which must lead to places inside the storage.
+    /// A layout of these strides; all elements must be inside the storage.
     pub(crate) fn strided(dims: &[usize], strides: &[isize], offset: usize) -> Result<Self> {
         let mut out = Self { shape: TensorShape::new(dims)?, strides: [0; MAX_DIMS], offset };
         out.strides[..strides.len()].copy_from_slice(strides);
         Ok(out)
     }
 
-    /// The first `rank` dimensions, at place 0 of the others.
+    /// The first `rank` dimensions, at index 0 of the others.
     pub(crate) fn head(&self, rank: usize) -> Result<Self> {
         Self::strided(&self.dims()[..rank], &self.strides()[..rank], self.offset)
     }
 
-    /// The dimensions from `first` on, at place 0 of the others.
+    /// The dimensions from `first` on, at index 0 of the others.
     pub(crate) fn tail(&self, first: usize) -> Result<Self> {
         Self::strided(&self.dims()[first..], &self.strides()[first..], self.offset)
     }

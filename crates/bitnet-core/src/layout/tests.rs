@@ -1,4 +1,4 @@
-//! Layouts against what NumPy and PyTorch give.
+//! Layouts compared with NumPy's and PyTorch's.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! Views: the same storage seen with other extents and strides. Nothing here moves a byte.
+//! Views: other extents and strides over the same storage, without copies.
 
 use super::Layout;
 use crate::{BitNetError, MAX_DIMS, Result, TensorOpError, TensorShape};
 
 impl Layout {
-    /// The same elements with other extents; an error of unequal sizes, and where only a copy would do.
+    /// The same elements with other extents; an error if the sizes differ or a copy would be needed.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         let shape = TensorShape::new(dims)?;
         if shape.elements() != self.shape.elements() {
@@ -14,7 +14,7 @@ impl Layout {
         if self.is_contiguous() {
             return Ok(Self { offset: self.offset, ..Self::contiguous(shape) });
         }
-        // Neighbouring dimensions that are one run of equal steps, outermost first, as (elements, stride).
+        // Adjacent dimensions with one common stride merged, outermost first, as (elements, stride).
         let mut runs = [(1, 0); MAX_DIMS + 1];
         let mut count = 0;
         for (&extent, &stride) in self.dims().iter().zip(self.strides()).filter(|(extent, _)| **extent != 1) {
@@ -75,7 +75,7 @@ impl Layout {
         Ok(out.moved(start.max(0) as usize, self.strides[axis]))
     }
 
-    /// Element `index` of one dimension, which goes away.
+    /// Element `index` of one dimension, which is removed.
     pub fn select(&self, axis: usize, index: usize) -> Result<Self> {
         if index >= self.extent("select", axis)? {
             return Err(self.out_of_range("select", index, axis));
@@ -141,7 +141,7 @@ impl Layout {
         Ok(out)
     }
 
-    /// Dimension `from` at place `to`, the others in their order.
+    /// Dimension `from` moved to position `to`, the others in their order.
     pub fn movedim(&self, from: usize, to: usize) -> Result<Self> {
         self.extent("movedim", from)?;
         self.extent("movedim", to)?;
@@ -211,13 +211,13 @@ impl Layout {
         out.movedim(if a > b { a - 1 } else { a }, self.shape.rank() - 2)
     }
 
-    /// Dimension `axis` backwards.
+    /// Dimension `axis` reversed.
     pub fn flip(&self, axis: usize) -> Result<Self> {
         self.slice(axis, None, None, -1)
     }
 
-    /// Whether two elements may lie at one place, as after a broadcast or overlapping windows; writing through such a
-    /// layout has no single meaning. Never wrongly `false`.
+    /// Whether two elements may share a position, as after a broadcast or in overlapping windows; writes through such a
+    /// layout are ambiguous. Never wrongly `false`.
     pub fn overlaps(&self) -> bool {
         if self.is_contiguous() {
             return false;
@@ -228,7 +228,7 @@ impl Layout {
             dims[axis] = if extent == 1 { (0, 1) } else { (stride.unsigned_abs(), extent) };
         }
         dims[..rank].sort_unstable();
-        // Every step must leap over all that the smaller steps reach.
+        // Every stride must exceed the extent covered by the smaller strides.
         let mut reach = 0;
         self.shape.elements() > 0
             && dims[..rank].iter().filter(|(_, extent)| *extent > 1).any(|&(stride, extent)| {

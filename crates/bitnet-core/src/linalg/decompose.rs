@@ -1,4 +1,4 @@
-//! Decompositions into triangular and orthogonal factors, of every matrix of a batch.
+//! Batched decompositions into triangular and orthogonal factors.
 
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
 use super::{argument, derivative};
@@ -8,7 +8,7 @@ use faer::{Mat, Side};
 
 impl BitNetTensor {
     /// `(P, L, U)` with `x = P L U` (`torch.linalg.lu`): P a permutation, L unit lower triangular `[.., M, K]`, U upper
-    /// triangular `[.., K, N]`, `K = min(M, N)`; rows exchanged so that the largest of a column is divided by.
+    /// triangular `[.., K, N]`, `K = min(M, N)`; with partial pivoting.
     ///
     /// # Errors
     /// Fewer than 2 dimensions; `Unsupported` unless the dtype is F32 or F64 and the tensor on the CPU (all decompositions).
@@ -161,7 +161,7 @@ fn svdvals<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     stack.tensor(&s, &[k])
 }
 
-/// Iterations need not end on others.
+/// Iterations may not converge on other values.
 pub(super) fn finite<T: Real>(op: &'static str, matrix: faer::MatRef<'_, T>) -> Result<()> {
     let finite = (0..matrix.nrows()).all(|i| (0..matrix.ncols()).all(|j| matrix[(i, j)].f64().is_finite()));
     if finite { Ok(()) } else { Err(not_converged(op)) }

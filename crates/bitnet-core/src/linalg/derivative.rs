@@ -1,5 +1,5 @@
 //! Derivatives of decompositions (Giles 2008; Townsend 2016; Golub and Pereyra 1973 of the pseudoinverse), of every matrix of a
-//! batch. Singular values and eigenvalues must differ where the gradient of their vectors is asked for.
+//! batch. Gradients of singular vectors and eigenvectors need distinct singular values and eigenvalues.
 
 use crate::autograd::{differentiable, differentiable_by_result, no_grad};
 use crate::{BitNetTensor, Result};
@@ -30,8 +30,8 @@ fn over_differences(x: &BitNetTensor, w: &BitNetTensor) -> Result<BitNetTensor> 
     x.div(&differences.masked_fill(&nothing, 1)?)?.masked_fill(&nothing, 0)
 }
 
-/// Several results of one operation, with the gradient of `x` from theirs and them: recorded as one tensor, of which each is a
-/// part.
+/// Several results of one operation, with the gradient of `x` computed from their gradients and them: recorded as one
+/// tensor, of which each is a part.
 fn several<const N: usize>(
     op: &'static str,
     x: &BitNetTensor,
@@ -103,7 +103,7 @@ pub fn lu(
 }
 
 /// With `F_ij = 1 / (s_j^2 - s_i^2)`, `J = F * U^T gU` and `K = F * V^T gV`:
-/// `U ((J + J^T) S + S (K + K^T) + gS) V^T`, and what U and V have beside their own columns.
+/// `U ((J + J^T) S + S (K + K^T) + gS) V^T`, and the parts outside the columns of U and V.
 pub fn svd(
     x: &BitNetTensor,
     forward: impl FnOnce(&BitNetTensor) -> Result<[BitNetTensor; 3]>,

@@ -1,4 +1,4 @@
-//! Einstein's summation: operands are contracted from left to right, each pair as one batched matrix product.
+//! Einstein summation: operands are contracted from left to right, each pair as one batched matrix product.
 
 use super::argument;
 use crate::{BitNetError, BitNetTensor, Result};
@@ -8,7 +8,7 @@ type Label = i32;
 
 const OP: &str = "einsum";
 
-/// A tensor and the label of each of its dimensions, no two alike.
+/// A tensor and the label of each of its dimensions, all distinct.
 struct Term {
     tensor: BitNetTensor,
     labels: Vec<Label>,
@@ -29,7 +29,7 @@ impl BitNetTensor {
     /// ```
     ///
     /// # Errors
-    /// An equation that is none or does not fit the operands.
+    /// An invalid equation, or one that does not fit the operands.
     pub fn einsum(equation: &str, operands: &[&Self]) -> Result<Self> {
         let wrong = |message: &str| argument(OP, format!("{equation:?}: {message}"));
         let Some(first) = operands.first() else {
@@ -93,7 +93,7 @@ impl BitNetTensor {
     }
 }
 
-/// Stands for the ellipsis in a result until its dimensions are known.
+/// Placeholder for the ellipsis of the result until its dimensions are known.
 const ELLIPSIS: Label = i32::MIN;
 
 fn name(label: Label) -> String {
@@ -103,7 +103,7 @@ fn name(label: Label) -> String {
     }
 }
 
-/// Labels of a term; of an operand its ellipsis is spelt out by its rank.
+/// Labels of a term; the ellipsis of an operand is expanded by its rank.
 fn labels(text: &str, rank: Option<usize>, wrong: &dyn Fn(&str) -> BitNetError) -> Result<Vec<Label>> {
     let mut labels = Vec::new();
     let mut ellipsis = None;
@@ -199,7 +199,7 @@ impl Term {
     }
 }
 
-/// The product of two terms, summed over the labels that nothing needs later.
+/// The product of two terms, summed over the labels that no later term uses.
 fn contract(a: Term, b: Term, later: impl Fn(&Label) -> bool) -> Result<Term> {
     let a = a.keep(|label| later(label) || b.labels.contains(label))?;
     let b = b.keep(|label| later(label) || a.labels.contains(label))?;

@@ -1,4 +1,4 @@
-//! Norms of matrices and what follows from singular values; powers.
+//! Matrix norms, rank, condition number and powers.
 
 use super::stack::by_dtype;
 use crate::autograd::{is_recorded, no_grad};
@@ -69,8 +69,8 @@ impl BitNetTensor {
         values.gt(&cut)?.count_nonzero(-1)
     }
 
-    /// `|x| |x^-1|` in the given norm (`torch.linalg.cond`); infinite of singular matrices. In the norms of singular values
-    /// their ratio, of matrices that need not be square.
+    /// `|x| |x^-1|` in the given norm (`torch.linalg.cond`); infinite for singular matrices. For the 2-norms it is the ratio
+    /// of singular values, and matrices need not be square.
     ///
     /// # Errors
     /// As [`svd`](Self::svd); matrices that are not square in other norms.
@@ -99,10 +99,10 @@ impl BitNetTensor {
         }
     }
 
-    /// `x` multiplied with itself `n` times (`torch.linalg.matrix_power`); of negative `n` the inverse.
+    /// `x` to the power of `n` (`torch.linalg.matrix_power`); a negative `n` inverts.
     ///
     /// # Errors
-    /// Matrices that are not square; of negative `n` as [`inv`](Self::inv).
+    /// Matrices that are not square; for negative `n` as [`inv`](Self::inv).
     pub fn matrix_power(&self, n: i64) -> Result<Self> {
         let &[.., rows, columns] = self.dims() else {
             return Err(self.needs("matrix_power", "at least 2 dimensions"));
@@ -116,7 +116,7 @@ impl BitNetTensor {
         if n == 0 {
             return Self::eye(rows, self.dtype(), self.device())?.broadcast_to(self.dims())?.copy();
         }
-        // Squares of squares, multiplied where n has a bit.
+        // Exponentiation by squaring.
         let (mut square, mut result) = (self.clone(), None::<Self>);
         let mut rest = n;
         while rest > 0 {

@@ -6,8 +6,8 @@ use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 
 impl BitNetTensor {
-    /// Matrix product (`torch.matmul`), dtypes equal: of two vectors their dot product, of a matrix and a vector a vector,
-    /// otherwise of matrices in the last two dimensions, the others broadcast. Floats keep their dtype (f16 and bf16 are
+    /// Matrix product of equal dtypes (`torch.matmul`): the dot product of two vectors, a vector for a matrix and a vector,
+    /// otherwise products of the matrices in the last two dimensions, the others broadcast. Floats keep their dtype (f16 and bf16 are
     /// summed in f32 and rounded once), `I8` gives `I32`, other integers keep theirs, wrapping.
     ///
     /// ```
@@ -44,7 +44,7 @@ impl BitNetTensor {
         self.multiply("mv", vector, None)
     }
 
-    /// Products of as many matrices on both sides, `[B, M, K]` by `[B, K, N]` (`torch.bmm`).
+    /// Batched matrix product, `[B, M, K]` by `[B, K, N]` (`torch.bmm`).
     pub fn bmm(&self, other: &Self) -> Result<Self> {
         self.has_rank("bmm", 3)?;
         other.has_rank("bmm", 3)?;
@@ -61,7 +61,7 @@ impl BitNetTensor {
         self.multiply("dot", other, None)
     }
 
-    /// All products of elements of two vectors (`torch.outer`), types promoted.
+    /// Outer product of two vectors (`torch.outer`), types promoted.
     pub fn outer(&self, other: &Self) -> Result<Self> {
         self.has_rank("outer", 1)?;
         other.has_rank("outer", 1)?;
@@ -138,7 +138,7 @@ impl BitNetTensor {
         let out = match out {
             Some(out) => {
                 out.check_out(op, &shape(&dims)?, dtype, self)?;
-                out.as_mut()?; // shared storage is copied now, so that the layout below is the final one
+                out.as_mut()?; // copies shared storage now: the layout below is final
                 out
             }
             None => {
@@ -146,7 +146,7 @@ impl BitNetTensor {
                 &mut made
             }
         };
-        // Many matrices by one are one tall matrix, where rows follow each other.
+        // Many matrices times one are one tall matrix if their rows are contiguous.
         let tall = (!batch_a.is_empty() && b.rank() == 2 && out.is_contiguous())
             .then(|| a.layout().reshape(&[batch.elements() * m, k]));
         let full = |matrix: &[usize]| [batch.dims(), matrix].concat();

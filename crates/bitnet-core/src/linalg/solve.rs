@@ -10,7 +10,7 @@ use faer::linalg::solvers::{PartialPivLu, Solve};
 use faer::{Mat, MatRef};
 
 impl BitNetTensor {
-    /// Determinants (`torch.linalg.det`), `[..]`; 1 of an empty matrix.
+    /// Determinants (`torch.linalg.det`), `[..]`; 1 for an empty matrix.
     ///
     /// # Errors
     /// As [`lu`](Self::lu); matrices that are not square.
@@ -32,7 +32,7 @@ impl BitNetTensor {
         by_dtype!("det", self, det(self))
     }
 
-    /// `(sign, log |det|)` (`torch.linalg.slogdet`), 0 and minus infinity of singular matrices.
+    /// `(sign, log |det|)` (`torch.linalg.slogdet`), 0 and minus infinity for singular matrices.
     ///
     /// # Errors
     /// As [`det`](Self::det).
@@ -106,7 +106,7 @@ impl BitNetTensor {
         by_dtype!("solve", self, solve(self, b))
     }
 
-    /// `x` of smallest length among those with the smallest `|self x - b|` (`torch.linalg.lstsq`, its solution), of `b`
+    /// The minimum-norm `x` that minimises `|self x - b|` (`torch.linalg.lstsq`, its solution), of `b`
     /// `[.., M, R]`. Singular values below `max(M, N)` times the dtype's epsilon of the largest count as zero.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl BitNetTensor {
         self.pinv()?.matmul(b)
     }
 
-    /// Pseudoinverses (`torch.linalg.pinv`), singular values cut off as in [`lstsq`](Self::lstsq).
+    /// Pseudoinverses (`torch.linalg.pinv`), singular values truncated as in [`lstsq`](Self::lstsq).
     ///
     /// # Errors
     /// As [`svd`](Self::svd).
@@ -132,7 +132,7 @@ impl BitNetTensor {
     }
 }
 
-/// Sign of the determinant, and the diagonal whose absolute values have its product.
+/// Sign of the determinant, and the diagonal, the product of whose magnitudes is its magnitude.
 fn diagonal<T: Real>(matrix: MatRef<'_, T>) -> (f64, Vec<f64>) {
     if matrix.nrows() == 0 {
         return (1.0, Vec::new());
@@ -175,7 +175,7 @@ fn slogdet<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     Ok((stack.tensor(&signs, &[])?, stack.tensor(&logs, &[])?))
 }
 
-/// Factors of a matrix that can be inverted.
+/// Factors of an invertible matrix.
 fn invertible<T: Real>(op: &'static str, matrix: MatRef<'_, T>, at: usize) -> Result<PartialPivLu<T>> {
     let lu = matrix.partial_piv_lu();
     match (0..matrix.nrows()).find(|&i| lu.U()[(i, i)].f64() == 0.0) {
@@ -220,7 +220,7 @@ fn solve<T: Real>(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
     }
     let shape = |dims: &[usize]| crate::TensorShape::new(dims);
     let batch = crate::ops::broadcast_shapes(OP, &shape(&matrices.batch)?, &shape(batch_b)?)?;
-    // One matrix and many sides, or as many of both.
+    // One matrix for many right-hand sides, or one for each.
     let wide = a.broadcast_to(&[batch.dims(), &[n, n]].concat())?;
     let (matrices, sides) = (
         if batch.dims() == matrices.batch { matrices } else { Stack::<T>::of(OP, &wide)? },

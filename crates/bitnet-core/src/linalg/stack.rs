@@ -1,4 +1,4 @@
-//! Stacks of matrices between tensors and faer.
+//! Conversion of batches of matrices between tensors and faer.
 
 use super::argument;
 use crate::dtype::Element;
@@ -6,7 +6,7 @@ use crate::{BitNetError, BitNetTensor, Device, Result};
 use faer::MatRef;
 use faer::traits::RealField;
 
-/// What decompositions are made in: f32 or f64.
+/// The dtypes of decompositions: f32 or f64.
 pub(super) trait Real: Element + RealField + Copy + PartialOrd {
     /// Distance from 1 to the next number.
     const EPSILON: f64;
@@ -68,7 +68,7 @@ impl<T: Real> Stack<T> {
         Ok(Stack { data: x.to_vec()?, batch, rows, columns, device })
     }
 
-    /// The same of square ones.
+    /// The same for square matrices.
     pub fn square(op: &'static str, x: &BitNetTensor) -> Result<Self> {
         let stack = Self::of(op, x)?;
         if stack.rows != stack.columns {

@@ -1,4 +1,4 @@
-//! Properties that define decompositions, and values worked out by hand; PyTorch's are in the testkit.
+//! Defining properties of decompositions, and values computed by hand; PyTorch's are in the testkit.
 
 use crate::{BitNetDType, BitNetTensor, Device, MatrixNorm};
 use half::{bf16, f16};
@@ -50,7 +50,7 @@ fn products_of_all_ranks_and_strides() {
     ];
     for (a, b, out) in cases {
         let (a, b) = (numbers(a, 1), numbers(b, 2));
-        // Of sums over broadcast elementwise products, which do not share the code.
+        // Compared with sums of broadcast products, which do not share the code.
         let left = if a.rank() == 1 { a.unsqueeze(0).unwrap() } else { a.clone() }.unsqueeze(-1).unwrap();
         let right = if b.rank() == 1 { b.unsqueeze(-1).unwrap() } else { b.clone() }.unsqueeze(-3).unwrap();
         let expected = left.mul(&right).unwrap().sum(-2, false).unwrap().reshape(out).unwrap();
@@ -213,7 +213,7 @@ fn values_worked_out_by_hand() {
     assert_eq!(norm(MatrixNorm::LargestColumn), 6.0);
     assert_eq!(norm(MatrixNorm::SmallestColumn), 4.0);
     assert!((norm(MatrixNorm::Frobenius) - 30f64.sqrt()).abs() < 1e-14);
-    // The product of singular values is |det|, the sum of their squares the Frobenius norm's square.
+    // The product of singular values is |det|; the sum of their squares is the squared Frobenius norm.
     assert!((norm(MatrixNorm::LargestSingular) * norm(MatrixNorm::SmallestSingular) - 10.0).abs() < 1e-13);
     assert!((norm(MatrixNorm::Nuclear).powi(2) - 50.0).abs() < 1e-13);
     assert!((x.cond(MatrixNorm::LargestColumn).unwrap().to_vec::<f64>().unwrap()[0] - 6.0 * 0.7).abs() < 1e-14);
@@ -224,7 +224,7 @@ fn values_worked_out_by_hand() {
     assert_eq!(singular.cond(MatrixNorm::LargestRow).unwrap().to_vec::<f64>().unwrap(), [f64::INFINITY]);
     let pinv = singular.pinv().unwrap();
     assert_close(&singular.matmul(&pinv).unwrap().matmul(&singular).unwrap(), &singular, 1e-13);
-    // Of all lines through (0, 1), (1, 2), (2, 4) the nearest: 5/6 + 3/2 x.
+    // Least-squares line through (0, 1), (1, 2), (2, 4): 5/6 + 3/2 x.
     let line = tensor(&[1., 0., 1., 1., 1., 2.], &[3, 2]).lstsq(&tensor(&[1., 2., 4.], &[3, 1])).unwrap();
     assert_close(&line, &tensor(&[5. / 6., 1.5], &[2, 1]), 1e-14);
     let (a, b) = (tensor(&[1., 2., 3.], &[3]), tensor(&[4., 5., 6.], &[3]));

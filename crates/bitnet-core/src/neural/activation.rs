@@ -71,7 +71,7 @@ impl BitNetTensor {
         self.widened("leaky_relu", |x| Self::where_(&x.gt(0.)?, x, &x.mul(slope)?))
     }
 
-    /// A function of one operand with its derivative by gradient and operand.
+    /// A function of one operand whose derivative is computed from gradient and operand.
     fn sloped(
         &self,
         op: &'static str,
@@ -82,7 +82,7 @@ impl BitNetTensor {
         differentiable(op, &[self], forward, |_| move |grad: &Self| Ok(vec![Some(backward(grad, &x)?)]))
     }
 
-    /// The gate of a feed-forward layer, `act(self) * up`: one pass where the device has it.
+    /// Gated activation of a feed-forward layer, `act(self) * up`: one pass if the device supports it.
     pub fn gated(&self, gate: GateActivation, up: &Self) -> Result<Self> {
         self.same_device("gated", up)?;
         let (f32s, dims) = (BitNetDType::F32, self.dims());

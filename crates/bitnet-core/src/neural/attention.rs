@@ -7,18 +7,18 @@ use crate::precision::operands;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64};
 
-/// How tokens see each other.
+/// Options of [`BitNetTensor::scaled_dot_product_attention`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttentionOptions<'a> {
-    /// Whether query `t` sees keys `0..=t` only.
+    /// Whether query `t` attends to keys `0..=t` only.
     pub causal: bool,
-    /// Broadcast to `[.., heads, T, S]`: `Bool`, true where a key is seen, or floats that are added to the scores.
+    /// Broadcast to `[.., heads, T, S]`: `Bool`, true where a key is attended to, or floats added to the scores.
     pub mask: Option<&'a BitNetTensor>,
-    /// Factor of the scores, `1 / sqrt(D)` unless given.
+    /// Factor of the scores; `1 / sqrt(D)` by default.
     pub scale: Option<f64>,
 }
 
-/// Attention between its operands: what the derivative needs too.
+/// Intermediate values of attention, which the derivative also uses.
 pub(super) struct Attention {
     /// `[.., kv_heads, group, T, D]`.
     pub q: BitNetTensor,
@@ -34,7 +34,7 @@ pub(super) struct Attention {
 impl BitNetTensor {
     /// `softmax(q k^T * scale + mask) v` (Vaswani et al. 2017; `torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`): this tensor is `q`
     /// `[.., heads, T, D]`, `k` `[.., kv_heads, S, D]`, `v` `[.., kv_heads, S, E]` give `[.., heads, T, E]`. Query head `h`
-    /// reads key head `h / (heads / kv_heads)`. A query that sees no key gives zeros.
+    /// reads key head `h / (heads / kv_heads)`. A query whose keys are all masked gives zeros.
     pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
         let mask = options.mask.filter(|mask| mask.dtype() != Bool);

@@ -9,7 +9,7 @@ impl BitNetTensor {
         Ok(self.dropout_with_mask(p, generator)?.0)
     }
 
-    /// [`dropout`](Self::dropout), and the factor of each element, 0 or `1 / (1 - p)`, which its derivative needs.
+    /// [`dropout`](Self::dropout), and the factor of each element, 0 or `1 / (1 - p)`, which the derivative uses.
     pub fn dropout_with_mask(&self, p: f64, generator: &mut Generator) -> Result<(Self, Self)> {
         self.is_float("dropout")?;
         if !(0. ..=1.).contains(&p) {

@@ -1,11 +1,11 @@
-//! Between indices and vectors, and the positions of both.
+//! Embedding, one-hot encoding, and rotary position embedding.
 
 use crate::tensor::views::argument;
 use crate::{BitNetDType, BitNetTensor, Result};
 
 impl BitNetTensor {
     /// Row `ids[..]` of this table `[V, H]` as `[.., H]` (`torch.nn.functional.embedding`); `ids` `I64` or `U32` of any
-    /// shape, one outside the table is an error. Rows of packed weights come as f32.
+    /// shape; an id outside the table is an error. Rows of packed weights are returned as f32.
     pub fn embedding(&self, ids: &Self) -> Result<Self> {
         const OP: &str = "embedding";
         let &[_, width] = self.dims() else { return Err(self.needs(OP, "[V, H], a table of rows")) };
@@ -21,7 +21,7 @@ impl BitNetTensor {
         rows.reshape(&[ids.dims(), &[width]].concat())
     }
 
-    /// 1 at the position that an index names and 0 elsewhere, `I64` `[.., classes]` (`torch.nn.functional.one_hot`).
+    /// 1 at the position of each index and 0 elsewhere, `I64` `[.., classes]` (`torch.nn.functional.one_hot`).
     pub fn one_hot(&self, classes: usize) -> Result<Self> {
         const OP: &str = "one_hot";
         if !self.dtype().is_integer() {

@@ -4,10 +4,10 @@ use super::shape_error;
 use crate::precision::operand;
 use crate::{BitNetTensor, Result, TensorOpError};
 
-/// What becomes of the loss of each element.
+/// How the losses of the elements are reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reduction {
-    /// Each stays.
+    /// Not reduced.
     None,
     /// Their mean.
     #[default]
@@ -26,16 +26,16 @@ impl Reduction {
     }
 }
 
-/// How [`BitNetTensor::cross_entropy`] counts.
+/// Options of [`BitNetTensor::cross_entropy`].
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyOptions<'a> {
     /// Factor of each class, `[C]`.
     pub weight: Option<&'a BitNetTensor>,
-    /// Targets of this class count nothing; -100 in PyTorch and here.
+    /// Targets of this class are ignored; -100 by default, as in PyTorch.
     pub ignore_index: i64,
-    /// Share of the target that is spread over all classes (Szegedy et al. 2016).
+    /// Label smoothing: share of the target distributed over all classes (Szegedy et al. 2016).
     pub label_smoothing: f64,
-    /// What becomes of the loss of each sample.
+    /// How the losses of the samples are reduced.
     pub reduction: Reduction,
 }
 
@@ -45,17 +45,17 @@ impl Default for CrossEntropyOptions<'_> {
     }
 }
 
-/// The parts of a cross entropy that the derivative needs too; classes are the last dimension.
+/// Intermediate values of a cross entropy, which the derivative also uses; classes are the last dimension.
 pub(super) struct CrossEntropy {
     /// Logarithms of probabilities, `[.., C]`.
     pub logs: BitNetTensor,
-    /// What each class weighs in the loss of each sample, `[.., C]`: `loss = -sum(logs * share)`.
+    /// Weight of each class in the loss of each sample, `[.., C]`: `loss = -sum(logs * share)`.
     pub share: BitNetTensor,
-    /// What the sum of losses is divided by for the mean, 0-d.
+    /// Divisor of the sum of losses for the mean, 0-d.
     pub count: BitNetTensor,
 }
 
-/// The dimension of classes: the second, or the only one.
+/// The class dimension: the second, or the only one.
 pub(super) fn class_axis(x: &BitNetTensor) -> isize {
     if x.rank() > 1 { 1 } else { 0 }
 }
@@ -103,7 +103,7 @@ impl CrossEntropy {
         }
         let counted = targets.ne(options.ignore_index)?;
         let safe = targets.masked_fill(&counted.bitwise_not()?, 0)?;
-        // What each sample weighs; an ignored one nothing.
+        // Weight of each sample; 0 if ignored.
         let mut sample = counted.to_dtype(logs.dtype())?;
         if let Some(weight) = &weight {
             sample = sample.mul(&weight.index_select(0, &safe.reshape(&[safe.elements()])?)?.reshape(samples)?)?;
@@ -117,7 +117,7 @@ impl CrossEntropy {
         Ok(Self { logs, share, count: sample.sum(.., false)? })
     }
 
-    /// The loss of each sample. A class without share counts nothing, even where its probability is zero.
+    /// The loss of each sample. A class of weight 0 does not count, even if its probability is zero.
     fn losses(&self) -> Result<BitNetTensor> {
         let products = self.logs.mul(&self.share)?;
         products.masked_fill(&self.share.eq(0)?, 0.)?.sum(-1, false)?.neg()
@@ -125,8 +125,8 @@ impl CrossEntropy {
 }
 
 impl BitNetTensor {
-    /// Cross entropy of logits `[N, C, ..]` or `[C]` (`torch.nn.functional.cross_entropy`). Targets are class numbers
-    /// `[N, ..]`, integers, or probabilities of the shape of the logits, floats. The mean is over what the targets weigh.
+    /// Cross entropy of logits `[N, C, ..]` or `[C]` (`torch.nn.functional.cross_entropy`). Targets are class indices
+    /// `[N, ..]`, integers, or probabilities of the shape of the logits, floats. The mean is weighted by the target weights.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device, neural::CrossEntropyOptions};
@@ -168,7 +168,7 @@ impl BitNetTensor {
         reduction.apply(losses)?.to_dtype(dtype)
     }
 
-    /// Both in what is computed in, and the dtype of the result.
+    /// Both operands in the compute dtype, and the dtype of the result.
     pub(super) fn with_target(&self, op: &'static str, target: &Self) -> Result<(Self, Self, crate::BitNetDType)> {
         self.same_device(op, target)?;
         if self.dims() != target.dims() {

@@ -1,5 +1,5 @@
-//! Functions of neural networks, with PyTorch's meaning, in tensor and [`Backend`](crate::Backend) operations, so that
-//! every device has them. f16 and bf16 are computed in f32 and rounded once. Their derivatives stand in [`derivative`].
+//! Neural network functions with PyTorch's semantics, made of tensor and [`Backend`](crate::Backend) operations, so that
+//! every device has them. f16 and bf16 are computed in f32 and rounded once. Their derivatives are in [`derivative`].
 
 mod activation;
 mod attention;
@@ -29,19 +29,19 @@ impl BitNetTensor {
         Err(TensorOpError::Argument { op, message }.into())
     }
 
-    /// Floats in what they are computed in: f64 as it is, all others as f32.
+    /// A float tensor in its compute dtype: f64 unchanged, all others as f32.
     pub(crate) fn wide(&self, op: &'static str) -> Result<Self> {
         self.is_float(op)?;
         self.to_dtype(if self.dtype() == F64 { F64 } else { F32 })
     }
 
-    /// Computes with halves widened to f32, and rounds once at the end.
+    /// Computes with f16 and bf16 widened to f32, and rounds once at the end.
     fn widened(&self, op: &'static str, f: impl FnOnce(&Self) -> Result<Self>) -> Result<Self> {
         f(&self.wide(op)?)?.to_dtype(self.dtype())
     }
 }
 
-/// The error of an operand of another shape than needed.
+/// The error for an operand of the wrong shape.
 fn shape_error(
     op: &'static str,
     what: &'static str,

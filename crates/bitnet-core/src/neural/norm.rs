@@ -87,8 +87,8 @@ impl BitNetTensor {
         out.to_dtype(given.dtype())
     }
 
-    /// The tensor in the dtype that is computed in: its own if the parameters have it too, else a wide one. An error unless
-    /// it holds floats, its last dimensions are `normalized` and the parameters have that shape.
+    /// The tensor in the compute dtype: its own if the parameters have the same, else the widened one. An error unless it
+    /// holds floats, its last dimensions are `normalized` and the parameters have that shape.
     fn normed(&self, op: &'static str, normalized: &[usize], parameters: &[Option<&Self>]) -> Result<Self> {
         self.is_float(op)?;
         if normalized.is_empty() || !self.dims().ends_with(normalized) {

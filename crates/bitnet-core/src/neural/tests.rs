@@ -1,4 +1,4 @@
-//! What the conformance suite does not reach; expected values printed by PyTorch 2.15.
+//! Cases that the conformance suite does not cover; expected values printed by PyTorch 2.15.
 
 use crate::{AttentionOptions, BitNetTensor, Device, Result};
 

@@ -7,7 +7,7 @@ use std::ops::RangeFull;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
     axes: [isize; MAX_DIMS],
-    /// May be beyond `MAX_DIMS`: then a dimension is named twice.
+    /// Can be longer than `MAX_DIMS`: then a dimension is named twice.
     len: usize,
 }
 
@@ -20,8 +20,8 @@ impl Axes {
         out
     }
 
-    /// For each dimension of `shape` whether it is meant; an error for one that does not exist or is named twice. A 0-d
-    /// tensor counts as one of one dimension.
+    /// For each dimension of `shape` whether it is selected; an error for one that does not exist or is named twice. A 0-d
+    /// tensor counts as having one dimension.
     pub(crate) fn resolve(&self, op: &'static str, shape: &TensorShape) -> Result<[bool; MAX_DIMS]> {
         let mut meant = [self.len == 0; MAX_DIMS];
         let twice = |axis| TensorOpError::Argument { op, message: format!("dimension {axis} is named twice") };

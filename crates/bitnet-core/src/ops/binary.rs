@@ -1,5 +1,5 @@
 //! Functions of two operands, element by element, broadcast and promoted: `add` gives a new tensor, `add_` works in
-//! place, `add_into` writes to a tensor that exists. The right operand is a tensor or a number.
+//! place, `add_into` writes to an existing tensor. The right operand is a tensor or a number.
 
 use super::promote::can_cast;
 use super::{Operand, Scalar, broadcast_shapes, result_type};
@@ -9,7 +9,7 @@ use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpEr
 use BitNetDType::{Bool, F32};
 use std::borrow::Cow;
 
-/// The dtype and shape in which two operands meet; an error where they do not, or lie on two devices.
+/// The promoted dtype and broadcast shape of two operands; an error if there is none, or if they are on different devices.
 pub(super) fn broadcast_and_promote(name: &'static str, a: Operand, b: Operand) -> Result<(BitNetDType, TensorShape)> {
     let shape = |x: Operand| match x {
         Operand::Tensor(tensor) => Ok(*tensor.shape()),
@@ -31,7 +31,7 @@ pub(super) fn in_dtype<'a>(x: Operand<'a>, dtype: BitNetDType, device: &Device) 
     })
 }
 
-/// What a device is asked for: a function of two tensors of one dtype.
+/// The device call: a function of two tensors of one dtype.
 struct Plan {
     op: BinaryOp,
     dtype: BitNetDType,
@@ -70,7 +70,7 @@ impl Plan {
     }
 }
 
-/// `x` seen with the shape of the result.
+/// `x` broadcast to the shape of the result.
 pub(super) fn expand<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<TensorRef<'a>> {
     let x = x.as_ref();
     Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
@@ -102,7 +102,7 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     }
     let (a, b) = (in_dtype(a, plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
     match a {
-        // A cast made storage that the result can have.
+        // The cast made new storage, which the result can reuse.
         Cow::Owned(mut out) if *out.shape() == plan.shape => {
             device.binary_assign(plan.op, out.as_mut()?, b.as_ref().as_ref())?;
             Ok(out)
@@ -154,7 +154,7 @@ impl BitNetTensor {
         device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)
     }
 
-    /// `self op b` in the storage of `self` where it is of no use to others and the result fits it.
+    /// `self op b`, in the storage of `self` if that is not shared and the result fits.
     pub(crate) fn binary_owned(mut self, name: &'static str, op: BinaryOp, b: Operand) -> Result<Self> {
         if recorded((&self).into(), b) {
             return binary(name, op, (&self).into(), b);
@@ -193,22 +193,22 @@ macro_rules! binary_methods {
 }
 
 binary_methods! {
-    /// `self + other` (`torch.add`); logical or of `Bool`, integers wrap.
+    /// `self + other` (`torch.add`); integers wrap, logical or for `Bool`.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, BitNetTensor, Device};
     /// let column = BitNetTensor::from_slice(&[10i32, 20], &[2, 1], &Device::cpu())?;
     /// let row = BitNetTensor::from_slice(&[1i32, 2, 3], &[3], &Device::cpu())?;
     /// assert_eq!(column.add(&row)?.to_vec::<i32>()?, [11, 12, 13, 21, 22, 23]);
-    /// // A number does not change the type within its kind; a float makes integers F32.
+    /// // A number does not change the dtype within its category; a float makes integers F32.
     /// assert_eq!(row.add(1)?.dtype(), BitNetDType::I32);
     /// assert_eq!(row.add(0.5)?.dtype(), BitNetDType::F32);
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     add add_ add_into => Add;
-    /// `self - other` (`torch.sub`); not of two `Bool`, integers wrap.
+    /// `self - other` (`torch.sub`); integers wrap, not defined for two `Bool`.
     sub sub_ sub_into => Sub;
-    /// `self * other` (`torch.mul`); logical and of `Bool`, integers wrap.
+    /// `self * other` (`torch.mul`); integers wrap, logical and for `Bool`.
     mul mul_ mul_into => Mul;
     /// `self / other` (`torch.div`); integers are divided as `F32`.
     div div_ div_into => Div;
@@ -221,20 +221,20 @@ binary_methods! {
     pow pow_ pow_into => Pow;
     /// Angle of the point `(other, self)` in radians, in `[-pi, pi]` (`torch.atan2`).
     atan2 atan2_ atan2_into => Atan2;
-    /// The smaller of both, NaN where one is (`torch.minimum`).
+    /// The smaller of both, NaN if either is (`torch.minimum`).
     minimum minimum_ minimum_into => Minimum;
-    /// The larger of both, NaN where one is (`torch.maximum`).
+    /// The larger of both, NaN if either is (`torch.maximum`).
     maximum maximum_ maximum_into => Maximum;
-    /// And of the bits of integers, of `Bool` logical (`torch.bitwise_and`).
+    /// Bitwise and of integers, logical and of `Bool` (`torch.bitwise_and`).
     bitwise_and bitwise_and_ bitwise_and_into => And;
-    /// Or of the bits of integers, of `Bool` logical (`torch.bitwise_or`).
+    /// Bitwise or of integers, logical or of `Bool` (`torch.bitwise_or`).
     bitwise_or bitwise_or_ bitwise_or_into => Or;
-    /// Exclusive or of the bits of integers, of `Bool` logical (`torch.bitwise_xor`).
+    /// Bitwise exclusive or of integers, logical of `Bool` (`torch.bitwise_xor`).
     bitwise_xor bitwise_xor_ bitwise_xor_into => Xor;
     /// `self << other` of integers; 0 where `other` is negative or not below the width (`torch.bitwise_left_shift`).
     bitwise_left_shift bitwise_left_shift_ bitwise_left_shift_into => Shl;
-    /// `self >> other` of integers, by sign; where `other` is negative or not below the width 0, or -1 below zero
-    /// (`torch.bitwise_right_shift`).
+    /// `self >> other` of integers, arithmetic for signed ones; 0, or -1 for negative numbers, where `other` is negative or
+    /// not below the width (`torch.bitwise_right_shift`).
     bitwise_right_shift bitwise_right_shift_ bitwise_right_shift_into => Shr;
 }
 

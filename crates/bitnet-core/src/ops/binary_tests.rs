@@ -66,7 +66,7 @@ fn operands_of_different_types_meet_in_a_common_one() {
     assert_eq!((sum.dtype(), values::<i16>(sum)), (I16, vec![100]));
     let nan = values::<f32>(tensor(&[1., f32::NAN, -0.]).minimum(&tensor(&[f32::NAN, 1., 0f32])).unwrap());
     assert!(nan[0].is_nan() && nan[1].is_nan() && nan[2] == 0.);
-    // Each operand goes to f32 by itself before the quotient is taken.
+    // Each operand is cast to f32 before the division.
     let quotient = tensor(&[1u8]).div(&tensor(&[3i64])).unwrap();
     assert_eq!((quotient.dtype(), values::<f32>(quotient)), (F32, vec![1. / 3.]));
     assert!(tensor(&[1u64]).add(&tensor(&[1i8])).is_err());

@@ -1,8 +1,8 @@
-//! Shapes that operands meet in, and results that are written into a given tensor.
+//! Broadcasting of shapes, and checks of tensors that results are written to.
 
 use crate::{BitNetDType, BitNetTensor, MAX_DIMS, Result, TensorOpError, TensorShape};
 
-/// The shape that both are broadcast to (NumPy's rule): aligned at the last dimension, extents equal or 1.
+/// The common shape of two operands by NumPy's rule: aligned at the last dimension, extents equal or 1.
 pub(crate) fn broadcast_shapes(op: &'static str, a: &TensorShape, b: &TensorShape) -> Result<TensorShape> {
     if a == b {
         return Ok(*a);
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(broadcast(&[0], &[1]), Ok(vec![0]));
         assert!(broadcast(&[2, 3], &[4]).unwrap_err().contains("[2, 3] and [4] do not broadcast"));
         assert!(broadcast(&[0], &[2]).is_err());
-        // Each fits in memory, together they do not.
+        // Each shape is valid, the result would overflow.
         assert!(broadcast(&[1 << 40, 1], &[1 << 40]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Comparisons and logic: `Bool` tensors.
+//! Comparisons and logic; the results are `Bool` tensors.
 
 use super::binary::{binary, broadcast_and_promote, expand, in_dtype};
 use super::{Operand, Scalar};
@@ -21,7 +21,7 @@ fn compare_into(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand,
         *out = BitNetTensor::empty(shape.dims(), Bool, a.device())?;
     }
     let device = a.device();
-    // A comparison has no slope.
+    // A comparison has no derivative.
     no_grad(|| {
         let (a, b) = (in_dtype(a.into(), dtype, device)?, in_dtype(b, dtype, device)?);
         device.compare(op, expand(&a, &shape)?, expand(&b, &shape)?, out.as_mut()?)
@@ -53,7 +53,7 @@ comparisons! {
     "Where `self >= other` (`torch.ge`).", ge ge_into => Ge;
 }
 
-/// The truth of an operand's elements, not zero: a `Bool` operand.
+/// A `Bool` operand: whether each element is not zero.
 fn logical(op: BinaryOp, name: &'static str, a: &BitNetTensor, b: Operand) -> Result<BitNetTensor> {
     let a = a.to_dtype(Bool)?;
     match b {

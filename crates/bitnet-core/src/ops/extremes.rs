@@ -1,4 +1,4 @@
-//! The largest and the smallest elements, and where they are.
+//! Maxima and minima, and their positions.
 
 use super::Axes;
 use super::reduce::{Reduction, reduce};
@@ -7,13 +7,13 @@ use crate::{BitNetDType, BitNetTensor, Result};
 use BitNetDType::{Bool, I64, U8};
 
 impl BitNetTensor {
-    /// The largest element over `axes`, NaN where one is (`torch.amax`); no elements is an error.
+    /// The largest element over `axes`, NaN if any is (`torch.amax`); an error if there are no elements.
     pub fn amax(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         let op = if self.dtype() == Bool { ReduceOp::Any } else { ReduceOp::Max };
         self.extreme("amax", op, axes.into(), keepdim)
     }
 
-    /// The smallest element over `axes`, NaN where one is (`torch.amin`); no elements is an error.
+    /// The smallest element over `axes`, NaN if any is (`torch.amin`); an error if there are no elements.
     pub fn amin(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         let op = if self.dtype() == Bool { ReduceOp::All } else { ReduceOp::Min };
         self.extreme("amin", op, axes.into(), keepdim)
@@ -25,7 +25,7 @@ impl BitNetTensor {
     }
 
     /// The largest elements along `axis` and their positions, the first of equals; a NaN counts as the largest
-    /// (`torch.max`). No elements is an error.
+    /// (`torch.max`). An error if there are no elements.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};
@@ -40,26 +40,26 @@ impl BitNetTensor {
     }
 
     /// The smallest elements along `axis` and their positions, the first of equals; a NaN counts as the smallest
-    /// (`torch.min`). No elements is an error.
+    /// (`torch.min`). An error if there are no elements.
     pub fn min(&self, axis: isize, keepdim: bool) -> Result<(Self, Self)> {
         self.extreme_at("min", ReduceOp::ArgMin, axis, keepdim)
     }
 
-    /// Position of the largest element along `axis`, or of all in row-major order; the first of equals, a NaN before all
-    /// (`torch.argmax`). No elements is an error.
+    /// Position of the largest element along `axis`, or of all in row-major order; the first of equals, NaN is the largest
+    /// (`torch.argmax`). An error if there are no elements.
     pub fn argmax(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmax", ReduceOp::ArgMax, axis, keepdim)
     }
 
-    /// Position of the smallest element along `axis`, or of all in row-major order; the first of equals, a NaN before all
-    /// (`torch.argmin`). No elements is an error.
+    /// Position of the smallest element along `axis`, or of all in row-major order; the first of equals, NaN is the smallest
+    /// (`torch.argmin`). An error if there are no elements.
     pub fn argmin(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmin", ReduceOp::ArgMin, axis, keepdim)
     }
 
     fn extreme_at(&self, name: &'static str, op: ReduceOp, axis: isize, keepdim: bool) -> Result<(Self, Self)> {
         let reduction = Reduction::new(name, self, axis, keepdim)?;
-        // A 0-d tensor has the one position 0.
+        // A 0-d tensor has only position 0.
         let line = if self.rank() == 0 { self.reshape(&[1])? } else { self.clone() };
         let indices = line.position(name, op, Some(axis), true)?;
         let values = line.gather(axis, &indices)?;

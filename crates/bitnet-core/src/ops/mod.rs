@@ -1,4 +1,4 @@
-//! Operations on tensors: promotion of types, broadcasting, and what devices are asked to do.
+//! Operations on tensors: type promotion, broadcasting, and calls to the device.
 
 mod axes;
 mod binary;

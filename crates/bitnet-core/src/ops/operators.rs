@@ -1,9 +1,9 @@
 //! Rust's operators on tensors and numbers: `&a + &b`, `2.0 * &a`, `a + 1`, `-&a`, `a += &b`.
 //!
-//! On the left a number is an `f64` or an `i32`: with one type for each kind of literal the compiler knows the type of
-//! `2.0 * &a` at once, and methods can follow. On the right it is of any type.
+//! A number on the left is an `f64` or an `i32`: with one type for each kind of literal the compiler can infer the type of
+//! `2.0 * &a`, so that method calls can follow. A number on the right has any type.
 //!
-//! They are for shapes and types that the program knows; for those from outside there are the methods, which return errors.
+//! Operators are for shapes and types that are known; use the methods, which return errors, for those from outside.
 
 use super::binary::binary;
 use super::unary::Domain;
@@ -17,8 +17,8 @@ fn expect<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The right side of an operator: a tensor, borrowed or owned, or a number. One trait for all, so that the compiler knows
-/// the type of `&a * 2.0` before it knows that of `2.0`.
+/// The right operand of an operator: a tensor, borrowed or owned, or a number. One trait for all, so that the compiler can
+/// infer the type of `&a * 2.0` before that of `2.0`.
 pub trait Right: Sized {
     /// The operand.
     fn operand(&self) -> Operand<'_>;
@@ -57,7 +57,7 @@ macro_rules! right_numbers {
 }
 right_numbers!(f32 f64 i8 i16 i32 i64 isize u8 u16 u32 u64 usize bool Scalar);
 
-/// `left op right`, in the storage of `right` where sides may be exchanged.
+/// `left op right`, in the storage of `right` if the operation is commutative.
 fn with_owned_right(name: &'static str, op: BinaryOp, left: Operand, right: BitNetTensor) -> Result<BitNetTensor> {
     use BinaryOp::{And, Mul, Or, Xor};
     match op {
@@ -69,7 +69,7 @@ fn with_owned_right(name: &'static str, op: BinaryOp, left: Operand, right: BitN
 /// `trait method, assigning trait and method, method of the tensor, op; numbers on the left`.
 macro_rules! binary_operator {
     ($trait:ident $method:ident $assign_trait:ident $assign:ident $name:ident $op:ident; $($number:ty)*) => {
-        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], in the storage of `self` where nobody shares it.\n\n# Panics\nWhere that is an error.")]
+        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], reusing the storage of `self` if it is not shared.\n\n# Panics\nWhere that is an error.")]
         impl<R: Right> $trait<R> for BitNetTensor {
             type Output = BitNetTensor;
             fn $method(self, other: R) -> BitNetTensor {
@@ -101,7 +101,7 @@ macro_rules! binary_operator {
                 }
             }
 
-            #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] of a number and a tensor, whose storage the result may get.\n\n# Panics\nWhere that is an error.")]
+            #[doc = concat!("[`BitNetTensor::", stringify!($name), "`] of a number and a tensor, whose storage is reused if it is not shared.\n\n# Panics\nWhere that is an error.")]
             impl $trait<BitNetTensor> for $number {
                 type Output = BitNetTensor;
                 fn $method(self, other: BitNetTensor) -> BitNetTensor {
@@ -132,7 +132,7 @@ macro_rules! unary_operator {
                 expect(self.unary(stringify!($name), UnaryOp::$op, Domain::$domain))
             }
         }
-        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], which gets the storage of `self` where nobody shares it.\n\n# Panics\nWhere that is an error.")]
+        #[doc = concat!("[`BitNetTensor::", stringify!($name), "`], reusing the storage of `self` if it is not shared.\n\n# Panics\nWhere that is an error.")]
         impl $trait for BitNetTensor {
             type Output = BitNetTensor;
             fn $method(mut self) -> BitNetTensor {
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(values(&a * 2 + 0.5f32), [2.5, 4.5, 6.5, 8.5]);
         assert_eq!(values(-&a), [-1., -2., -3., -4.]);
         assert_eq!(values(-(a.clone())), [-1., -2., -3., -4.]);
-        // a itself is as it was.
+        // a is unchanged.
         assert_eq!(values(a), [1., 2., 3., 4.]);
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let sum = &tensor(&[3., 4.], &[2]) + product;
         assert_eq!((place(&sum), sum.to_vec::<f32>().unwrap()), (before, vec![7., 10.]));
         let sum = sum - 4.0;
-        // Not one that is shared, nor one that the result does not fit.
+        // Not if it is shared, nor if the result does not fit.
         let shared = sum.clone();
         assert_ne!(place(&(sum + 1.0)), before);
         let wide = shared + &tensor(&[1., 2.], &[2, 1]);

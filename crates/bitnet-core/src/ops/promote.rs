@@ -1,4 +1,4 @@
-//! Type promotion: the dtype in which operands of different dtypes meet.
+//! Type promotion: the common dtype of operands.
 
 use super::Operand;
 use crate::{BitNetDType, DTypeCategory, Result, TensorOpError};
@@ -34,7 +34,7 @@ fn common(a: BitNetDType, b: BitNetDType) -> Option<BitNetDType> {
         (_, Packed) => None,
         (Float, Float) => Some(match (low, high) {
             (F64, _) | (_, F64) => F64,
-            // F16 and BF16 hold different numbers: neither holds the other.
+            // Neither of F16 and BF16 can represent all values of the other.
             _ => F32,
         }),
         (Integer, Integer) => match (low.is_signed(), high.is_signed()) {
@@ -51,7 +51,7 @@ fn signed_above(signed: BitNetDType, unsigned: BitNetDType) -> Option<BitNetDTyp
     [I16, I32, I64].into_iter().find(|t| t.size() > unsigned.size() && t.size() >= signed.size())
 }
 
-/// The dtype in which an operation of these operands is done (`torch.result_type`). Tensors with dimensions decide; a 0-d
+/// The dtype in which an operation on these operands is computed (`torch.result_type`). Tensors with dimensions decide; a 0-d
 /// tensor, and below it a [`Scalar`](crate::Scalar), only counts if it is of a higher category (bool, integer, float), and
 /// a scalar then counts as `I64` or `F32`.
 ///
@@ -63,7 +63,7 @@ fn signed_above(signed: BitNetDType, unsigned: BitNetDType) -> Option<BitNetDTyp
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
 pub fn result_type(operands: &[Operand]) -> Result<BitNetDType> {
-    // One place for each rank of importance: tensors with dimensions, 0-d tensors, scalars.
+    // By priority: tensors with dimensions, 0-d tensors, scalars.
     let mut found: [Option<BitNetDType>; 3] = [None; 3];
     for operand in operands {
         let (level, dtype) = match operand {
@@ -82,7 +82,7 @@ pub fn result_type(operands: &[Operand]) -> Result<BitNetDType> {
 }
 
 /// Whether a result of dtype `from` may be written to a tensor of dtype `to` (`torch.can_cast`): not from floats to
-/// integers, nor from numbers to `Bool`.
+/// integers, nor from other types to `Bool`.
 pub(crate) fn can_cast(from: BitNetDType, to: BitNetDType) -> bool {
     from == to || (from.category() <= to.category() && to.category() != DTypeCategory::Packed)
 }

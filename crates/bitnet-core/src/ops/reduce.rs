@@ -1,4 +1,4 @@
-//! Reductions over any dimensions: what a device is asked for. The reductions themselves are in `statistics` and `extremes`.
+//! Reductions over any dimensions: the calls to the device. The public methods are in `statistics` and `extremes`.
 
 use super::Axes;
 use super::three_operands::wide;
@@ -7,7 +7,7 @@ use crate::backend::{ReduceOp, TensorMut, TensorRef};
 use crate::{BitNetDType, BitNetTensor, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64, U64};
 
-/// A reduction resolved: which dimensions it runs over, and the shapes that come out.
+/// A reduction of given dimensions, and the shapes of its results.
 pub(super) struct Reduction {
     name: &'static str,
     reduced: [bool; MAX_DIMS],
@@ -15,7 +15,7 @@ pub(super) struct Reduction {
     pub kept: TensorShape,
     /// The shape of the result.
     pub result: TensorShape,
-    /// Elements that each result is made of.
+    /// Elements reduced to each result.
     pub count: usize,
 }
 
@@ -44,7 +44,7 @@ impl Reduction {
         (0..x.rank()).filter(|&axis| self.reduced[axis]).map(|axis| axis as isize).collect()
     }
 
-    /// An error if there is nothing to take a result from.
+    /// An error if the result of an empty reduction is not defined.
     pub fn not_empty(&self, x: &BitNetTensor) -> Result<()> {
         if self.count == 0 {
             let needed = "at least one element in the reduced dimensions".into();
@@ -53,13 +53,13 @@ impl Reduction {
         Ok(())
     }
 
-    /// A result of one value: what a reduction of no elements gives.
+    /// The result of an empty reduction: one value everywhere.
     pub fn filled(&self, value: Scalar, dtype: BitNetDType, x: &BitNetTensor) -> Result<BitNetTensor> {
         BitNetTensor::filled(self.result.dims(), value, dtype, x.device())
     }
 }
 
-/// Neighbouring dimensions that are one run of equal steps, and are reduced or kept together.
+/// Adjacent dimensions that can be traversed with one stride, and are reduced or kept together.
 struct Group {
     extent: usize,
     reduced: bool,
@@ -76,7 +76,7 @@ struct Collapsed {
 impl Collapsed {
     fn new(x: &Layout, reduction: &Reduction) -> Result<Self> {
         let out = Layout::contiguous(reduction.kept);
-        // Repeated elements (stride 0) outermost, so that memory is still read in its order.
+        // Repeated elements (stride 0) outermost, so that memory is read sequentially.
         let mut order: Vec<usize> = (0..x.dims().len()).collect();
         order.sort_by_key(|&axis| match x.strides()[axis].unsigned_abs() {
             stride if stride == 0 || x.dims()[axis] == 1 => 0,
@@ -205,7 +205,7 @@ pub(super) fn moments(
         let mean_out = TensorMut { layout, ..mean.as_mut()? };
         device.variance(from, collapsed.axis(), correction, mean_out, TensorMut { layout, ..variance.as_mut()? })?;
     } else {
-        // In one run: kept dimensions first, a row for each result.
+        // Kept dimensions first, then a contiguous row for each result.
         let (reduced, kept): (Vec<usize>, Vec<usize>) = (0..x.rank()).partition(|&axis| reduction.reduced[axis]);
         let order: Vec<_> = kept.into_iter().chain(reduced).map(|axis| axis as isize).collect();
         let rows = x.permute(&order)?.copy()?.reshape(&[mean.elements(), reduction.count])?;

@@ -5,21 +5,21 @@ use BitNetDType::*;
 use half::{bf16, f16};
 use std::fmt;
 
-/// A number without a tensor. In type promotion it only counts for its kind, as a Python number does in PyTorch.
+/// A number. In type promotion only its category counts, as for a Python number in PyTorch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scalar {
     /// A floating point number.
     Float(f64),
     /// An integer.
     Int(i64),
-    /// An integer; beyond the range of `Int` it can only be held by `U64` and floats.
+    /// An integer beyond the range of `Int`; only `U64` and floats can represent it.
     UInt(u64),
     /// A truth value.
     Bool(bool),
 }
 
 impl Scalar {
-    /// The dtype of a tensor made of it alone: `F32`, `I64` (`U64` where only that holds it) or `Bool`.
+    /// The dtype of a tensor made from it: `F32`, `I64` (`U64` if only that can represent it) or `Bool`.
     pub fn dtype(self) -> BitNetDType {
         match self {
             Self::Float(_) => F32,
@@ -29,12 +29,12 @@ impl Scalar {
         }
     }
 
-    /// Its kind.
+    /// Its category.
     pub fn category(self) -> DTypeCategory {
         self.dtype().category()
     }
 
-    /// As f64, to the nearest.
+    /// As f64, rounded to nearest.
     pub fn to_f64(self) -> f64 {
         match self {
             Self::Float(value) => value,
@@ -64,8 +64,8 @@ impl Scalar {
         }
     }
 
-    /// The value that an element of `dtype` holds after a cast of tensors: floats rounded to the nearest; to integers floats
-    /// are truncated and saturated, integers wrap; to `Bool` whether not zero. Packed types keep it as it is.
+    /// The value after a cast to `dtype`, as for tensors: floats round to nearest; casts to integers truncate and saturate
+    /// floats and wrap integers; casts to `Bool` give whether it is not zero. Packed types leave it unchanged.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, Scalar};
@@ -84,7 +84,7 @@ impl Scalar {
         }
         match dtype {
             F64 => Self::Float(self.to_f64()),
-            // Integers go to f32 in one rounding.
+            // Integers are rounded to f32 once.
             F32 => Self::Float(match self {
                 Self::Int(value) => value as f32,
                 Self::UInt(value) => value as f32,
@@ -105,7 +105,7 @@ impl Scalar {
         }
     }
 
-    /// The nearest value that `dtype` holds, where it is an integer type; else the value itself.
+    /// The nearest value of `dtype` if that is an integer type; else the value itself.
     pub(super) fn saturate(self, dtype: BitNetDType) -> Self {
         let exact = |value| match value {
             Self::Int(value) => i128::from(value),
@@ -164,12 +164,12 @@ impl fmt::Display for Scalar {
     }
 }
 
-/// What a binary operation takes on its right: a tensor or a number.
+/// The right operand of a binary operation: a tensor or a number.
 #[derive(Debug, Clone, Copy)]
 pub enum Operand<'a> {
     /// Broadcast with the other operand.
     Tensor(&'a BitNetTensor),
-    /// The same for all elements.
+    /// One value for all elements.
     Scalar(Scalar),
 }
 
@@ -224,8 +224,8 @@ impl BitNetTensor {
         Self::from_bytes(&bytes[..dtype.size()], &[], dtype, device)
     }
 
-    /// The elements as `dtype` (`torch.Tensor.to`); the tensor itself if it has that type. Floats go to the nearest float;
-    /// to integers they are truncated and saturated (NaN gives 0); integers wrap; to `Bool` whether not zero.
+    /// The elements as `dtype` (`torch.Tensor.to`); the tensor itself if it has that type. Floats round to nearest; casts to
+    /// integers truncate and saturate floats (NaN gives 0) and wrap integers; casts to `Bool` give whether not zero.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, BitNetTensor, Device};
@@ -243,7 +243,7 @@ impl BitNetTensor {
             Ok(out)
         };
         if !dtype.is_float() {
-            // Steps have no slope.
+            // Casts to integers have no derivative.
             return crate::autograd::no_grad(forward);
         }
         crate::autograd::differentiable("to_dtype", &[self], forward, |_| {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(Scalar::from(0.1).cast(F32), Scalar::Float(0.1f32.into()));
         assert_eq!(Scalar::from(1e6).cast(F16), Scalar::Float(f64::INFINITY));
         assert_eq!(Scalar::from(0.1).cast(Bool), Scalar::Bool(true));
-        // 2^24 + 1 + half an ulp of f64's rounding: straight to f32 it is rounded once.
+        // 2^24 + 1 plus half an ulp of f64: a direct cast to f32 rounds once.
         assert_eq!(Scalar::from((1i64 << 60) + (1 << 36) + 1).cast(F32), Scalar::Float(1152921642045800448.));
     }
 

@@ -1,4 +1,4 @@
-//! Running sums and products.
+//! Cumulative sums and products.
 
 use crate::autograd::derivative;
 use crate::backend::ScanOp;
@@ -8,7 +8,7 @@ use BitNetDType::{I64, U64};
 use std::borrow::Cow;
 
 impl BitNetTensor {
-    /// Sum of each element and those before it along `axis` (`torch.cumsum`); dtypes as [`sum`](Self::sum).
+    /// Cumulative sum along `axis` (`torch.cumsum`); dtypes as [`sum`](Self::sum).
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};
@@ -20,7 +20,7 @@ impl BitNetTensor {
         self.scan("cumsum", ScanOp::Sum, axis)
     }
 
-    /// Product of each element and those before it along `axis` (`torch.cumprod`); dtypes as [`sum`](Self::sum).
+    /// Cumulative product along `axis` (`torch.cumprod`); dtypes as [`sum`](Self::sum).
     pub fn cumprod(&self, axis: isize) -> Result<Self> {
         self.scan("cumprod", ScanOp::Prod, axis)
     }

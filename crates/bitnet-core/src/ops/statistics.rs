@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 impl BitNetTensor {
     /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool` give
-    /// `I64` (`U64` stays), wrapping. Of no elements 0.
+    /// `I64` (`U64` stays), wrapping. 0 for no elements.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};
@@ -29,7 +29,7 @@ impl BitNetTensor {
         reduce("sum", ReduceOp::Sum, self, axes, keepdim)
     }
 
-    /// Product over `axes` (`torch.prod`); dtypes as [`sum`](Self::sum). Of no elements 1.
+    /// Product over `axes` (`torch.prod`); dtypes as [`sum`](Self::sum). 1 for no elements.
     pub fn prod(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("prod", self)? {
             return x.prod(axes, keepdim);
@@ -37,12 +37,12 @@ impl BitNetTensor {
         reduce("prod", ReduceOp::Prod, self, axes, keepdim)
     }
 
-    /// Whether an element over `axes` is not zero, `Bool` (`torch.any`). Of no elements false.
+    /// Whether any element over `axes` is not zero, `Bool` (`torch.any`). False for no elements.
     pub fn any(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         reduce("any", ReduceOp::Any, self, axes, keepdim)
     }
 
-    /// Whether no element over `axes` is zero, `Bool` (`torch.all`). Of no elements true.
+    /// Whether no element over `axes` is zero, `Bool` (`torch.all`). True for no elements.
     pub fn all(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         reduce("all", ReduceOp::All, self, axes, keepdim)
     }
@@ -53,7 +53,7 @@ impl BitNetTensor {
         reduce("count_nonzero", ReduceOp::Sum, &self.to_dtype(BitNetDType::Bool)?, axes, false)
     }
 
-    /// Mean over `axes` (`torch.mean`), floats; of no elements NaN.
+    /// Mean over `axes` (`torch.mean`), floats; NaN for no elements.
     pub fn mean(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("mean", self)? {
             return x.mean(axes, keepdim);
@@ -67,9 +67,8 @@ impl BitNetTensor {
         out.to_dtype(self.dtype())
     }
 
-    /// Variance over `axes` (`torch.var`), floats: squared differences from the mean, summed in two passes or as stably
-    /// (Welford) and divided by `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the variance of the elements
-    /// themselves. Of no elements NaN.
+    /// Variance over `axes` (`torch.var`), floats: squared differences from the mean (two passes or Welford), divided by
+    /// `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the population variance. NaN for no elements.
     pub fn var(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("var", self)? {
             return x.var(axes, correction, keepdim);
@@ -98,8 +97,8 @@ impl BitNetTensor {
         derivative::root(variance)?.to_dtype(self.dtype())
     }
 
-    /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is Euclid's, infinity the
-    /// largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
+    /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is the Euclidean norm, infinity
+    /// the largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
     pub fn norm(&self, p: f64, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("norm", self)? {
             return x.norm(p, axes, keepdim);
@@ -134,8 +133,8 @@ impl BitNetTensor {
         out.to_dtype(self.dtype())
     }
 
-    /// `log(sum(exp(x)))` over `axes`, without overflow (`torch.logsumexp`); integers are computed as `F32`. Of no elements
-    /// minus infinity.
+    /// `log(sum(exp(x)))` over `axes`, without overflow (`torch.logsumexp`); integers are computed as `F32`. Minus
+    /// infinity for no elements.
     pub fn logsumexp(&self, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("logsumexp", self)? {
             return x.logsumexp(axes, keepdim);
@@ -151,7 +150,7 @@ impl BitNetTensor {
         }
         let x = self.to_dtype(wide(dtype))?;
         let largest = reduce("logsumexp", ReduceOp::Max, &x, axes, true)?;
-        // Where all are minus infinity, or one is infinite, nothing is taken away: inf - inf would be NaN.
+        // Where the maximum is infinite nothing is subtracted: inf - inf would be NaN.
         let infinite = largest.isinf()?;
         let zero = Self::scalar(0, largest.dtype(), self.device())?.broadcast_to(largest.dims())?;
         let mut shift = Self::empty(largest.dims(), largest.dtype(), self.device())?;
@@ -162,8 +161,8 @@ impl BitNetTensor {
         out.reshape(reduction.result.dims())?.to_dtype(dtype)
     }
 
-    /// The sum over what broadcasting repeats: this tensor, in a shape that `dims` broadcasts to, as one of `dims`. The
-    /// reverse of [`broadcast_to`](Self::broadcast_to), and its derivative (`torch.sum_to_size`).
+    /// This tensor summed to `dims`, a shape that broadcasts to this tensor's: the derivative of
+    /// [`broadcast_to`](Self::broadcast_to) (`torch.sum_to_size`).
     pub fn sum_to_shape(&self, dims: &[usize]) -> Result<Self> {
         let target = TensorShape::new(dims)?;
         if target == *self.shape() {

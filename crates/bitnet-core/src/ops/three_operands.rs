@@ -1,4 +1,4 @@
-//! Functions of three operands: limits, interpolation, products added.
+//! Functions of three operands: `clamp`, `lerp`, `addcmul`, `addcdiv`.
 
 use super::binary::in_dtype;
 use super::{Operand, Scalar, result_type};
@@ -7,7 +7,7 @@ use crate::backend::BinaryOp;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use BitNetDType::{BF16, Bool, F16, F32};
 
-/// The dtype in which several steps are computed, so that f16 and bf16 are rounded once.
+/// The dtype of intermediate results: f16 and bf16 are computed in f32 and rounded once.
 pub(super) fn wide(dtype: BitNetDType) -> BitNetDType {
     match dtype {
         F16 | BF16 => F32,
@@ -15,7 +15,7 @@ pub(super) fn wide(dtype: BitNetDType) -> BitNetDType {
     }
 }
 
-/// A result in place of a tensor: its dtype must be one that the tensor takes, its shape that of the tensor.
+/// Replaces the elements of a tensor by a result of the same shape, whose dtype can be cast to the tensor's.
 fn replace<'t>(op: &'static str, tensor: &'t mut BitNetTensor, result: BitNetTensor) -> Result<&'t mut BitNetTensor> {
     let (from, to) = (result.dtype(), tensor.dtype());
     if !super::promote::can_cast(from, to) {
@@ -76,7 +76,7 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// Limits that the common dtype holds, and that promote with this tensor to it.
+    /// The limits saturated to the common dtype of the limits and this tensor.
     fn limits(
         &self,
         op: &'static str,

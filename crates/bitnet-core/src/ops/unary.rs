@@ -1,17 +1,17 @@
 //! Functions of one operand, element by element: `exp` gives a new tensor, `exp_` works in place, `exp_into` writes to a
-//! tensor that exists.
+//! existing tensor.
 
 use super::promote::can_cast;
 use crate::autograd::{derivative, is_recorded, no_grad, not_into};
 use crate::backend::UnaryOp;
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result, TensorOpError};
 
-/// What a function takes, and the dtype of its result.
+/// The dtypes that a function accepts, and that of its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Domain {
-    /// Integers and floats, which stay as they are.
+    /// Integers and floats; the dtype is kept.
     Number,
-    /// Floats; integers are whole already and stay as they are.
+    /// Floats; integers are returned unchanged.
     Whole,
     /// Floats; integers and `Bool` are computed as `F32`.
     Float,
@@ -75,7 +75,7 @@ impl BitNetTensor {
             let device = self.device().clone();
             device.unary_assign(op, self.as_mut()?)?;
         } else {
-            // Storage that is shared or overlaps is replaced rather than copied first.
+            // Shared or overlapping storage is replaced: copying it first would be a second pass.
             self.set_values(no_grad(|| self.unary(name, op, domain))?);
         }
         Ok(self)
@@ -190,7 +190,7 @@ mod tests {
         i.reciprocal_into(&mut out).unwrap();
         assert_eq!(out.to_vec::<f32>().unwrap(), [0.25, -1. / 9.]);
         assert!(i.sqrt_().unwrap_err().to_string().contains("the result is f32, which a tensor of i16 cannot take"));
-        // Whole already: the storage is shared.
+        // Integers are unchanged: the storage is shared.
         let floor = i.floor().unwrap();
         assert!(floor.shares_storage(&i));
         assert_eq!(i.neg_().unwrap().to_vec::<i16>().unwrap(), [-4, 9]);

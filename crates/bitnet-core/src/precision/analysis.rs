@@ -1,9 +1,9 @@
-//! How far the elements of one tensor are from those of another.
+//! Error of a tensor against a reference.
 
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use std::fmt;
 
-/// What a tensor lost against its reference. Differences are of elements that are finite in both.
+/// Error of a tensor against its reference. Differences are taken over elements that are finite in both.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrecisionLoss {
     /// Elements.
@@ -18,15 +18,15 @@ pub struct PrecisionLoss {
     pub sqnr_db: f64,
     /// Cosine of the angle between the two; 1 where both are zero.
     pub cosine: f64,
-    /// Elements finite in the reference and not in the candidate; for an integer candidate those beyond its limits.
+    /// Elements finite in the reference but not in the candidate; for an integer candidate those out of its range.
     pub overflows: usize,
     /// Elements that are zero in the candidate only.
     pub underflows: usize,
-    /// NaN in one of the two only.
+    /// NaN in only one of the two.
     pub nan_mismatches: usize,
 }
 
-/// What `candidate` lost against `reference`, of equal shape and any unpacked dtypes; compared in f64 on the host.
+/// Error of `candidate` against `reference`, of equal shape and any unpacked dtypes; computed in f64 on the host.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType::F16, BitNetTensor, Device, precision::analyse_precision};

@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Operations that compute in the policy's `compute` dtype, and give it.
+/// Operations that compute in, and return, the policy's `compute` dtype.
 pub const PRODUCTS: [&str; 6] = ["matmul", "mm", "bmm", "mv", "dot", "scaled_dot_product_attention"];
 
-/// Operations that lose too much in narrow floats: they compute in the policy's `accumulation` dtype, and give it.
+/// Operations sensitive to narrow floats: they compute in, and return, the policy's `accumulation` dtype.
 pub const SENSITIVE: [&str; 17] = [
     "softmax",
     "log_softmax",
@@ -32,7 +32,7 @@ pub const SENSITIVE: [&str; 17] = [
     "cumprod",
 ];
 
-/// Scopes that are open, on all threads: outside of any, an operation pays one relaxed load.
+/// Open scopes on all threads: without any, an operation costs one relaxed load.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
@@ -44,7 +44,7 @@ struct Scope {
     precision: Precision,
 }
 
-/// Closes a scope when it is left, by a panic too.
+/// Closes a scope on drop, also in a panic.
 struct Guard;
 
 impl Guard {
@@ -63,7 +63,7 @@ impl Drop for Guard {
 }
 
 /// Runs `f` with the dtypes of `policy` on this thread. f32, f16 and bf16 operands are cast; f64, integers and packed
-/// weights stay as they are.
+/// weights are unchanged.
 ///
 /// | operations | dtype |
 /// |---|---|
@@ -84,14 +84,14 @@ pub fn autocast<R>(policy: &PrecisionPolicy, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f` as the layer `name`, whose precision the policy of the scope tells. Outside of a scope it only runs `f`.
+/// Runs `f` as the layer `name`, with the precision that the scope's policy sets for it. Outside of a scope it only runs `f`.
 pub fn in_layer<R>(name: &str, f: impl FnOnce() -> R) -> R {
     let policy = SCOPES.with_borrow(|scopes| scopes.last().map(|scope| scope.policy.clone()));
     let _guard = policy.map(|policy| Guard::open(Scope { precision: policy.of(name), policy }));
     f()
 }
 
-/// The dtype in which `op` computes operands of `dtype`: another one only inside [`autocast`].
+/// The dtype in which `op` computes operands of `dtype`; it differs only inside [`autocast`].
 #[inline]
 pub fn compute_dtype(op: &str, dtype: BitNetDType) -> BitNetDType {
     if OPEN.load(Ordering::Relaxed) == 0 { dtype } else { chosen(op, dtype) }
@@ -120,7 +120,7 @@ pub(crate) fn operand<'a>(op: &str, x: &'a BitNetTensor) -> Result<Cow<'a, BitNe
     Ok(if dtype == x.dtype() { Cow::Borrowed(x) } else { Cow::Owned(x.to_dtype(dtype)?) })
 }
 
-/// Operands of `op`, of which some may be missing, in the dtype of the scope.
+/// Optional operands of `op` in the dtype of the scope.
 pub(crate) fn operands<'a, const N: usize>(
     op: &str,
     all: [Option<&'a BitNetTensor>; N],

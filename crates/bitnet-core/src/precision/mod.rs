@@ -1,4 +1,4 @@
-//! Mixed precision: which numbers a layer computes with, a scope in which operations follow, and what it costs.
+//! Mixed precision: dtypes for each layer, [`autocast`] scopes that apply them, and the error that they cause.
 
 mod analysis;
 mod autocast;
@@ -14,15 +14,15 @@ use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 /// The dtypes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision {
-    /// What products compute in: matmul, linear, attention.
+    /// Dtype of products: matmul, linear, attention.
     pub compute: BitNetDType,
-    /// What parameters are kept in.
+    /// Dtype of stored parameters.
     pub storage: BitNetDType,
-    /// What reductions, softmax, norms and losses compute in and give.
+    /// Dtype in which reductions, softmax, norms and losses compute, and that they return.
     pub accumulation: BitNetDType,
 }
 
-/// Dtypes by the names of layers.
+/// Dtypes by layer name.
 ///
 /// ```
 /// use bitnet_core::precision::{Precision, PrecisionPolicy};
@@ -50,7 +50,7 @@ impl PrecisionPolicy {
         Self::new(Precision { compute, storage: BitNetDType::F32, accumulation: BitNetDType::F32 })
     }
 
-    /// Another precision for layers whose name is `pattern`, in which `*` stands for any text. The last rule that matches holds.
+    /// Sets the precision of layers whose name matches `pattern`, in which `*` matches any text. The last matching rule wins.
     pub fn with(mut self, pattern: &str, precision: Precision) -> Result<Self> {
         self.rules.push((pattern.into(), floats(precision)?));
         Ok(self)
@@ -62,7 +62,7 @@ impl PrecisionPolicy {
         rule.map_or(self.default, |(_, precision)| *precision)
     }
 
-    /// A parameter in the dtype that its layer keeps it in; what is not a float stays as it is.
+    /// A parameter in the storage dtype of its layer; unchanged if it is not a float.
     pub fn store(&self, layer: &str, parameter: &BitNetTensor) -> Result<BitNetTensor> {
         if parameter.dtype().is_float() { parameter.to_dtype(self.of(layer).storage) } else { Ok(parameter.clone()) }
     }
@@ -78,7 +78,7 @@ fn floats(precision: Precision) -> Result<Precision> {
     Ok(precision)
 }
 
-/// Whether `name` is `pattern`, in which `*` stands for any text. Linear but for the last `*`, which alone may try again.
+/// Whether `name` matches `pattern`, in which `*` matches any text. Only the last `*` backtracks.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut retry = None;

@@ -1,4 +1,4 @@
-//! A backend that delegates to another and notes each call.
+//! A backend that delegates to another and records each call.
 
 use super::{COPY_FOR, Counts, Key, OperationKind, note};
 use crate::backend::*;
@@ -7,10 +7,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Calls that move fewer bytes are counted as small: their cost is the call.
+/// Calls that move fewer bytes count as small: the overhead of the call dominates.
 const SMALL: u64 = 16 << 10;
 
-/// What a [`Device`](crate::Device) holds: its backend, and this way to it that takes notes.
+/// The backend of a [`Device`](crate::Device), and its recording wrapper.
 #[derive(Debug)]
 pub(crate) struct Profiled(pub(crate) Arc<dyn Backend>);
 
@@ -63,7 +63,7 @@ impl Call {
     }
 }
 
-/// Bytes of the elements of a layout, each place counted once: what is broadcast is read once.
+/// Bytes of the elements of a layout; broadcast elements count once.
 pub(super) fn distinct_bytes(layout: &Layout, dtype: BitNetDType) -> u64 {
     if dtype.is_packed() {
         let rows = layout.shape().elements() / layout.shape().last().max(1);

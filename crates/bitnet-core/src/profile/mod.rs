@@ -1,7 +1,7 @@
-//! What a stretch of code asked of its devices: calls, time, bytes, kernels, and what to do about them.
+//! Profiling of device operations: calls, time, bytes, kernels, and advice.
 //!
-//! Off, a profiler costs one relaxed load for each operation. On, [`Device`](crate::Device) hands out a backend that
-//! delegates to its own and takes notes.
+//! While no profiler is active, an operation costs one relaxed load more. While one is, [`Device`](crate::Device)
+//! dereferences to a backend that records each call and delegates to its own.
 
 mod backend;
 mod report;
@@ -17,16 +17,16 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Profilers that run, on all threads.
+/// Active profilers, on all threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static NOTES: RefCell<Vec<Notes>> = const { RefCell::new(Vec::new()) };
-    /// The shape operation that the next copy on this thread is made for.
+    /// The shape operation that causes the next copy on this thread.
     static COPY_FOR: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// What one profiler has seen.
+/// The records of one profiler.
 struct Notes {
     id: usize,
     operations: HashMap<Key, Counts>,
@@ -49,7 +49,7 @@ struct Counts {
     written: u64,
 }
 
-/// Watches the operations that its thread asks of any device, from [`start`](Self::start) to [`stop`](Self::stop).
+/// Records the operations of its thread on any device, from [`start`](Self::start) to [`stop`](Self::stop).
 ///
 /// ```
 /// use bitnet_core::{BitNetDType, BitNetTensor, Device, Profiler};
@@ -66,12 +66,12 @@ struct Counts {
 pub struct Profiler {
     id: usize,
     started: Instant,
-    // Its notes are this thread's.
+    // Its records belong to this thread.
     thread: PhantomData<*const ()>,
 }
 
 impl Profiler {
-    /// Begins to watch this thread. Profilers may overlap: each sees everything.
+    /// Starts recording this thread. Profilers may overlap: each records everything.
     pub fn start() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Profiler {
         Self { id, started: Instant::now(), thread: PhantomData }
     }
 
-    /// What was seen.
+    /// Stops, and returns the profile.
     pub fn stop(self) -> Profile {
         let wall = self.started.elapsed();
         let operations = self.take().into_iter().map(|(key, counts)| OperationProfile {
@@ -120,7 +120,7 @@ impl Drop for Profiler {
     }
 }
 
-/// Whether a profiler watches this thread.
+/// Whether a profiler is active on this thread.
 #[inline]
 pub(crate) fn is_active() -> bool {
     RUNNING.load(Ordering::Relaxed) != 0 && watched()
@@ -131,7 +131,7 @@ fn watched() -> bool {
     NOTES.with_borrow(|all| !all.is_empty())
 }
 
-/// A call that only changed the shape of a tensor, and moved nothing.
+/// Records a call that changed only the shape and copied nothing.
 #[inline]
 pub(crate) fn view(operation: &'static str) {
     if is_active() {
@@ -145,7 +145,7 @@ pub(crate) fn view(operation: &'static str) {
     }
 }
 
-/// Says that the next copy on this thread is made because `operation`, which only changes a shape, cannot do without.
+/// Marks the next copy on this thread as caused by `operation`, which only changes a shape.
 #[inline]
 pub(crate) fn copies(operation: &'static str) {
     if is_active() {

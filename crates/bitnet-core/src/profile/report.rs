@@ -1,18 +1,18 @@
-//! A profile as numbers, as a table, and as advice that follows from the numbers.
+//! A profile as numbers, as a table, and as advice.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What a call did to memory.
+/// Kinds of calls by their effect on memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OperationKind {
-    /// Made new values.
+    /// Computed values.
     Compute,
     /// Allocated, moved between host and device, or waited.
     Memory,
-    /// Changed only a shape, and moved no bytes.
+    /// Changed only a shape, without copying.
     View,
-    /// Changed only a shape, for which the elements had to be copied.
+    /// Changed only a shape, but had to copy the elements.
     ShapeCopy,
 }
 
@@ -23,17 +23,17 @@ pub struct OperationProfile {
     pub operation: String,
     /// Element type, or `from -> to`.
     pub dtypes: String,
-    /// Who ran it: device and kernels, such as `cpu avx512`.
+    /// Device and kernels, such as `cpu avx512`.
     pub kernel: String,
-    /// What it did to memory.
+    /// Its effect on memory.
     pub kind: OperationKind,
-    /// Times asked for.
+    /// Number of calls.
     pub calls: u64,
     /// Calls that moved less than 16 KiB.
     pub small_calls: u64,
-    /// Time of all calls.
+    /// Total time.
     pub time: Duration,
-    /// Bytes of the operands; of what is broadcast each element once.
+    /// Bytes of the operands; broadcast elements count once.
     pub bytes_read: u64,
     /// Bytes of the results.
     pub bytes_written: u64,
@@ -51,7 +51,7 @@ impl OperationProfile {
     }
 }
 
-/// What a [`Profiler`](crate::Profiler) saw. Displayed, it is a table with the slowest operation first, and advice.
+/// The result of a [`Profiler`](crate::Profiler). Displays as a table, slowest operation first, followed by advice.
 #[derive(Debug, Clone)]
 pub struct Profile {
     operations: Vec<OperationProfile>,
@@ -64,7 +64,7 @@ impl Profile {
         Self { operations, wall }
     }
 
-    /// Operations, the one that took longest first.
+    /// Operations, slowest first.
     pub fn operations(&self) -> &[OperationProfile] {
         &self.operations
     }
@@ -88,14 +88,14 @@ impl Profile {
         self.operations.iter().filter(|o| o.kind == kind).map(|o| o.calls).sum()
     }
 
-    /// Of the calls that only change a shape (views, reshape, contiguous), the share that moved no bytes; `None` without
-    /// such calls.
+    /// Share of the calls that only change a shape (views, reshape, contiguous) that copied nothing; `None` without such
+    /// calls.
     pub fn shape_only_share(&self) -> Option<f64> {
         let (free, copied) = (self.count(OperationKind::View), self.count(OperationKind::ShapeCopy));
         (free + copied > 0).then(|| free as f64 / (free + copied) as f64)
     }
 
-    /// What would make it faster, as far as the numbers tell; the largest matter first.
+    /// Advice that follows from the numbers, most important first.
     pub fn advice(&self) -> Vec<String> {
         let all = self.operations.iter();
         let (bytes, time) = (all.clone().map(|o| o.bytes()).sum::<u64>().max(1), self.device_time());

@@ -13,7 +13,7 @@ fn calls_and_bytes_are_counted() {
     x.add(&row).unwrap();
     let profile = profiler.stop();
     let add = profile.operations().iter().find(|o| o.operation == "binary add").unwrap();
-    // What is broadcast counts once.
+    // Broadcast elements count once.
     assert_eq!((add.calls, add.bytes_read, add.bytes_written), (2, 2 * (32 + 4) * 4, 2 * 32 * 4));
     assert!(add.kernel.starts_with("cpu"), "{}", add.kernel);
     assert_eq!(add.dtypes, "f32");

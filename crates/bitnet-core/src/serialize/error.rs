@@ -1,13 +1,13 @@
-//! What can go wrong with a file of tensors.
+//! Errors of tensor files.
 
 use super::output::WriteError;
 use super::safetensors::Dtype;
 
-/// A file of tensors that cannot be read or written. Messages are one line.
+/// An error of reading or writing a tensor file. Messages are one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The file is damaged or contradicts itself.
+    /// The file is damaged or inconsistent.
     #[error("{file} is not a readable {format} file ({reason}): it is cut short or damaged; fetch it again")]
     Damaged {
         /// Name of the file.
@@ -17,7 +17,7 @@ pub enum FileError {
         /// What is wrong.
         reason: String,
     },
-    /// The file may be sound, but holds what a tensor cannot.
+    /// The file may be valid, but its content cannot be a tensor.
     #[error("{file}: {problem}")]
     Unreadable {
         /// Name of the file.
@@ -25,7 +25,7 @@ pub enum FileError {
         /// What is in it, and what to do.
         problem: String,
     },
-    /// A tensor that was asked for is not there.
+    /// No tensor of the requested name.
     #[error("{file} has no tensor {tensor}")]
     MissingTensor {
         /// Name of the file.
@@ -40,7 +40,7 @@ pub enum FileError {
         tensor: String,
         /// Its type.
         dtype: Dtype,
-        /// What would do.
+        /// The types that can.
         expected: &'static str,
     },
     /// Writing failed.
@@ -48,7 +48,7 @@ pub enum FileError {
     Write(#[from] WriteError),
 }
 
-/// Text from a file as an error may show it: one line, not too long.
+/// Text from a file prepared for an error message: one line, truncated.
 pub fn one_line(text: &str) -> String {
     let short: String = text.chars().take(160).collect();
     short.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")

@@ -1,7 +1,7 @@
 //! Tensors in files: [`safetensors`], and NumPy's [`npy`] and [`npz`].
 //!
-//! Files are written whole or not at all (under another name, synced, renamed), one tensor after the other. They are read
-//! through a mapping, so that only the tensors asked for are fetched; a damaged file is an error that says what is wrong.
+//! Files are written atomically (to a temporary name, synced, renamed), one tensor at a time. They are memory-mapped for
+//! reading, so that only the requested tensors are loaded; a damaged file is an error that says what is wrong.
 //!
 //! | | elements | one tensor of many | without a copy |
 //! |---|---|---|---|
@@ -81,7 +81,7 @@ fn filled(
     tensor.to_device(device)
 }
 
-/// What is wrong with the bytes of a tensor, if anything: a bool is 0 or 1.
+/// An error message if the bytes of a tensor are invalid: a bool must be 0 or 1.
 fn bad_element(bytes: &[u8], dtype: BitNetDType) -> Option<String> {
     let bad = |i: usize| format!("element {i} of a bool array is {}, neither 0 nor 1", bytes[i]);
     (dtype == BitNetDType::Bool).then(|| bytes.iter().position(|&b| b > 1).map(bad)).flatten()

@@ -1,4 +1,4 @@
-//! npy: one array in NumPy's format, versions 1 to 3 of it.
+//! npy: one array in NumPy's format, versions 1 to 3.
 //!
 //! Six bytes of magic, two of version, the length of the header, the header (a Python dictionary of type, order and
 //! shape, padded so that the data starts at a multiple of 64), the elements.
@@ -16,7 +16,7 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// NumPy writes less than 128 bytes for the types that a tensor can have, and refuses to read more than 10,000.
 const MAX_HEADER: usize = 1 << 16;
 
-/// A type of the format with elements of a tensor: kind and bytes an element.
+/// The types of the format that tensors have: kind and bytes per element.
 const DTYPES: [(BitNetDType, &str); 12] = [
     (BitNetDType::F64, "f8"),
     (BitNetDType::F32, "f4"),
@@ -35,7 +35,7 @@ const DTYPES: [(BitNetDType, &str); 12] = [
 /// Writes a tensor of any device, in row-major order; gives the length of the file.
 ///
 /// # Errors
-/// When it is bf16 or packed, for which NumPy has no type, or the file cannot be written: then what stood there still does.
+/// If it is bf16 or packed, for which NumPy has no type, or the file cannot be written; an existing file is then kept.
 pub fn save(path: impl AsRef<Path>, tensor: &BitNetTensor) -> Result<u64> {
     let header = header(tensor)?;
     let mut file = AtomicFile::create(path.as_ref())?;
@@ -44,16 +44,16 @@ pub fn save(path: impl AsRef<Path>, tensor: &BitNetTensor) -> Result<u64> {
     Ok(file.commit()?)
 }
 
-/// Reads a file into memory of `device`. Fortran order becomes a transposed view; the other byte order is turned round.
+/// Reads a file into memory of `device`. Fortran order becomes a transposed view; the other byte order is swapped.
 ///
 /// # Errors
-/// When the file cannot be read or is damaged, or holds a type that tensors do not have.
+/// If the file cannot be read or is damaged, or holds a type that tensors do not have.
 pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<BitNetTensor> {
     let file = MappedFile::open(path)?;
     Source { bytes: &file, name: &file.path().display().to_string() }.array(device)
 }
 
-/// As [`load`], but a tensor of the CPU stays in the file until somebody writes to it. An array of the other byte order is
+/// As [`load`], but a CPU tensor stays memory-mapped and is copied when written. An array of the other byte order is
 /// copied.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<BitNetTensor> {
     Source { bytes, name: "the array" }.array(device)
 }
 
-/// The bytes of a whole file, and what an error calls it.
+/// The bytes of a whole file, and its name for errors.
 pub(super) struct Source<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) name: &'a str,
@@ -91,7 +91,7 @@ impl Source<'_> {
         )
     }
 
-    /// The array in place, where the CPU can read it so; these bytes start at byte `at` of `file`.
+    /// The array without a copy, if the CPU can read it in place; these bytes start at byte `at` of `file`.
     pub(super) fn mapped(&self, file: &Arc<MappedFile>, at: usize, device: &Device) -> Result<BitNetTensor> {
         let (header, data) = self.split()?;
         if header.swapped {
@@ -130,7 +130,7 @@ fn unreadable(file: &str, problem: String) -> crate::BitNetError {
     FileError::Unreadable { file: file.to_owned(), problem }.into()
 }
 
-/// What stands in front of the elements.
+/// The parsed header.
 #[derive(Debug)]
 pub(super) struct Header {
     dtype: BitNetDType,
@@ -167,7 +167,7 @@ impl Header {
         }
         let mut text = vec![0; len];
         source.read_exact(&mut text).map_err(|_| cut())?;
-        // Versions 1 and 2 are Latin-1, but what they can say of numbers is ASCII.
+        // Versions 1 and 2 are Latin-1, but headers of numeric arrays are ASCII.
         let text = String::from_utf8(text).map_err(|_| damaged(name, "its header is not UTF-8"))?;
         let fields = super::python::Fields::parse(&text).map_err(|reason| damaged(name, reason))?;
         let (dtype, swapped) = element(&fields.descr).map_err(|problem| unreadable(name, problem))?;
@@ -176,7 +176,7 @@ impl Header {
         Ok(Self { dtype, swapped, fortran: fields.fortran_order, dims: fields.shape, bytes })
     }
 
-    /// A tensor whose elements `fill` writes as they are in the file.
+    /// A tensor whose elements `fill` writes in the order and byte order of the file.
     pub(super) fn tensor(
         &self,
         device: &Device,
@@ -193,7 +193,7 @@ impl Header {
         self.ordered(tensor)
     }
 
-    /// Dimensions, outermost first, as the elements follow each other.
+    /// Dimensions in storage order, outermost first.
     fn stored_dims(&self) -> Vec<usize> {
         let mut dims = self.dims.clone();
         if self.fortran {
@@ -243,7 +243,7 @@ pub(super) fn header(tensor: &BitNetTensor) -> Result<Vec<u8>> {
     };
     let order = if dtype.block().1 == 1 { '|' } else { '<' };
     let shape: String = tensor.dims().iter().map(|d| format!("{d}, ")).collect();
-    // A tuple of one keeps its comma.
+    // A tuple of one element needs its comma.
     let shape = if tensor.dims().len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
     let text = format!("{{'descr': '{order}{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let total = (10 + text.len() + 1).next_multiple_of(64);

@@ -15,17 +15,17 @@ use super::zip::{self, Entry, Method, Written};
 use super::{FileError, TensorMap, one_line};
 use crate::{BitNetError, BitNetTensor, Device, MappedFile, Result};
 
-/// Where the data of a stored array starts, so that a mapping can be read in place.
+/// Alignment of the data of stored arrays, so that a mapping can be read in place.
 const ALIGNMENT: u64 = 64;
 /// From here on the lengths of an entry stand in a zip64 field; deflate can add a little to the length.
 const LARGE: u64 = 0xf000_0000;
 
-/// How arrays are kept in the archive.
+/// Compression of the arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// As they are, as `numpy.savez` does: can be mapped.
+    /// Uncompressed, as by `numpy.savez`; can be memory-mapped.
     Stored,
-    /// Smaller, as `numpy.savez_compressed` does.
+    /// Compressed, as by `numpy.savez_compressed`.
     Deflated,
 }
 
@@ -45,10 +45,10 @@ pub fn save<'a, N: AsRef<str>>(
     writer.finish()
 }
 
-/// Reads all arrays of a file, in the order of its directory, into memory of their own.
+/// Reads all arrays of a file into memory, in the order of its directory.
 ///
 /// # Errors
-/// When the file cannot be read or is damaged, or holds anything but arrays of numbers.
+/// If the file cannot be read or is damaged, or holds anything but arrays of numbers.
 pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
     let file = NpzFile::open(path)?;
     file.names().map(|name| Ok((name.to_owned(), file.tensor(name, device)?))).collect()
@@ -64,7 +64,7 @@ pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<TensorMap> {
     entries.into_iter().map(|(name, entry)| Ok((name, read(bytes, &entry, file, device)?))).collect()
 }
 
-/// An archive, mapped: only the arrays asked for are read.
+/// A memory-mapped archive: only the requested arrays are read.
 #[derive(Debug)]
 pub struct NpzFile {
     file: Arc<MappedFile>,
@@ -75,7 +75,7 @@ impl NpzFile {
     /// Maps a file and reads its directory. See [`MappedFile`] for what must not happen to the file meanwhile.
     ///
     /// # Errors
-    /// When it cannot be read, or is not a sound archive.
+    /// If it cannot be read, or is not a valid archive.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path)?);
         let entries = entries(&file, &file.path().display().to_string())?;
@@ -87,10 +87,10 @@ impl NpzFile {
         self.entries.keys().map(String::as_str)
     }
 
-    /// One array, read into memory of `device`; its pages of the file are let go.
+    /// One array, read into memory of `device`; its pages of the file are released.
     ///
     /// # Errors
-    /// When there is none of that name, it is damaged or of a type that tensors do not have.
+    /// If there is none of that name, it is damaged or of a type that tensors do not have.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<BitNetTensor> {
         let entry = self.entry(name)?;
         let tensor = read(&self.file, entry, &self.label(name), device)?;
@@ -98,9 +98,8 @@ impl NpzFile {
         Ok(tensor)
     }
 
-    /// One array that stays in the file until somebody writes to it, where `device` is the CPU and the array is stored
-    /// and aligned, as this crate writes it; else as [`tensor`](Self::tensor). The checksum is verified, which reads the
-    /// array once.
+    /// One array, memory-mapped and copied when written, if `device` is the CPU and the array is stored and aligned, as
+    /// this crate writes it; else as [`tensor`](Self::tensor). The checksum is verified, which reads the array once.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
@@ -147,7 +146,7 @@ fn entries(bytes: &[u8], file: &str) -> Result<IndexMap<String, Entry>> {
     Ok(entries)
 }
 
-/// A stored entry whose checksum is right.
+/// A stored entry with a verified checksum.
 fn stored<'a>(file: &'a [u8], entry: &Entry, name: &'a str) -> Result<Source<'a>> {
     let bytes = &file[entry.range.clone()];
     let mut crc = Crc::new();
@@ -187,7 +186,7 @@ fn read(file: &[u8], entry: &Entry, name: &str, device: &Device) -> Result<BitNe
     header.tensor(device, fill, name)
 }
 
-/// A reader that sums what it reads.
+/// A reader that computes the checksum.
 struct Summed<R> {
     source: R,
     crc: Crc,
@@ -201,7 +200,7 @@ impl<R: Read> Read for Summed<R> {
     }
 }
 
-/// An archive to be written, one tensor after the other; it appears under its name when it is [finished](Self::finish).
+/// Writes an archive, one tensor at a time; it appears under its name when [finished](Self::finish).
 ///
 /// ```
 /// use bitnet_core::serialize::npz::{Compression, NpzWriter, load};
@@ -227,7 +226,7 @@ impl NpzWriter {
     /// Starts an archive.
     ///
     /// # Errors
-    /// When the folder is not there or cannot be written to.
+    /// If the folder does not exist or cannot be written to.
     pub fn create(path: impl AsRef<Path>, compression: Compression) -> Result<Self> {
         Ok(Self { file: AtomicFile::create(path.as_ref())?, compression, entries: IndexMap::new() })
     }
@@ -235,7 +234,7 @@ impl NpzWriter {
     /// Writes a tensor of any device under `name`.
     ///
     /// # Errors
-    /// When the name is taken, empty or longer than 65,000 bytes, the tensor is bf16 or packed, for which NumPy has no
+    /// If the name is taken, empty or longer than 65,000 bytes, the tensor is bf16 or packed, for which NumPy has no
     /// type, or the file cannot be written. The archive is then lost.
     pub fn add(&mut self, name: &str, tensor: &BitNetTensor) -> Result<()> {
         let refuse = |problem: &str| {
@@ -284,10 +283,10 @@ impl NpzWriter {
         Ok(())
     }
 
-    /// Writes the directory and makes the file appear under its name; gives its length.
+    /// Writes the directory and renames the file to its final name; returns its length.
     ///
     /// # Errors
-    /// When it cannot be written: then what stood there still does.
+    /// If it cannot be written; an existing file is then kept.
     pub fn finish(mut self) -> Result<u64> {
         let entries: Vec<Written> = self.entries.into_values().collect();
         let directory = zip::directory(&entries, self.file.written());

@@ -65,7 +65,7 @@ impl AtomicFile {
     /// Starts the file that will stand at `path`.
     ///
     /// # Errors
-    /// When its folder is not there or cannot be written to.
+    /// If its folder is not there or cannot be written to.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // In the same folder, so that the renaming stays within one file system; a name for each writer.
@@ -94,7 +94,7 @@ impl AtomicFile {
     /// Appends bytes.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// If they cannot be written.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.write_all(bytes).map_err(|e| self.failed(e))
     }
@@ -110,7 +110,7 @@ impl AtomicFile {
     /// Zeros up to the next multiple of `alignment`.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// If they cannot be written.
     pub fn pad(&mut self, alignment: usize) -> Result<(), WriteError> {
         let to = self.written.next_multiple_of(alignment as u64);
         while self.written < to {
@@ -143,7 +143,7 @@ impl AtomicFile {
     /// Makes the file appear under its name, all of it on the disk; gives its length.
     ///
     /// # Errors
-    /// When the system cannot write or rename it; then it is removed.
+    /// If the system cannot write or rename it; then it is removed.
     pub fn commit(mut self) -> Result<u64, WriteError> {
         if let Some(file) = self.file.take() {
             let done = file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
@@ -193,7 +193,7 @@ impl TensorSink<'_> {
     /// Appends bytes to the tensor.
     ///
     /// # Errors
-    /// When they exceed the tensor, or cannot be written.
+    /// If they exceed the tensor, or cannot be written.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let actual = self.file.written - self.start + bytes.len() as u64;
         if actual > self.expected {

@@ -1,4 +1,4 @@
-//! The Python dictionary in front of an npy array: three keys, of which each has one form.
+//! The Python dictionary in the header of an npy array: three keys, each in one form.
 
 /// `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`
 #[derive(Debug, PartialEq)]
@@ -9,7 +9,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Reads a header; says what is wrong where it is not one.
+    /// Parses a header; an error says what is wrong.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut t = Text(text);
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
@@ -44,7 +44,7 @@ impl Fields {
     }
 }
 
-/// What is still to be read.
+/// The unread rest.
 struct Text<'a>(&'a str);
 
 impl<'a> Text<'a> {

@@ -1,12 +1,12 @@
-//! As much of zip as npz needs: entries stored or deflated, zip64, no encryption, one volume.
+//! The subset of zip that npz needs: stored or deflated entries, zip64, no encryption, one volume.
 //!
-//! The directory at the end is what counts; every offset and length in it is checked against the file, and no two entries
-//! may share bytes. Source: PKWARE's APPNOTE 6.3.10.
+//! The central directory at the end is authoritative; every offset and length in it is checked against the file, and
+//! entries must not overlap. Source: PKWARE's APPNOTE 6.3.10.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// How the bytes of an entry are kept.
+/// Compression of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Stored = 0,
@@ -19,7 +19,7 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) method: Method,
     pub(super) crc: u32,
-    /// Its bytes in the archive, as they are kept.
+    /// Its bytes in the archive, possibly compressed.
     pub(super) range: Range<usize>,
     /// Bytes when inflated.
     pub(super) size: usize,
@@ -30,9 +30,9 @@ const END64_LOCATOR: u32 = 0x0706_4b50;
 const END64: u32 = 0x0606_4b50;
 const DIRECTORY: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
-/// What 32 bits say when the number is in a zip64 field.
+/// The 32-bit placeholder of a number in a zip64 field.
 const IN_ZIP64: u64 = u32::MAX as u64;
-/// A byte of deflate gives at most 1,032.
+/// Deflate expands a byte to at most 1,032.
 const MAX_RATIO: usize = 1032;
 
 /// The entries of an archive in the order of its directory, or what is wrong with it.
@@ -96,7 +96,7 @@ impl<'a> Fields<'a> {
 
 /// The number of entries and the bytes of the directory.
 fn end(file: &[u8]) -> Result<(u64, Range<usize>), String> {
-    // Up to 65,535 bytes of comment stand behind the record.
+    // Up to 65,535 bytes of comment follow the record.
     let last = file.len().checked_sub(22).ok_or("it is shorter than an empty archive")?;
     let ends_file = |&at: &usize| {
         file[at..].starts_with(&END.to_le_bytes())
@@ -190,7 +190,7 @@ fn entry(file: &[u8], directory: &Range<usize>, at: usize) -> Result<(Entry, Ran
     Ok((Entry { name: text.to_owned(), method, crc, size, range: range.clone() }, offset..range.end, len))
 }
 
-/// What the writer knows of an entry.
+/// An entry written so far.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) name: String,
@@ -201,7 +201,7 @@ pub(super) struct Written {
     pub(super) offset: u64,
 }
 
-/// 1 January 1980, the first day of zip: a file is the same whenever it is written.
+/// 1 January 1980, the earliest date of zip: the output does not depend on the time of writing.
 const DATE: u32 = 0x0021_0000;
 /// Names are UTF-8.
 const FLAGS: u16 = 0x800;
@@ -221,8 +221,8 @@ impl Written {
         out
     }
 
-    /// The local header, so long that the data starts at a multiple of `alignment`. With `zip64` the lengths stand in
-    /// an extra field, which comes first.
+    /// The local header, padded so that the data starts at a multiple of `alignment`. With `zip64` the lengths are in an
+    /// extra field, which comes first.
     pub(super) fn local(&self, zip64: bool, alignment: u64) -> Vec<u8> {
         let (packed, size) = if zip64 { (u32::MAX, u32::MAX) } else { (self.packed as u32, self.size as u32) };
         let mut extra = Vec::new();
@@ -240,7 +240,7 @@ impl Written {
         [&LOCAL.to_le_bytes()[..], &self.common(zip64, packed, size), &lengths, self.name.as_bytes(), &extra].concat()
     }
 
-    /// Numbers from `limit` on stand in a zip64 field.
+    /// Numbers from `limit` on are stored in a zip64 field.
     fn record(&self, limit: u64) -> Vec<u8> {
         let large: Vec<u64> = [self.size, self.packed, self.offset].into_iter().filter(|&n| n >= limit).collect();
         let mut extra = Vec::new();
@@ -266,7 +266,7 @@ fn narrow(n: u64, limit: u64) -> u32 {
     if n < limit { n as u32 } else { u32::MAX }
 }
 
-/// The directory of `entries`, which starts at byte `at`, and the records behind it.
+/// The directory of `entries`, which starts at byte `at`, and the records after it.
 pub(super) fn directory(entries: &[Written], at: u64) -> Vec<u8> {
     directory_with(entries, at, IN_ZIP64)
 }
@@ -298,7 +298,7 @@ fn directory_with(entries: &[Written], at: u64, limit: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// As an archive of more than 4 GiB is written, but small.
+    /// The records of an archive of more than 4 GiB, with small data.
     #[test]
     fn numbers_of_64_bits() {
         let mut file = Vec::new();

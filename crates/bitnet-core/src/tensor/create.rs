@@ -1,4 +1,4 @@
-//! Tensors from a shape, from a rule, from Rust's values, and values from tensors.
+//! Creating tensors, and reading their values.
 
 use super::views::argument;
 use crate::{
@@ -22,17 +22,17 @@ pub struct TensorMetadata {
     pub shape: TensorShape,
     /// Element type.
     pub dtype: BitNetDType,
-    /// Where it lives.
+    /// Device.
     pub device: Device,
 }
 
 impl BitNetTensor {
-    /// What another tensor like this one needs.
+    /// Shape, dtype and device of this tensor.
     pub fn metadata(&self) -> TensorMetadata {
         TensorMetadata { shape: *self.shape(), dtype: self.dtype, device: self.device.clone() }
     }
 
-    /// A tensor in memory of `pool`, holding whatever that held; the device must be one of host memory.
+    /// An uninitialised tensor in memory of `pool`; the device must use host memory.
     pub fn from_metadata(meta: &TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
         if !meta.device.is_host() {
             let message = format!("a pool of host memory holds no tensors of {}: take the cpu", meta.device.name());
@@ -42,7 +42,7 @@ impl BitNetTensor {
         Ok(Self::new(TensorStorage::Cpu(storage), meta.shape, meta.dtype, &meta.device))
     }
 
-    /// A tensor of zeros; of a packed type, of zero bytes.
+    /// A tensor of zeros; zero bytes for a packed type.
     pub fn zeros(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         if dtype.is_packed() {
             let shape = TensorShape::new(dims)?;
@@ -117,7 +117,7 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// `start`, `start + step`, ... up to but without `end`. Integer dtypes count in integers, others in f64.
+    /// `start`, `start + step`, ... below `end`. Integer dtypes are computed in integers, others in f64.
     pub fn arange(
         start: impl Into<Scalar>,
         end: impl Into<Scalar>,
@@ -151,18 +151,18 @@ impl BitNetTensor {
         counted.to_dtype(dtype)?.to_device(device)
     }
 
-    /// `steps` values from `start` to `end`, both included, at equal distances.
+    /// `steps` evenly spaced values from `start` to `end`, both included.
     pub fn linspace(start: f64, end: f64, steps: usize, dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = TensorShape::new(&[steps])?;
         let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0. };
-        // From both ends, as PyTorch: the last is `end` exactly.
+        // From both ends, as PyTorch: the last value is exactly `end`.
         let value =
             |i| if i < steps.div_ceil(2) { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };
         let values: Vec<f64> = (0..steps).map(value).collect();
         Self::from_slice(&values, shape.dims(), &Device::cpu())?.to_dtype(dtype)?.to_device(device)
     }
 
-    /// Ones on the diagonal of a square matrix, zeros beside it.
+    /// An identity matrix.
     pub fn eye(n: usize, dtype: BitNetDType, device: &Device) -> Result<Self> {
         let mut out = Self::zeros(&[n, n], dtype, device)?;
         let layout = out.layout.diagonal(0, 0, 1)?;
@@ -211,7 +211,7 @@ impl BitNetTensor {
         Ok(self.to_bytes()?.into_iter().map(|byte| byte != 0).collect())
     }
 
-    /// The only element, as the Rust type of the dtype.
+    /// The single element, as the Rust type of the dtype.
     pub fn item<T: crate::Element>(&self) -> Result<T> {
         match self.to_vec::<T>()?[..] {
             [one] => Ok(one),
@@ -219,7 +219,7 @@ impl BitNetTensor {
         }
     }
 
-    /// The only element, whatever the dtype.
+    /// The single element, of any dtype.
     pub fn to_scalar(&self) -> Result<Scalar> {
         self.unpacked("to_scalar")?;
         if self.elements() != 1 {

@@ -1,4 +1,4 @@
-//! Reading and writing along one dimension by index tensors. Indices are integers of any dtype that are not negative.
+//! Reading and writing along one dimension by index tensors. Indices are non-negative integers of any dtype.
 
 use super::views::argument;
 use crate::autograd::derivative;
@@ -27,7 +27,7 @@ impl BitNetTensor {
         derivative::gather(self, axis as isize, &indices, forward)
     }
 
-    /// Places `indices` (one dimension) of dimension `axis`.
+    /// The entries `indices` (one dimension) of dimension `axis`.
     pub fn index_select(&self, axis: isize, indices: &Self) -> Result<Self> {
         let axis = self.shape().axis("index_select", axis)?;
         let (_, expanded) = self.expand_along("index_select", axis, indices)?;
@@ -42,13 +42,13 @@ impl BitNetTensor {
         self.expand(&to)?.gather(axis as isize, &indices)
     }
 
-    /// `self[indices[i, j, ..], j, ..] = source[i, j, ..]` for `axis` 0, and so on (`torch.scatter_`); of several writes to a
-    /// place the last stays. `source` is a number, or a tensor of this dtype at least as large as `indices`.
+    /// `self[indices[i, j, ..], j, ..] = source[i, j, ..]` for `axis` 0, and so on (`torch.scatter_`); of several writes to
+    /// one element the last wins. `source` is a number, or a tensor of this dtype at least as large as `indices`.
     pub fn scatter_<'a>(&mut self, axis: isize, indices: &Self, source: impl Into<Operand<'a>>) -> Result<&mut Self> {
         self.scatter_with("scatter_", ScatterOp::Assign, axis, indices, source.into())
     }
 
-    /// [`scatter_`](Self::scatter_) that adds to what is there, for every write.
+    /// [`scatter_`](Self::scatter_) that adds to the elements instead of replacing them.
     pub fn scatter_add_<'a>(
         &mut self,
         axis: isize,
@@ -130,7 +130,7 @@ impl BitNetTensor {
             source = source.expand(indices.dims())?;
         }
         if self.axis_of_any(op, axis)?.is_none() {
-            // PyTorch lets a scalar pass as a vector of one.
+            // As in PyTorch, a scalar counts as a vector of one element.
             let mut line = self.reshape(&[1])?;
             let rewritten = self.is_rewritten(op, &[&source])?;
             line.scatter_with(op, scatter, 0, &indices.reshape(&[1])?, (&source.reshape(&[1])?).into())?;
@@ -177,7 +177,7 @@ impl BitNetTensor {
         Ok(())
     }
 
-    /// `indices` of one dimension along `axis`, the same for all other places: their shape, and the view that has it.
+    /// `indices` of one dimension along `axis`, expanded along the other dimensions: the shape, and the view.
     fn expand_along(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(TensorShape, Self)> {
         if indices.rank() > 1 {
             return Err(indices.needs(op, "one dimension: use index or gather"));
@@ -189,7 +189,7 @@ impl BitNetTensor {
         Ok((TensorShape::new(&dims)?, indices.view(&column)?.expand(&dims)?))
     }
 
-    /// This shape and `indices` broadcast to each other but along `axis`.
+    /// This shape and `indices` broadcast to each other, except along `axis`.
     fn along(&self, op: &'static str, axis: usize, indices: &Self) -> Result<(Vec<usize>, Self)> {
         if indices.rank() != self.rank() {
             return Err(argument(op, format!("the indices need {} dimensions, got {}", self.rank(), indices.rank())));

@@ -1,4 +1,4 @@
-//! One tensor of several, or of several copies of one.
+//! Joining and repeating tensors.
 
 use super::views::argument;
 use crate::autograd::differentiable;
@@ -6,8 +6,8 @@ use crate::backend::TensorMut;
 use crate::{BitNetTensor, Operand, Result, TensorOpError};
 
 impl BitNetTensor {
-    /// One behind the other along dimension `axis`, in the dtype they promote to; the other extents are equal. As in
-    /// PyTorch, a tensor of shape `[0]` goes with any other.
+    /// Concatenation along dimension `axis`, in the promoted dtype; the other extents must be equal. As in PyTorch, a
+    /// tensor of shape `[0]` is compatible with any other.
     pub fn cat(tensors: &[&Self], axis: isize) -> Result<Self> {
         const OP: &str = "cat";
         let none = || argument(OP, "no tensors: give at least one".into());
@@ -53,7 +53,7 @@ impl BitNetTensor {
         })
     }
 
-    /// One behind the other along a new dimension at place `axis` of the result; the shapes are equal.
+    /// Concatenation along a new dimension, `axis` of the result; the shapes must be equal.
     pub fn stack(tensors: &[&Self], axis: isize) -> Result<Self> {
         if let [first, rest @ ..] = tensors
             && let Some(other) = rest.iter().find(|t| t.shape() != first.shape())
@@ -82,7 +82,7 @@ impl BitNetTensor {
         if out.shares_storage(self) { out.copy() } else { Ok(out) }
     }
 
-    /// [`repeat`](Self::repeat) that takes fewer numbers than dimensions, for the last ones (`torch.tile`).
+    /// [`repeat`](Self::repeat) that also accepts fewer numbers than dimensions, for the last ones (`torch.tile`).
     pub fn tile(&self, repeats: &[usize]) -> Result<Self> {
         let lead = self.rank().saturating_sub(repeats.len());
         self.repeat(&[&vec![1; lead][..], repeats].concat())
@@ -97,13 +97,12 @@ impl BitNetTensor {
         out.reshape(&dims)
     }
 
-    /// Seen as `[outer, inner]`, every row `repeats` times: `[outer, repeats, inner]`.
+    /// Viewed as `[outer, inner]`, every row `repeats` times: `[outer, repeats, inner]`.
     fn copies(&self, outer: usize, repeats: usize, inner: usize) -> Result<Self> {
         self.reshape(&[outer, 1, inner])?.expand(&[outer, repeats, inner])?.copy()
     }
 
-    /// Elements moved `shifts[i]` places up along `axes[i]`, around the end. Without axes one shift moves the elements in
-    /// row-major order.
+    /// Elements shifted cyclically by `shifts[i]` along `axes[i]`. Without axes, one shift in row-major order.
     pub fn roll(&self, shifts: &[isize], axes: &[isize]) -> Result<Self> {
         if let ([shift], []) = (shifts, axes) {
             return self.reshape(&[self.elements()])?.roll(&[*shift], &[0])?.reshape(self.dims());
@@ -124,7 +123,7 @@ impl BitNetTensor {
         Ok(x)
     }
 
-    /// Vectors spread over the grid that they span: result `i` varies along dimension `i` (`torch.meshgrid`, `"ij"`).
+    /// Coordinate grids of vectors: result `i` varies along dimension `i` (`torch.meshgrid`, `"ij"`).
     pub fn meshgrid(vectors: &[&Self]) -> Result<Vec<Self>> {
         if let Some(t) = vectors.iter().find(|t| t.rank() > 1) {
             return Err(t.needs("meshgrid", "at most one dimension"));

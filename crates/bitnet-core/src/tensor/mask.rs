@@ -1,4 +1,4 @@
-//! Choosing by a `Bool` tensor.
+//! Selection by `Bool` tensors.
 
 use crate::autograd::{differentiable, no_grad};
 use crate::ops::broadcast_shapes;
@@ -95,7 +95,7 @@ impl BitNetTensor {
         if self.dtype == Bool { Ok(self.clone()) } else { self.to_dtype(Bool) }
     }
 
-    /// Numbers, in row-major order, of the elements of a `Bool` tensor that are true.
+    /// Row-major indices of the elements of a `Bool` tensor that are true.
     pub(super) fn true_places(&self) -> Result<Vec<i64>> {
         let bytes = self.to_bytes()?;
         Ok(bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(i, _)| i as i64).collect())

@@ -1,4 +1,4 @@
-//! The user's tensor: a strided view of reference-counted storage on a device.
+//! [`BitNetTensor`]: a strided view of reference-counted storage on a device.
 
 /// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by `$bool`.
 macro_rules! by_dtype {
@@ -67,12 +67,12 @@ pub struct BitNetTensor {
     layout: Layout,
     dtype: BitNetDType,
     device: Device,
-    /// What the tape of [`autograd`](crate::autograd) knows of it.
+    /// Its node on the tape of [`autograd`](crate::autograd).
     pub(crate) node: Option<Arc<Node>>,
 }
 
 impl BitNetTensor {
-    /// A tensor whose elements hold whatever the memory held.
+    /// An uninitialised tensor.
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = TensorShape::new(dims)?;
         let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
@@ -84,13 +84,13 @@ impl BitNetTensor {
         Self::from_bytes(bytemuck::cast_slice(data), dims, T::DTYPE, device)
     }
 
-    /// A copy of the bytes of a row-major tensor; the only way in for packed types.
+    /// A copy of the bytes of a row-major tensor; the only constructor for packed types.
     pub fn from_bytes(bytes: &[u8], dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = Self::checked(bytes.len(), dims, dtype)?;
         Ok(Self::new(device.upload(bytes)?, shape, dtype, device))
     }
 
-    /// Bytes `range` of a mapped file as a tensor of the CPU, without a copy if the file aligns them.
+    /// Bytes `range` of a mapped file as a CPU tensor, without a copy if they are aligned.
     pub fn from_mapped(
         file: &Arc<MappedFile>,
         range: Range<usize>,
@@ -156,17 +156,17 @@ impl BitNetTensor {
         self.dtype
     }
 
-    /// Where it lives.
+    /// Device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Where its elements lie in its storage.
+    /// Layout of its elements in its storage.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// An error unless both tensors live on one device.
+    /// An error unless both tensors are on one device.
     pub(crate) fn same_device(&self, op: &'static str, other: &Self) -> Result<()> {
         if self.device == other.device {
             return Ok(());
@@ -190,7 +190,7 @@ impl BitNetTensor {
     /// holds several elements in one place (after a broadcast), is copied first.
     ///
     /// # Errors
-    /// When it needs a gradient, outside of [`no_grad`](crate::autograd::no_grad): no tape records what is written.
+    /// If it requires a gradient, outside of [`no_grad`](crate::autograd::no_grad): the tape does not record writes.
     pub fn as_mut(&mut self) -> Result<TensorMut<'_>> {
         not_into("as_mut", &[self])?;
         if !self.is_writable() {
@@ -203,7 +203,7 @@ impl BitNetTensor {
 
     /// Whether [`BitNetTensor::as_mut`] copies nothing.
     pub(crate) fn is_writable(&mut self) -> bool {
-        // Elements that lie at one place could not be written one by one.
+        // Overlapping elements cannot be written independently.
         Arc::get_mut(&mut self.storage).is_some() && !self.layout.overlaps()
     }
 
@@ -268,12 +268,12 @@ impl BitNetTensor {
         self.to_device(&Device::cpu())
     }
 
-    /// A copy on the first GPU there is; an error where none is compiled in and present.
+    /// A copy on the first GPU; an error if none is compiled in and present.
     pub fn to_gpu(&self) -> Result<Self> {
         self.to_device(&Device::gpu()?)
     }
 
-    /// A copy on the device that [`auto_select_device`](crate::auto_select_device) takes.
+    /// A copy on the device that [`auto_select_device`](crate::auto_select_device) selects.
     pub fn auto_device(&self) -> Result<Self> {
         self.to_device(&crate::auto_select_device().0)
     }

@@ -1,4 +1,4 @@
-//! Arrays of the `ndarray` crate, both ways; with the feature `ndarray`.
+//! Conversion from and to arrays of the `ndarray` crate (feature `ndarray`).
 
 use super::views::argument;
 use crate::{BitNetTensor, Device, Element, Result};

@@ -6,7 +6,7 @@ use crate::backend::Distribution;
 use crate::{BitNetDType, BitNetTensor, Device, Result, Scalar};
 use BitNetDType::I64;
 
-/// A place in the stream of random numbers of a seed; every tensor moves it by its number of elements.
+/// A position in the random number stream of a seed; every tensor advances it by its number of elements.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
@@ -27,7 +27,7 @@ impl Generator {
         Self { seed, offset: 0 }
     }
 
-    /// The stream of `seed` at number `offset`, to go on where another stopped.
+    /// The stream of `seed` from number `offset` on, to continue another generator.
     pub fn at(seed: u64, offset: u64) -> Self {
         Self { seed, offset }
     }
@@ -69,7 +69,7 @@ impl BitNetTensor {
         Self::random(Distribution::Normal { mean: 0., std: 1. }, dims, dtype, device, generator)
     }
 
-    /// Integers `low..high`, each as likely, in any dtype that holds them exactly.
+    /// Uniform integers in `low..high`, in any dtype that represents them exactly.
     pub fn randint(
         low: i64,
         high: i64,
@@ -94,12 +94,12 @@ impl BitNetTensor {
 
     /// The integers `0..n` in random order, `I64`.
     pub fn randperm(n: usize, device: &Device, generator: &mut Generator) -> Result<Self> {
-        // 63 random bits each: two are equal with probability n^2 / 2^64, and then stand in their order.
+        // Sorting keys of 63 random bits: two are equal with probability n^2 / 2^64, and then keep their order.
         Self::randint(i64::MIN, i64::MAX, &[n], I64, device, generator)?.argsort(0, false)
     }
 }
 
-/// An error unless the distribution exists and `dtype` holds what it gives.
+/// An error unless the parameters are valid and `dtype` represents the values.
 fn check(distribution: Distribution, dtype: BitNetDType) -> Result<()> {
     let wrong = |message: String| Err(argument("random", message));
     match distribution {
@@ -117,7 +117,7 @@ fn check(distribution: Distribution, dtype: BitNetDType) -> Result<()> {
                 Scalar::UInt(held) => i128::from(held) == value.into(),
                 other => other.to_i64() == value,
             };
-            // Floats hold all integers up to a power of two, and not the odd ones behind it.
+            // Floats represent all integers up to a power of two, but not the odd ones above it.
             let odd = |value: i64| if dtype.is_float() && value % 2 == 0 { value - value.signum() } else { value };
             if [low, odd(low), high - 1, odd(high - 1)].iter().all(|&value| exact(value)) {
                 Ok(())

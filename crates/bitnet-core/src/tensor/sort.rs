@@ -1,4 +1,4 @@
-//! Order: sorting, the largest, searching and counting.
+//! Sorting, top-k, searching and counting.
 
 use super::views::argument;
 use crate::autograd::{is_recorded, not_differentiable};
@@ -6,8 +6,7 @@ use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use BitNetDType::I64;
 
 impl BitNetTensor {
-    /// The elements in order along `axis`, and the positions they had (`I64`). Equal elements stay in their order; NaN is
-    /// the largest.
+    /// The elements sorted along `axis`, and their former positions (`I64`). The sort is stable; NaN is the largest.
     pub fn sort(&self, axis: isize, descending: bool) -> Result<(Self, Self)> {
         const OP: &str = "sort";
         self.unpacked(OP)?;
@@ -25,7 +24,7 @@ impl BitNetTensor {
         Ok((values, indices))
     }
 
-    /// The positions of [`sort`](Self::sort).
+    /// The positions that [`sort`](Self::sort) returns.
     pub fn argsort(&self, axis: isize, descending: bool) -> Result<Self> {
         Ok(self.sort(axis, descending)?.1)
     }
@@ -46,8 +45,8 @@ impl BitNetTensor {
         Ok((values.narrow(axis, 0, k)?.contiguous()?, indices.narrow(axis, 0, k)?.contiguous()?))
     }
 
-    /// The different elements in order, the position of every element among them (`I64`, this shape), and how often each
-    /// occurs (`I64`). Every NaN counts as different, as in PyTorch.
+    /// The distinct elements in order, the position of every element among them (`I64`, this shape), and their counts
+    /// (`I64`). Every NaN counts as distinct, as in PyTorch.
     pub fn unique(&self) -> Result<(Self, Self, Self)> {
         not_differentiable("unique", &[self])?;
         let count = self.elements();
@@ -70,8 +69,8 @@ impl BitNetTensor {
         ))
     }
 
-    /// Where each of `values` would go in `sorted` so that it stays in order: before its equals, or behind them if `right`
-    /// (`I64`, the shape of `values`). `sorted` is one row for all, or has the leading dimensions of `values`.
+    /// Insertion positions of `values` that keep `sorted` in order: before equal elements, or after them if `right` (`I64`,
+    /// the shape of `values`). `sorted` is one row for all, or has the leading dimensions of `values`.
     pub fn searchsorted(sorted: &Self, values: &Self, right: bool) -> Result<Self> {
         const OP: &str = "searchsorted";
         sorted.same_device(OP, values)?;
@@ -94,7 +93,7 @@ impl BitNetTensor {
         Self::from_vec(places, values.dims(), &values.device)
     }
 
-    /// How often each of `0, 1, ..` up to the largest element occurs in a tensor of integers that are not negative (`I64`).
+    /// Counts of `0, 1, ..` up to the largest element in a tensor of non-negative integers (`I64`).
     pub fn bincount(&self) -> Result<Self> {
         const OP: &str = "bincount";
         if self.rank() != 1 {
@@ -117,7 +116,7 @@ fn group_starts<T: PartialEq>(sorted: &[T]) -> Vec<i64> {
     (0..sorted.len()).filter(|&i| i == 0 || sorted[i] != sorted[i - 1]).map(|i| i as i64).collect()
 }
 
-/// Places of `values`, `lane` for each row of `sorted`. NaN goes behind all numbers.
+/// Insertion positions of `values`, `lane` for each row of `sorted`. NaN is the largest.
 fn search<T: PartialOrd>(sorted: &[T], row: usize, values: &[T], lane: usize, right: bool) -> Vec<i64> {
     let is_nan = |value: &T| value.partial_cmp(value).is_none();
     let less = |a: &T, b: &T| a < b || !is_nan(a) && is_nan(b);

@@ -1,5 +1,5 @@
 //! Views: other shapes and strides over the same storage. Only `reshape`, `flatten` and `contiguous` may copy, where
-//! no strides would do.
+//! strides cannot express the result.
 
 use crate::autograd::{derivative, is_recorded};
 use crate::profile;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::{BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 
 impl BitNetTensor {
-    /// The same elements in other extents, of which one may be [`INFER`]. A view wherever strides can say it, as in
+    /// The same elements with other extents, of which one may be [`INFER`]. A view where strides can express it, as in
     /// PyTorch, else a copy.
     ///
     /// ```
@@ -31,7 +31,7 @@ impl BitNetTensor {
         }
     }
 
-    /// [`reshape`](Self::reshape) that shares storage, an error where only a copy would do.
+    /// [`reshape`](Self::reshape) that always shares storage; an error where that is not possible.
     pub fn view(&self, dims: &[usize]) -> Result<Self> {
         profile::view("view");
         self.in_extents("view", dims)
@@ -72,7 +72,7 @@ impl BitNetTensor {
         self.view(&dims)
     }
 
-    /// A dimension of extent 1 at place `axis` of the result, negative from its end.
+    /// A new dimension of extent 1, `axis` of the result; negative axes count from its end.
     pub fn unsqueeze(&self, axis: isize) -> Result<Self> {
         let rank = self.shape().rank() as isize;
         let place = if axis < 0 { axis + rank + 1 } else { axis };
@@ -110,12 +110,12 @@ impl BitNetTensor {
         }
     }
 
-    /// NumPy's name for [`transpose`](Self::transpose).
+    /// NumPy's alias of [`transpose`](Self::transpose).
     pub fn swapaxes(&self, a: isize, b: isize) -> Result<Self> {
         self.transpose(a, b)
     }
 
-    /// Dimension `from` at place `to`, the others in their order.
+    /// Dimension `from` moved to position `to`, the others in their order.
     pub fn movedim(&self, from: isize, to: isize) -> Result<Self> {
         self.unpacked("movedim")?;
         let (from, to) = (self.shape().axis("movedim", from)?, self.shape().axis("movedim", to)?);
@@ -130,7 +130,7 @@ impl BitNetTensor {
     }
 
     /// `x[start:end:step]` of dimension `axis` by Python's rules: negative positions count from the end, `None` is the
-    /// end of that side, positions outside are cut off, a negative step goes backwards.
+    /// end of that side, positions out of range are clipped, a negative step runs backwards.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};
@@ -152,7 +152,7 @@ impl BitNetTensor {
         self.viewed("slice", move |layout| layout.slice(axis, start, end, step))
     }
 
-    /// Element `index` (negative from the end) of dimension `axis`, which goes away.
+    /// Element `index` (negative from the end) of dimension `axis`, which is removed.
     pub fn select(&self, axis: isize, index: isize) -> Result<Self> {
         self.unpacked("select")?;
         let axis = self.shape().axis("select", axis)?;
@@ -176,12 +176,12 @@ impl BitNetTensor {
         self.viewed("expand", move |layout| layout.broadcast_to(&dims))
     }
 
-    /// Another name for [`expand`](Self::expand).
+    /// Alias of [`expand`](Self::expand).
     pub fn broadcast_to(&self, dims: &[usize]) -> Result<Self> {
         self.expand(dims)
     }
 
-    /// Pieces of `size` along `axis`, the last shorter if need be.
+    /// Pieces of `size` along `axis`; the last may be shorter.
     pub fn split(&self, size: usize, axis: isize) -> Result<Vec<Self>> {
         let extent = self.dims()[self.shape().axis("split", axis)?];
         if size == 0 && extent > 0 {
@@ -208,7 +208,7 @@ impl BitNetTensor {
         sizes.iter().map(piece).collect()
     }
 
-    /// At most `n` pieces of equal size along `axis`, the last shorter if need be.
+    /// At most `n` pieces of equal size along `axis`; the last may be shorter.
     pub fn chunk(&self, n: usize, axis: isize) -> Result<Vec<Self>> {
         let extent = self.dims()[self.shape().axis("chunk", axis)?];
         match (n, extent) {
@@ -234,7 +234,7 @@ impl BitNetTensor {
         self.viewed("diagonal", move |layout| layout.diagonal(offset, a, b))
     }
 
-    /// Dimensions `start..=end` as one.
+    /// Dimensions `start..=end` merged into one.
     pub fn flatten(&self, start: isize, end: isize) -> Result<Self> {
         let (Some(start), Some(end)) = (self.axis_of_any("flatten", start)?, self.axis_of_any("flatten", end)?) else {
             return self.reshape(&[1]);
@@ -247,7 +247,7 @@ impl BitNetTensor {
         self.reshape(&[&dims[..start], &[one], &dims[end + 1..]].concat())
     }
 
-    /// Dimension `axis` as dimensions of extents `dims`, of which one may be [`INFER`].
+    /// Dimension `axis` split into dimensions of extents `dims`, of which one may be [`INFER`].
     pub fn unflatten(&self, axis: isize, dims: &[usize]) -> Result<Self> {
         let axis = self.shape().axis("unflatten", axis)?;
         let parts = TensorShape::inferred("unflatten", dims, self.dims()[axis])?;
@@ -258,7 +258,7 @@ impl BitNetTensor {
         self.view(&[&self.dims()[..axis], parts.dims(), &self.dims()[axis + 1..]].concat())
     }
 
-    /// Dimensions `axes` backwards. A view by negative strides as in NumPy (PyTorch copies).
+    /// Dimensions `axes` reversed. A view with negative strides as in NumPy (PyTorch copies).
     pub fn flip(&self, axes: &[isize]) -> Result<Self> {
         self.unpacked("flip")?;
         let mut turned = Vec::new();
@@ -273,7 +273,7 @@ impl BitNetTensor {
         self.viewed("flip", move |layout| turned.iter().try_fold(*layout, |layout, &axis| layout.flip(axis)))
     }
 
-    /// Itself if its elements follow each other in row-major order, else a copy that does.
+    /// The tensor itself if its elements are in row-major order without gaps, else a copy that is.
     pub fn contiguous(&self) -> Result<Self> {
         if self.is_contiguous() {
             profile::view("contiguous");
@@ -283,17 +283,17 @@ impl BitNetTensor {
         self.copy()
     }
 
-    /// Whether its elements follow each other in row-major order without gaps.
+    /// Whether its elements are in row-major order without gaps.
     pub fn is_contiguous(&self) -> bool {
         self.layout.is_contiguous()
     }
 
-    /// Whether both see the same storage, so that no byte moved between them.
+    /// Whether both are views of the same storage.
     pub fn shares_storage(&self, other: &Self) -> bool {
         std::sync::Arc::ptr_eq(&self.storage, &other.storage)
     }
 
-    /// A view that was asked for, which profiles count: the same storage seen through what `change` makes of the layout.
+    /// A view requested by the user, which profiles count: the same storage with the layout that `change` gives.
     pub(super) fn viewed(
         &self,
         op: &'static str,
@@ -316,12 +316,12 @@ impl BitNetTensor {
         }
     }
 
-    /// The same storage seen through another layout, which must stay inside it, without history.
+    /// The same storage with another layout, which must stay inside it, without gradient history.
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
         Self { layout, node: None, ..self.clone() }
     }
 
-    /// The dimension that `axis` names; `None` for a scalar, which PyTorch lets pass as a vector of one.
+    /// The dimension `axis`; `None` for a scalar, which counts as a vector of one element as in PyTorch.
     pub(crate) fn axis_of_any(&self, op: &'static str, axis: isize) -> Result<Option<usize>> {
         if self.shape().rank() == 0 && (axis == 0 || axis == -1) {
             return Ok(None);

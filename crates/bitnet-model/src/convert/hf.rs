@@ -231,7 +231,7 @@ fn config_json(config: &Config, tied: bool, float: FloatType, layers: &Layers) -
 /// Writes `tokenizer.json` and `tokenizer_config.json` as transformers reads them.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     tokenizer.save_json(folder.join("tokenizer.json"))?;
     write_json(&folder.join("tokenizer_config.json"), &tokenizer_config(tokenizer))

@@ -41,7 +41,7 @@ pub enum Embeddings {
 /// `embeddings` is for GGUF; a Hugging Face directory keeps the floats of the source.
 ///
 /// # Errors
-/// When the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), an
+/// If the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), an
 /// inner norm in a linear layer or a tokenizer that GGUF has no word for.
 pub fn convert(
     checkpoint: &Checkpoint,

@@ -122,7 +122,7 @@ impl Metadata {
     /// The value of a key as `T`, or `None` when there is no such key.
     ///
     /// # Errors
-    /// When the value is of another kind or does not fit.
+    /// If the value is of another kind or does not fit.
     pub fn find<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufError> {
         let Some(value) = self.0.get(key) else { return Ok(None) };
         match T::from_value(value) {
@@ -134,7 +134,7 @@ impl Metadata {
     /// The value of a key that must be there.
     ///
     /// # Errors
-    /// When there is no such key, or its value is of another kind or does not fit.
+    /// If there is no such key, or its value is of another kind or does not fit.
     pub fn require<'a, T: FromValue<'a>>(&'a self, key: &str) -> Result<T, GgufError> {
         self.find(key)?.ok_or_else(|| GgufError::MissingKey(key.to_owned()))
     }

@@ -60,7 +60,7 @@ impl Gguf {
     /// Reads the header of a whole file.
     ///
     /// # Errors
-    /// When the file is not GGUF, big-endian, of another version, cut short, or contradicts itself:
+    /// If the file is not GGUF, big-endian, of another version, cut short, or contradicts itself:
     /// duplicate or unreadable names, unknown types, sizes that do not fit, data that overlaps or
     /// lies outside. A tensor of a known type that is not read is no error until it is asked for.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
@@ -92,7 +92,7 @@ impl Gguf {
     /// The tensor of that name, of a type that is read.
     ///
     /// # Errors
-    /// When there is none, or its type is not read.
+    /// If there is none, or its type is not read.
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo, GgufError> {
         let info = self.find(name).ok_or_else(|| GgufError::MissingTensor(name.to_owned()))?;
         match info.ty.advice() {

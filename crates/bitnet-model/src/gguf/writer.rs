@@ -47,7 +47,7 @@ impl GgufWriter {
     /// Announces a tensor; `shape` has the outermost dimension first.
     ///
     /// # Errors
-    /// When the name is taken or longer than 63 bytes, the shape has no dimension, more than four
+    /// If the name is taken or longer than 63 bytes, the shape has no dimension, more than four
     /// or an empty one, or its rows are not whole blocks of the type.
     pub fn add(&mut self, name: &str, ty: GgufType, shape: &[usize]) -> Result<(), GgufError> {
         let refuse = |problem: String| {
@@ -89,7 +89,7 @@ impl GgufWriter {
     /// so that a failure leaves what was there before.
     ///
     /// # Errors
-    /// When `data` fails or gives another number of bytes, or the file cannot be written.
+    /// If `data` fails or gives another number of bytes, or the file cannot be written.
     pub fn write<E: From<GgufError>>(
         &self,
         path: &Path,

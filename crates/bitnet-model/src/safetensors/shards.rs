@@ -33,7 +33,7 @@ impl Shards {
     /// Finds the files of a checkpoint: `model.safetensors`, or those that the index names.
     ///
     /// # Errors
-    /// When there is neither, a file of the index is missing, or the index is damaged or names a
+    /// If there is neither, a file of the index is missing, or the index is damaged or names a
     /// path instead of a file of the folder.
     pub fn find(folder: &Path) -> Result<Self, SafetensorsError> {
         if folder.join(SINGLE).is_file() {
@@ -61,7 +61,7 @@ impl Shards {
     /// Reads an index.
     ///
     /// # Errors
-    /// When it is not JSON with a `weight_map`, the map is empty, or it names a path instead of a
+    /// If it is not JSON with a `weight_map`, the map is empty, or it names a path instead of a
     /// safetensors file.
     pub fn from_index(json: &[u8]) -> Result<Self, SafetensorsError> {
         let parsed: Index =
@@ -91,7 +91,7 @@ impl Shards {
     /// them against the index.
     ///
     /// # Errors
-    /// When a header is damaged, two files hold a tensor of the same name, or a tensor is not in
+    /// If a header is damaged, two files hold a tensor of the same name, or a tensor is not in
     /// the file that the index names.
     pub fn open(&self, files: &[&[u8]]) -> Result<Tensors, SafetensorsError> {
         if files.len() != self.names.len() {
@@ -150,7 +150,7 @@ impl Tensors {
     /// The tensor of that name.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn tensor(&self, name: &str) -> Result<&Located, SafetensorsError> {
         self.find(name).ok_or_else(|| SafetensorsError::MissingTensor(name.to_owned()))
     }

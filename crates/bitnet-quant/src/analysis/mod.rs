@@ -23,7 +23,7 @@ pub struct Comparison {
 /// Compares `quantized` with the values it stands for.
 ///
 /// # Errors
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn compare(original: &[f32], quantized: &[f32]) -> Result<Comparison, QuantError> {
     same_length(original.len(), quantized.len())?;
     let (mut signal, mut size, mut inner, mut noise, mut max_error) = (0f64, 0f64, 0f64, 0f64, 0f64);
@@ -73,7 +73,7 @@ pub struct Flips {
 /// Which weights flipped from one snapshot to another.
 ///
 /// # Errors
-/// When the shapes differ.
+/// If the shapes differ.
 pub fn flips(before: &TernaryCodes, after: &TernaryCodes) -> Result<Flips, QuantError> {
     if (before.rows(), before.cols()) != (after.rows(), after.cols()) {
         let shape = |c: &TernaryCodes| format!("{} x {}", c.rows(), c.cols());

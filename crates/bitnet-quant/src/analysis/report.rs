@@ -47,7 +47,7 @@ impl LayerReport {
     /// Of a layer made ternary, as it is stored in `format`.
     ///
     /// # Errors
-    /// When the weights are not those of the fit, or the format does not hold it.
+    /// If the weights are not those of the fit, or the format does not hold it.
     pub fn ternary(name: &str, weights: &[f32], fit: &TernaryFit, format: PackedFormat) -> Result<Self, QuantError> {
         let packed = QuantizedTensor::from_codes(&fit.codes, fit.scale, format)?;
         let report = Self::packed(name, weights, &packed)?;
@@ -57,7 +57,7 @@ impl LayerReport {
     /// Of a layer with weights in any packed format; what was clipped is not known.
     ///
     /// # Errors
-    /// When it is not a matrix of these weights.
+    /// If it is not a matrix of these weights.
     pub fn packed(name: &str, weights: &[f32], packed: &QuantizedTensor) -> Result<Self, QuantError> {
         let &[rows, cols] = packed.dims() else {
             let message = format!("{name} has {} dimensions, not 2", packed.dims().len());

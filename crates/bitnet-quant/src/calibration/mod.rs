@@ -62,7 +62,7 @@ impl Observer {
     /// Sees these values.
     ///
     /// # Errors
-    /// When one is not finite; then none of them counts.
+    /// If one is not finite; then none of them counts.
     pub fn observe(&mut self, values: &[f32]) -> Result<(), QuantError> {
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(QuantError::NotFinite { index, value: values[index] });

@@ -13,7 +13,7 @@ const NAME: &str = "HF packed";
 /// The matrix `[rows, cols]` of a packed tensor `[ceil(rows / 4), cols]`.
 ///
 /// # Errors
-/// When the length is not `ceil(rows / 4) * cols`, or a code is 3.
+/// If the length is not `ceil(rows / 4) * cols`, or a code is 3.
 pub fn decode(data: &[u8], rows: usize, cols: usize) -> Result<TernaryCodes, QuantError> {
     let packed_rows = rows.div_ceil(4);
     check_length(NAME, rows, cols, count(packed_rows, cols)?, data.len())?;

@@ -84,7 +84,7 @@ fn split_rows(flat: &[u8], rows: usize, cols: usize) -> Vec<u8> {
 /// An I2_S tensor, `rows * cols / 4 + 32` bytes; the tail after the scale is zero.
 ///
 /// # Errors
-/// When a row is not whole blocks: bitnet.cpp's kernels would drop the rest of each row.
+/// If a row is not whole blocks: bitnet.cpp's kernels would drop the rest of each row.
 pub fn encode(codes: &TernaryCodes, scale: f32, order: I2sOrder) -> Result<Vec<u8>, QuantError> {
     check_row(NAME, order.block(), codes.cols(), &TERNARY)?;
     let bytes = order.block() / 4;

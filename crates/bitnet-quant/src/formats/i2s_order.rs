@@ -28,7 +28,7 @@ impl OrderHint {
     /// Looks at the I2_S tensor `data` `[rows, cols]` and the weight `[cols]` of the norm before it.
     ///
     /// # Errors
-    /// When the tensor cannot be decoded in x86 order or the norm has another length. One that
+    /// If the tensor cannot be decoded in x86 order or the norm has another length. One that
     /// cannot be decoded in ARM order counts for x86.
     pub fn add(&mut self, data: &[u8], rows: usize, cols: usize, norm: &[f32]) -> Result<(), QuantError> {
         if norm.len() != cols {

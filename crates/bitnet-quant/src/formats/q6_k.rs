@@ -19,7 +19,7 @@ const GROUP: usize = 16;
 /// `values [rows, cols]` as Q6_K, `rows * cols / 256 * 210` bytes.
 ///
 /// # Errors
-/// When a row is not whole blocks, the length is wrong, or a value is not finite or too large.
+/// If a row is not whole blocks, the length is wrong, or a value is not finite or too large.
 pub fn encode(values: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     check_row(NAME, BLOCK, cols, &EMBEDDING)?;
     check_values(NAME, values, rows, cols)?;

@@ -14,7 +14,7 @@ const BLOCK: usize = 32;
 /// rounded half away from zero, so that the bytes equal those of gguf-py and llama.cpp.
 ///
 /// # Errors
-/// When a row is not whole blocks, the length is wrong, or a value is not finite or too large.
+/// If a row is not whole blocks, the length is wrong, or a value is not finite or too large.
 pub fn encode(values: &[f32], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     check_row(NAME, BLOCK, cols, &EMBEDDING)?;
     check_values(NAME, values, rows, cols)?;

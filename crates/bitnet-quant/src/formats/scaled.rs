@@ -102,7 +102,7 @@ impl ScaledFormat {
     /// Bytes of a `[rows, cols]` matrix.
     ///
     /// # Errors
-    /// When a row is not whole blocks, or the size does not fit in `usize`.
+    /// If a row is not whole blocks, or the size does not fit in `usize`.
     pub fn byte_size(&self, rows: usize, cols: usize) -> Result<usize, QuantError> {
         check_row(self.name, self.block, cols, &TERNARY)?;
         let blocks = count(rows, cols)? / self.block;
@@ -120,7 +120,7 @@ impl ScaledFormat {
     /// Codes and scales of a `[rows, cols]` tensor.
     ///
     /// # Errors
-    /// When a row is not whole blocks, the length is wrong, a scale is not finite, or a code is 3
+    /// If a row is not whole blocks, the length is wrong, a scale is not finite, or a code is 3
     /// (+2): such a tensor is not ternary, [`dequantize`](Self::dequantize) reads it.
     pub fn decode(&self, data: &[u8], rows: usize, cols: usize) -> Result<ScaledCodes, QuantError> {
         let expected = self.byte_size(rows, cols)?;
@@ -144,7 +144,7 @@ impl ScaledFormat {
     /// (as gguf-py writes it).
     ///
     /// # Errors
-    /// When a row is not whole blocks.
+    /// If a row is not whole blocks.
     pub fn encode(&self, codes: &TernaryCodes, scale: f16) -> Result<Vec<u8>, QuantError> {
         let mut data = vec![0; self.byte_size(codes.rows(), codes.cols())?];
         let ins = codes.as_bytes().chunks_exact(self.block / 4);
@@ -160,7 +160,7 @@ impl ScaledFormat {
     /// `scale * (code - 1)` for every weight, `[rows, cols]`; code 3 is +2.
     ///
     /// # Errors
-    /// When a row is not whole blocks or the length is wrong.
+    /// If a row is not whole blocks or the length is wrong.
     pub fn dequantize(&self, data: &[u8], rows: usize, cols: usize) -> Result<Vec<f32>, QuantError> {
         let expected = self.byte_size(rows, cols)?;
         check_length(self.name, rows, cols, expected, data.len())?;

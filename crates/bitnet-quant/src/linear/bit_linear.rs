@@ -118,7 +118,7 @@ impl BitLinear {
     /// [`quantizers::initial_step`].
     ///
     /// # Errors
-    /// When their shapes are not those of the configuration.
+    /// If their shapes are not those of the configuration.
     pub fn with_weights(config: BitLinearConfig, weight: BitNetTensor, bias: Option<BitNetTensor>) -> Result<Self> {
         let fits = |x: &BitNetTensor, what, dims: &[usize]| match x.dims() == dims {
             true => Ok(()),
@@ -244,7 +244,7 @@ impl BitLinear {
     /// The same layer with its weights packed for inference; a norm and a transform of its own stay with the caller.
     ///
     /// # Errors
-    /// When its weights are not ternary with one scale or its inputs not 8 bits a row, as packed layers have them, or a
+    /// If its weights are not ternary with one scale or its inputs not 8 bits a row, as packed layers have them, or a
     /// number is not finite.
     pub fn pack(&self) -> Result<PackedBitLinear> {
         let argument = |message: String| BitNetError::from(TensorOpError::Argument { op: "pack", message });

@@ -118,7 +118,7 @@ impl QuantizedTensor {
     /// [`quantizers`], uint4 between the smallest and the largest value of a group, Q8_0 as gguf-py.
     ///
     /// # Errors
-    /// When a value is not finite, rows are not whole blocks or groups of the format, or `x` is not floating point.
+    /// If a value is not finite, rows are not whole blocks or groups of the format, or `x` is not floating point.
     pub fn from_tensor(x: &BitNetTensor, format: PackedFormat) -> Result<Self, QuantError> {
         let host = x.detach().to_dtype(BitNetDType::F32)?.to_cpu()?;
         let values = host.to_vec::<f32>()?;
@@ -180,7 +180,7 @@ impl QuantizedTensor {
     /// as groups of the formats with groups, none of the others.
     ///
     /// # Errors
-    /// When the bytes, scales or zero points are not those of such a matrix.
+    /// If the bytes, scales or zero points are not those of such a matrix.
     pub fn from_parts(
         format: PackedFormat,
         bytes: Vec<u8>,
@@ -270,7 +270,7 @@ impl QuantizedTensor {
     /// Its values, f32 on `device`.
     ///
     /// # Errors
-    /// When the bytes hold what the format does not allow.
+    /// If the bytes hold what the format does not allow.
     pub fn dequantize(&self, device: &Device) -> Result<BitNetTensor, QuantError> {
         let (rows, cols) = matrix(&self.shape);
         let mut values = match (self.format, self.format.scaled()) {

@@ -28,7 +28,7 @@ impl QuantizedTensor {
     /// row, stay 2 bits a weight, Q8_0 stays as it is; the others become f32.
     ///
     /// # Errors
-    /// When it is not a matrix, or the bytes hold what the format does not allow.
+    /// If it is not a matrix, or the bytes hold what the format does not allow.
     pub fn to_product(&self, device: &Device) -> Result<PackedProduct, QuantError> {
         let &[outputs, inputs] = self.dims() else {
             let needed = "[outputs, inputs]".into();

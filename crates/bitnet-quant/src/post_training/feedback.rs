@@ -28,7 +28,7 @@ pub struct TernaryFit {
 /// Absmean rounding ([`ternarize::absmean`]) of weights `[rows, cols]`.
 ///
 /// # Errors
-/// When the length is not that of the shape, or a weight is not finite.
+/// If the length is not that of the shape, or a weight is not finite.
 pub fn round_to_nearest(weights: &[f32], rows: usize, cols: usize) -> Result<TernaryFit, QuantError> {
     let (codes, scale) = ternarize::absmean(weights, rows, cols)?;
     Ok(TernaryFit { codes, scale })
@@ -95,7 +95,7 @@ pub fn error_feedback(
 /// `|X (W - Q)^T|^2 / |X W^T|^2` on the calibration inputs, 0 where the outputs are: the share of the outputs that is lost.
 ///
 /// # Errors
-/// When the shapes differ, or `inputs` has seen nothing.
+/// If the shapes differ, or `inputs` has seen nothing.
 pub fn output_error(weights: &[f32], fit: &TernaryFit, inputs: &InputStatistics) -> Result<f64, QuantError> {
     let (rows, cols) = (fit.codes.rows(), fit.codes.cols());
     ternarize::check(weights, rows, cols)?;

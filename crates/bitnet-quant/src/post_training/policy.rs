@@ -31,7 +31,7 @@ impl MixedPrecision {
     /// ([`output_error`](super::output_error)), or any other number that is larger where more is lost.
     ///
     /// # Errors
-    /// When a pattern names no layer, which would otherwise be a typing error that nobody sees, or a sensitivity is NaN.
+    /// If a pattern names no layer, which would otherwise be a typing error that nobody sees, or a sensitivity is NaN.
     pub fn assign(&self, layers: &[(&str, f64)]) -> Result<Vec<Option<PackedFormat>>, QuantError> {
         let refused = |message| Err(QuantError::Argument { op: "mixed precision", message });
         for (pattern, _) in &self.rules {

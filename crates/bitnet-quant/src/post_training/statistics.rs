@@ -21,7 +21,7 @@ impl InputStatistics {
     /// Of inputs with `columns` columns, none seen yet.
     ///
     /// # Errors
-    /// When the sums do not fit in memory.
+    /// If the sums do not fit in memory.
     pub fn new(columns: usize) -> Result<Self, QuantError> {
         let too_large = || QuantError::TooLarge { rows: columns, cols: columns };
         let count = columns.checked_mul(columns).ok_or_else(too_large)?;

@@ -153,7 +153,7 @@ impl Quantizer {
     /// Codes and scale of a whole matrix `[rows, cols]`, as [`quantize`](Self::quantize) has them on a host.
     ///
     /// # Errors
-    /// When the quantizer is not ternary, the length is not `rows * cols` or a weight is not finite.
+    /// If the quantizer is not ternary, the length is not `rows * cols` or a weight is not finite.
     pub fn ternarize(
         self,
         weights: &[f32],

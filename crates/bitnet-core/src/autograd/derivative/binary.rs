@@ -10,7 +10,7 @@ enum Value {
     Scalar(Scalar),
 }
 
-/// What the derivative by one operand has to know of it.
+/// What the derivative by an operand needs of it.
 struct Side {
     shape: TensorShape,
     dtype: BitNetDType,
@@ -36,7 +36,7 @@ pub fn binary(
             Some(Side { shape: *x.shape(), dtype: x.dtype() })
         };
         let sides = [(a, side(&left)), (b, side(&right))];
-        // A product needs only the other factor, a sum nothing.
+        // Products save only the other factor, sums nothing.
         let kept = |x: Operand, other_needs: bool| match (op, x) {
             (Add | Sub, _) => Value::Scalar(0.into()),
             (Mul, Operand::Tensor(_)) if !other_needs => Value::Scalar(0.into()),
@@ -89,7 +89,7 @@ fn tensor(x: Operand, g: &BitNetTensor) -> Result<BitNetTensor> {
     }
 }
 
-/// `g` where `a` is the one that was chosen, half of it where both are equal, else 0.
+/// `g` where `a` was selected, half of it where both are equal, else 0.
 fn chosen(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
     let other = if op == Minimum { a.gt(b)? } else { a.lt(b)? };
     let halved = BitNetTensor::where_(&a.eq(b)?, &g.mul(0.5)?, g)?;

@@ -1,9 +1,9 @@
-//! Limits.
+//! `clamp`.
 
 use crate::autograd::differentiable;
 use crate::{BitNetTensor, Result, Scalar};
 
-/// `x` between two limits, computed by `forward`: the gradient of what lies between them, and on them, 0 beyond.
+/// `x` limited, computed by `forward`: the gradient passes between the limits, both included, and is 0 outside.
 pub fn clamp(
     x: &BitNetTensor,
     low: Option<Scalar>,

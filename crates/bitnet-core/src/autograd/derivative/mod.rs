@@ -1,5 +1,5 @@
-//! Derivatives of the operations that many methods are made of, written in recorded operations. Those of functions of
-//! neural networks stand in [`neural::derivative`](crate::neural::derivative), others beside their operation.
+//! Derivatives of the basic operations, written in recorded operations. Those of neural network functions are in
+//! [`neural::derivative`](crate::neural::derivative), others beside their operation.
 
 mod binary;
 mod clamp;

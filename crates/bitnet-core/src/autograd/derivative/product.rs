@@ -3,8 +3,8 @@
 use crate::autograd::differentiable;
 use crate::{BitNetTensor, Result};
 
-/// `a b` by the rules of [`BitNetTensor::matmul`], computed by `forward`: of `a` the gradient is `g b^T`, of `b` it is
-/// `a^T g`, summed over the matrices that were broadcast.
+/// `a b` by the rules of [`BitNetTensor::matmul`], computed by `forward`: the gradient of `a` is `g b^T`, that of `b` is
+/// `a^T g`, each summed over broadcast dimensions.
 pub fn matmul(
     op: &'static str,
     a: &BitNetTensor,
@@ -44,11 +44,11 @@ pub fn matmul(
     })
 }
 
-/// The right operand, of which only its form matters for its own gradient.
+/// The right operand; its own gradient depends only on its shape.
 struct Right {
     dims: Vec<usize>,
     rank: usize,
-    /// Whether it is the view of a matrix transposed: its gradient is best made as that of the matrix.
+    /// Whether it is a transposed view: its gradient is then computed as that of the matrix.
     turned: bool,
 }
 
@@ -65,7 +65,7 @@ impl Right {
         if self.rank > 2 {
             return product(a, g)?.sum_to_shape(&self.dims);
         }
-        // One matrix was multiplied by all: their rows are those of one.
+        // One matrix multiplied all of them: their rows can be stacked.
         let rows = g.elements() / n.max(1);
         if n == 0 || a.elements() != rows * k {
             return product(a, g)?.sum_to_shape(&[k, n])?.reshape(&self.dims);

@@ -6,8 +6,8 @@ use crate::{BitNetTensor, Result, TensorOpError, TensorShape};
 
 /// `op` over `axes`, which have extent 1 in `kept`, computed by `forward`.
 ///
-/// The gradient of a sum is that of every element; of a product that times the others; of an extreme that of those which are
-/// it, in equal parts.
+/// The gradient of a sum passes to every element; that of a product times the other elements; that of a maximum or minimum
+/// in equal parts to the elements equal to it.
 pub fn reduce(
     name: &'static str,
     op: ReduceOp,
@@ -40,7 +40,7 @@ pub fn reduce(
     }
 }
 
-/// Of each element the product of the others over `axes`: no division, which zeros would spoil.
+/// For each element the product of the others over `axes`, without division, which fails at zeros.
 pub fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
     let rank = x.rank() as isize;
     let kept: Vec<isize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
@@ -48,7 +48,7 @@ pub fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
     let turned = x.permute(&order)?;
     let count: usize = axes.iter().map(|&axis| x.dims()[axis as usize]).product();
     let rows = turned.reshape(&[x.elements() / count.max(1), count])?;
-    // The product of those before, and of those behind.
+    // The product of the elements before, times that of the elements after.
     let one = BitNetTensor::ones(&[rows.dims()[0], 1], x.dtype(), x.device())?;
     let before = |rows: &BitNetTensor| -> Result<BitNetTensor> {
         let running = rows.narrow(1, 0, count.saturating_sub(1))?.cumprod(1)?;
@@ -81,7 +81,7 @@ pub fn var(
     })
 }
 
-/// The root of a variance, and no slope where there is none.
+/// The root of a variance; gradient 0 where the variance is 0.
 pub fn root(mut variance: BitNetTensor) -> Result<BitNetTensor> {
     if !is_recorded(&[&variance]) {
         variance.sqrt_()?;
@@ -99,8 +99,8 @@ pub fn root(mut variance: BitNetTensor) -> Result<BitNetTensor> {
     )
 }
 
-/// The p-norm over `axes`: `sign(x) |x|^(p-1) grad / norm^(p-1)`, 0 where the norm is; of the largest or smallest magnitude
-/// those that have it share the gradient; of the number of elements that are not zero there is none.
+/// The p-norm over `axes`: `sign(x) |x|^(p-1) grad / norm^(p-1)`, 0 where the norm is 0. For the largest or smallest
+/// magnitude the elements equal to it share the gradient; the count of non-zero elements has none.
 pub fn norm(
     x: &BitNetTensor,
     p: f64,

@@ -1,10 +1,10 @@
-//! Running sums and products.
+//! Cumulative sums and products.
 
 use crate::autograd::differentiable;
 use crate::backend::ScanOp;
 use crate::{BitNetTensor, Result};
 
-/// `op` of each element and those before it, computed by `forward`.
+/// Cumulative `op`, computed by `forward`.
 pub fn scan(
     name: &'static str,
     op: ScanOp,
@@ -24,13 +24,13 @@ pub fn scan(
     })
 }
 
-/// The sum of each element and those behind it.
+/// The sum of each element and those after it.
 fn behind(x: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
     x.flip(&[axis])?.cumsum(axis)?.flip(&[axis])
 }
 
 /// `d_j = sum over i >= j of grad_i prod over k <= i, k != j of x_k`: what is before `x_j`, times
-/// `r_j = grad_j + x_(j+1) r_(j+1)`. No division, which zeros would spoil.
+/// `r_j = grad_j + x_(j+1) r_(j+1)`. No division, which fails at zeros.
 fn products(x: &BitNetTensor, grad: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
     let extent = x.dims()[axis as usize];
     if x.elements() == 0 {

@@ -5,7 +5,7 @@ use crate::autograd::differentiable;
 use crate::backend::ScatterOp;
 use crate::{BitNetTensor, Result};
 
-/// `x.gather(axis, indices)`, computed by `forward`: the gradient of an element is the sum over the places that read it.
+/// `x.gather(axis, indices)`, computed by `forward`: the gradient of an element is the sum over all reads of it.
 pub fn gather(
     x: &BitNetTensor,
     axis: isize,
@@ -22,8 +22,8 @@ pub fn gather(
     })
 }
 
-/// `x` with `source` written or added at `indices`, equal shapes: what was written over gets no gradient, and the source that
-/// of the place it went to.
+/// `x` with `source` written or added at `indices`, equal shapes: overwritten elements get no gradient, and each element of
+/// the source gets that of the element it was written to.
 pub fn scatter(
     name: &'static str,
     op: ScatterOp,
@@ -56,7 +56,7 @@ pub fn scatter(
                 if op == ScatterOp::Add {
                     return Ok(gradient);
                 }
-                // Of several writes to a place the last stayed.
+                // Of several writes to one element the last won.
                 let own =
                     BitNetTensor::arange(0, indices.elements(), 1, I64, grad.device())?.reshape(indices.dims())?;
                 let mut last = BitNetTensor::zeros(grad.dims(), I64, grad.device())?;

@@ -29,7 +29,7 @@ pub fn unary(
     }
 }
 
-/// Of functions whose slope is the same everywhere; that of steps is 0.
+/// Functions with a constant derivative; that of step functions is 0.
 fn constant(op: UnaryOp, grad: &BitNetTensor) -> Result<BitNetTensor> {
     if op == Neg { grad.neg() } else { grad.zeros_like() }
 }

@@ -1,13 +1,13 @@
-//! Views, and their transpose: a gradient written back to where its elements came from.
+//! Views, and their adjoint: gradients written back to the viewed positions.
 
 use crate::autograd::differentiable;
 use crate::{BitNetError, BitNetTensor, Layout, Result, TensorOpError, TensorShape};
 use std::sync::Arc;
 
-/// How a view sees a layout.
+/// The function of layouts that makes a view.
 pub type Change = Arc<dyn Fn(&Layout) -> Result<Layout> + Send + Sync>;
 
-/// `x` seen through `layout`, which is `change` of its own.
+/// `x` with `layout`, the result of `change` on its own layout.
 pub fn view(op: &'static str, x: &BitNetTensor, layout: Layout, change: Change) -> Result<BitNetTensor> {
     differentiable(
         op,
@@ -54,7 +54,7 @@ fn written_back(grad: &BitNetTensor, shape: TensorShape, change: &Change) -> Res
         let all = layout.dims().iter().zip(layout.strides()).enumerate();
         all.filter(|(_, (extent, stride))| **extent > 1 && wanted(**stride)).map(|(axis, _)| axis as isize).collect()
     };
-    // An element that the view repeats gets the sum.
+    // Repeated elements get the sum.
     let repeated = axes(&layout, |stride| stride == 0);
     if !repeated.is_empty() {
         let mut dims = layout.dims().to_vec();
@@ -71,7 +71,7 @@ fn written_back(grad: &BitNetTensor, shape: TensorShape, change: &Change) -> Res
         }
         grad = grad.flip(&backwards)?;
     }
-    // Every element once: the dimensions in the order of memory are the tensor.
+    // Every element occurs once: the dimensions in memory order give the whole tensor.
     let mut order: Vec<usize> = (0..layout.dims().len()).collect();
     order.sort_by_key(|&axis| match layout.dims()[axis] {
         1 => isize::MIN,

@@ -13,7 +13,7 @@ pub(in crate::backend) struct Temp<'b> {
     dtype: BitNetDType,
 }
 
-/// An operand in the dtype that is computed in: itself, or cast.
+/// An operand in the compute dtype: unchanged, or cast.
 pub(in crate::backend) enum Wide<'a, 'b> {
     As(TensorRef<'a>),
     Cast(Temp<'b>),
@@ -28,12 +28,12 @@ impl Wide<'_, '_> {
     }
 }
 
-/// What is computed in: f64 for itself, f32 for all else.
+/// The compute dtype: f64 for f64, f32 for all others.
 pub(in crate::backend) fn width(dtype: BitNetDType) -> BitNetDType {
     if dtype == F64 { F64 } else { F32 }
 }
 
-/// `x` in the dtype that is computed in.
+/// `x` in the compute dtype.
 pub(in crate::backend) fn wide<'a, 'b>(backend: &'b dyn Backend, x: TensorRef<'a>) -> Result<Wide<'a, 'b>> {
     let to = width(x.dtype);
     Ok(if x.dtype == to { Wide::As(x) } else { Wide::Cast(cast(backend, x, to)?) })
@@ -46,7 +46,7 @@ impl<'b> Temp<'b> {
         Ok(Self { backend, storage, layout: Layout::contiguous(shape), dtype })
     }
 
-    /// Its own copy of `x`.
+    /// A copy of `x`.
     pub fn copied(backend: &'b dyn Backend, x: TensorRef) -> Result<Self> {
         let mut out = Self::new(backend, x.layout.dims(), x.dtype)?;
         backend.copy(x, out.view_mut())?;

@@ -6,7 +6,7 @@ use crate::neural::attention::{Attention, product};
 use crate::neural::{AttentionOptions, shape_error};
 use crate::{BitNetTensor, Result};
 
-/// Of [`BitNetTensor::rope`]: the rotation back.
+/// Of [`BitNetTensor::rope`]: the inverse rotation.
 pub fn rope_backward(grad: &BitNetTensor, cos: &BitNetTensor, sin: &BitNetTensor) -> Result<BitNetTensor> {
     grad.rope(cos, &sin.neg()?)
 }
@@ -24,9 +24,9 @@ pub struct AttentionGradients {
     pub mask: Option<BitNetTensor>,
 }
 
-/// Of [`BitNetTensor::scaled_dot_product_attention`]. With `p` the softmax of the scores, which is computed again:
-/// `dv = p^T grad`, `ds = softmax_backward(grad v^T, p)`, `dq = ds k * scale`, `dk = ds^T q * scale`; keys and values that
-/// several heads read get the sum.
+/// Of [`BitNetTensor::scaled_dot_product_attention`]. With `p` the recomputed softmax of the scores:
+/// `dv = p^T grad`, `ds = softmax_backward(grad v^T, p)`, `dq = ds k * scale`, `dk = ds^T q * scale`; keys and values
+/// shared by several heads get the sum.
 pub fn scaled_dot_product_attention_backward(
     grad: &BitNetTensor,
     q: &BitNetTensor,

@@ -4,7 +4,7 @@ use crate::neural::loss::{CrossEntropy, class_axis};
 use crate::neural::{CrossEntropyOptions, Reduction, shape_error};
 use crate::{BitNetTensor, Result};
 
-/// Of [`BitNetTensor::cross_entropy`] by the logits. With `share` what each class weighs in a sample's loss:
+/// Of [`BitNetTensor::cross_entropy`] by the logits. With `share` the weight of each class in a sample's loss:
 /// `(softmax(logits) sum(share) - share) grad`, divided by the count of the mean.
 pub fn cross_entropy_backward(
     grad: &BitNetTensor,
@@ -22,7 +22,7 @@ pub fn cross_entropy_backward(
         grad = grad.div(&count)?;
     }
     let slope = logs.exp()?.mul(&share.sum(-1, true)?)?.sub(&share)?;
-    // One gradient of each sample, or one of all.
+    // One gradient for each sample, or one for all.
     let grad = if samples.is_empty() { grad } else { grad.unsqueeze(-1)? };
     slope.mul(&grad)?.movedim(-1, class_axis(logits))?.contiguous()?.to_dtype(logits.dtype())
 }
@@ -35,7 +35,7 @@ fn checked<'a>(op: &'static str, grad: &'a BitNetTensor, dims: &[usize]) -> Resu
     }
 }
 
-/// `grad` of the loss as the gradient of each element's own loss, 0-d or of all `dims`.
+/// The gradient of each element's loss from `grad`, that of the reduced loss: 0-d or of all `dims`.
 fn element_gradient(
     op: &'static str,
     grad: &BitNetTensor,
@@ -47,7 +47,7 @@ fn element_gradient(
     if reduction == Reduction::Mean { grad.div(x.elements()) } else { Ok(grad) }
 }
 
-/// Of [`BitNetTensor::mse_loss`] by the tensor and by the target: `2 (x - target) grad` and its opposite.
+/// Of [`BitNetTensor::mse_loss`] by the tensor and by the target: `2 (x - target) grad` and its negative.
 pub fn mse_loss_backward(
     grad: &BitNetTensor,
     x: &BitNetTensor,

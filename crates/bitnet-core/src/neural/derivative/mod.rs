@@ -1,7 +1,7 @@
-//! Derivatives: from the gradient of a result, and what was saved, the gradients of the operands.
+//! Derivatives: the gradients of the operands from that of the result and saved values.
 //!
 //! Every function takes `grad`, the gradient of the result, first. All are tensor operations and run on every device;
-//! f16 and bf16 are computed in f32 and rounded once. Gradients have the dtype of what they are gradients of.
+//! f16 and bf16 are computed in f32 and rounded once. Gradients have the dtype of their operand.
 
 mod activation;
 mod attention;
@@ -23,7 +23,7 @@ pub use table::{dropout_backward, embedding_backward};
 use crate::neural::shape_error;
 use crate::{BitNetTensor, Result};
 
-/// Gradient and operand in what is computed in; an error unless their shapes are equal.
+/// Gradient and operand in the compute dtype; an error unless their shapes are equal.
 fn pair(op: &'static str, grad: &BitNetTensor, x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     grad.same_device(op, x)?;
     if grad.dims() != x.dims() {

@@ -11,9 +11,9 @@ use crate::{BitNetTensor, Result};
 pub struct NormGradients {
     /// Of `x`.
     pub x: BitNetTensor,
-    /// Of the weight; for a norm without one, of a weight of ones.
+    /// Of the weight; without a weight, of a weight of ones.
     pub weight: BitNetTensor,
-    /// Of the bias; `None` for a norm that has none.
+    /// Of the bias; `None` without one.
     pub bias: Option<BitNetTensor>,
 }
 

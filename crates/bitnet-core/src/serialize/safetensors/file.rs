@@ -1,4 +1,4 @@
-//! Tensors in and out of safetensors files.
+//! Loading and saving safetensors files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::{BitNetDType, BitNetTensor, Device, MappedFile, Result, TensorOpError
 /// Writes named tensors of any device, and strings such as `("format", "pt")`; gives the length of the file.
 ///
 /// # Errors
-/// When a name is there twice, a tensor is packed, or the file cannot be written: then what stood there still does.
+/// If a name occurs twice, a tensor is packed, or the file cannot be written; an existing file is then kept.
 pub fn save<'a, N: AsRef<str>>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (N, &'a BitNetTensor)>,
@@ -27,16 +27,16 @@ pub fn save<'a, N: AsRef<str>>(
     writer.write(path.as_ref(), |info, sink| sink.put_tensor(by_name[&info.name]))
 }
 
-/// Reads all tensors of a file, in the order of its header, into memory of their own.
+/// Reads all tensors of a file into memory, in the order of its header.
 ///
 /// # Errors
-/// When the file cannot be read or is damaged, or holds a type that tensors do not have.
+/// If the file cannot be read or is damaged, or holds a type that tensors do not have.
 pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<TensorMap> {
     let file = SafetensorsFile::open(path)?;
     file.header.tensors().map(|info| Ok((info.name.clone(), file.read(info, device)?))).collect()
 }
 
-/// As [`load`], but tensors of the CPU stay in the file; see [`SafetensorsFile::mapped`].
+/// As [`load`], but CPU tensors stay memory-mapped; see [`SafetensorsFile::mapped`].
 ///
 /// # Errors
 /// As [`load`].
@@ -55,7 +55,7 @@ pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<TensorMap> {
     header.tensors().map(|info| Ok((info.name.clone(), read(bytes, info, file, device)?))).collect()
 }
 
-/// A safetensors file, mapped: only the tensors asked for are read.
+/// A memory-mapped safetensors file: only the requested tensors are read.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     file: Arc<MappedFile>,
@@ -66,28 +66,28 @@ impl SafetensorsFile {
     /// Maps a file and reads its header. See [`MappedFile`] for what must not happen to the file meanwhile.
     ///
     /// # Errors
-    /// When it cannot be read, or its header is not one or does not fill the file exactly.
+    /// If it cannot be read, or its header is invalid or does not cover the file exactly.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path)?);
         let header = Safetensors::parse(&file, &file.path().display().to_string())?;
         Ok(Self { file, header })
     }
 
-    /// Names, types, shapes and places of the tensors, and the metadata.
+    /// Names, types, shapes and byte ranges of the tensors, and the metadata.
     pub fn header(&self) -> &Safetensors {
         &self.header
     }
 
-    /// One tensor, copied to `device`; its pages of the file are let go.
+    /// One tensor, copied to `device`; its pages of the file are released.
     ///
     /// # Errors
-    /// When there is none of that name, or its type is not one of tensors.
+    /// If there is none of that name, or tensors do not have its type.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<BitNetTensor> {
         self.read(self.header.tensor(name)?, device)
     }
 
-    /// One tensor that stays in the file until somebody writes to it, where `device` is the CPU and the file aligns its
-    /// elements; else a copy.
+    /// One tensor, memory-mapped and copied when written, if `device` is the CPU and the file aligns its elements; else a
+    /// copy.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
@@ -116,7 +116,7 @@ fn read(bytes: &[u8], info: &TensorInfo, file: &str, device: &Device) -> Result<
     BitNetTensor::from_bytes(info.data(bytes), &info.shape, dtype, device)
 }
 
-/// The type of a tensor's elements, each of which is one of that type.
+/// The dtype of a tensor with the format's type.
 fn checked(bytes: &[u8], info: &TensorInfo, file: &str) -> Result<BitNetDType> {
     let unreadable = |problem: String| {
         let problem = format!("tensor {}: {problem}", one_line(&info.name));
@@ -131,7 +131,7 @@ fn checked(bytes: &[u8], info: &TensorInfo, file: &str) -> Result<BitNetDType> {
     }
 }
 
-/// The type of the format.
+/// The format's type of a dtype.
 fn stored(dtype: BitNetDType) -> Result<Dtype> {
     let found = DTYPES.iter().find(|(ours, _)| *ours == dtype).map(|(_, stored)| *stored);
     let message = || format!("safetensors has no type for {dtype}");

@@ -1,7 +1,7 @@
 //! safetensors: the file format of Hugging Face.
 //!
 //! Headers are read by the `safetensors` crate, which checks that the data of all tensors fills the
-//! file without holes or overlaps. What is parsed borrows nothing: a tensor is a byte range of its file.
+//! file without gaps or overlaps. A parsed header borrows nothing: a tensor is a byte range of its file.
 
 mod file;
 mod writer;
@@ -20,7 +20,7 @@ pub use writer::SafetensorsWriter;
 use super::{FileError, one_line};
 use crate::BitNetDType;
 
-/// A type of the format with elements of a tensor.
+/// The types of the format that tensors have.
 const DTYPES: [(BitNetDType, Dtype); 13] = [
     (BitNetDType::F64, Dtype::F64),
     (BitNetDType::F32, Dtype::F32),
@@ -37,7 +37,7 @@ const DTYPES: [(BitNetDType, Dtype); 13] = [
     (BitNetDType::Bool, Dtype::BOOL),
 ];
 
-/// Name, type, shape and place of a tensor.
+/// Name, type, shape and byte range of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
     /// Name of the tensor.
@@ -62,7 +62,7 @@ impl TensorInfo {
     /// The elements of an F32, F16 or BF16 tensor as f32, of the same `file` that was parsed.
     ///
     /// # Errors
-    /// When the tensor is of another type.
+    /// If the tensor is of another type.
     ///
     /// # Panics
     /// When `file` is another one and shorter.
@@ -80,7 +80,7 @@ impl TensorInfo {
     }
 }
 
-/// A parsed header. It borrows nothing; [`TensorInfo::range`] says where in the file the data is.
+/// A parsed header. It borrows nothing; [`TensorInfo::range`] is the position of the data in the file.
 #[derive(Debug, Clone)]
 pub struct Safetensors {
     /// Named strings of the header (`__metadata__`).
@@ -90,17 +90,17 @@ pub struct Safetensors {
 }
 
 impl Safetensors {
-    /// Reads the header of a whole file; `name` is what an error calls it.
+    /// Parses the header of a whole file; `name` is used in errors.
     ///
     /// # Errors
-    /// When the header is not one, or does not fill the file exactly.
+    /// If the header is invalid, or does not cover the file exactly.
     pub fn parse(file: &[u8], name: &str) -> Result<Self, FileError> {
         let format = "safetensors";
         let fail = |reason: String| FileError::Damaged { file: name.to_owned(), format, reason };
         let (header, parsed) =
             ::safetensors::SafeTensors::read_metadata(file).map_err(|e| fail(one_line(&e.to_string())))?;
         let start = header + 8;
-        // The crate forgets the order of the header.
+        // The crate does not keep the order of the header.
         let mut json = serde_json::Deserializer::from_slice(&file[8..start]);
         let names = json.deserialize_map(Names).map_err(|e| fail(one_line(&e.to_string())))?;
         let mut tensors = IndexMap::with_capacity(names.len());
@@ -126,7 +126,7 @@ impl Safetensors {
     /// The tensor of that name.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo, FileError> {
         self.find(name).ok_or_else(|| FileError::MissingTensor { file: self.file.clone(), tensor: one_line(name) })
     }
@@ -137,7 +137,7 @@ impl Safetensors {
     }
 }
 
-/// Takes the keys of a JSON object in their order.
+/// Collects the keys of a JSON object in their order.
 struct Names;
 
 impl<'de> Visitor<'de> for Names {

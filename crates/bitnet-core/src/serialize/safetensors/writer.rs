@@ -1,4 +1,4 @@
-//! Writing a safetensors file: first what it will hold, then the data of one tensor after the other.
+//! Writing a safetensors file: first the header, then the data, one tensor at a time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Dtype, FileError, TensorInfo};
 use crate::serialize::output::{AtomicFile, TensorSink, WriteError};
 
-/// A safetensors file to be written.
+/// Writer of a safetensors file.
 ///
 /// ```
 /// # fn main() -> Result<(), bitnet_core::serialize::FileError> {
@@ -46,10 +46,10 @@ impl SafetensorsWriter {
         self.metadata.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Announces a tensor.
+    /// Declares a tensor.
     ///
     /// # Errors
-    /// When the name is taken or reserved, or the size does not fit in memory or in whole bytes.
+    /// If the name is taken or reserved, or the size does not fit in memory or in whole bytes.
     pub fn add(&mut self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<(), FileError> {
         let refuse = |problem: &str| {
             let (tensor, problem) = (format!("\"{}\"", name.escape_debug()), problem.to_owned());
@@ -70,17 +70,17 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Writes the file; `data` is called once for each tensor and puts exactly `range.len()` bytes. Gives the length of
+    /// Writes the file; `data` is called once for each tensor and puts exactly `range.len()` bytes. Returns the length of
     /// the file.
     ///
-    /// The header lists the tensors in the order of [`add`](Self::add). Their data, and the calls, come with the widest
-    /// elements first, so that all of them are aligned in a mapping.
+    /// The header lists the tensors in the order of [`add`](Self::add). Their data, and the calls, are ordered by element
+    /// size, widest first, so that all are aligned in a mapping.
     ///
-    /// The file is written under another name in the same folder and renamed when it is complete,
-    /// so that a failure leaves what was there before.
+    /// The file is written to a temporary name in the same folder and renamed when it is complete, so that a failure keeps
+    /// an existing file.
     ///
     /// # Errors
-    /// When `data` fails or gives another number of bytes, or the file cannot be written.
+    /// If `data` fails or puts another number of bytes, or the file cannot be written.
     pub fn write<E: From<FileError>>(
         &self,
         path: &Path,

@@ -12,33 +12,33 @@ use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToIncl
 /// Python's `start:end:step`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// First place, negative from the end.
+    /// First position; negative counts from the end.
     pub start: Option<isize>,
-    /// First place left out, negative from the end.
+    /// End position, excluded; negative counts from the end.
     pub end: Option<isize>,
-    /// Not zero; negative goes backwards.
+    /// Not zero; negative runs backwards.
     pub step: isize,
 }
 
 impl Slice {
-    /// The same ends in steps of `step`.
+    /// The same range with this step.
     pub fn by(self, step: isize) -> Self {
         Self { step, ..self }
     }
 }
 
-/// What one place of an index says; [`idx!`](crate::idx) makes a list of them.
+/// One component of an index; [`idx!`](crate::idx) makes a list of them.
 #[derive(Debug, Clone, Copy)]
 pub enum Index<'a> {
-    /// One place (negative from the end) of a dimension, which goes away.
+    /// One position of a dimension, which is removed; negative counts from the end.
     At(isize),
-    /// A part of a dimension.
+    /// A range of a dimension.
     Slice(Slice),
-    /// All the dimensions that the others leave.
+    /// All remaining dimensions.
     Ellipsis,
     /// A dimension of extent 1.
     NewAxis,
-    /// Places of a dimension by an integer tensor (negative from the end), or of several by a `Bool` tensor of their shape.
+    /// Positions of a dimension by an integer tensor (negative from the end), or of several by a `Bool` mask of their shape.
     Tensor(&'a BitNetTensor),
 }
 
@@ -54,7 +54,7 @@ impl<'a> From<Slice> for Index<'a> {
     }
 }
 
-/// `Slice` and `Index` from the ranges of Rust. `$to` makes an isize of an end, saturating: ends outside are cut off.
+/// `Slice` and `Index` from the ranges of Rust. `$to` converts an end to isize, saturating: ends out of range are clipped.
 macro_rules! ranges {
     ($($range:ty => |$r:ident| ($start:expr, $end:expr)),* $(,)?) => { $(
         impl From<$range> for Slice {
@@ -93,12 +93,12 @@ fn place(at: impl TryInto<isize>) -> isize {
     at.try_into().unwrap_or(isize::MAX)
 }
 
-/// The place behind `last`; behind -1 is the end.
+/// The position after `last`; after -1 is the end.
 fn behind(last: isize) -> Option<isize> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
 
-/// A list of [`Index`]: integers, ranges, ranges with a step behind `;`, `NewAxis`, `Ellipsis`, and references to tensors.
+/// A list of [`Index`]: integers, ranges, ranges with a step after `;`, `NewAxis`, `Ellipsis`, and references to tensors.
 /// `..` is one whole dimension, Python's `:`.
 ///
 /// ```
@@ -131,7 +131,7 @@ macro_rules! idx {
 
 impl BitNetTensor {
     /// `self[indices]` by PyTorch's rules. Without index tensors a view; with them a copy, in which their broadcast
-    /// dimensions stand where they stood if they stood side by side, else in front.
+    /// dimensions take the place of the indexed ones if those are adjacent, else come first.
     pub fn index(&self, indices: &[Index]) -> Result<Self> {
         const OP: &str = "index";
         self.unpacked(OP)?;
@@ -155,8 +155,8 @@ impl BitNetTensor {
         self.with_layout(self.whole_storage()?).gather(0, &ids)?.reshape(dims.dims())
     }
 
-    /// `self[indices] = values` (a number or a tensor of this dtype, which broadcasts). Of several writes to one place the
-    /// last stays. Nothing is written if an index is outside.
+    /// `self[indices] = values` (a number or a tensor of this dtype, which broadcasts). Of several writes to one element
+    /// the last wins. Nothing is written if an index is out of range.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, BitNetTensor, Device, idx};
@@ -169,7 +169,7 @@ impl BitNetTensor {
         self.put("index_put_", ScatterOp::Assign, indices, values.into())
     }
 
-    /// [`index_put_`](Self::index_put_) that adds to what is there, for every write.
+    /// [`index_put_`](Self::index_put_) that adds to the elements instead of replacing them.
     pub fn index_put_accumulate_<'a>(
         &mut self,
         indices: &[Index],
@@ -198,7 +198,7 @@ impl BitNetTensor {
             *self = flat.reshape(&dims)?;
             return Ok(self);
         }
-        // Where the elements lie is known once nobody else owns them.
+        // The layout is final once the storage is not shared.
         self.as_mut()?;
         let plan = Plan::new(op, self, indices)?;
         let dims = plan.result()?;
@@ -225,7 +225,7 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// Of each element that `indices` name, its number in row-major order, `I64`.
+    /// The row-major index of each element selected by `indices`, `I64`.
     fn places(&self, indices: &[Index]) -> Result<Self> {
         let all = Self::arange(0, self.elements(), 1, crate::BitNetDType::I64, &self.device)?.reshape(self.dims())?;
         all.index(indices)

@@ -1,4 +1,4 @@
-//! What an index means for a tensor: a view, and the columns of places that index tensors name in it.
+//! An index resolved for a tensor: a view, and the columns of positions that index tensors select in it.
 
 use super::Index;
 use crate::ops::broadcast_shapes;
@@ -7,15 +7,15 @@ use crate::{BitNetDType, BitNetError, BitNetTensor, Layout, Result, TensorOpErro
 pub(super) struct Plan {
     /// The view by positions, slices and new axes, with the dimensions of `columns` side by side from `start` on.
     pub layout: Layout,
-    /// Where they begin.
+    /// First dimension of the columns.
     pub start: usize,
     /// Shape that the index tensors broadcast to; `[]` without them.
     pub shape: TensorShape,
-    /// For each dimension that an index tensor names, its places in row-major order of `shape`.
+    /// For each dimension indexed by a tensor, its positions in row-major order of `shape`.
     pub columns: Vec<Vec<i64>>,
 }
 
-/// An index tensor's dimension of the view, its places (checked, not negative) and its shape.
+/// The dimension of the view that a tensor indexes, its positions (checked, not negative) and its shape.
 struct Column {
     axis: usize,
     places: Vec<i64>,
@@ -40,7 +40,7 @@ impl Plan {
         }
         let mut layout = *x.layout();
         let mut columns: Vec<Column> = Vec::new();
-        // Dimension of the view that the next index names, and the same of `x`.
+        // Dimension of the view that the next index applies to, and the same of `x`.
         let (mut axis, mut source) = (0, 0);
         for index in indices {
             match *index {
@@ -117,14 +117,14 @@ impl Plan {
         TensorShape::new(&[&dims[..self.start], self.shape.dims(), &dims[self.start + self.columns.len()..]].concat())
     }
 
-    /// The view with the dimensions of the columns as one; an error where strides cannot say it.
+    /// The view with the dimensions of the columns merged; an error where strides cannot express it.
     pub fn merged(&self) -> Result<Layout> {
         let (dims, end) = (self.layout.dims(), self.start + self.columns.len());
         let one = dims[self.start..end].iter().product();
         self.layout.reshape(&[&dims[..self.start], &[one], &dims[end..]].concat())
     }
 
-    /// Places in the one dimension of [`Plan::merged`].
+    /// Positions in the merged dimension of [`Plan::merged`].
     pub fn rows(&self) -> Vec<i64> {
         let mut rows = vec![0; self.shape.elements()];
         for (column, &extent) in self.columns.iter().zip(&self.layout.dims()[self.start..]) {
@@ -135,11 +135,11 @@ impl Plan {
         rows
     }
 
-    /// Place in the storage of every element of the result, whose shape is `result`.
+    /// Storage index of every element of the result, whose shape is `result`.
     pub fn places(&self, result: &TensorShape) -> Result<Vec<i64>> {
         let (strides, end) = (self.layout.strides(), self.start + self.columns.len());
         let around: Vec<isize> = [&strides[..self.start], &vec![0; self.shape.rank()], &strides[end..]].concat();
-        // The storage's places for index 0, and the number of the row of columns for each of them.
+        // Storage indices for index 0, and the row of the columns for each.
         let origin = Layout::strided(result.dims(), &around, self.layout.offset())?;
         let mut own = vec![0; result.rank()];
         let numbers = Layout::contiguous(self.shape);
@@ -151,7 +151,7 @@ impl Plan {
     }
 }
 
-/// The place that `at` names in dimension `axis` of `x`.
+/// The position of index `at` in dimension `axis` of `x`.
 fn wrap(op: &'static str, at: i64, x: &BitNetTensor, axis: usize) -> Result<i64> {
     let extent = x.dims()[axis] as i64;
     let place = if at < 0 { at.saturating_add(extent) } else { at };
