@@ -1,4 +1,4 @@
-//! A `config.json`: what is accepted must be consistent enough to compute sizes with.
+//! `config.json`: an accepted configuration must be consistent enough to compute sizes.
 #![no_main]
 
 use bitnet_model::Config;

@@ -1,4 +1,4 @@
-//! A GGUF file: whatever the header promises must be there, and decoders must not trust it.
+//! GGUF: the byte ranges of an accepted header must exist, and decoders must not trust their content.
 #![no_main]
 
 use bitnet_model::gguf::{Gguf, GgufType};

@@ -97,8 +97,8 @@ impl ExecutionContext {
         ExecutionContextBuilder::default()
     }
 
-    /// The context of the innermost [`scope`](Self::scope) on this thread; outside of any, a per-thread default with the best
-    /// device and seed 0.
+    /// The context of the innermost [`scope`](Self::scope) on this thread; outside of any, a per-thread default with
+    /// the best device and seed 0.
     pub fn current() -> Self {
         let open = OPEN.with_borrow(|open| open.last().cloned());
         let default = || Self::new(auto_select_device().0, 0, false);

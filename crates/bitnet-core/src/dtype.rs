@@ -23,7 +23,8 @@ pub enum BitNetDType {
     U32,
     U64,
     Bool,
-    /// Ternary weights, four per byte: code `w + 1` of column `4b + i` in bits `2i..2i+1` of byte `b`; a row starts at a byte.
+    /// Ternary weights, four per byte: code `w + 1` of column `4b + i` in bits `2i..2i+1` of byte `b`; a row starts at
+    /// a byte.
     Ternary2,
     /// 32 weights: f16 scale, 32 × i8 (ggml).
     Q8_0,

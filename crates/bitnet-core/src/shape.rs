@@ -6,7 +6,8 @@ use std::fmt;
 /// Maximum number of dimensions of a tensor.
 pub const MAX_DIMS: usize = 8;
 
-/// The extent that follows from the others, in [`reshape`](crate::BitNetTensor::reshape) and similar methods: PyTorch's -1.
+/// The extent that follows from the others, in [`reshape`](crate::BitNetTensor::reshape) and similar methods: PyTorch's
+/// -1.
 pub const INFER: usize = usize::MAX;
 
 /// Extents of a tensor, outermost first; at most [`MAX_DIMS`].

@@ -1,9 +1,9 @@
-//! What can go wrong while a model runs.
+//! Errors of inference.
 
 /// Result of everything in this crate.
 pub type Result<T, E = InferenceError> = std::result::Result<T, E>;
 
-/// An error of a running model.
+/// An error of inference.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InferenceError {
@@ -19,13 +19,13 @@ pub enum InferenceError {
     /// Quantization of weights.
     #[error(transparent)]
     Quant(#[from] bitnet_quant::QuantError),
-    /// A model that cannot be quantized as asked.
+    /// A model cannot be quantized with the given options.
     #[error("{0}")]
     Quantize(String),
-    /// Nothing to continue.
+    /// An empty prompt.
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,
-    /// A token that the model does not have.
+    /// A token outside the vocabulary.
     #[error("token {id} is outside the model's vocabulary of {vocab} tokens: is the tokenizer another model's?")]
     TokenOutOfRange {
         /// The token.
@@ -51,10 +51,10 @@ pub enum InferenceError {
         /// What it may be.
         range: &'static str,
     },
-    /// Logits from which nothing can be chosen.
+    /// No finite logits.
     #[error("the model produced no finite logits: its weights are damaged or not of this architecture")]
     NoFiniteLogits,
-    /// A text without enough tokens to score.
+    /// A text too short to score.
     #[error("the text has {tokens} tokens, but a window needs {needed}: give a longer text or a smaller --window")]
     TextTooShort {
         /// Tokens of the text.

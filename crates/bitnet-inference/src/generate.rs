@@ -1,38 +1,38 @@
-//! From a prompt to text, token by token.
+//! Text generation, token by token.
 
 use crate::{Result, Sampler, Sampling, Session};
 use bitnet_model::tokenizer::{StopMatcher, StreamDecoder, StreamStart, Tokenizer};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// What to generate.
+/// Options of [`generate`].
 #[derive(Debug, Clone)]
 pub struct GenerateOptions {
-    /// Most tokens to generate.
+    /// Maximum number of tokens to generate.
     pub max_tokens: usize,
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Strings that end the text; they are not part of it.
+    /// Stop strings; they are not part of the text.
     pub stop: Vec<String>,
 }
 
-/// Why a text ended.
+/// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended it.
+    /// The model generated an end token.
     EndOfText,
-    /// A stop string came up.
+    /// A stop string was generated.
     StopString,
-    /// As many tokens as asked for.
+    /// [`GenerateOptions::max_tokens`] was reached.
     MaxTokens,
-    /// The session has no room for more.
+    /// The context is full.
     ContextFull,
-    /// The receiver of the text asked to stop.
+    /// The callback asked to stop.
     Interrupted,
 }
 
 impl FinishReason {
-    /// A word for machines.
+    /// Its name in machine-readable output.
     pub fn name(self) -> &'static str {
         match self {
             Self::EndOfText => "end_of_text",
@@ -44,40 +44,41 @@ impl FinishReason {
     }
 }
 
-/// What was generated.
+/// The result of [`generate`].
 #[derive(Debug, Clone)]
 pub struct Generation {
-    /// The tokens, an end token included.
+    /// The generated tokens, including an end token.
     pub tokens: Vec<u32>,
-    /// The text, stop strings and special tokens left out.
+    /// The text, without stop strings and special tokens.
     pub text: String,
-    /// Why it ended.
+    /// Why generation ended.
     pub finish: FinishReason,
-    /// Tokens of the prompt that had to be read, those the session knew left out.
+    /// Tokens of the prompt that were processed, without those already in the cache.
     pub prompt_tokens: usize,
     /// Time until the first logits.
     pub prompt_time: Duration,
-    /// Tokens that were decoded in `decode_time`, each by one step.
+    /// Tokens decoded in `decode_time`, one per step.
     pub decode_steps: usize,
     /// Time of all decode steps.
     pub decode_time: Duration,
 }
 
 impl Generation {
-    /// Tokens of the prompt read in a second.
+    /// Tokens of the prompt per second.
     pub fn prompt_rate(&self) -> f64 {
         self.prompt_tokens as f64 / self.prompt_time.as_secs_f64()
     }
 
-    /// Tokens decoded in a second; `None` without a decode step.
+    /// Tokens decoded per second; `None` without a decode step.
     pub fn decode_rate(&self) -> Option<f64> {
         (self.decode_steps > 0).then(|| self.decode_steps as f64 / self.decode_time.as_secs_f64())
     }
 }
 
-/// Continues `prompt` and passes the text on as it comes, in whole characters.
+/// Continues `prompt` and streams the text to a callback, in whole characters.
 ///
-/// What the session already holds of the prompt is not read again. Tokens of the prompt count for the repetition penalty.
+/// The part of the prompt that is already in the cache is not processed again. Prompt tokens count for the repetition
+/// penalty.
 pub fn generate(
     session: &mut Session,
     tokenizer: &Tokenizer,

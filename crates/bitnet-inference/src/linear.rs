@@ -1,11 +1,11 @@
-//! A linear layer of either kind, and how several read one input.
+//! Linear layers, dense or ternary, and groups of them with a common input.
 
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
 use bitnet_model::checkpoint::{LinearSource, WeightSource};
 use bitnet_quant::{ActivationBuffer, PackedBitLinear};
 
-/// A linear layer, ready for a device.
+/// A linear layer in the layout of its device.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weights: LinearWeights,
@@ -35,7 +35,7 @@ impl Linear {
         Ok(Self { weights, norm: norm.transpose()? })
     }
 
-    /// Whether it norms its input itself.
+    /// Whether it normalises its input itself.
     pub(crate) fn has_own_norm(&self) -> bool {
         self.norm.is_some()
     }
@@ -49,7 +49,7 @@ impl Linear {
     }
 }
 
-/// Memory that linear layers use for their inputs.
+/// Scratch memory for the inputs of linear layers.
 #[derive(Debug)]
 pub(crate) struct LinearScratch {
     quantized: ActivationBuffer,
@@ -66,8 +66,8 @@ impl LinearScratch {
         })
     }
 
-    /// Runs layers that read the same `x` f32 `[T, K]`; each writes its `out` `[T, N]`. The input is quantized once for all
-    /// layers that have no norm of their own.
+    /// Runs layers with the same input `x` f32 `[T, K]`; each writes its `out` `[T, N]`. The input is quantized once
+    /// for all layers without their own norm.
     pub(crate) fn project<const N: usize>(
         &mut self,
         device: &Device,

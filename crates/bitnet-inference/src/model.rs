@@ -49,7 +49,7 @@ impl Layer {
 }
 
 impl Model {
-    /// Reads every weight and lays it out for `device`; `progress` is told how many of how many layers are done.
+    /// Reads every weight and packs it for `device`; `progress` receives the number of layers done and the total.
     pub fn load(weights: &dyn Weights, device: &Device, mut progress: impl FnMut(usize, usize)) -> Result<Self> {
         let config = weights.config().clone();
         let vector = |norm: Norm| -> Result<BitNetTensor> {
@@ -57,7 +57,7 @@ impl Model {
             Ok(BitNetTensor::from_slice(&values, &[values.len()], device)?)
         };
         let inner = |norm: Norm| (config.architecture == Architecture::BitNet).then(|| vector(norm)).transpose();
-        // The largest tensors first: while they are copied, nothing else takes memory yet.
+        // The largest tensors first, to lower peak memory: their copies coexist with nothing else.
         let embedding = weights.embedding()?.to_tensor(device)?;
         let head = weights.head()?.map(|head| Linear::load(head, device)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
@@ -94,17 +94,17 @@ impl Model {
         })
     }
 
-    /// Shape and constants.
+    /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Where it runs.
+    /// Its device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Bytes of weights that a decode step reads: every layer and the head.
+    /// Bytes of weights read in a decode step: all layers and the head.
     pub fn bytes_per_token(&self) -> usize {
         let layers = self.layers.iter().flat_map(Layer::linears);
         let head = self.head.as_ref().map_or(self.embedding.storage_bytes(), Linear::bytes);

@@ -1,23 +1,23 @@
-//! How well a model predicts a text.
+//! Perplexity of a text.
 
 use crate::{InferenceError, Result, Session};
 use bitnet_model::tokenizer::Tokenizer;
 
-/// The sum over windows of a text.
+/// Log-likelihood summed over windows of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Perplexity {
     /// Sum of the negative log-likelihoods of all targets, in nats.
     pub nll: f64,
     /// Targets.
     pub tokens: usize,
-    /// Bytes of text that the targets stand for.
+    /// Bytes of text of the targets.
     pub bytes: usize,
     /// Windows.
     pub windows: usize,
 }
 
 impl Perplexity {
-    /// Nats a token.
+    /// Nats per token.
     pub fn mean_nll(&self) -> f64 {
         self.nll / self.tokens as f64
     }
@@ -27,19 +27,19 @@ impl Perplexity {
         self.mean_nll().exp()
     }
 
-    /// Bits a byte of text: comparable between tokenizers.
+    /// Bits per byte of text: comparable between tokenizers.
     pub fn bits_per_byte(&self) -> f64 {
         self.nll / std::f64::consts::LN_2 / self.bytes as f64
     }
 }
 
-/// Windows of a text of `tokens` tokens: each has `window` inputs and as many targets, one further on.
+/// Number of windows in a text of `tokens` tokens: each has `window` inputs and as many targets, shifted by one.
 pub fn count_windows(tokens: usize, window: usize) -> usize {
     tokens.saturating_sub(1) / window
 }
 
-/// Scores consecutive windows of `window` inputs, each on its own from an empty context: the targets are the inputs one
-/// token later. A rest that fills no window is left out. `progress` is told of windows done.
+/// Scores consecutive windows of `window` inputs, each from an empty context: the targets are the next tokens. An
+/// incomplete last window is left out. `progress` receives the number of windows done.
 pub fn perplexity(
     session: &mut Session,
     tokenizer: &Tokenizer,

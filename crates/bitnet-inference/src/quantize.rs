@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of statistics that are held at once; for more layers than fit, the text is read again.
+/// Bytes of statistics in memory at once; the text is processed again for layers that do not fit.
 const STATISTICS: usize = 2 << 30;
 
 /// How weights are made ternary.
@@ -24,50 +24,50 @@ pub enum Method {
     ErrorFeedback,
 }
 
-/// What is quantized, and how.
+/// Options of [`quantize`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizeOptions {
     /// How weights are made ternary.
     pub method: Method,
-    /// Patterns of the names of layers that stay as they are.
+    /// Name patterns of layers that are not quantized.
     pub keep: Vec<String>,
-    /// How many of the others stay as they are because they suffer most.
+    /// Number of the most sensitive other layers that are not quantized.
     pub keep_most_sensitive: usize,
-    /// The ternary format that the report is about.
+    /// The ternary format that the report assumes.
     pub format: PackedFormat,
 }
 
-/// A model and a text for it, whose linear layers' inputs are what outputs are judged by.
+/// Calibration data: a model and a text, which give the inputs of the linear layers.
 #[derive(Debug)]
 pub struct CalibrationData<'a> {
     /// The model before quantization.
     pub model: Arc<Model>,
-    /// The text, cut into windows that each begin with an empty context.
+    /// The text, in windows that each start from an empty context.
     pub tokens: &'a [u32],
     /// Tokens of a window.
     pub window: usize,
 }
 
-/// The weights of a model with ternary layers in the place of dense ones.
+/// The weights of a model with dense layers replaced by ternary ones.
 pub struct QuantizedWeights {
     source: Box<dyn Weights>,
     layers: HashMap<(usize, Projection), TernaryFit>,
 }
 
-/// What [`quantize`] found: ternary layers for [`QuantizedWeights::new`], and the report.
+/// The result of [`quantize`]: ternary layers for [`QuantizedWeights::new`], and the report.
 #[derive(Debug)]
 pub struct Quantization {
     layers: HashMap<(usize, Projection), TernaryFit>,
-    /// What became of each layer.
+    /// The report on each layer.
     pub report: QuantizationReport,
 }
 
-/// Makes the dense linear layers of the blocks of `weights` ternary. Layers that are ternary already, embeddings and head
-/// stay as they are. `progress` is told how many of how many layers are done.
+/// Makes the dense linear layers of the blocks of `weights` ternary. Ternary layers, embeddings and head are kept.
+/// `progress` receives the number of layers done and the total.
 ///
 /// # Errors
-/// If there is nothing to quantize, error feedback has no data, a layer norms its inputs itself while there is data, a
-/// pattern names no layer, or a weight or activation is not finite.
+/// If there is nothing to quantize, error feedback has no data, a layer normalises its inputs itself while there is
+/// data, a pattern matches no layer, or a weight or activation is not finite.
 pub fn quantize(
     weights: &dyn Weights,
     data: Option<&CalibrationData>,
@@ -107,7 +107,7 @@ pub fn quantize(
     Ok(Quantization { layers, report })
 }
 
-/// Blocks that are looked at together.
+/// Blocks whose statistics are collected together.
 fn groups(config: &Config, with_statistics: bool) -> impl Iterator<Item = Range<usize>> {
     let squares = [config.hidden_size, config.query_size(), config.hidden_size, config.intermediate_size];
     let bytes: usize = squares.iter().map(|k| k.saturating_mul(*k).saturating_mul(8)).fold(0, usize::saturating_add);
@@ -116,7 +116,7 @@ fn groups(config: &Config, with_statistics: bool) -> impl Iterator<Item = Range<
     (0..layers).step_by(size).map(move |first| first..(first + size).min(layers))
 }
 
-/// The projection that stands for those that read the same input.
+/// The projection that represents all that read the same input.
 fn input_of(projection: Projection) -> Projection {
     match projection {
         Projection::Key | Projection::Value => Projection::Query,
@@ -145,7 +145,7 @@ fn statistics(data: &CalibrationData, layers: Range<usize>) -> Result<Statistics
     Ok(statistics)
 }
 
-/// A layer as it stays, for the report.
+/// The report on a layer that is kept.
 fn kept(name: &str, source: &LinearSource, format: PackedFormat) -> Result<LayerReport> {
     Ok(match &source.weight {
         WeightSource::Dense(dense) => {
@@ -180,7 +180,7 @@ fn quantize_layer(
     Ok((Some(fit), report))
 }
 
-/// Takes back what the options keep.
+/// Restores the layers that the options keep.
 fn keep(
     weights: &dyn Weights,
     places: &[(usize, Projection)],

@@ -1,12 +1,12 @@
-//! Choosing the next token.
+//! Sampling of the next token.
 //!
-//! The order is that of transformers' `generate`: penalties, temperature, top-k, top-p, min-p, then a draw from what is left.
+//! The order is that of transformers' `generate`: penalties, temperature, top-k, top-p, min-p, then a draw.
 
 use crate::{InferenceError, Result};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-/// Parameters of a sampler. The defaults leave the model's distribution alone, but for a temperature of 0.7.
+/// Parameters of a sampler. The defaults do not change the model's distribution, apart from a temperature of 0.7.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the most likely token (greedy).
@@ -15,14 +15,14 @@ pub struct Sampling {
     pub top_k: usize,
     /// Keep the most likely tokens that together reach this probability; 1 keeps all.
     pub top_p: f32,
-    /// Keep tokens at least this times as likely as the likeliest; 0 keeps all.
+    /// Keep tokens whose probability is at least this fraction of the highest; 0 keeps all.
     pub min_p: f32,
     /// Logits of tokens in the text are divided by it if positive, multiplied if negative; 1 changes nothing
     /// (Keskar et al. 2019, as in transformers).
     pub repeat_penalty: f32,
-    /// Subtracted from a token's logit for each time it was generated.
+    /// Frequency penalty: subtracted from a token's logit for each time it was generated.
     pub frequency_penalty: f32,
-    /// Subtracted from the logit of every token that was generated.
+    /// Presence penalty: subtracted from the logit of every token that was generated.
     pub presence_penalty: f32,
     /// Equal seeds give equal texts.
     pub seed: u64,
@@ -44,7 +44,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Always the most likely token.
+    /// Greedy decoding: always the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
@@ -67,7 +67,7 @@ impl Sampling {
     }
 }
 
-/// Chooses tokens; remembers the text for the penalties. Allocates only when made.
+/// Samples tokens and keeps counts for the penalties. Allocates only when constructed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
@@ -93,7 +93,7 @@ impl Sampler {
         })
     }
 
-    /// Tells of tokens of the prompt: the repetition penalty counts them too.
+    /// Adds tokens of the prompt, which also count for the repetition penalty.
     pub fn observe_prompt(&mut self, tokens: &[u32]) {
         for &token in tokens {
             self.note(token);
@@ -109,7 +109,7 @@ impl Sampler {
         Some(entry)
     }
 
-    /// Chooses a token from `logits` `[vocab]`; ties go to the smaller token.
+    /// Samples a token from `logits` `[vocab]`; ties go to the smaller token.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         self.candidates.clear();
         self.candidates.extend(logits.iter().copied().zip(0..));
@@ -150,7 +150,7 @@ impl Sampler {
         let top = self.greedy()? as usize;
         let s = &self.sampling;
         let largest = self.candidates[top].0;
-        // Weight of the likeliest token is 1; the order of tokens does not change.
+        // The weight of the most likely token is 1; the order of tokens does not change.
         for (weight, _) in &mut self.candidates {
             *weight = ((*weight - largest) / s.temperature).exp();
         }
@@ -175,7 +175,7 @@ impl Sampler {
         if s.min_p > 0. {
             self.candidates.retain(|(weight, _)| *weight >= s.min_p);
         }
-        // Selection leaves the survivors in any order; a fixed one makes the seed decide alone.
+        // Selection does not keep an order; a fixed one makes the draw depend on the seed alone.
         self.candidates.sort_unstable_by(by_weight);
         // 53 random bits, as many as an f64 holds.
         let mut left = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * self.total();

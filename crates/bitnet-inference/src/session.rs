@@ -1,4 +1,4 @@
-//! One text in the making: cache, scratch and position over a shared model.
+//! State of one sequence: cache, scratch and position over a shared model.
 
 use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
@@ -9,17 +9,17 @@ use bitnet_model::checkpoint::Projection;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Most tokens that go through the model together.
+/// Maximum number of tokens in one pass.
 const BATCH: usize = 128;
-/// Most tokens whose logits are held at once.
+/// Maximum number of tokens whose logits are held at once.
 const HEAD_BATCH: usize = 16;
 
-/// A text in the making. Feeding tokens appends to it; a decode step allocates nothing.
+/// State of one sequence. Feeding tokens appends to it; a decode step allocates nothing.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
     capacity: usize,
-    /// The text so far.
+    /// The tokens so far.
     tokens: Vec<u32>,
     /// Keys and values of each layer, f32 `[kv_heads, capacity, head_dim]`.
     cache: Vec<(BitNetTensor, BitNetTensor)>,
@@ -33,7 +33,7 @@ pub struct Session {
 /// Activations of up to a batch of tokens; every buffer is flat and viewed as `[T, width]`.
 #[derive(Debug)]
 struct Scratch {
-    /// Tokens there is room for.
+    /// Capacity in tokens.
     batch: usize,
     /// The residual stream, width hidden.
     hidden: BitNetTensor,
@@ -58,11 +58,11 @@ struct Scratch {
     linear: LinearScratch,
 }
 
-/// What an observer is shown of a pass.
+/// An activation passed to an observer.
 enum Activation {
-    /// The residual stream `[T, hidden]` before the first layer and after each, the last time normed.
+    /// The residual stream `[T, hidden]` before the first layer and after each, the last one normalised.
     Residual(usize),
-    /// The input `[T, K]` of a projection of a layer. Query stands for key and value as well, gate for up.
+    /// The input `[T, K]` of a projection of a layer. Query also represents key and value, gate also represents up.
     Input(usize, Projection),
 }
 
@@ -79,7 +79,7 @@ fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut
 }
 
 impl Session {
-    /// A new text of at most `capacity` tokens. Memory of the cache is taken as the text grows.
+    /// An empty sequence of at most `capacity` tokens. Cache memory is committed as the sequence grows.
     pub fn new(model: Arc<Model>, capacity: usize) -> Result<Self> {
         let c = model.config();
         if capacity == 0 || capacity > c.max_positions {
@@ -88,7 +88,7 @@ impl Session {
         let device = model.device();
         let cache_dims = [c.kv_heads, capacity, c.head_dim];
         let f32s = |dims: &[usize]| BitNetTensor::empty(dims, BitNetDType::F32, device);
-        // Memory as far as the text gets, not for all that it could be.
+        // Committed as the sequence grows, not for the whole capacity.
         let cache = || -> Result<BitNetTensor> {
             let mut cache = f32s(&cache_dims)?;
             if let TensorStorage::Cpu(memory) = cache.as_mut()?.storage {
@@ -125,23 +125,23 @@ impl Session {
         &self.tokens
     }
 
-    /// Logits of what follows the last token fed, `[vocab]`; zeros before the first.
+    /// Logits of the next token, `[vocab]`; zeros before the first token is fed.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Most tokens it can hold.
+    /// Capacity in tokens.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets all tokens from `position` on.
+    /// Removes all tokens from `position` on.
     pub fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
     }
 
-    /// Makes the text so far equal to `text`, keeping what it begins with, and computes the logits of what follows.
-    /// Gives the number of tokens that had to be read: at least one, the last.
+    /// Replaces the sequence by `text`, reusing the cache of the common prefix, and computes the logits of the next
+    /// token. Returns the number of tokens that were processed: at least one, the last.
     pub fn resume(&mut self, text: &[u32]) -> Result<usize> {
         let known = self.tokens.iter().zip(text).take_while(|(a, b)| a == b).count();
         let kept = known.min(text.len().saturating_sub(1));
@@ -153,7 +153,7 @@ impl Session {
         Ok(text.len() - kept)
     }
 
-    /// Appends tokens and gives the logits of what follows the last one, `[vocab]`.
+    /// Appends tokens and returns the logits of the next one, `[vocab]`.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
         self.check(tokens)?;
         for batch in tokens.chunks(self.scratch.batch) {
@@ -184,8 +184,8 @@ impl Session {
         Ok(())
     }
 
-    /// Appends tokens and gives the residual stream `[T, hidden]` after the embedding and after each layer, the last one
-    /// after the final norm: what transformers calls hidden states.
+    /// Appends tokens and returns the residual stream `[T, hidden]` after the embedding and after each layer, the last
+    /// one after the final norm: the hidden states of transformers.
     pub fn hidden_states(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
         self.check(tokens)?;
         let (layers, hidden) = (self.model.layers.len(), self.model.config.hidden_size);
@@ -203,8 +203,8 @@ impl Session {
         Ok(states)
     }
 
-    /// Appends tokens and passes what the linear layers of blocks `layers` read to `each`, f32 `[T, K]` in host memory, with
-    /// block and projection. What query reads, key and value read too, and up what gate reads; a norm of a layer's own
+    /// Appends tokens and passes the inputs of the linear layers of blocks `layers` to `each`, f32 `[T, K]` in host
+    /// memory, with block and projection. Query, key and value share their input, as do gate and up; a layer's own norm
     /// comes after it.
     pub fn linear_inputs(
         &mut self,
@@ -243,7 +243,7 @@ impl Session {
         }
     }
 
-    /// Takes a batch through all layers; the normed result of each token stays in `scratch.normed`.
+    /// Runs a batch through all layers; the normalised result of each token stays in `scratch.normed`.
     fn forward(&mut self, tokens: &[u32], observe: Observer) -> Result<()> {
         let model = &*self.model;
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);

@@ -1,4 +1,4 @@
-//! Every form of checkpoint against transformers: hidden states layer by layer, logits, greedy tokens, on every kernel path.
+//! Every checkpoint format compared with transformers: hidden states, logits and greedy tokens, on every kernel path.
 
 use bitnet_core::Device;
 use bitnet_inference::{Model, Sampler, Sampling, Session};
@@ -11,7 +11,7 @@ use bitnet_testkit::golden::{self, Golden, relative_error};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the design asks for: a rounding of an activation that falls the other way is within it.
+/// The tolerance of the design: it admits an activation rounded the other way.
 const TOLERANCE: f32 = 1e-3;
 
 fn load(path: &Path, device: &Device) -> Arc<Model> {
@@ -102,7 +102,7 @@ fn the_model_in_the_tree_equals_transformers() {
     }
 }
 
-/// The shared checkpoint as I2_S in both orders: its norms tell which is which.
+/// A trained checkpoint as I2_S in both orders: its norms reveal the order.
 #[test]
 fn the_block_order_of_i2_s_is_told_by_the_norms_of_a_trained_model() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shakespeare.gguf");

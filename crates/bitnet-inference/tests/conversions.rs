@@ -1,4 +1,4 @@
-//! What is converted says what it said before: ternary values and scales, logits, and what cannot be converted is refused.
+//! Conversions keep ternary values, scales and logits; what cannot be converted is refused.
 
 use bitnet_core::Device;
 use bitnet_inference::{Model, Session};
@@ -73,7 +73,7 @@ fn gguf_files_survive_every_target() {
             convert(&before, &out, target, Embeddings::F16, &mut |_, _| ()).unwrap_or_else(|e| panic!("{name}: {e}"));
             let after = open(&out);
             assert_same_ternary(&before, &after, &format!("{name} to {target:?}"));
-            // An embedding rounded to another type is another model.
+            // Rounding the embedding to another type changes the model.
             let kept = before.weights().embedding().unwrap().dtype == after.weights().embedding().unwrap().dtype;
             if kept || target == Target::HuggingFace {
                 let error = relative_error(&logits(&after, &golden.input_ids), &golden.logits);

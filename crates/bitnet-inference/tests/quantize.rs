@@ -1,4 +1,4 @@
-//! Post-training quantization of the golden checkpoints, from the inputs of the layers to the logits of the result.
+//! Post-training quantization of the golden checkpoints, from layer inputs to the logits of the result.
 
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_inference::{CalibrationData, Method, Model, QuantizeOptions, QuantizedWeights, Session, quantize};
@@ -125,7 +125,7 @@ fn what_cannot_be_quantized_says_why() {
     let inner = open("llama-inner-norm-online", false);
     let data = CalibrationData { model: model(inner.weights()), tokens: &TOKENS, window: 16 };
     assert!(refused("llama-inner-norm-online", Some(&data), Method::RoundToNearest).contains("norm their inputs"));
-    // Without a text such a model is as any other.
+    // Without a text such a model is like any other.
     assert!(
         quantize(open("llama-inner-norm-online", true).weights(), None, &options(Method::RoundToNearest), |_, _| ())
             .is_ok()

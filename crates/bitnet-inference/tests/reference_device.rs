@@ -1,4 +1,4 @@
-//! A whole model on a second device that has primitives only: the step assumes nothing of where data lies.
+//! A whole model on a device with primitives only: the step does not assume that data is in host memory.
 
 use bitnet_inference::{Model, Session};
 use bitnet_model::checkpoint::{Checkpoint, OpenOptions};

@@ -1,6 +1,6 @@
-//! Chat templates: the Jinja programs with which checkpoints turn a conversation into a prompt.
+//! Chat templates: Jinja programs of checkpoints that turn a conversation into a prompt.
 //!
-//! The language is what Hugging Face gives its templates (transformers, `chat_template_utils.py`):
+//! The language is that of Hugging Face (transformers, `chat_template_utils.py`):
 //! Jinja with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings and
 //! maps, and `raise_exception`, `strftime_now`, `tojson`.
 
@@ -15,16 +15,16 @@ use serde_json::Value;
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Instructions a template may execute: thousands of messages, under a second of an endless loop.
+/// Limit of executed instructions: enough for thousands of messages, under a second of an endless loop.
 const FUEL: u64 = 5_000_000;
-/// Bytes a template may write.
+/// Limit of output bytes.
 const LONGEST: usize = 16 << 20;
 const NAME: &str = "chat_template";
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// `system`, `user`, `assistant`, or whatever else the template knows.
+    /// `system`, `user`, `assistant`, or another role of the template.
     pub role: String,
     /// The text.
     pub content: String,
@@ -42,8 +42,8 @@ impl ChatMessage {
 /// What it renders already holds every special token: encode it with
 /// [`encode_with`](Tokenizer::encode_with)`(text, false, ParseSpecial::Yes)`.
 ///
-/// Templates come with checkpoints and are bounded: in instructions, in nesting and in the size of
-/// what they write (not in the size of strings they build and do not write).
+/// Templates come with checkpoints, so that instructions, nesting and output size are limited (but
+/// not the size of intermediate strings).
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -55,7 +55,7 @@ impl ChatTemplate {
     /// Compiles a template; `bos` and `eos` are the texts of the begin and end tokens.
     ///
     /// # Errors
-    /// `Template` with the line of a mistake.
+    /// `Template` with the line of the error.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TokenizerError> {
         let mut environment = Environment::new();
         environment.set_syntax(
@@ -85,15 +85,15 @@ impl ChatTemplate {
             .transpose()
     }
 
-    /// The prompt for a conversation; with `add_generation_prompt` it ends where the answer begins.
+    /// The prompt for a conversation; with `add_generation_prompt` it ends with the start of the answer.
     ///
     /// # Errors
-    /// `Template`: the template refuses the conversation (in its own words), uses what does not
-    /// exist, or does not end.
+    /// `Template`: the template refuses the conversation (with its own message), uses an undefined name,
+    /// or exceeds a limit.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, TokenizerError> {
         let messages: Vec<Jinja> =
             messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
-        // An absent token is undefined, not none: it then prints as nothing.
+        // An absent token is undefined, not none, so that it prints as empty text.
         let token = |text: &Option<String>| text.as_deref().map_or(Jinja::UNDEFINED, Jinja::from);
         let context = context! {
             messages, add_generation_prompt,
@@ -107,7 +107,7 @@ impl ChatTemplate {
     }
 }
 
-/// What to tell a user of an error: what, and in which line.
+/// The error message for users, with the line.
 fn message(error: &Error) -> TokenizerError {
     let text = match error.kind() {
         ErrorKind::OutOfFuel => "it does not end (stopped after too many instructions)".to_owned(),
@@ -118,7 +118,7 @@ fn message(error: &Error) -> TokenizerError {
     TokenizerError::Template(text + &line.unwrap_or_default())
 }
 
-/// A buffer that refuses to grow without end.
+/// A buffer with a size limit.
 struct Bounded {
     bytes: Vec<u8>,
 }

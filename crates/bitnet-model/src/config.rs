@@ -1,4 +1,4 @@
-//! The configuration of a model: one form for every checkpoint, and how Hugging Face's `config.json` becomes it.
+//! The configuration of a model, common to all checkpoint formats, and parsing of Hugging Face's `config.json`.
 
 mod json;
 mod quantization;
@@ -11,7 +11,7 @@ use crate::{ModelError, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Largest extent or count a configuration may state; far above any model, far below an overflow.
+/// Limit of extents and counts in a configuration; far above any model, far below an overflow.
 const MAX_EXTENT: usize = 1 << 24;
 
 /// Families of decoder blocks.
@@ -51,7 +51,7 @@ impl HiddenAct {
     }
 }
 
-/// Shape and constants of a model.
+/// Configuration of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Family.
@@ -84,7 +84,7 @@ pub struct Config {
     pub bos: Option<u32>,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
-    /// How linear layers are quantized; `None`: not at all.
+    /// How linear layers are quantized; `None` if they are not.
     pub quantization: Option<QuantizationConfig>,
 }
 
@@ -118,7 +118,7 @@ struct Raw {
     weight_bits: Option<u32>,
 }
 
-/// Tells null, `Some(None)`, from an absent key.
+/// Distinguishes null, `Some(None)`, from an absent key.
 fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
@@ -192,7 +192,7 @@ impl Config {
         Ok(config)
     }
 
-    /// An error if the numbers contradict each other or could not be a model's.
+    /// An error if the numbers are inconsistent or out of range.
     pub fn validate(&self) -> Result<()> {
         let extents = [
             ("hidden_size", self.hidden_size),

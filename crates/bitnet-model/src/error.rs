@@ -1,11 +1,11 @@
-//! What can go wrong in a checkpoint.
+//! Errors of checkpoints.
 
 use std::path::PathBuf;
 
 /// Result of everything in this crate.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
-/// An error of a checkpoint's files. Every message is one line that says what is wrong and, where it can, what to do.
+/// An error of a checkpoint's files. Every message is one line that says what is wrong and, if possible, what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -31,7 +31,7 @@ pub enum ModelError {
     /// A safetensors file or its index is malformed.
     #[error(transparent)]
     Safetensors(#[from] crate::safetensors::SafetensorsError),
-    /// A file could not be written whole; what was there before is still there.
+    /// A file could not be written; an existing file was kept.
     #[error(transparent)]
     Write(#[from] bitnet_core::serialize::WriteError),
     /// A configuration is malformed, contradictory or of another kind of model.
@@ -71,7 +71,7 @@ impl From<bitnet_core::serialize::FileError> for ModelError {
 }
 
 impl ModelError {
-    /// This error, with the file it is about.
+    /// This error with its file.
     pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
         match self {
             Self::Io { .. } | Self::File { .. } => self,

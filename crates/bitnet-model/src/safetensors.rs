@@ -1,4 +1,4 @@
-//! Checkpoints in safetensors files, one or several with an index. The format itself is bitnet-core's.
+//! Checkpoints of one safetensors file, or several with an index. The format itself is in bitnet-core.
 
 mod shards;
 
@@ -20,13 +20,13 @@ pub enum SafetensorsError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// Neither `model.safetensors` nor an index is there.
+    /// Neither `model.safetensors` nor an index exists.
     #[error("{0} has no model.safetensors and no model.safetensors.index.json; is it a Hugging Face checkpoint?")]
     NoModel(String),
     /// The index is damaged, unsafe or contradicts the files.
     #[error("model.safetensors.index.json: {0}")]
     Index(String),
-    /// A tensor that the model needs is not there.
+    /// A required tensor is missing.
     #[error("tensor {0} is missing; the checkpoint is incomplete or of another architecture")]
     MissingTensor(String),
 }

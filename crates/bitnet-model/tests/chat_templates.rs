@@ -1,4 +1,4 @@
-//! Chat templates against transformers (`chat_template_data/make_goldens.py`), and hostile ones.
+//! Chat templates compared with transformers (`chat_template_data/make_goldens.py`), and malicious ones.
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,11 @@
-//! GGUF against a file of gguf-py (`data/gguf/make.py`), and what the reader says of wrong files.
+//! GGUF compared with a file of gguf-py (`data/gguf/make.py`), and errors for malformed files.
 
 use bitnet_core::serialize::WriteError;
 use bitnet_model::gguf::{Array, Gguf, GgufError, GgufType, GgufWriter, Metadata, Value};
 
 static EVERY_KIND: &[u8] = include_bytes!("data/gguf/every_kind.gguf");
 
-/// A file of one's own, removed at the end.
+/// A temporary file, removed on drop.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {

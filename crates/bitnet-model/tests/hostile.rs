@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, 64 << 20);
 
-/// What `write` writes to a path.
+/// The bytes that `write` writes to a path.
 fn written(name: &str, write: impl FnOnce(&std::path::Path)) -> Vec<u8> {
     let path = std::env::temp_dir().join(format!("bitnet-hostile-{}-{name}", std::process::id()));
     write(&path);
@@ -62,7 +62,7 @@ fn safetensors_sample(name: &str) -> Vec<u8> {
     })
 }
 
-/// Parses, and touches whatever the parser promises to be there. Whether it was accepted.
+/// Parses, and reads everything that the parser returned. Whether it was accepted.
 fn gguf(bytes: &[u8]) -> bool {
     match Gguf::parse(bytes) {
         Err(e) => {
@@ -105,7 +105,7 @@ fn attack(sample: &[u8], parse: fn(&[u8]) -> bool, smallest: usize, rounds: usiz
         // Only padding behind the last tensor may be missing.
         assert_eq!(parse(&sample[..n]), n >= smallest, "cut to {n} of {}", sample.len());
     }
-    // Whatever field stands at a place, it is set to numbers that a careless reader would believe.
+    // Every field is overwritten with numbers that an unchecked reader would trust.
     let huge = [u64::MAX, i64::MAX as u64, 1 << 63, 1 << 48, 1 << 40, 1 << 32, u64::from(u32::MAX), 1 << 31, 1 << 24];
     for at in 0..sample.len() {
         for value in huge {

@@ -6,7 +6,7 @@ use bitnet_model::safetensors::{Dtype, FileError, Safetensors, SafetensorsError,
 use bitnet_quant::formats::i2_s::{self, I2sOrder};
 use bitnet_quant::formats::i2s_order::OrderHint;
 
-/// A folder of one's own, removed at the end.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -108,7 +108,7 @@ fn floats_are_widened_and_other_types_refused() {
     assert!(err.starts_with("t.safetensors is not a readable safetensors file"), "{err}");
 }
 
-/// The block order of an I2_S file is told by the norms in front of its matrices.
+/// The block order of an I2_S file is inferred from the norms before its matrices.
 #[test]
 fn i2_s_order_of_the_shared_model_is_recognised() {
     let path =
@@ -141,7 +141,7 @@ fn i2_s_order_of_the_shared_model_is_recognised() {
     }
 }
 
-/// The shared checkpoints: the packed form holds what absmean makes of the masters of the other.
+/// The two trained checkpoints: the packed one holds the absmean of the other's master weights.
 #[test]
 fn masters_of_the_shared_model_quantize_to_its_packed_weights() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");

@@ -1,4 +1,4 @@
-//! Tokenizer files and vocabularies that contradict themselves: an error that says what, never a panic.
+//! Inconsistent tokenizer files and vocabularies: an error that says what is wrong, never a panic.
 
 use std::path::PathBuf;
 
@@ -15,14 +15,14 @@ fn load(value: &Value) -> Result<Tokenizer, String> {
     Tokenizer::from_json(&serde_json::to_vec(value).unwrap()).map_err(|e| e.to_string())
 }
 
-/// What a tokenizer writes it can read.
+/// A tokenizer can read what it writes.
 fn exercise_writing(tokenizer: &Tokenizer) {
     if let Ok(vocab) = tokenizer.to_gguf(tokenizer.vocab_size() + 5) {
         Tokenizer::from_gguf(&vocab).unwrap();
     }
 }
 
-/// Every face of a tokenizer that outside data reaches.
+/// Every method of a tokenizer that takes outside data.
 fn exercise(tokenizer: &Tokenizer) {
     for text in ["", " a", "Hello wörld 123\n\n <|eot_id|> <tool>\u{0}🙂", "▁▁<0x41>", "'s't  \u{301}"] {
         for parse in [ParseSpecial::No, ParseSpecial::Yes] {
@@ -189,7 +189,7 @@ fn a_file_without_a_pre_tokenizer_name_is_read_and_reported() {
     assert!(tokenizer.warnings()[0].contains("\"llama-bpe\""), "{:?}", tokenizer.warnings());
 }
 
-/// A value at a random place, replaced by one that does not belong there.
+/// Replaces a value at a random position by one of another kind.
 fn mutate(value: &mut Value, random: &mut impl FnMut(usize) -> usize) {
     let odd =
         || json!([null, -1, 0, 1e300, "", "Ġ", "é", "\u{0}", [], {}, true, 4294967295u64, ["a", "b"], "BPE", 70000]);
@@ -225,7 +225,7 @@ fn random_damage_never_panics() {
         state ^= state << 17;
         (state >> 33) as usize % n
     };
-    // A short vocabulary, so that damage often hits something that matters.
+    // A short vocabulary, so that random damage is likely to matter.
     let mut bases = Vec::new();
     for vocab in [small_gpt2(), small_llama()] {
         let file = std::env::temp_dir().join(format!("bitnet-hostile-{}-{}.json", vocab.model, std::process::id()));
@@ -242,7 +242,7 @@ fn random_damage_never_panics() {
         if let Ok(tokenizer) = load(&value) {
             accepted += 1;
             exercise(&tokenizer);
-            // Finding the name of a byte-level pre-tokenizer takes its time.
+            // Identifying a byte-level pre-tokenizer is slow.
             if accepted % 20 == 0 {
                 exercise_writing(&tokenizer);
             }

@@ -1,23 +1,24 @@
-//! Activations quantized to 8 bits per token, in memory that is used again.
+//! Activations quantized to 8 bits per token, in a reusable buffer.
 
 use bitnet_core::backend::{QuantizedActivations, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Layout, Result, TensorShape};
 
-/// Room for the quantized activations of some tokens: 8-bit values with a scale and a sum for each token.
+/// A buffer for quantized activations: 8-bit values with a scale and a sum for each token.
 ///
-/// `s = 127 / max(|x|, 1e-5)`, `q = clamp(round(x * s), -128, 127)`, halves to even (transformers, `integrations/bitnet.py`).
+/// `s = 127 / max(|x|, 1e-5)`, `q = clamp(round(x * s), -128, 127)`, halves to even (transformers,
+/// `integrations/bitnet.py`).
 #[derive(Debug)]
 pub struct ActivationBuffer {
     device: Device,
     values: BitNetTensor,
     scales: BitNetTensor,
     sums: BitNetTensor,
-    /// Tokens and columns of what it holds now.
+    /// Tokens and columns of the current content.
     shape: (usize, usize),
 }
 
 impl ActivationBuffer {
-    /// Room for `tokens` rows of up to `columns` values.
+    /// A buffer for `tokens` rows of up to `columns` values.
     pub fn new(tokens: usize, columns: usize, device: &Device) -> Result<Self> {
         let elements = tokens * device.padded_columns(columns);
         Ok(Self {
@@ -34,7 +35,7 @@ impl ActivationBuffer {
         Layout::contiguous(padded).narrow(1, 0, columns)
     }
 
-    /// Holds `x` f32 `[T, K]`, quantized.
+    /// Quantizes `x` f32 `[T, K]` into the buffer.
     pub fn quantize(&mut self, x: TensorRef) -> Result<()> {
         let (tokens, columns) = (x.layout.dims()[0], x.layout.shape().last());
         let layout = self.layout(tokens, columns)?;
@@ -46,7 +47,7 @@ impl ActivationBuffer {
         Ok(())
     }
 
-    /// What it holds as tensors: values i8 `[T, K]` and scales f32 `[T]`.
+    /// The content as tensors: values i8 `[T, K]` and scales f32 `[T]`.
     pub fn into_tensors(self) -> Result<(BitNetTensor, BitNetTensor)> {
         let (tokens, columns) = self.shape;
         let padded = self.device.padded_columns(columns);
@@ -54,7 +55,7 @@ impl ActivationBuffer {
         Ok((values, self.scales.narrow(0, 0, tokens)?))
     }
 
-    /// What it holds.
+    /// The content.
     pub fn get(&self) -> Result<QuantizedActivations<'_>> {
         let (tokens, columns) = self.shape;
         Ok(QuantizedActivations {

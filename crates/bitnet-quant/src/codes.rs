@@ -1,8 +1,8 @@
-//! The one in-memory form of a ternary matrix that every format is decoded to and encoded from.
+//! The canonical in-memory form of a ternary matrix, which every format is decoded to and encoded from.
 
 use crate::QuantError;
 
-/// A ternary matrix: 2-bit codes (weight + 1), four a byte.
+/// A ternary matrix: 2-bit codes (weight + 1), four per byte.
 ///
 /// Row-major; in a byte the first column is in the lowest two bits; every row starts at a byte
 /// boundary, so a row takes [`row_bytes`](Self::row_bytes)` = ceil(cols / 4)` bytes. Codes past the
@@ -26,7 +26,7 @@ impl TernaryCodes {
         Self::checked(rows, cols, codes, "ternary codes")
     }
 
-    /// As [`new`](Self::new), with the name of the format that an error should give.
+    /// As [`new`](Self::new), with the name of the format for errors.
     pub(crate) fn checked(
         rows: usize,
         cols: usize,
@@ -100,7 +100,7 @@ impl TernaryCodes {
         &self.codes
     }
 
-    /// The codes, given away.
+    /// The codes, by value.
     pub fn into_bytes(self) -> Vec<u8> {
         self.codes
     }
@@ -127,7 +127,7 @@ impl TernaryCodes {
         out
     }
 
-    /// How many weights are not 0.
+    /// Number of non-zero weights.
     pub fn count_nonzero(&self) -> usize {
         // 0 is code 01: the low bit is set for it alone, and padding is 0 as well.
         self.codes.iter().map(|c| (!c & ZEROS).count_ones() as usize).sum()

@@ -1,8 +1,8 @@
-//! What can be wrong with packed weights.
+//! Errors of packed weights and quantization.
 
 use bitnet_core::{BitNetError, TensorOpError};
 
-/// A packed weight that cannot be decoded, or a matrix that a format cannot hold.
+/// Packed weights cannot be decoded, or a matrix cannot be quantized or encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum QuantError {
     /// The number of bytes is not that of the shape.
@@ -120,7 +120,7 @@ pub enum QuantError {
         /// The value.
         value: f32,
     },
-    /// Nothing was observed that a result could be made of.
+    /// No data was observed.
     #[error("calibration: no data was observed: give at least one value")]
     NoData,
     /// An argument that the operation cannot take.

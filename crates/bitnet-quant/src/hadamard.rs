@@ -1,18 +1,18 @@
-//! The Walsh-Hadamard transform, which spreads outliers of activations over a whole row before they are quantized.
+//! The Walsh-Hadamard transform, which distributes outliers of activations over the row before quantization.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorStorage, autograd};
 
-/// Extent of the blocks that a row of `n` is transformed in: the largest power of two that divides it.
+/// Block size of the transform for rows of `n`: the largest power of two that divides it.
 pub fn block(n: usize) -> usize {
     if n == 0 { 1 } else { 1 << n.trailing_zeros() }
 }
 
-/// `x [.., n]` with every row multiplied by the Hadamard matrix in natural (Sylvester's) order, divided by `sqrt(n)`, so
-/// that it is its own inverse. Where `n` is no power of two, by one matrix for each [`block`] of the row.
+/// `x [.., n]` with every row multiplied by the Hadamard matrix in natural (Sylvester's) order, divided by `sqrt(n)`,
+/// so that it is its own inverse. Where `n` is no power of two, by one matrix for each [`block`] of the row.
 ///
-/// Contiguous f32 on a host goes through [`transform`]; all else is a product with two smaller matrices, `H_ab` being the
-/// Kronecker product of `H_a` and `H_b`, in f32 and rounded to the dtype of `x`. The gradient is transformed likewise, the
-/// matrix being symmetric.
+/// Contiguous f32 in host memory uses [`transform`]; all else is a product with two smaller matrices, `H_ab` being the
+/// Kronecker product of `H_a` and `H_b`, in f32 and rounded to the dtype of `x`. The gradient is transformed by the
+/// same matrix, which is symmetric.
 ///
 /// # Errors
 /// When `x` is not floating point or has no dimensions.
@@ -52,8 +52,8 @@ fn transformed(x: &BitNetTensor) -> Result<BitNetTensor> {
     product.mul(1. / (size as f64).sqrt())?.reshape(x.dims())?.to_dtype(x.dtype())
 }
 
-/// Every block of `size` values transformed in place, `log2(size)` passes of additions (the fast transform). `size` is a
-/// power of two, and the length a multiple of it.
+/// Every block of `size` values transformed in place, `log2(size)` passes of additions (the fast transform). `size` is
+/// a power of two, and the length a multiple of it.
 ///
 /// # Panics
 /// If it is not.

@@ -2,7 +2,7 @@
 
 use crate::{QuantError, TernaryCodes};
 
-/// The smallest magnitude that a scale is made of, as in the reference.
+/// The smallest magnitude for a scale, as in the reference.
 const MIN_MAGNITUDE: f32 = 1e-5;
 
 /// Absmean quantization of BitNet b1.58: with `g = max(mean |W|, 1e-5)`, codes of
@@ -12,7 +12,7 @@ const MIN_MAGNITUDE: f32 = 1e-5;
 /// (`AutoBitLinear`, online), every type is widened to f32 first, `s = 1 / g` is rounded to f32,
 /// weights are multiplied by `s`, halves round to even, and the result is divided by `s`: the
 /// scale returned is `1 / s`, so that code times scale equals its weights to the last bit. The
-/// mean is summed in f64; PyTorch sums in f32, in an order of its own.
+/// mean is summed in f64; PyTorch sums in f32, in an unspecified order.
 ///
 /// # Errors
 /// If the length is not `rows * cols` or a weight is not finite.
@@ -24,8 +24,8 @@ where
     by_magnitude(weights, rows, cols, mean)
 }
 
-/// As [`absmean`] with the median of the magnitudes for their mean (Nielsen and Schneider-Kamp 2024); of an even number the
-/// lower of the two in the middle, as `torch.median`.
+/// As [`absmean`] with the median of the magnitudes instead of the mean (Nielsen and Schneider-Kamp 2024); for an even
+/// number the lower middle value, as `torch.median`.
 ///
 /// # Errors
 /// As [`absmean`].
@@ -34,7 +34,7 @@ where
     T: Copy + Into<f32>,
 {
     check(weights, rows, cols)?;
-    // The bits of numbers that are not negative have their order.
+    // The bits of non-negative floats sort like the floats.
     let mut magnitudes: Vec<u32> = weights.iter().map(|&w| w.into().abs().to_bits()).collect();
     let median = match magnitudes.len().checked_sub(1) {
         Some(last) => f32::from_bits(*magnitudes.select_nth_unstable(last / 2).1),
@@ -53,7 +53,7 @@ where
     Ok((pack(weights, rows, cols, code)?, 1.0 / s))
 }
 
-/// Codes and scale of a matrix that is ternary already: every value is `-s`, `0` or `s`.
+/// Codes and scale of an already ternary matrix: every value is `-s`, `0` or `s`.
 ///
 /// `None` when it is not. A matrix of zeros has the scale 1.
 ///
@@ -96,7 +96,7 @@ pub(crate) fn check<T: Copy + Into<f32>>(weights: &[T], rows: usize, cols: usize
     }
 }
 
-/// In eight sums, since one would wait for each addition.
+/// In eight partial sums, to hide the latency of additions.
 fn sum_of_magnitudes<T: Copy + Into<f32>>(weights: &[T]) -> f64 {
     let mut sums = [0f64; 8];
     for eight in weights.chunks(8) {

@@ -1,4 +1,4 @@
-//! Figures, report and plot.
+//! Metrics, report and plot.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_quant::analysis::{LayerReport, QuantizationReport, compare, flips, saturation, zeros};

@@ -18,7 +18,7 @@ fn floats(name: &str) -> Vec<f32> {
     bytes(name).into_iter().map(f32::from_le_bytes).collect()
 }
 
-/// What was seen of the golden inputs, in batches.
+/// Statistics of the golden inputs, observed in batches.
 fn inputs() -> InputStatistics {
     let mut inputs = InputStatistics::new(SHAPE.1).unwrap();
     for batch in floats("inputs").chunks(100 * SHAPE.1) {

@@ -1,5 +1,5 @@
-//! Quantizers and the Hadamard transform against PyTorch and NumPy (`data/make_quantizers.py`), on the CPU and on a device
-//! that has nothing but primitives.
+//! Quantizers and the Hadamard transform against PyTorch and NumPy (`data/make_quantizers.py`), on the CPU and on a
+//! device with primitives only.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_quant::hadamard::{block, hadamard, transform};

@@ -1,4 +1,4 @@
-//! Whatever is encoded comes back, and what does not fit is refused.
+//! Encoding and decoding are inverse, and what does not fit is refused.
 
 use bitnet_kernels::blocks::{BlockType, dequantize_row};
 use bitnet_quant::formats::{
@@ -113,7 +113,7 @@ fn hostile_shapes_are_errors() {
     }
 }
 
-/// Q6_K as bitnet-kernels dequantizes it, which is held against gguf-py there.
+/// Q6_K as dequantized by bitnet-kernels, which is tested against gguf-py there.
 fn q6_k_values(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     let bytes = q6_k::encode(values, rows, cols).unwrap();
     assert_eq!(bytes.len(), values.len() / 256 * 210);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// `body(inputs)` whose intermediate results are not saved but recomputed in the backward pass (Chen et al. 2016;
 /// `torch.utils.checkpoint`). Gradients reach the inputs, and leaves captured by `body`.
 ///
-/// `body` must be deterministic: draw random numbers from a seed made outside. [`gradients`](super::gradients) reaches only
-/// the inputs, not captured leaves.
+/// `body` must be deterministic: draw random numbers from a seed made outside. [`gradients`](super::gradients) reaches
+/// only the inputs, not captured leaves.
 pub fn checkpoint(
     inputs: &[&BitNetTensor],
     body: impl Fn(&[BitNetTensor]) -> Result<BitNetTensor> + Send + Sync + 'static,

@@ -19,8 +19,8 @@ impl BitNetTensor {
     /// Adds the derivative of this scalar by each leaf to the leaf's gradient, and frees the tape.
     ///
     /// # Errors
-    /// If it has more than one element (see [`backward_with`](Self::backward_with)), was not recorded, or its tape was freed
-    /// by an earlier pass.
+    /// If it has more than one element (see [`backward_with`](Self::backward_with)), was not recorded, or its tape was
+    /// freed by an earlier pass.
     pub fn backward(&self) -> Result<()> {
         self.backward_with(None, BackwardOptions::default())
     }
@@ -42,8 +42,8 @@ impl BitNetTensor {
     }
 }
 
-/// The derivatives of the sum of all `outputs` by `inputs`, `None` for an input that no output depends on; gradients stored
-/// in leaves are unchanged (`torch.autograd.grad`). The tape is kept.
+/// The derivatives of the sum of all `outputs` by `inputs`, `None` for an input that no output depends on; gradients
+/// stored in leaves are unchanged (`torch.autograd.grad`). The tape is kept.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, autograd};

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The derivative of every operation is written in tensor operations, so that it runs on every device and can be
-//! differentiated again. What an operation saved is freed once its derivative was computed, or with the tensors that refer
-//! to it. Writes cannot invalidate saved tensors: the tape shares their storage, and shared storage is copied when written.
+//! differentiated again. What an operation saved is freed once its derivative was computed, or with the tensors that
+//! refer to it. Writes cannot invalidate saved tensors: the tape shares their storage, and shared storage is copied
+//! when written.
 
 mod checkpoint;
 pub(crate) mod derivative;
@@ -67,10 +68,10 @@ pub fn is_recorded(inputs: &[&BitNetTensor]) -> bool {
 
 /// An operation with a custom derivative (`torch.autograd.Function`).
 ///
-/// `forward` runs without recording. If an input requires a gradient, `backward` receives the detached result and returns
-/// the function from the gradient of the result to that of each input, in order and with its shape and dtype; `None` for
-/// inputs without one. That function runs with recording on if second derivatives are needed; it must then recompute the
-/// result from the inputs, because the saved result has no history.
+/// `forward` runs without recording. If an input requires a gradient, `backward` receives the detached result and
+/// returns the function from the gradient of the result to that of each input, in order and with its shape and dtype;
+/// `None` for inputs without one. That function runs with recording on if second derivatives are needed; it must then
+/// recompute the result from the inputs, because the saved result has no history.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, autograd};
@@ -255,8 +256,8 @@ impl BitNetTensor {
         self.node = node;
     }
 
-    /// Calls `hook` with the complete gradient of this tensor in a backward pass; the result of the hook replaces the gradient
-    /// (`torch.Tensor.register_hook`).
+    /// Calls `hook` with the complete gradient of this tensor in a backward pass; the result of the hook replaces the
+    /// gradient (`torch.Tensor.register_hook`).
     ///
     /// # Errors
     /// If this tensor requires no gradient.

@@ -119,7 +119,8 @@ pub struct TernarySource<'a> {
 
 /// The operations of a device. Operands must be on this device; results must not overlap operands.
 ///
-/// Every operation returns [`BitNetError::Unsupported`] for a dtype that the device lacks; none falls back to another device.
+/// Every operation returns [`BitNetError::Unsupported`] for a dtype that the device lacks; none falls back to another
+/// device.
 pub trait Backend: Debug + Send + Sync {
     /// Name with index, such as `cpu` or `cuda:0`.
     fn name(&self) -> String;
@@ -159,29 +160,31 @@ pub trait Backend: Debug + Send + Sync {
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
     /// `out = condition ? a : b`; equal shapes, one dtype, `condition` a `Bool` tensor.
     fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = x` in `out`'s dtype: to floats, round to nearest (ties to even); floats to integers, truncate and saturate (NaN
-    /// gives 0); integers to narrower ones, wrap; to `Bool`, whether not zero. Packed weight types can be read, not written.
+    /// `out = x` in `out`'s dtype: to floats, round to nearest (ties to even); floats to integers, truncate and
+    /// saturate (NaN gives 0); integers to narrower ones, wrap; to `Bool`, whether not zero. Packed weight types can be
+    /// read, not written.
     fn cast(&self, x: TensorRef, out: TensorMut) -> Result<()>;
     /// Reduces dimension `axis`, which has extent 1 in `out`.
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
     /// Cumulative reduction along dimension `axis`; equal shapes.
     fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()>;
-    /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides. Floats give their
-    /// dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`, other integers theirs, wrapping.
+    /// `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides. Floats give
+    /// their dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`, other
+    /// integers theirs, wrapping.
     fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out[.., i, ..] = source[.., indices[.., i, ..], ..]` along `axis`: `indices` (`I64` or `U32`) has the shape of `out`,
-    /// `source` extents at least as large on the other dimensions. An index outside the dimension is an error.
+    /// `out[.., i, ..] = source[.., indices[.., i, ..], ..]` along `axis`: `indices` (`I64` or `U32`) has the shape of
+    /// `out`, `source` extents at least as large on the other dimensions. An index outside the dimension is an error.
     fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in [`Backend::gather`] with the roles
-    /// of `source` and `out` exchanged. Reads and writes `out`; nothing is written when an index is outside.
+    /// `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in [`Backend::gather`] with the
+    /// roles of `source` and `out` exchanged. Reads and writes `out`; nothing is written when an index is outside.
     fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()>;
     /// Stable sort along `axis`, NaN as the largest; `indices` is `I64`. Equal shapes.
     fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()>;
-    /// Element `i` in row-major order is made of number `n = offset + i` (wrapping) of the stream of `seed`, the same on
-    /// every device: 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two lower
-    /// words (the lowest first, the others 0) and the seed as the key (the lower word first); of the four words that it
-    /// gives, 0 and 1 are word 0 and 2 and 3 are word 1, the lower first. With `w` as the word and `u(b)` as its upper `b`
-    /// bits divided by `2^b`:
+    /// Element `i` in row-major order is made of number `n = offset + i` (wrapping) of the stream of `seed`, the same
+    /// on every device: 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two
+    /// lower words (the lowest first, the others 0) and the seed as the key (the lower word first); of the four words
+    /// that it gives, 0 and 1 are word 0 and 2 and 3 are word 1, the lower first. With `w` as the word and `u(b)` as
+    /// its upper `b` bits divided by `2^b`:
     /// - uniform: `low + (high - low) * u(b)` in f64, `b` 53, 24, 11 or 8 for f64, f32, f16 or bf16, rounded to the dtype;
     ///   `low` where that is not below `high`;
     /// - normal (Box and Muller 1958), `u` and `v` the `u(53)` of the words `2 (n / 2)` and `2 (n / 2) + 1`:
@@ -203,8 +206,8 @@ pub trait Backend: Debug + Send + Sync {
     fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
         fused::binary_assign(self.as_dyn(), op, y, x)
     }
-    /// Root mean square norm of rows: `out = x / sqrt(mean(x^2) + eps) * weight`; `x` and `out` `[.., H]`, `weight` `[H]`,
-    /// floats of one dtype.
+    /// Root mean square norm of rows: `out = x / sqrt(mean(x^2) + eps) * weight`; `x` and `out` `[.., H]`, `weight`
+    /// `[H]`, floats of one dtype.
     fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
         fused::rms_norm(self.as_dyn(), x, weight, eps, out)
     }
@@ -216,8 +219,8 @@ pub trait Backend: Debug + Send + Sync {
     fn log_softmax(&self, x: TensorRef, out: TensorMut) -> Result<()> {
         fused::log_softmax(self.as_dyn(), x, out)
     }
-    /// `out = (x - mean) / sqrt(var + eps) * weight + bias` of the last dimension (Ba et al. 2016); floats of one dtype,
-    /// `weight` and `bias` `[H]`.
+    /// `out = (x - mean) / sqrt(var + eps) * weight + bias` of the last dimension (Ba et al. 2016); floats of one
+    /// dtype, `weight` and `bias` `[H]`.
     fn layer_norm(
         &self,
         x: TensorRef,
@@ -228,8 +231,8 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         fused::layer_norm(self.as_dyn(), x, weight, bias, eps, out)
     }
-    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent 1 in
-    /// the results); floats of one dtype.
+    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent
+    /// 1 in the results); floats of one dtype.
     fn variance(&self, x: TensorRef, axis: usize, correction: f64, mean: TensorMut, out: TensorMut) -> Result<()> {
         fused::variance(self.as_dyn(), x, axis, correction, mean, out)
     }
@@ -281,8 +284,8 @@ pub trait Backend: Debug + Send + Sync {
     // ---- fused operations of training, see [`gradient`] ----
 
     /// Derivative of [`Backend::rms_norm`]: `grad`, `x` and `dx` `[.., H]`, `weight` and `dweight` `[H]`, floats. With
-    /// `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`, `dx = r (g - x r^2 mean(g x))` and `dweight` is the sum of
-    /// `grad x r` over the rows.
+    /// `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`, `dx = r (g - x r^2 mean(g x))` and `dweight` is the sum
+    /// of `grad x r` over the rows.
     fn rms_norm_backward(
         &self,
         grad: TensorRef,
@@ -308,9 +311,9 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         gradient::gated_halves_backward(self.as_dyn(), act, grad, both, out)
     }
-    /// Causal attention of a batch of sequences, with rotary embedding: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`, queries,
-    /// keys and values of all heads concatenated, `cos` and `sin` f32 `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are
-    /// divided by `sqrt(D)`.
+    /// Causal attention of a batch of sequences, with rotary embedding: `qkv` f32 `[B * T, (heads + 2 kv_heads) * D]`,
+    /// queries, keys and values of all heads concatenated, `cos` and `sin` f32 `[T, D / 2]`, `out` f32
+    /// `[B * T, heads * D]`. Scores are divided by `sqrt(D)`.
     fn causal_attention(
         &self,
         shape: CausalShape,
@@ -333,8 +336,8 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         attention::causal_attention_backward(self.as_dyn(), shape, grad, qkv, cos, sin, out)
     }
-    /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 or i8 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out`
-    /// of any float dtype.
+    /// `out[i, j] = x[i, j] * rows[i] * columns[j]`: `x` f32 or i8 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`,
+    /// `out` of any float dtype.
     fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
         gradient::scale(self.as_dyn(), x, rows, columns, out)
     }

@@ -261,7 +261,8 @@ pub(super) fn quantize_activations(
     Ok(())
 }
 
-/// An error unless `t` is i8 `[T, K]` whose rows follow each other every `padded(K)` bytes from the start of its storage.
+/// An error unless `t` is i8 `[T, K]` whose rows follow each other every `padded(K)` bytes from the start of its
+/// storage.
 fn padded_rows(op: &'static str, t: &TensorRef) -> Result<()> {
     let &[tokens, columns] = t.layout.dims() else {
         return Err(wrong_shape(op, "values", t, "[T, K]"));

@@ -61,8 +61,8 @@ macro_rules! by_size_and_index {
     }};
 }
 
-/// How `indexed`, the tensor with the dimension that is indexed, and `plain`, in the shape of the indices, are walked: rows
-/// outside, and inside a row `len` elements in steps.
+/// How `indexed`, the tensor with the dimension that is indexed, and `plain`, in the shape of the indices, are walked:
+/// rows outside, and inside a row `len` elements in steps.
 pub(super) struct Walk {
     /// The first element of each row: where index 0 would lead, of the plain tensor, and of the indices.
     pub rows: [Layout; 3],

@@ -1,5 +1,5 @@
-//! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as
-//! 1, 2, 3". The conversion of its numbers is specified at [`crate::Backend::random`].
+//! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy
+//! as 1, 2, 3". The conversion of its numbers is specified at [`crate::Backend::random`].
 
 use super::operand::unsupported;
 use crate::Result;

@@ -160,7 +160,8 @@ impl<'a, T: Value> Lanes<'a, T> {
         Ok(Self { elements, starts, extent, stride })
     }
 
-    /// Folds every lane: `begin` gets its first element (any value where the lane is empty), `step` the position of each.
+    /// Folds every lane: `begin` gets its first element (any value where the lane is empty), `step` the position of
+    /// each.
     fn fold<A: Copy + Send + Sync, R: Number>(
         &self,
         threads: &ThreadPool,

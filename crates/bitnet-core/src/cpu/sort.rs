@@ -1,5 +1,5 @@
-//! Sorting along one dimension: elements become order-preserving integers with their position in the low bits, so that an
-//! unstable integer sort is a stable sort of elements.
+//! Sorting along one dimension: elements become order-preserving integers with their position in the low bits, so that
+//! an unstable integer sort is a stable sort of elements.
 
 use super::operand::{same_shape, unsupported};
 use crate::BitNetDType::I64;
@@ -64,8 +64,8 @@ struct Lanes {
     stride: isize,
 }
 
-/// Calls `f(first row, rows)` for parts of `to`, row-major `[rows, lane]`, on all threads; if `to` is not row-major, on a
-/// temporary that is then copied to it.
+/// Calls `f(first row, rows)` for parts of `to`, row-major `[rows, lane]`, on all threads; if `to` is not row-major, on
+/// a temporary that is then copied to it.
 fn in_place<T: Element>(
     threads: &ThreadPool,
     layout: &Layout,
@@ -120,7 +120,8 @@ fn pick<T: Element>(from: &[T], lanes: &Lanes, first: usize, order: &Layout, ind
     }
 }
 
-/// Elements as integers of the same order: zeros are equal, NaN is the largest. 32 bits are enough for elements of 4 bytes.
+/// Elements as integers of the same order: zeros are equal, NaN is the largest. 32 bits are enough for elements of 4
+/// bytes.
 trait Ordered: Element {
     fn order(self) -> u64;
 }

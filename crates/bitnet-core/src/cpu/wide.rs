@@ -32,7 +32,8 @@ pub(super) trait Number: bytemuck::Pod + PartialOrd + Default + Send + Sync {
     const DTYPE: BitNetDType;
     /// Reads a chunk of elements of a dtype whose wide type this is.
     fn load(dtype: BitNetDType, from: &[u8], to: &mut [Self]);
-    /// Writes a chunk as elements of any unpacked dtype: rounded once, integers wrapping, floats to integers saturating.
+    /// Writes a chunk as elements of any unpacked dtype: rounded once, integers wrapping, floats to integers
+    /// saturating.
     fn store(dtype: BitNetDType, from: &[Self], to: &mut [u8]);
 }
 

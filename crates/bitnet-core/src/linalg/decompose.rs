@@ -11,7 +11,8 @@ impl BitNetTensor {
     /// triangular `[.., K, N]`, `K = min(M, N)`; with partial pivoting.
     ///
     /// # Errors
-    /// Fewer than 2 dimensions; `Unsupported` unless the dtype is F32 or F64 and the tensor on the CPU (all decompositions).
+    /// Fewer than 2 dimensions; `Unsupported` unless the dtype is F32 or F64 and the tensor on the CPU (all
+    /// decompositions).
     pub fn lu(&self) -> Result<(Self, Self, Self)> {
         if is_recorded(&[self]) {
             if !matches!(self.dims(), [.., m, n] if m == n) {
@@ -22,8 +23,8 @@ impl BitNetTensor {
         by_dtype!("lu", self, lu(self))
     }
 
-    /// `(Q, R)` with `x = Q R` (`torch.linalg.qr`, reduced): Q `[.., M, K]` with orthonormal columns, R `[.., K, N]` upper
-    /// triangular, `K = min(M, N)`. Signs of the rows of R are not fixed.
+    /// `(Q, R)` with `x = Q R` (`torch.linalg.qr`, reduced): Q `[.., M, K]` with orthonormal columns, R `[.., K, N]`
+    /// upper triangular, `K = min(M, N)`. Signs of the rows of R are not fixed.
     ///
     /// # Errors
     /// As [`lu`](Self::lu).

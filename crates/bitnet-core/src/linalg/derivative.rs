@@ -1,5 +1,5 @@
-//! Derivatives of decompositions (Giles 2008; Townsend 2016; Golub and Pereyra 1973 of the pseudoinverse), of every matrix of a
-//! batch. Gradients of singular vectors and eigenvectors need distinct singular values and eigenvalues.
+//! Derivatives of decompositions (Giles 2008; Townsend 2016; Golub and Pereyra 1973 of the pseudoinverse), of every
+//! matrix of a batch. Gradients of singular vectors and eigenvectors need distinct singular values and eigenvalues.
 
 use crate::autograd::{differentiable, differentiable_by_result, no_grad};
 use crate::{BitNetTensor, Result};
@@ -70,7 +70,8 @@ pub fn cholesky(x: &BitNetTensor, forward: impl FnOnce() -> Result<BitNetTensor>
     })
 }
 
-/// With `M = R gR^T - gQ^T Q` and its lower triangle mirrored, `(gQ + Q M) R^-T`; columns beyond the rows are products of Q.
+/// With `M = R gR^T - gQ^T Q` and its lower triangle mirrored, `(gQ + Q M) R^-T`; columns beyond the rows are products
+/// of Q.
 pub fn qr(
     x: &BitNetTensor,
     forward: impl FnOnce(&BitNetTensor) -> Result<[BitNetTensor; 2]>,

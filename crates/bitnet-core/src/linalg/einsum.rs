@@ -15,10 +15,11 @@ struct Term {
 }
 
 impl BitNetTensor {
-    /// Sum of products by an equation (`torch.einsum`): a letter for each dimension of each operand, `...` for dimensions that
-    /// are broadcast, and after `->` those of the result. Without it the result has those of the ellipsis, then the letters
-    /// that occur once in alphabetical order. A letter twice in one operand takes its diagonal; dimensions of 1 broadcast.
-    /// Floats keep their dtype; of three and more operands intermediate results are rounded to it.
+    /// Sum of products by an equation (`torch.einsum`): a letter for each dimension of each operand, `...` for
+    /// dimensions that are broadcast, and after `->` those of the result. Without it the result has those of the
+    /// ellipsis, then the letters that occur once in alphabetical order. A letter twice in one operand takes its
+    /// diagonal; dimensions of 1 broadcast. Floats keep their dtype; of three and more operands intermediate results
+    /// are rounded to it.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};

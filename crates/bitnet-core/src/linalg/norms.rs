@@ -47,8 +47,8 @@ impl BitNetTensor {
         }
     }
 
-    /// Number of singular values above `max(M, N)` times the dtype's epsilon of the largest (`torch.linalg.matrix_rank`),
-    /// `I64` `[..]`.
+    /// Number of singular values above `max(M, N)` times the dtype's epsilon of the largest
+    /// (`torch.linalg.matrix_rank`), `I64` `[..]`.
     ///
     /// # Errors
     /// As [`svd`](Self::svd).
@@ -69,8 +69,8 @@ impl BitNetTensor {
         values.gt(&cut)?.count_nonzero(-1)
     }
 
-    /// `|x| |x^-1|` in the given norm (`torch.linalg.cond`); infinite for singular matrices. For the 2-norms it is the ratio
-    /// of singular values, and matrices need not be square.
+    /// `|x| |x^-1|` in the given norm (`torch.linalg.cond`); infinite for singular matrices. For the 2-norms it is the
+    /// ratio of singular values, and matrices need not be square.
     ///
     /// # Errors
     /// As [`svd`](Self::svd); matrices that are not square in other norms.

@@ -6,9 +6,9 @@ use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 
 impl BitNetTensor {
-    /// Matrix product of equal dtypes (`torch.matmul`): the dot product of two vectors, a vector for a matrix and a vector,
-    /// otherwise products of the matrices in the last two dimensions, the others broadcast. Floats keep their dtype (f16 and bf16 are
-    /// summed in f32 and rounded once), `I8` gives `I32`, other integers keep theirs, wrapping.
+    /// Matrix product of equal dtypes (`torch.matmul`): the dot product of two vectors, a vector for a matrix and a
+    /// vector, otherwise products of the matrices in the last two dimensions, the others broadcast. Floats keep their
+    /// dtype (f16 and bf16 are summed in f32 and rounded once), `I8` gives `I32`, other integers keep theirs, wrapping.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};

@@ -77,8 +77,8 @@ impl BitNetTensor {
         by_dtype!("inv", self, inv(self))
     }
 
-    /// `x` with `self x = b` (`torch.linalg.solve`): `b` holds columns `[.., N, R]`, or one vector for each matrix where it
-    /// has one dimension or the shape of `self` without its last. Batches broadcast.
+    /// `x` with `self x = b` (`torch.linalg.solve`): `b` holds columns `[.., N, R]`, or one vector for each matrix
+    /// where it has one dimension or the shape of `self` without its last. Batches broadcast.
     ///
     /// # Errors
     /// As [`inv`](Self::inv); shapes, dtypes or devices that do not fit.

@@ -32,9 +32,10 @@ pub(super) struct Attention {
 }
 
 impl BitNetTensor {
-    /// `softmax(q k^T * scale + mask) v` (Vaswani et al. 2017; `torch.nn.functional.scaled_dot_product_attention` with `enable_gqa`): this tensor is `q`
-    /// `[.., heads, T, D]`, `k` `[.., kv_heads, S, D]`, `v` `[.., kv_heads, S, E]` give `[.., heads, T, E]`. Query head `h`
-    /// reads key head `h / (heads / kv_heads)`. A query whose keys are all masked gives zeros.
+    /// `softmax(q k^T * scale + mask) v` (Vaswani et al. 2017; `torch.nn.functional.scaled_dot_product_attention` with
+    /// `enable_gqa`): this tensor is `q` `[.., heads, T, D]`, `k` `[.., kv_heads, S, D]`, `v` `[.., kv_heads, S, E]`
+    /// give `[.., heads, T, E]`. Query head `h` reads key head `h / (heads / kv_heads)`. A query whose keys are all
+    /// masked gives zeros.
     pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
         let mask = options.mask.filter(|mask| mask.dtype() != Bool);

@@ -39,8 +39,8 @@ impl BitNetTensor {
     }
 
     /// Rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX and Hugging Face): of `x`
-    /// `[.., T, D]` the pair `(i, i + D/2)` of token `t` by the angle whose cosine and sine are `cos[t, i]`, `sin[t, i]`,
-    /// `[T, D/2]` (or anything that broadcasts to `[.., T, D/2]`).
+    /// `[.., T, D]` the pair `(i, i + D/2)` of token `t` by the angle whose cosine and sine are `cos[t, i]`,
+    /// `sin[t, i]`, `[T, D/2]` (or anything that broadcasts to `[.., T, D/2]`).
     pub fn rope(&self, cos: &Self, sin: &Self) -> Result<Self> {
         const OP: &str = "rope";
         let width = self.shape().last();

@@ -126,7 +126,8 @@ impl CrossEntropy {
 
 impl BitNetTensor {
     /// Cross entropy of logits `[N, C, ..]` or `[C]` (`torch.nn.functional.cross_entropy`). Targets are class indices
-    /// `[N, ..]`, integers, or probabilities of the shape of the logits, floats. The mean is weighted by the target weights.
+    /// `[N, ..]`, integers, or probabilities of the shape of the logits, floats. The mean is weighted by the target
+    /// weights.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device, neural::CrossEntropyOptions};

@@ -1,5 +1,6 @@
-//! Neural network functions with PyTorch's semantics, made of tensor and [`Backend`](crate::Backend) operations, so that
-//! every device has them. f16 and bf16 are computed in f32 and rounded once. Their derivatives are in [`derivative`].
+//! Neural network functions with PyTorch's semantics, made of tensor and [`Backend`](crate::Backend) operations, so
+//! that every device has them. f16 and bf16 are computed in f32 and rounded once. Their derivatives are in
+//! [`derivative`].
 
 mod activation;
 mod attention;

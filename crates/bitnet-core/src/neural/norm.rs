@@ -52,8 +52,8 @@ impl BitNetTensor {
         out.with_layout(out.layout().reshape(x.dims())?).to_dtype(given.dtype())
     }
 
-    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, whose extent `weight` has (Zhang and Sennrich 2019;
-    /// `torch.nn.functional.rms_norm`).
+    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, whose extent `weight` has (Zhang and Sennrich
+    /// 2019; `torch.nn.functional.rms_norm`).
     pub fn rms_norm(&self, weight: &Self, eps: f64) -> Result<Self> {
         const OP: &str = "rms_norm";
         if is_recorded(&[self, weight]) {
@@ -87,8 +87,8 @@ impl BitNetTensor {
         out.to_dtype(given.dtype())
     }
 
-    /// The tensor in the compute dtype: its own if the parameters have the same, else the widened one. An error unless it
-    /// holds floats, its last dimensions are `normalized` and the parameters have that shape.
+    /// The tensor in the compute dtype: its own if the parameters have the same, else the widened one. An error unless
+    /// it holds floats, its last dimensions are `normalized` and the parameters have that shape.
     fn normed(&self, op: &'static str, normalized: &[usize], parameters: &[Option<&Self>]) -> Result<Self> {
         self.is_float(op)?;
         if normalized.is_empty() || !self.dims().ends_with(normalized) {

@@ -3,7 +3,8 @@
 use crate::{MAX_DIMS, Result, TensorOpError, TensorShape};
 use std::ops::RangeFull;
 
-/// Dimensions to reduce: `..` for all, one number, or an array; negative from the end. An empty list means all, as in PyTorch.
+/// Dimensions to reduce: `..` for all, one number, or an array; negative from the end. An empty list means all, as in
+/// PyTorch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Axes {
     axes: [isize; MAX_DIMS],
@@ -20,8 +21,8 @@ impl Axes {
         out
     }
 
-    /// For each dimension of `shape` whether it is selected; an error for one that does not exist or is named twice. A 0-d
-    /// tensor counts as having one dimension.
+    /// For each dimension of `shape` whether it is selected; an error for one that does not exist or is named twice. A
+    /// 0-d tensor counts as having one dimension.
     pub(crate) fn resolve(&self, op: &'static str, shape: &TensorShape) -> Result<[bool; MAX_DIMS]> {
         let mut meant = [self.len == 0; MAX_DIMS];
         let twice = |axis| TensorOpError::Argument { op, message: format!("dimension {axis} is named twice") };

@@ -9,7 +9,8 @@ use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpEr
 use BitNetDType::{Bool, F32};
 use std::borrow::Cow;
 
-/// The promoted dtype and broadcast shape of two operands; an error if there is none, or if they are on different devices.
+/// The promoted dtype and broadcast shape of two operands; an error if there is none, or if they are on different
+/// devices.
 pub(super) fn broadcast_and_promote(name: &'static str, a: Operand, b: Operand) -> Result<(BitNetDType, TensorShape)> {
     let shape = |x: Operand| match x {
         Operand::Tensor(tensor) => Ok(*tensor.shape()),
@@ -214,10 +215,11 @@ binary_methods! {
     div div_ div_into => Div;
     /// `floor(self / other)` (`torch.floor_divide`); an integer divided by zero is an error.
     floor_div floor_div_ floor_div_into => FloorDiv;
-    /// `self - floor(self / other) * other`, with the sign of `other` (`torch.remainder`); an integer divided by zero is an
-    /// error.
+    /// `self - floor(self / other) * other`, with the sign of `other` (`torch.remainder`); an integer divided by zero
+    /// is an error.
     remainder remainder_ remainder_into => Remainder;
-    /// `self` to the power of `other` (`torch.pow`); integers wrap, and a negative power of one is 0 unless it is 1 or -1.
+    /// `self` to the power of `other` (`torch.pow`); integers wrap, and a negative power of one is 0 unless it is 1 or
+    /// -1.
     pow pow_ pow_into => Pow;
     /// Angle of the point `(other, self)` in radians, in `[-pi, pi]` (`torch.atan2`).
     atan2 atan2_ atan2_into => Atan2;
@@ -233,8 +235,8 @@ binary_methods! {
     bitwise_xor bitwise_xor_ bitwise_xor_into => Xor;
     /// `self << other` of integers; 0 where `other` is negative or not below the width (`torch.bitwise_left_shift`).
     bitwise_left_shift bitwise_left_shift_ bitwise_left_shift_into => Shl;
-    /// `self >> other` of integers, arithmetic for signed ones; 0, or -1 for negative numbers, where `other` is negative or
-    /// not below the width (`torch.bitwise_right_shift`).
+    /// `self >> other` of integers, arithmetic for signed ones; 0, or -1 for negative numbers, where `other` is
+    /// negative or not below the width (`torch.bitwise_right_shift`).
     bitwise_right_shift bitwise_right_shift_ bitwise_right_shift_into => Shr;
 }
 

@@ -159,8 +159,8 @@ impl BitNetTensor {
         self.isclose(other, rtol, atol, equal_nan)?.holds_everywhere()
     }
 
-    /// Whether both have one shape and equal elements (`torch.equal`); NaN equals nothing. Different dtypes are compared
-    /// after promotion, where PyTorch gives an error.
+    /// Whether both have one shape and equal elements (`torch.equal`); NaN equals nothing. Different dtypes are
+    /// compared after promotion, where PyTorch gives an error.
     pub fn equal(&self, other: &Self) -> Result<bool> {
         self.same_device("equal", other)?;
         if self.shape() != other.shape() {

@@ -45,14 +45,14 @@ impl BitNetTensor {
         self.extreme_at("min", ReduceOp::ArgMin, axis, keepdim)
     }
 
-    /// Position of the largest element along `axis`, or of all in row-major order; the first of equals, NaN is the largest
-    /// (`torch.argmax`). An error if there are no elements.
+    /// Position of the largest element along `axis`, or of all in row-major order; the first of equals, NaN is the
+    /// largest (`torch.argmax`). An error if there are no elements.
     pub fn argmax(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmax", ReduceOp::ArgMax, axis, keepdim)
     }
 
-    /// Position of the smallest element along `axis`, or of all in row-major order; the first of equals, NaN is the smallest
-    /// (`torch.argmin`). An error if there are no elements.
+    /// Position of the smallest element along `axis`, or of all in row-major order; the first of equals, NaN is the
+    /// smallest (`torch.argmin`). An error if there are no elements.
     pub fn argmin(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmin", ReduceOp::ArgMin, axis, keepdim)
     }

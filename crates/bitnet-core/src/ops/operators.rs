@@ -1,7 +1,7 @@
 //! Rust's operators on tensors and numbers: `&a + &b`, `2.0 * &a`, `a + 1`, `-&a`, `a += &b`.
 //!
-//! A number on the left is an `f64` or an `i32`: with one type for each kind of literal the compiler can infer the type of
-//! `2.0 * &a`, so that method calls can follow. A number on the right has any type.
+//! A number on the left is an `f64` or an `i32`: with one type for each kind of literal the compiler can infer the type
+//! of `2.0 * &a`, so that method calls can follow. A number on the right has any type.
 //!
 //! Operators are for shapes and types that are known; use the methods, which return errors, for those from outside.
 
@@ -17,8 +17,8 @@ fn expect<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The right operand of an operator: a tensor, borrowed or owned, or a number. One trait for all, so that the compiler can
-/// infer the type of `&a * 2.0` before that of `2.0`.
+/// The right operand of an operator: a tensor, borrowed or owned, or a number. One trait for all, so that the compiler
+/// can infer the type of `&a * 2.0` before that of `2.0`.
 pub trait Right: Sized {
     /// The operand.
     fn operand(&self) -> Operand<'_>;

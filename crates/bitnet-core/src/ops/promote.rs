@@ -4,11 +4,11 @@ use super::Operand;
 use crate::{BitNetDType, DTypeCategory, Result, TensorOpError};
 use BitNetDType::*;
 
-/// The smallest dtype that both `a` and `b` are cast to (`torch.promote_types`): a float with an integer gives the float,
-/// f16 with bf16 f32, unsigned with signed integers the next larger signed one.
+/// The smallest dtype that both `a` and `b` are cast to (`torch.promote_types`): a float with an integer gives the
+/// float, f16 with bf16 f32, unsigned with signed integers the next larger signed one.
 ///
-/// PyTorch promotes `U16`, `U32` and `U64` with floats only; here they promote with integers as in NumPy, where a signed
-/// type exists: `U64` with a signed integer is an error. So is a packed type with anything.
+/// PyTorch promotes `U16`, `U32` and `U64` with floats only; here they promote with integers as in NumPy, where a
+/// signed type exists: `U64` with a signed integer is an error. So is a packed type with anything.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType::*, promote_types};
@@ -51,9 +51,9 @@ fn signed_above(signed: BitNetDType, unsigned: BitNetDType) -> Option<BitNetDTyp
     [I16, I32, I64].into_iter().find(|t| t.size() > unsigned.size() && t.size() >= signed.size())
 }
 
-/// The dtype in which an operation on these operands is computed (`torch.result_type`). Tensors with dimensions decide; a 0-d
-/// tensor, and below it a [`Scalar`](crate::Scalar), only counts if it is of a higher category (bool, integer, float), and
-/// a scalar then counts as `I64` or `F32`.
+/// The dtype in which an operation on these operands is computed (`torch.result_type`). Tensors with dimensions decide;
+/// a 0-d tensor, and below it a [`Scalar`](crate::Scalar), only counts if it is of a higher category (bool, integer,
+/// float), and a scalar then counts as `I64` or `F32`.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType::*, BitNetTensor, Device, result_type};

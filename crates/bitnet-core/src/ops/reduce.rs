@@ -65,8 +65,8 @@ struct Group {
     reduced: bool,
 }
 
-/// The dimensions in the order of memory, grouped: views of the operand, and of the result with extent 1 in each reduced
-/// group. At least one group is reduced.
+/// The dimensions in the order of memory, grouped: views of the operand, and of the result with extent 1 in each
+/// reduced group. At least one group is reduced.
 struct Collapsed {
     x: Layout,
     out: Layout,

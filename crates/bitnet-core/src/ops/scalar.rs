@@ -64,8 +64,8 @@ impl Scalar {
         }
     }
 
-    /// The value after a cast to `dtype`, as for tensors: floats round to nearest; casts to integers truncate and saturate
-    /// floats and wrap integers; casts to `Bool` give whether it is not zero. Packed types leave it unchanged.
+    /// The value after a cast to `dtype`, as for tensors: floats round to nearest; casts to integers truncate and
+    /// saturate floats and wrap integers; casts to `Bool` give whether it is not zero. Packed types leave it unchanged.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, Scalar};
@@ -224,8 +224,9 @@ impl BitNetTensor {
         Self::from_bytes(&bytes[..dtype.size()], &[], dtype, device)
     }
 
-    /// The elements as `dtype` (`torch.Tensor.to`); the tensor itself if it has that type. Floats round to nearest; casts to
-    /// integers truncate and saturate floats (NaN gives 0) and wrap integers; casts to `Bool` give whether not zero.
+    /// The elements as `dtype` (`torch.Tensor.to`); the tensor itself if it has that type. Floats round to nearest;
+    /// casts to integers truncate and saturate floats (NaN gives 0) and wrap integers; casts to `Bool` give whether not
+    /// zero.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, BitNetTensor, Device};

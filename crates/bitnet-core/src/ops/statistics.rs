@@ -11,8 +11,8 @@ use BitNetDType::F32;
 use std::borrow::Cow;
 
 impl BitNetTensor {
-    /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool` give
-    /// `I64` (`U64` stays), wrapping. 0 for no elements.
+    /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool`
+    /// give `I64` (`U64` stays), wrapping. 0 for no elements.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};
@@ -67,8 +67,8 @@ impl BitNetTensor {
         out.to_dtype(self.dtype())
     }
 
-    /// Variance over `axes` (`torch.var`), floats: squared differences from the mean (two passes or Welford), divided by
-    /// `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the population variance. NaN for no elements.
+    /// Variance over `axes` (`torch.var`), floats: squared differences from the mean (two passes or Welford), divided
+    /// by `max(0, N - correction)`; 1 is Bessel's correction, 0 gives the population variance. NaN for no elements.
     pub fn var(&self, axes: impl Into<Axes>, correction: f64, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("var", self)? {
             return x.var(axes, correction, keepdim);
@@ -97,8 +97,8 @@ impl BitNetTensor {
         derivative::root(variance)?.to_dtype(self.dtype())
     }
 
-    /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is the Euclidean norm, infinity
-    /// the largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
+    /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is the Euclidean norm,
+    /// infinity the largest and minus infinity the smallest magnitude, 0 the number of elements that are not zero.
     pub fn norm(&self, p: f64, axes: impl Into<Axes>, keepdim: bool) -> Result<Self> {
         if let Cow::Owned(x) = operand("norm", self)? {
             return x.norm(p, axes, keepdim);

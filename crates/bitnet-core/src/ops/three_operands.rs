@@ -34,8 +34,8 @@ fn replace<'t>(op: &'static str, tensor: &'t mut BitNetTensor, result: BitNetTen
 }
 
 impl BitNetTensor {
-    /// Elements below `min` become `min`, those above `max` become `max`, NaN stays (`torch.clamp`); where `min` is above
-    /// `max` all become `max`. Limits beyond an integer type are those of the type.
+    /// Elements below `min` become `min`, those above `max` become `max`, NaN stays (`torch.clamp`); where `min` is
+    /// above `max` all become `max`. Limits beyond an integer type are those of the type.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};

@@ -1,5 +1,5 @@
-//! Functions of one operand, element by element: `exp` gives a new tensor, `exp_` works in place, `exp_into` writes to a
-//! existing tensor.
+//! Functions of one operand, element by element: `exp` gives a new tensor, `exp_` works in place, `exp_into` writes to
+//! a existing tensor.
 
 use super::promote::can_cast;
 use crate::autograd::{derivative, is_recorded, no_grad, not_into};

@@ -84,7 +84,8 @@ pub fn autocast<R>(policy: &PrecisionPolicy, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f` as the layer `name`, with the precision that the scope's policy sets for it. Outside of a scope it only runs `f`.
+/// Runs `f` as the layer `name`, with the precision that the scope's policy sets for it. Outside of a scope it only
+/// runs `f`.
 pub fn in_layer<R>(name: &str, f: impl FnOnce() -> R) -> R {
     let policy = SCOPES.with_borrow(|scopes| scopes.last().map(|scope| scope.policy.clone()));
     let _guard = policy.map(|policy| Guard::open(Scope { precision: policy.of(name), policy }));

@@ -50,7 +50,8 @@ impl PrecisionPolicy {
         Self::new(Precision { compute, storage: BitNetDType::F32, accumulation: BitNetDType::F32 })
     }
 
-    /// Sets the precision of layers whose name matches `pattern`, in which `*` matches any text. The last matching rule wins.
+    /// Sets the precision of layers whose name matches `pattern`, in which `*` matches any text. The last matching rule
+    /// wins.
     pub fn with(mut self, pattern: &str, precision: Precision) -> Result<Self> {
         self.rules.push((pattern.into(), floats(precision)?));
         Ok(self)

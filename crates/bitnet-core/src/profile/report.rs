@@ -88,8 +88,8 @@ impl Profile {
         self.operations.iter().filter(|o| o.kind == kind).map(|o| o.calls).sum()
     }
 
-    /// Share of the calls that only change a shape (views, reshape, contiguous) that copied nothing; `None` without such
-    /// calls.
+    /// Share of the calls that only change a shape (views, reshape, contiguous) that copied nothing; `None` without
+    /// such calls.
     pub fn shape_only_share(&self) -> Option<f64> {
         let (free, copied) = (self.count(OperationKind::View), self.count(OperationKind::ShapeCopy));
         (free + copied > 0).then(|| free as f64 / (free + copied) as f64)

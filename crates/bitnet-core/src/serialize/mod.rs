@@ -1,7 +1,7 @@
 //! Tensors in files: [`safetensors`], and NumPy's [`npy`] and [`npz`].
 //!
-//! Files are written atomically (to a temporary name, synced, renamed), one tensor at a time. They are memory-mapped for
-//! reading, so that only the requested tensors are loaded; a damaged file is an error that says what is wrong.
+//! Files are written atomically (to a temporary name, synced, renamed), one tensor at a time. They are memory-mapped
+//! for reading, so that only the requested tensors are loaded; a damaged file is an error that says what is wrong.
 //!
 //! | | elements | one tensor of many | without a copy |
 //! |---|---|---|---|

@@ -221,8 +221,8 @@ impl Written {
         out
     }
 
-    /// The local header, padded so that the data starts at a multiple of `alignment`. With `zip64` the lengths are in an
-    /// extra field, which comes first.
+    /// The local header, padded so that the data starts at a multiple of `alignment`. With `zip64` the lengths are in
+    /// an extra field, which comes first.
     pub(super) fn local(&self, zip64: bool, alignment: u64) -> Vec<u8> {
         let (packed, size) = if zip64 { (u32::MAX, u32::MAX) } else { (self.packed as u32, self.size as u32) };
         let mut extra = Vec::new();

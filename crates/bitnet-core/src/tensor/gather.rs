@@ -8,8 +8,8 @@ use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, T
 use BitNetDType::{I64, U32};
 
 impl BitNetTensor {
-    /// `out[i, j, ..] = self[indices[i, j, ..], j, ..]` for `axis` 0, and so on (`torch.gather`): `indices` has the rank of
-    /// the tensor and extents no larger but along `axis`; the result has its shape.
+    /// `out[i, j, ..] = self[indices[i, j, ..], j, ..]` for `axis` 0, and so on (`torch.gather`): `indices` has the
+    /// rank of the tensor and extents no larger but along `axis`; the result has its shape.
     pub fn gather(&self, axis: isize, indices: &Self) -> Result<Self> {
         const OP: &str = "gather";
         self.unpacked(OP)?;
@@ -42,8 +42,9 @@ impl BitNetTensor {
         self.expand(&to)?.gather(axis as isize, &indices)
     }
 
-    /// `self[indices[i, j, ..], j, ..] = source[i, j, ..]` for `axis` 0, and so on (`torch.scatter_`); of several writes to
-    /// one element the last wins. `source` is a number, or a tensor of this dtype at least as large as `indices`.
+    /// `self[indices[i, j, ..], j, ..] = source[i, j, ..]` for `axis` 0, and so on (`torch.scatter_`); of several
+    /// writes to one element the last wins. `source` is a number, or a tensor of this dtype at least as large as
+    /// `indices`.
     pub fn scatter_<'a>(&mut self, axis: isize, indices: &Self, source: impl Into<Operand<'a>>) -> Result<&mut Self> {
         self.scatter_with("scatter_", ScatterOp::Assign, axis, indices, source.into())
     }

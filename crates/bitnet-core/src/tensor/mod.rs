@@ -1,6 +1,7 @@
 //! [`BitNetTensor`]: a strided view of reference-counted storage on a device.
 
-/// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by `$bool`.
+/// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by
+/// `$bool`.
 macro_rules! by_dtype {
     ($dtype:expr, $T:ident => $body:expr, bool => $bool:expr) => {{
         macro_rules! with {

@@ -69,8 +69,8 @@ impl BitNetTensor {
         ))
     }
 
-    /// Insertion positions of `values` that keep `sorted` in order: before equal elements, or after them if `right` (`I64`,
-    /// the shape of `values`). `sorted` is one row for all, or has the leading dimensions of `values`.
+    /// Insertion positions of `values` that keep `sorted` in order: before equal elements, or after them if `right`
+    /// (`I64`, the shape of `values`). `sorted` is one row for all, or has the leading dimensions of `values`.
     pub fn searchsorted(sorted: &Self, values: &Self, right: bool) -> Result<Self> {
         const OP: &str = "searchsorted";
         sorted.same_device(OP, values)?;

@@ -164,7 +164,8 @@ impl BitNetTensor {
         self.viewed("select", move |layout| layout.select(axis, at))
     }
 
-    /// Broadcast to `dims`: missing leading dimensions and extents of 1 repeat without a copy; [`INFER`] keeps an extent.
+    /// Broadcast to `dims`: missing leading dimensions and extents of 1 repeat without a copy; [`INFER`] keeps an
+    /// extent.
     pub fn expand(&self, dims: &[usize]) -> Result<Self> {
         self.unpacked("expand")?;
         let lead = dims.len().saturating_sub(self.dims().len());
@@ -227,7 +228,8 @@ impl BitNetTensor {
         self.viewed("unfold", move |layout| layout.unfold(axis, size, step))
     }
 
-    /// The diagonal of dimensions `a` and `b`, `offset` columns to the right (negative: rows down), as the last dimension.
+    /// The diagonal of dimensions `a` and `b`, `offset` columns to the right (negative: rows down), as the last
+    /// dimension.
     pub fn diagonal(&self, offset: isize, a: isize, b: isize) -> Result<Self> {
         self.unpacked("diagonal")?;
         let (a, b) = (self.shape().axis("diagonal", a)?, self.shape().axis("diagonal", b)?);

@@ -19,7 +19,7 @@ pub(super) struct GgufCheckpoint {
     config: Config,
     family: Family,
     order: I2sOrder,
-    /// If the order is a guess: whether there is evidence for it.
+    /// If the order was inferred: whether there is evidence for it.
     guess: Option<bool>,
     file: Arc<MappedFile>,
     gguf: Gguf,
@@ -39,7 +39,7 @@ impl GgufCheckpoint {
         Ok(checkpoint)
     }
 
-    /// Takes the block order of I2_S that the first layers speak for.
+    /// Infers the block order of I2_S from the first layers.
     fn guess_order(&mut self) {
         let mut hint = OrderHint::default();
         for layer in 0..self.config.layers.min(3) {
@@ -56,7 +56,7 @@ impl GgufCheckpoint {
                 let (rows, cols) = projection.shape(&self.config);
                 let name = format!("{}.weight", linear_name(layer, projection));
                 let Some(tensor) = self.gguf.find(&name).filter(|t| t.ty == GgufType::I2_S) else { continue };
-                // What is missing or malformed is reported when the layer is loaded.
+                // Missing or malformed tensors are reported when the layer is loaded.
                 let Ok(norm) = self.norm(norm) else { continue };
                 let _ = hint.add(tensor.data(&self.file), rows, cols, &norm);
             }
@@ -79,7 +79,7 @@ impl GgufCheckpoint {
         self.gguf.tensors.iter().map(summary).collect()
     }
 
-    /// The vocabulary, if the file brings one.
+    /// The vocabulary, if the file has one.
     pub(super) fn vocab(&self) -> Result<Option<GgufVocab>> {
         match self.gguf.metadata.find::<&str>("tokenizer.ggml.model")? {
             None | Some("no_vocab") => Ok(None),
@@ -146,13 +146,13 @@ impl GgufCheckpoint {
         Ok(self.dense(tensor, 1, len)?.to_f32())
     }
 
-    /// The factor that upstream llama.cpp stores beside a weight, 1 if it does not.
+    /// The separate scale that upstream llama.cpp stores for a weight, or 1.
     fn extra_scale(&self, base: &str) -> Result<f32> {
         let name = format!("{base}.scale");
         if self.gguf.find(&name).is_none() { Ok(1.) } else { Ok(self.vector(&name, 1)?[0]) }
     }
 
-    /// The linear layer whose tensors are called `base.weight`, `base.bias`, `base.scale`.
+    /// The linear layer with the tensors `base.weight`, `base.bias`, `base.scale`.
     fn linear_tensor(&self, base: &str, rows: usize, cols: usize, quantized: bool) -> Result<LinearSource> {
         let name = format!("{base}.weight");
         let tensor = self.tensor(&name, &[rows, cols])?;
@@ -167,7 +167,8 @@ impl GgufCheckpoint {
             GgufType::TQ2_0 => scaled(&formats::TQ2_0)?,
             GgufType::Q2_0_G64 => scaled(&formats::Q2_0_G64)?,
             GgufType::Q2_0_G128 => scaled(&formats::Q2_0_G128)?,
-            // A BitNet quantizes its weights whatever type holds them; rounded to another type they are ternary still.
+            // A BitNet quantizes its weights regardless of their stored type; rounded to another type they are still
+            // ternary.
             _ if quantized => {
                 let values = self.dense(tensor, rows, cols)?.to_f32();
                 let exact = ternarize::exact(&values, rows, cols)?;

@@ -5,7 +5,7 @@ use crate::config::{HiddenAct, RopeConfig, RopeScaling};
 use crate::gguf::{Gguf, GgufType};
 use crate::{Config, ModelError, Result};
 
-/// Reads shape and constants, and which family of names the file uses.
+/// Reads the configuration and the naming family of the file.
 pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
     let metadata = &gguf.metadata;
     let name: &str = metadata.require("general.architecture")?;
@@ -62,7 +62,7 @@ fn rope(gguf: &Gguf, file: &[u8], key: &dyn Fn(&str) -> String, head_dim: usize)
     let kind: Option<&str> = metadata.find(&key("rope.scaling.type"))?;
     let factor = match metadata.find::<f32>(&key("rope.scaling.factor"))? {
         Some(factor) => Some(factor),
-        // An older key, the inverse of which readers apply.
+        // An older key; readers apply its inverse.
         None => metadata.find::<f32>(&key("rope.scale_linear"))?,
     };
     let scaling = match (gguf.find("rope_freqs.weight"), kind, factor) {

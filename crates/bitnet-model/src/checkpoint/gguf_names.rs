@@ -1,4 +1,4 @@
-//! What GGUF calls architectures and tensors, and how it orders their rows.
+//! GGUF's names of architectures and tensors, and its order of rows.
 
 use super::weights::{Norm, Projection};
 use crate::config::{Architecture, HiddenAct};
@@ -17,7 +17,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 4] = [Self::BitNetB158, Self::BitNet25, Self::BitNet, Self::Llama];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
@@ -35,7 +35,7 @@ impl Family {
         if self == Self::Llama { Architecture::Llama } else { Architecture::BitNet }
     }
 
-    /// The activation of a file that does not name one.
+    /// The default activation.
     pub fn default_act(self) -> HiddenAct {
         match self {
             Self::BitNetB158 | Self::BitNet25 => HiddenAct::Relu2,

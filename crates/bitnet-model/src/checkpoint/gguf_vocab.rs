@@ -1,4 +1,4 @@
-//! The vocabulary in a GGUF file's metadata, both ways.
+//! Reading and writing the vocabulary in a GGUF file's metadata.
 
 use crate::Result;
 use crate::gguf::{Array, Metadata, Value};

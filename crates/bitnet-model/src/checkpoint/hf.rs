@@ -17,11 +17,11 @@ pub(super) struct HuggingFace {
     config: Config,
     files: Vec<Arc<MappedFile>>,
     tensors: Tensors,
-    /// Whether master weights are left dense.
+    /// Whether master weights are kept dense.
     keep_master_weights: bool,
 }
 
-/// Largest `config.json` that is read.
+/// Size limit of `config.json`.
 const MAX_CONFIG: u64 = 1 << 24;
 
 impl HuggingFace {
@@ -61,7 +61,7 @@ impl HuggingFace {
         self.tensors.iter().map(summary).collect()
     }
 
-    /// Names of tensors that no part of the model reads.
+    /// Names of tensors that the model does not use.
     pub(super) fn unused(&self) -> Vec<String> {
         let mut modules: HashSet<String> = ["model.embed_tokens", "model.norm", "lm_head"].map(String::from).into();
         for layer in 0..self.config.layers {
@@ -233,7 +233,7 @@ impl Weights for HuggingFace {
             |head| Some(self.bytes(head)) == self.tensors.find("model.embed_tokens.weight").map(|e| self.bytes(e));
         match stored {
             None if self.config.tied => Ok(None),
-            // A tied checkpoint may store its head all the same; transformers uses it when it differs.
+            // A tied checkpoint may still store a head; transformers uses it if it differs.
             Some(head) if self.config.tied && same(head) => Ok(None),
             _ => self.linear_module("lm_head", self.config.vocab_size, self.config.hidden_size).map(Some),
         }

@@ -1,4 +1,4 @@
-//! Checkpoints of every form, read as one.
+//! Checkpoints of all formats, through one interface.
 
 mod gguf;
 mod gguf_config;
@@ -16,22 +16,22 @@ use crate::tokenizer::Tokenizer;
 use crate::{ModelError, Result};
 use std::path::Path;
 
-/// How to read what a checkpoint does not say of itself.
+/// Options for what a checkpoint does not record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions {
-    /// Order of blocks in I2_S tensors. `None`: the one that the norms in front of them speak for
-    /// ([`OrderHint`](bitnet_quant::formats::i2s_order::OrderHint)), x86 where they speak for neither.
+    /// Order of blocks in I2_S tensors. `None`: inferred from the preceding norms
+    /// ([`OrderHint`](bitnet_quant::formats::i2s_order::OrderHint)), x86 without evidence.
     pub i2s_order: Option<I2sOrder>,
-    /// Whether master weights (`quantization_mode: "online"`) are left as they are, dense, to be quantized in another way.
+    /// Whether master weights (`quantization_mode: "online"`) are kept dense, to be quantized in another way.
     pub keep_master_weights: bool,
 }
 
-/// A tensor as the checkpoint lists it.
+/// An entry of the checkpoint's list of tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorSummary {
     /// Name.
     pub name: String,
-    /// Type, as the format names it.
+    /// Type, as named by the format.
     pub kind: String,
     /// Extents, outermost first.
     pub shape: Vec<usize>,
@@ -39,10 +39,10 @@ pub struct TensorSummary {
     pub bytes: usize,
 }
 
-/// A checkpoint: weights, tokenizer, and what is odd about them. Opening maps files and reads headers only.
+/// A checkpoint: weights, tokenizer and warnings. Opening maps the files and reads only headers.
 pub struct Checkpoint {
     weights: Box<dyn Weights>,
-    /// `None`: the checkpoint brings none; an error: one that cannot be used.
+    /// `None`: the checkpoint has none; an error: it cannot be used.
     tokenizer: Option<std::result::Result<Tokenizer, String>>,
     name: String,
     format: String,
@@ -112,7 +112,7 @@ impl Checkpoint {
         &*self.weights
     }
 
-    /// The same checkpoint with other weights, made of its own.
+    /// The same checkpoint with weights derived from its own.
     pub fn map_weights(self, change: impl FnOnce(Box<dyn Weights>) -> Box<dyn Weights>) -> Self {
         Self { weights: change(self.weights), ..self }
     }
@@ -122,7 +122,7 @@ impl Checkpoint {
         self.source_tokenizer().unwrap_or_else(|| Err(ModelError::NoTokenizer("it brings none".into())))
     }
 
-    /// As [`tokenizer`](Self::tokenizer), telling a checkpoint that brings none from one whose tokenizer cannot be used.
+    /// As [`tokenizer`](Self::tokenizer), with `None` for a checkpoint that has none.
     pub(crate) fn source_tokenizer(&self) -> Option<Result<&Tokenizer>> {
         Some(self.tokenizer.as_ref()?.as_ref().map_err(|why| ModelError::NoTokenizer(why.clone())))
     }
@@ -132,17 +132,17 @@ impl Checkpoint {
         &self.name
     }
 
-    /// File format and form of the weights, in words.
+    /// Description of the file format and the form of the weights.
     pub fn format(&self) -> &str {
         &self.format
     }
 
-    /// The tensors it lists.
+    /// Its list of tensors.
     pub fn tensors(&self) -> &[TensorSummary] {
         &self.tensors
     }
 
-    /// What is missing or odd, a line each.
+    /// Warnings, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

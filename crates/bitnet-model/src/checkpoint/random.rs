@@ -1,11 +1,12 @@
-//! Weights made up in memory, for measuring a shape.
+//! Random weights in memory, for benchmarks of a shape.
 
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::{Config, Result};
 use bitnet_core::BitNetDType;
 use bitnet_quant::TernaryCodes;
 
-/// Random ternary weights and a random Q6_K embedding, which is also the head. It computes noise at full cost.
+/// Random ternary weights and a random Q6_K embedding, which is also the head. The output is noise, at the full cost of
+/// a model.
 #[derive(Debug, Clone)]
 pub struct RandomWeights {
     config: Config,

@@ -1,4 +1,4 @@
-//! What a model is made of, whichever file it comes from.
+//! The parts of a model, independent of the file format.
 
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
@@ -66,14 +66,14 @@ impl Norm {
     }
 }
 
-/// One linear layer as a checkpoint holds it.
+/// A linear layer of a checkpoint.
 #[derive(Debug)]
 pub struct LinearSource {
     /// Weights `[outputs, inputs]`.
     pub weight: WeightSource,
-    /// Added to the outputs.
+    /// Bias.
     pub bias: Option<Vec<f32>>,
-    /// A norm of the inputs that belongs to the layer itself: weights and epsilon.
+    /// The layer's own norm of its inputs: weights and epsilon.
     pub inner_norm: Option<(Vec<f32>, f32)>,
 }
 
@@ -84,14 +84,14 @@ pub enum WeightSource {
     Ternary {
         /// -1, 0, +1.
         codes: TernaryCodes,
-        /// Factor of every weight.
+        /// Scale of every weight.
         scale: f32,
     },
     /// Of any other type: the layer computes in floating point.
     Dense(DenseTensor),
 }
 
-/// A matrix in the bytes of a file, or of our own.
+/// A matrix in the bytes of a mapped file, or in owned bytes.
 #[derive(Debug, Clone)]
 pub struct DenseTensor {
     /// Element type.
@@ -123,7 +123,7 @@ impl DenseTensor {
         Ok(Self { dtype, rows, cols, data: Data::Mapped(file, range) })
     }
 
-    /// Bytes of our own; an error if they do not hold such a matrix.
+    /// From owned bytes; an error if they do not hold such a matrix.
     pub fn owned(name: &str, bytes: Vec<u8>, dtype: BitNetDType, rows: usize, cols: usize) -> Result<Self> {
         check(name, Some(bytes.len()), dtype, rows, cols)?;
         Ok(Self { dtype, rows, cols, data: Data::Owned(Arc::new(bytes)) })
@@ -153,7 +153,7 @@ impl DenseTensor {
         out
     }
 
-    /// As a tensor on a device; on the CPU a mapped file is used where it lies.
+    /// As a tensor on a device; on the CPU a mapped file is used without a copy.
     pub fn to_tensor(&self, device: &Device) -> Result<BitNetTensor> {
         let dims = [self.rows, self.cols];
         Ok(match &self.data {
@@ -185,10 +185,10 @@ fn check(name: &str, len: Option<usize>, dtype: BitNetDType, rows: usize, cols: 
     Ok(())
 }
 
-/// A source of weights: a checkpoint, or weights made up for a benchmark. Layers are read one at a time, so that a model
-/// never lies in memory twice.
+/// A source of weights: a checkpoint, or random weights for a benchmark. Layers are read one at a time, so that the
+/// model is never in memory twice.
 pub trait Weights: Send + Sync {
-    /// Shape and constants.
+    /// The configuration.
     fn config(&self) -> &Config;
     /// Embedding `[vocab, hidden]`.
     fn embedding(&self) -> Result<DenseTensor>;
@@ -198,6 +198,6 @@ pub trait Weights: Send + Sync {
     fn norm(&self, norm: Norm) -> Result<Vec<f32>>;
     /// A linear layer of block `layer`.
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource>;
-    /// Tells that what was read of block `layer` has been copied, so that mapped pages can go.
+    /// Releases the mapped pages of block `layer`, once its weights have been copied.
     fn release(&self, _layer: usize) {}
 }

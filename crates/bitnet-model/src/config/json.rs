@@ -1,15 +1,15 @@
-//! A configuration as Hugging Face's `config.json`.
+//! Writing a configuration as Hugging Face's `config.json`.
 
 use super::{Architecture, Config, LinearClass, QuantizationConfig, RopeScaling};
 use crate::{ModelError, Result};
 use serde_json::{Value, json};
 
 impl Config {
-    /// The value of a `config.json` that [`from_json`](Self::from_json) and transformers read. It does not say the dtype of
-    /// the weights (`dtype`), nor which layers have a bias.
+    /// The value of a `config.json` that [`from_json`](Self::from_json) and transformers read, without the dtype of the
+    /// weights (`dtype`) and the biases of layers.
     ///
     /// # Errors
-    /// When each rotary frequency is scaled by a factor of its own, for which there is no word.
+    /// If each rotary frequency has its own factor, which `config.json` cannot express.
     pub fn to_json(&self) -> Result<Value> {
         let (model_type, class) = match self.architecture {
             Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),

@@ -4,7 +4,7 @@ use crate::{ModelError, Result};
 use regex::Regex;
 use serde_json::Value;
 
-/// What a stored weight means.
+/// How stored weights are interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearClass {
     /// `BitLinear`: packed, the product is divided by `weight_scale`.
@@ -18,7 +18,7 @@ pub enum LinearClass {
 /// The `quantization_config` of a `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizationConfig {
-    /// What a stored weight means.
+    /// How stored weights are interpreted.
     pub class: LinearClass,
     /// Epsilon of an RMS norm inside every quantized linear layer; `None`: no such norm.
     pub inner_norm_eps: Option<f32>,
@@ -84,8 +84,8 @@ impl QuantizationConfig {
 
     /// Whether the linear layer `module` (such as `model.layers.0.mlp.up_proj`) is quantized.
     ///
-    /// A pattern excludes a module that it matches from the start, as a regular expression, up to the boundary of a name,
-    /// or that ends with it (transformers, `should_convert_module`).
+    /// A pattern excludes a module that it matches from the start, as a regular expression, up to the boundary of a
+    /// name, or that ends with it (transformers, `should_convert_module`).
     pub fn converts(&self, module: &str) -> bool {
         let Some(patterns) = &self.not_converted else { return module != "lm_head" };
         !patterns.iter().any(|pattern| {
@@ -96,7 +96,7 @@ impl QuantizationConfig {
     }
 }
 
-/// Where a match may end: at a dot, after one, or at the end.
+/// Whether a match may end here: at a dot, after one, or at the end.
 fn boundaries(module: &str) -> impl Iterator<Item = usize> {
     module.match_indices('.').flat_map(|(at, _)| [at, at + 1]).chain([module.len()])
 }

@@ -9,14 +9,14 @@ use serde_json::Value;
 pub struct RopeConfig {
     /// Base of the wavelengths.
     pub theta: f64,
-    /// How positions beyond the original context are reached.
+    /// Scaling for positions beyond the original context.
     pub scaling: RopeScaling,
 }
 
-/// How positions beyond the original context are reached (transformers, `modeling_rope_utils.py`).
+/// Scaling for positions beyond the original context (transformers, `modeling_rope_utils.py`).
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
     /// Every frequency divided by `factor`.
     Linear {
@@ -34,7 +34,7 @@ pub enum RopeScaling {
         /// Context before scaling.
         original: f64,
     },
-    /// Every frequency divided by a factor of its own: how GGUF stores the scaling of Llama 3.1.
+    /// Each frequency divided by its own factor, as GGUF stores the scaling of Llama 3.1.
     PerPair(Vec<f32>),
 }
 
@@ -79,7 +79,7 @@ impl RopeConfig {
         Ok(config)
     }
 
-    /// An error if a number could not be a model's.
+    /// An error if a number is out of range.
     pub fn validate(&self) -> Result<()> {
         let positive = |name: &str, value: f64| {
             if value.is_finite() && value > 0. {

@@ -1,4 +1,4 @@
-//! GGUF as bitnet.cpp (I2_S) and llama.cpp (TQ1_0, TQ2_0) read it.
+//! GGUF files for bitnet.cpp (I2_S) and llama.cpp (TQ1_0, TQ2_0).
 
 use super::{Embeddings, Target, encode, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
@@ -12,14 +12,14 @@ use bitnet_quant::formats::{self, i2_s::I2sOrder};
 use half::f16;
 use std::path::Path;
 
-/// Where the data of a tensor comes from.
+/// Source of the data of a tensor.
 enum Source {
     Values(Vec<f32>),
     Embedding,
     Linear(Option<(usize, Projection)>),
 }
 
-/// The linear layer of that place in the file's order of rows; `None` is the head.
+/// The linear layer at that position, in the file's order of rows; `None` is the head.
 struct Writer<'a> {
     weights: &'a dyn Weights,
     family: Family,
@@ -72,7 +72,7 @@ fn tq(target: Target) -> GgufType {
 }
 
 impl Writer<'_> {
-    /// Announces every tensor, and pushes where its data comes from.
+    /// Declares every tensor, and pushes the source of its data.
     fn announce(&self, writer: &mut GgufWriter, sources: &mut Vec<Source>) -> Result<()> {
         let config = self.weights.config();
         let mut add = |name: &str, ty: GgufType, shape: &[usize], source: Source| -> Result<()> {
@@ -130,9 +130,9 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// An error that names what would fit, when rows are not whole blocks of a type.
+    /// If rows are not whole blocks of a type, an error that names the types that fit.
     fn check_rows(&self, name: &str, ty: GgufType, rows: usize, cols: usize) -> Result<()> {
-        // I2_S blocks run over rows, and readers go by 128.
+        // I2_S blocks span rows, but readers need multiples of 128.
         let block = if ty == GgufType::I2_S { 128 } else { ty.block().map_or(1, |b| b.0) };
         if cols.is_multiple_of(block) {
             return Ok(());
@@ -150,7 +150,7 @@ impl Writer<'_> {
         Err(ModelError::Convert(problem))
     }
 
-    /// The linear layer of that place (`None`: the head) with its rows in the order of the file.
+    /// The linear layer at that position (`None`: the head) with its rows in the order of the file.
     fn linear(&self, place: Option<(usize, Projection)>) -> Result<LinearSource> {
         match place {
             None => self.weights.head()?.ok_or_else(|| ModelError::Convert("the head disappeared".into())),
@@ -163,7 +163,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The factor that goes into a tensor of its own: one that the block type's f16 would round.
+    /// The scale that needs a separate tensor: one that the block type's f16 would round.
     fn separate_scale(&self, scale: f32) -> Option<f32> {
         (self.ternary != GgufType::I2_S && formats::f16_exact(scale).is_none()).then_some(scale)
     }
@@ -207,7 +207,7 @@ fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<M
     };
     set("general.architecture", Value::String(family.name().into()));
     set("general.name", Value::String(checkpoint.name().into()));
-    // llama.cpp's number of the prevailing type; bitnet.cpp's for I2_S.
+    // llama.cpp's number of the main type; bitnet.cpp's for I2_S.
     let file_type = match target {
         Target::I2S => 40,
         Target::Tq1_0 => 36,

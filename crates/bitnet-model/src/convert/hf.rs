@@ -1,4 +1,4 @@
-//! A Hugging Face directory with packed weights, as transformers reads it.
+//! A Hugging Face directory with packed weights for transformers.
 
 use super::{encode, ternary};
 use crate::checkpoint::hf::{module, norm_modules};
@@ -16,16 +16,16 @@ use std::path::Path;
 /// A linear layer of a block, or the head.
 type Place = Option<(usize, Projection)>;
 
-/// Where the data of a tensor comes from.
+/// Source of the data of a tensor.
 enum Source {
     Values(Vec<f32>),
-    /// Always f32: transformers rounds it to the type the model runs in.
+    /// Always f32: transformers rounds it to the dtype of the model.
     Scale(f32),
     Embedding,
     Linear(Place),
 }
 
-/// What the layers are like, for `config.json`.
+/// Properties of the layers, for `config.json`.
 #[derive(Default)]
 struct Layers {
     dense: Vec<String>,
@@ -79,8 +79,8 @@ fn linear(weights: &dyn Weights, place: Place) -> Result<LinearSource> {
     }
 }
 
-/// The one type of everything that is not packed: transformers leaves such tensors as they are stored, and multiplies only
-/// equal types. The source's own if it holds every value exactly, else f32.
+/// The common dtype of all tensors that are not packed: transformers does not convert them, and multiplies only equal
+/// dtypes. That of the source if it represents every value exactly, else f32.
 #[derive(Clone, Copy)]
 struct FloatType {
     dtype: BitNetDType,
@@ -136,7 +136,7 @@ impl FloatType {
     }
 }
 
-/// The linear layers by place and name.
+/// The linear layers by position and name.
 fn places(weights: &dyn Weights) -> Result<Vec<(Place, String)>> {
     let head = weights.head()?.is_some().then(|| (None, "lm_head".to_string()));
     let blocks =
@@ -161,7 +161,7 @@ fn bias(source: &LinearSource) -> Option<Vec<f32>> {
     source.bias.as_ref().map(|bias| bias.iter().map(|b| b / scale).collect())
 }
 
-/// Announces every tensor and notes where its data comes from.
+/// Declares every tensor and records the source of its data.
 fn announce(
     weights: &dyn Weights,
     float: FloatType,
@@ -170,7 +170,7 @@ fn announce(
 ) -> Result<Layers> {
     let mut layers = Layers::default();
     if weights.head()?.is_none() {
-        // A list that does not name the head converts it, a tied one too.
+        // Without the head in the list it is converted, even if tied.
         layers.dense.push("lm_head".into());
     }
     let mut add = |name: &str, dtype: Dtype, shape: &[usize], source: Source| -> Result<()> {

@@ -1,4 +1,4 @@
-//! Writing a checkpoint in another form, its ternary values and scales unchanged.
+//! Converting checkpoints to another format with unchanged ternary values and scales.
 
 mod gguf;
 mod hf;
@@ -11,7 +11,7 @@ use bitnet_core::BitNetDType;
 use bitnet_quant::formats;
 use std::path::Path;
 
-/// Forms that can be written.
+/// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// GGUF with I2_S as bitnet.cpp's x86 build reads it.
@@ -35,14 +35,14 @@ pub enum Embeddings {
     Q6K,
 }
 
-/// Writes `checkpoint` to `out`: a file, or for [`Target::HuggingFace`] a directory. What was at `out` stays until the new
-/// files are complete. `progress` is told how many of how many tensors are written.
+/// Writes `checkpoint` to `out`: a file, or for [`Target::HuggingFace`] a directory. Existing files at `out` are kept
+/// until the new ones are complete. `progress` receives the number of tensors written and the total.
 ///
 /// `embeddings` is for GGUF; a Hugging Face directory keeps the floats of the source.
 ///
 /// # Errors
 /// If the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), an
-/// inner norm in a linear layer or a tokenizer that GGUF has no word for.
+/// inner norm in a linear layer or a tokenizer that GGUF cannot express.
 pub fn convert(
     checkpoint: &Checkpoint,
     out: &Path,
@@ -56,7 +56,7 @@ pub fn convert(
     }
 }
 
-/// A linear layer whose weights are ternary, taken apart.
+/// The parts of a ternary linear layer.
 fn ternary(source: &LinearSource) -> Option<(&bitnet_quant::TernaryCodes, f32)> {
     match &source.weight {
         WeightSource::Ternary { codes, scale } => Some((codes, *scale)),
@@ -64,7 +64,7 @@ fn ternary(source: &LinearSource) -> Option<(&bitnet_quant::TernaryCodes, f32)> 
     }
 }
 
-/// The bytes of `dense` as another type; unchanged if it is of that type already.
+/// The bytes of `dense` converted to another type; unchanged if it has that type.
 fn encode(dense: &DenseTensor, dtype: BitNetDType) -> Result<Vec<u8>> {
     if dense.dtype == dtype {
         return Ok(dense.bytes().to_vec());

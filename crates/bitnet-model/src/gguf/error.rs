@@ -1,4 +1,4 @@
-//! What can be wrong with a GGUF file.
+//! Errors of GGUF files.
 
 use bitnet_core::serialize::WriteError;
 
@@ -14,7 +14,7 @@ pub enum GgufError {
     /// A version that is not read.
     #[error("GGUF version {0} is not supported (2 and 3 are); convert the model again from its original checkpoint")]
     Version(u32),
-    /// The file ends inside something.
+    /// The file is truncated.
     #[error(
         "the file ends at byte {have} inside {what}, which takes {need} bytes from byte {at}: \
          it is cut short or damaged; fetch it again"
@@ -37,7 +37,7 @@ pub enum GgufError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A tensor of a type that is known but not read.
+    /// A tensor of a known but unsupported type.
     #[error("tensor {tensor} has type {name} (number {number}), which is not supported: {advice}")]
     UnsupportedType {
         /// Name of the tensor.
@@ -49,10 +49,10 @@ pub enum GgufError {
         /// What to do.
         advice: &'static str,
     },
-    /// A tensor that the model needs is not there.
+    /// A required tensor is missing.
     #[error("tensor {0} is missing; the file is incomplete or of another architecture")]
     MissingTensor(String),
-    /// A metadata key that the model needs is not there.
+    /// A required metadata key is missing.
     #[error("metadata key {0} is missing; convert the model again with a complete converter")]
     MissingKey(String),
     /// A metadata value of another kind than expected.
@@ -82,7 +82,7 @@ pub enum GgufError {
     Write(#[from] WriteError),
 }
 
-/// A name from a file as an error may show it: one line, not too long.
+/// A name from a file prepared for an error message: one line, truncated.
 pub(super) fn shown(name: &str) -> String {
     let short: String = name.chars().take(64).collect();
     let more = if short.len() < name.len() { "..." } else { "" };

@@ -1,4 +1,4 @@
-//! Metadata: named values, and getters that name the key when a value is missing or of another kind.
+//! Metadata: named values, and getters whose errors name the key.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ impl Array {
     }
 }
 
-/// A value in a few words: strings are cut, arrays are counted.
+/// A short description of a value: strings are truncated, arrays are counted.
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -114,7 +114,7 @@ impl std::fmt::Display for Value {
 pub struct Metadata(BTreeMap<String, Value>);
 
 impl Metadata {
-    /// Sets a value; gives back the one that was there.
+    /// Sets a value; returns the previous one.
     pub fn insert(&mut self, key: impl Into<String>, value: Value) -> Option<Value> {
         self.0.insert(key.into(), value)
     }
@@ -131,7 +131,7 @@ impl Metadata {
         }
     }
 
-    /// The value of a key that must be there.
+    /// The value of a required key.
     ///
     /// # Errors
     /// If there is no such key, or its value is of another kind or does not fit.
@@ -160,7 +160,7 @@ impl Metadata {
     }
 }
 
-/// What a metadata value can be read as.
+/// Types that a metadata value can be read as.
 ///
 /// Integers are read from every integer kind that holds a value in range, since writers differ.
 pub trait FromValue<'a>: Sized {

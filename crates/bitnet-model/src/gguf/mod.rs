@@ -1,10 +1,10 @@
 //! GGUF: the file format of llama.cpp and bitnet.cpp.
 //!
-//! [`Gguf::parse`] reads the header of a file that lies in memory (mapped, as a rule) and borrows
-//! nothing from it: tensors are byte ranges of the file. [`GgufWriter`] writes one tensor at a time.
+//! [`Gguf::parse`] reads the header of a file in memory (usually mapped) and borrows nothing from
+//! it: tensors are byte ranges of the file. [`GgufWriter`] writes one tensor at a time.
 //!
-//! Every count, length and offset is checked against the bytes that are there before anything is
-//! allocated for it, so that a damaged file is an error of one line.
+//! Every count, length and offset is checked against the size of the file before anything is
+//! allocated for it, so that a damaged file gives a one-line error.
 
 mod error;
 mod metadata;
@@ -18,10 +18,10 @@ pub use reader::{Gguf, TensorInfo};
 pub use types::GgufType;
 pub use writer::GgufWriter;
 
-/// Where tensors start when a file does not say.
+/// Default alignment of tensors.
 const DEFAULT_ALIGNMENT: usize = 32;
 
-/// The metadata key that says it.
+/// The metadata key of the alignment.
 const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// `n` up to the next multiple of `alignment`, a power of two.

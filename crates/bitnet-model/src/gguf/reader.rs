@@ -1,4 +1,4 @@
-//! The header of a GGUF file: metadata and the places of its tensors.
+//! The header of a GGUF file: metadata and the byte ranges of its tensors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -7,10 +7,10 @@ use super::error::shown;
 use super::types::{self, GgufType};
 use super::{ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, GgufError, Metadata, Value, align_up};
 
-/// How deep arrays may nest.
+/// Limit of nested arrays.
 const MAX_NESTING: usize = 4;
 
-/// A parsed header. It borrows nothing; [`TensorInfo::range`] says where in the file the data is.
+/// A parsed header. It borrows nothing; [`TensorInfo::range`] is the position of the data in the file.
 #[derive(Debug, Clone)]
 pub struct Gguf {
     /// Version of the format, 2 or 3.
@@ -22,7 +22,7 @@ pub struct Gguf {
     index: HashMap<String, usize>,
 }
 
-/// Name, type, shape and place of a tensor.
+/// Name, type, shape and byte range of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
     /// Name of the tensor.
@@ -62,7 +62,7 @@ impl Gguf {
     /// # Errors
     /// If the file is not GGUF, big-endian, of another version, cut short, or contradicts itself:
     /// duplicate or unreadable names, unknown types, sizes that do not fit, data that overlaps or
-    /// lies outside. A tensor of a known type that is not read is no error until it is asked for.
+    /// lies outside. A tensor of an unsupported type is an error only when it is requested.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
         let magic = file.get(..4).unwrap_or(file);
         if magic != b"GGUF" {
@@ -84,15 +84,15 @@ impl Gguf {
         Ok(Self { version, metadata, tensors, index })
     }
 
-    /// The tensor of that name, if there is one, of whatever type.
+    /// The tensor of that name, of any type, if there is one.
     pub fn find(&self, name: &str) -> Option<&TensorInfo> {
         self.index.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The tensor of that name, of a type that is read.
+    /// The tensor of that name, of a supported type.
     ///
     /// # Errors
-    /// If there is none, or its type is not read.
+    /// If there is none, or its type is not supported.
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo, GgufError> {
         let info = self.find(name).ok_or_else(|| GgufError::MissingTensor(name.to_owned()))?;
         match info.ty.advice() {
@@ -107,7 +107,7 @@ impl Gguf {
     }
 }
 
-/// A place in the file and what is being read there.
+/// A position in the file, and what is being read for errors.
 struct Cursor<'a> {
     file: &'a [u8],
     at: usize,
@@ -150,7 +150,7 @@ impl<'a> Cursor<'a> {
         self.bytes().map(u64::from_le_bytes)
     }
 
-    /// A count of things that take at least `each` bytes: as many must still be there.
+    /// A count of items of at least `each` bytes, checked against the rest of the file.
     fn count(&mut self, each: usize) -> Result<usize, GgufError> {
         let n = self.u64()?;
         self.check_count(n, each)
@@ -254,7 +254,7 @@ fn read_metadata(cursor: &mut Cursor, count: u64) -> Result<Metadata, GgufError>
     Ok(metadata)
 }
 
-/// The alignment of tensor data that a file's metadata asks for.
+/// The alignment of tensor data in a file's metadata.
 pub(super) fn read_alignment(metadata: &Metadata) -> Result<usize, GgufError> {
     let alignment = metadata.find::<u32>(ALIGNMENT_KEY)?.map_or(DEFAULT_ALIGNMENT, |a| a as usize);
     if alignment.is_power_of_two() && alignment <= 1 << 20 {
@@ -265,7 +265,7 @@ pub(super) fn read_alignment(metadata: &Metadata) -> Result<usize, GgufError> {
     Err(GgufError::Malformed { what, problem })
 }
 
-/// A tensor as the file describes it.
+/// A tensor entry of the file.
 struct RawTensor {
     name: String,
     /// Outermost first.
@@ -309,7 +309,7 @@ fn read_tensor_infos(cursor: &mut Cursor, count: u64) -> Result<Vec<RawTensor>, 
     Ok(tensors)
 }
 
-/// Finds the type and the bytes of every tensor, and checks that none overlap or lie outside.
+/// Finds the type and byte range of every tensor, and checks that none overlap or exceed the file.
 #[allow(clippy::type_complexity)]
 fn place(
     raw: Vec<RawTensor>,
@@ -323,7 +323,7 @@ fn place(
     let data_start = align_up(header_end, alignment).ok_or_else(beyond)?;
     let data_len = file_len.saturating_sub(data_start);
 
-    // The room of a tensor: to the next one in the order of offsets, or to the end of the file.
+    // The space of a tensor: up to the next one by offset, or to the end of the file.
     let mut order: Vec<usize> = (0..raw.len()).collect();
     order.sort_by_key(|&i| raw[i].offset);
     let mut rooms = vec![(0, false); raw.len()];

@@ -1,4 +1,4 @@
-//! Tensor types: their numbers, names and sizes, and which of two a colliding number means.
+//! Tensor types: numbers, names and sizes, and resolution of colliding numbers.
 
 /// The type of a tensor's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum GgufType {
     Q6_K,
     Q4_0,
     Q4_K,
-    /// Ternary of bitnet.cpp, in x86 or ARM block order: the file does not say which.
+    /// Ternary of bitnet.cpp, in x86 or ARM block order, which the file does not record.
     I2_S,
     TQ1_0,
     TQ2_0,
@@ -20,7 +20,7 @@ pub enum GgufType {
     Q2_0_G64,
     /// Q2_0 with groups of 128.
     Q2_0_G128,
-    /// A type that is known by name and not read.
+    /// A known but unsupported type.
     Unsupported {
         number: u32,
         name: &'static str,
@@ -46,7 +46,7 @@ const READ: [(GgufType, u32, &str, usize, usize); 12] = [
     (Q2_0_G128, 42, "Q2_0 (groups of 128)", 128, 34),
 ];
 
-/// Types that are named and not read: number, name, weights in a block, bytes of a block.
+/// Known but unsupported types: number, name, weights in a block, bytes of a block.
 const NAMED: [(u32, &str, usize, usize); 28] = [
     (3, "Q4_1", 32, 20),
     (6, "Q5_0", 32, 22),
@@ -92,7 +92,7 @@ impl GgufType {
         }
     }
 
-    /// The number that stands for it in a file.
+    /// Its number in a file.
     pub fn number(self) -> u32 {
         match self {
             Unsupported { number, .. } => number,
@@ -105,7 +105,7 @@ impl GgufType {
         matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128)
     }
 
-    /// Weights in a block and bytes of a block; `None` for a layout that the file does not tell.
+    /// Weights in a block and bytes of a block; `None` for an unknown layout.
     pub fn block(self) -> Option<(usize, usize)> {
         match self {
             Unsupported { number, name } => NAMED.iter().find(|r| r.0 == number && r.1 == name).map(|r| (r.2, r.3)),
@@ -128,7 +128,7 @@ impl GgufType {
         (n / block).checked_mul(bytes)
     }
 
-    /// Why a type is not read and what to do; `None` for a type that is.
+    /// Why a type is not supported and what to do; `None` for a supported one.
     pub fn advice(self) -> Option<&'static str> {
         let Unsupported { name, .. } = self else { return None };
         Some(match name {
@@ -146,25 +146,25 @@ impl GgufType {
     }
 }
 
-/// What the file says of a tensor's size.
+/// Size information of a tensor in the file.
 pub(super) struct Extent {
     pub rows: usize,
     pub cols: usize,
     /// Bytes to the next tensor or the end of the file, rounded up to the alignment.
     pub room: usize,
-    /// Whether the room ends at another tensor, so that a file cut short does not change it.
+    /// Whether the space ends at another tensor, so that truncation of the file does not change it.
     pub bounded: bool,
 }
 
 impl Extent {
-    /// Whether a tensor of type `ty` fills the room but for its padding.
+    /// Whether a tensor of type `ty` fills the space, apart from padding.
     fn fits(&self, ty: GgufType, alignment: usize) -> bool {
         let size = ty.byte_size(self.rows, self.cols);
         size.and_then(|s| s.checked_next_multiple_of(alignment)) == Some(self.room)
     }
 }
 
-/// What `number` means in a file whose tensors of that number are `tensors`.
+/// The type of `number` in a file whose tensors of that number are `tensors`.
 ///
 /// Numbers collide: bitnet.cpp's old fork has 36 I2_S, 37 I8_S, 38 TL1, 39 TL2; its fork of 2026 has
 /// TL2 as 42; upstream has 39 MXFP4 and 42 Q2_0, of which there are builds with groups of 64 and of 128.

@@ -1,4 +1,4 @@
-//! Writing GGUF version 3: first what it will hold, then the data of one tensor after the other.
+//! Writing GGUF version 3: first the header, then the data, one tensor at a time.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,10 +7,10 @@ use super::reader::read_alignment;
 use super::{Array, GgufError, GgufType, Metadata, TensorInfo, Value, align_up};
 use bitnet_core::serialize::output::{AtomicFile, TensorSink, WriteError};
 
-/// The names of tensors that llama.cpp takes are shorter than this.
+/// Tensor names must be shorter than this for llama.cpp.
 const MAX_NAME: usize = 64;
 
-/// A GGUF file to be written.
+/// Writer of a GGUF file.
 ///
 /// ```
 /// # fn main() -> Result<(), bitnet_model::gguf::GgufError> {
@@ -44,7 +44,7 @@ impl GgufWriter {
         Self { metadata, tensors: Vec::new(), names: HashSet::new(), end: 0 }
     }
 
-    /// Announces a tensor; `shape` has the outermost dimension first.
+    /// Declares a tensor; `shape` has the outermost dimension first.
     ///
     /// # Errors
     /// If the name is taken or longer than 63 bytes, the shape has no dimension, more than four
@@ -76,20 +76,20 @@ impl GgufWriter {
         Ok(())
     }
 
-    /// The announced tensors, in the order in which their data is asked for. Ranges count from the
+    /// The declared tensors, in the order in which their data is requested. Ranges count from the
     /// start of the data section.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
     /// Writes the file; `data` is called for each tensor in turn and puts exactly `range.len()`
-    /// bytes. Gives the length of the file.
+    /// bytes. Returns the length of the file.
     ///
-    /// The file is written under another name in the same folder and renamed when it is complete,
-    /// so that a failure leaves what was there before.
+    /// The file is written to a temporary name in the same folder and renamed when it is complete,
+    /// so that a failure keeps an existing file.
     ///
     /// # Errors
-    /// If `data` fails or gives another number of bytes, or the file cannot be written.
+    /// If `data` fails or puts another number of bytes, or the file cannot be written.
     pub fn write<E: From<GgufError>>(
         &self,
         path: &Path,
@@ -103,7 +103,7 @@ impl GgufWriter {
             file.pad(alignment).map_err(failed)?;
             file.tensor(&tensor.name, tensor.range.len() as u64, |sink| data(tensor, sink), failed)?;
         }
-        // llama.cpp expects the padding behind the last tensor as well.
+        // llama.cpp expects padding after the last tensor as well.
         file.pad(alignment).map_err(failed)?;
         file.commit().map_err(failed)
     }

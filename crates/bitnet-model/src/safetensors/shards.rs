@@ -1,4 +1,4 @@
-//! A checkpoint of several files: the index, and one map over all of their tensors.
+//! A checkpoint of several files: the index, and one map of all tensors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,15 +12,15 @@ use bitnet_core::serialize::one_line;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// No index is longer: an entry takes about 100 bytes.
+/// Size limit of an index; an entry has about 100 bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// The files of a checkpoint, not opened yet.
+/// The files of a checkpoint, not yet opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shards {
     /// File names, in order.
     names: Vec<String>,
-    /// Tensor to its file, as the index says. Empty for a checkpoint of one file.
+    /// The file of each tensor, from the index. Empty for a checkpoint of one file.
     index: BTreeMap<String, usize>,
 }
 
@@ -82,7 +82,7 @@ impl Shards {
         Ok(Self { names, index })
     }
 
-    /// The paths of the files in `folder`, in the order in which [`open`](Self::open) wants them.
+    /// The paths of the files in `folder`, in the order that [`open`](Self::open) expects.
     pub fn paths(&self, folder: &Path) -> Vec<PathBuf> {
         self.names.iter().map(|name| folder.join(name)).collect()
     }
@@ -119,7 +119,7 @@ impl Shards {
     }
 }
 
-/// Whether `name` is a file of the folder, and not a way out of it, on any system.
+/// Whether `name` is a plain file name, without path components, on any system.
 fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

@@ -1,4 +1,4 @@
-//! Byte-pair merges by rank: what is checked before the `tokenizers` crate builds its model.
+//! Byte-pair merges by rank, checked before the `tokenizers` crate builds its model.
 //!
 //! The crate trusts its input: a merge of absent tokens can make it panic.
 
@@ -9,7 +9,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 
 use super::error::{Result, TokenizerError};
 
-/// A BPE model as its source states it.
+/// A BPE model as read from its source.
 #[derive(Debug, Default)]
 pub(crate) struct BpeParts {
     pub vocab: Vec<(String, u32)>,
@@ -22,7 +22,7 @@ pub(crate) struct BpeParts {
 }
 
 impl BpeParts {
-    /// The `model` of a `tokenizer.json`. Dropout is left out: random merges are for training.
+    /// The `model` of a `tokenizer.json`. Dropout is left out, since random merges are only for training.
     pub(crate) fn from_json(model: Value, what: &str) -> Result<Self> {
         let invalid = |why: String| TokenizerError::invalid(what, why);
         let Value::Object(mut model) = model else {

@@ -1,4 +1,4 @@
-//! What can go wrong with a tokenizer or a chat template.
+//! Errors of tokenizers and chat templates.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub enum TokenizerError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file that is not valid JSON or lacks what it must have.
+    /// A file that is not valid JSON or is incomplete.
     #[error("{what} is not valid: {why}")]
     Invalid {
         /// The file or the part of it, e.g. `tokenizer.json`.
@@ -21,10 +21,10 @@ pub enum TokenizerError {
         /// What is wrong in it.
         why: String,
     },
-    /// A vocabulary that contradicts itself.
+    /// An inconsistent vocabulary.
     #[error("vocabulary is not valid: {0}")]
     Vocabulary(String),
-    /// A well-formed tokenizer of a kind that this crate does not handle.
+    /// A valid tokenizer of an unsupported kind.
     #[error("unsupported tokenizer: {0}")]
     Unsupported(String),
     /// The text cannot be expressed in this vocabulary.

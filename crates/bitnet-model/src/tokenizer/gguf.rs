@@ -1,4 +1,4 @@
-//! Vocabularies inside GGUF files, read and written.
+//! Reading and writing vocabularies of GGUF files.
 
 use std::collections::HashMap;
 
@@ -60,8 +60,8 @@ impl Tokenizer {
     /// Builds the tokenizer of a GGUF file.
     ///
     /// A `gpt2` vocabulary without `pre` is read as llama.cpp reads it (`default`), except one that
-    /// holds Llama 3's special tokens, which is `llama-bpe`: the converter of BitNet 2B4T left the
-    /// key out. [`warnings`](Self::warnings) says so.
+    /// holds Llama 3's special tokens, which is `llama-bpe`: the converter of BitNet 2B4T omitted
+    /// the key. [`warnings`](Self::warnings) reports it.
     ///
     /// # Errors
     /// `Vocabulary` when the lists contradict each other; `Unsupported` for an unknown model or
@@ -97,8 +97,8 @@ impl Tokenizer {
     /// surplus as unused `[PADn]`.
     ///
     /// # Errors
-    /// `Unsupported` when GGUF cannot say what this tokenizer does (an unknown pre-tokenizer, merges
-    /// that no scores express, other tokens around a text than begin and end), `Vocabulary` when
+    /// `Unsupported` if GGUF cannot express this tokenizer (an unknown pre-tokenizer, merges without
+    /// equivalent scores, other tokens around a text than begin and end), `Vocabulary` if
     /// `vocab_size` is less than [`vocab_size`](Self::vocab_size).
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufVocab> {
         if vocab_size < self.vocab_size() {
@@ -142,7 +142,7 @@ impl Tokenizer {
     }
 
     fn write_byte_level(&self, bpe: &BPE, vocab: &mut GgufVocab) -> Result<()> {
-        // NFC is what Qwen's files state and what no GGUF reader does.
+        // Qwen's files ask for NFC, which no GGUF reader applies.
         let normalizer = serde_json::to_value(self.parsing.get_normalizer()).unwrap_or_default();
         if !(normalizer.is_null() || normalizer["type"] == "NFC") {
             return Err(TokenizerError::Unsupported(format!("GGUF cannot state the normalizer {normalizer}")));
@@ -164,7 +164,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Whether taking whole tokens without merging changes nothing: each is reached by merges.
+    /// Whether whole tokens can be taken without merging: merges reach each of them.
     fn merges_reach_every_token(&self, bpe: &BPE) -> bool {
         let mut bpe = bpe.clone();
         bpe.ignore_merges = false;
@@ -197,10 +197,10 @@ impl Tokenizer {
         }
     }
 
-    /// Scores that choose the merges that ranks choose: minus the rank of a token's first merge.
+    /// Scores equivalent to ranks: minus the rank of a token's first merge.
     ///
     /// Scores belong to tokens, ranks to pairs, so this needs what files converted from SentencePiece
-    /// have: every pair that makes a token is a merge, and the merges of a token stand together.
+    /// have: every pair that makes a token is a merge, and the merges of a token are adjacent.
     fn scores_from_merges(&self, bpe: &BPE, vocab_size: usize) -> Result<Vec<f32>> {
         let merges = ranked_merges(bpe)?;
         let mut groups: HashMap<u32, (usize, usize)> = HashMap::new();
@@ -245,7 +245,7 @@ fn ranked_merges(bpe: &BPE) -> Result<Vec<(String, String)>> {
     Ok(BpeParts::from_json(model, WHAT)?.merges)
 }
 
-/// Whether the tokens around a text are exactly this one; none are fine too.
+/// Whether the tokens around a text are exactly this one, or none.
 fn affix(ids: &[u32], token: Option<u32>, place: &str) -> Result<bool> {
     match ids {
         [] => Ok(false),
@@ -291,7 +291,7 @@ fn check(vocab: &GgufVocab) -> Result<Vec<TokenKind>> {
         .collect()
 }
 
-/// The `added_tokens` of a `tokenizer.json`: those that are cut out of a text before anything else.
+/// The `added_tokens` of a `tokenizer.json`: those that are split off from a text first.
 fn added_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Value {
     let added = |kind: TokenKind| kind.is_special() || kind == TokenKind::UserDefined;
     (vocab.tokens.iter().zip(kinds).enumerate())
@@ -323,7 +323,7 @@ fn byte_level(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
     let kind = Kind::named(name)?;
     let tokens = (0u32..).zip(&vocab.tokens).filter(|(_, text)| !text.is_empty());
     let merges = vocab.merges.iter().enumerate().map(|(i, merge)| {
-        // A token may begin with a space, never hold one elsewhere (llama.cpp splits so too).
+        // A token may begin with a space but not contain one elsewhere, as in llama.cpp.
         let first = merge.chars().next().map_or(0, char::len_utf8);
         let at = merge[first..].find(' ').map(|at| at + first);
         let at = at.ok_or_else(|| invalid(format!("merge {i} is {merge:?}, not two tokens")))?;
@@ -384,7 +384,7 @@ fn sentencepiece(vocab: &GgufVocab, kinds: Vec<TokenKind>) -> Result<Tokenizer> 
     add_tokens(&mut encoder, &added, WHAT)?;
     let mut tokenizer = Tokenizer::assemble(encoder, pieces, Spelling::SentencePiece, space_prefix)?;
     tokenizer.special.unk = unknown;
-    // SentencePiece's own names, where the file gives no ids.
+    // SentencePiece's own names, if the file has no ids.
     let (bos, eos) = (vocab.bos.or_else(|| find("<s>")), vocab.eos.or_else(|| find("</s>")));
     set_affixes(tokenizer, vocab, true, bos, eos)
 }

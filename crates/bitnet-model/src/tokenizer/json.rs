@@ -1,6 +1,6 @@
-//! `tokenizer.json`: what we check before the `tokenizers` crate sees it, and what we write.
+//! `tokenizer.json`: checks before it is passed to the `tokenizers` crate, and writing.
 //!
-//! Only parts of known types go there; the decoder and the post-processor we carry out ourselves.
+//! Only components of known types are passed on; decoder and post-processor are implemented here.
 
 use serde_json::{Map, Value, json};
 
@@ -8,10 +8,10 @@ use super::bpe::BpeParts;
 use super::error::{Result, TokenizerError};
 use super::pieces::Spelling;
 
-/// A tokenizer in the parts of a `tokenizer.json`.
+/// The components of a `tokenizer.json`.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    /// What errors call the source: `tokenizer.json` or a GGUF vocabulary.
+    /// Name of the source for errors: `tokenizer.json` or a GGUF vocabulary.
     pub what: &'static str,
     pub model: BpeParts,
     /// As in the file; of types that are known to be safe on any input.
@@ -26,7 +26,7 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// From the contents of a `tokenizer.json`; its truncation and padding are not for us.
+    /// From the contents of a `tokenizer.json`; its truncation and padding are ignored.
     pub(crate) fn from_json(mut value: Value, what: &'static str) -> Result<Self> {
         let invalid = |why: &str| TokenizerError::invalid(what, why);
         let object = (value.as_object_mut()).ok_or_else(|| invalid("it is not a JSON object"))?;
@@ -75,7 +75,7 @@ fn check_types(part: &str, value: &Value) -> Result<()> {
     }
 }
 
-/// How tokens spell text, and whether the first space is artificial.
+/// How tokens encode text, and whether the first space is artificial.
 fn decoder(value: &Value) -> Result<(Spelling, bool)> {
     let mut list = Vec::new();
     steps(value, &mut list);

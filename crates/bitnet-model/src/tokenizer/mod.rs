@@ -2,7 +2,7 @@
 //!
 //! One type, [`Tokenizer`], over two sources: a Hugging Face `tokenizer.json` (byte-level BPE, or
 //! SentencePiece-style BPE with byte fallback) and the vocabulary inside a GGUF file. Either can be
-//! written as the other. [`StreamDecoder`] gives text as tokens come, [`StopMatcher`] ends it.
+//! written as the other. [`StreamDecoder`] decodes a stream of tokens, [`StopMatcher`] finds stop strings.
 
 mod bpe;
 mod error;
@@ -40,19 +40,19 @@ const FILE: &str = "tokenizer.json";
 
 type Encoder = TokenizerImpl<Model, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// What text is special in a text to encode.
+/// Whether special tokens are recognised in a text to encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseSpecial {
-    /// `<|eot_id|>` in the text is ten characters: for text of a user.
+    /// `<|eot_id|>` in the text is ten characters; for text from users.
     No,
-    /// `<|eot_id|>` in the text is the token: for rendered chat templates.
+    /// `<|eot_id|>` in the text is the token; for rendered chat templates.
     Yes,
 }
 
 /// A vocabulary with its rules for encoding and decoding. Immutable, `Send + Sync`.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    /// Special tokens in the text are text / are tokens; both share one model.
+    /// Encoders that treat special tokens in the text as text / as tokens; both share one model.
     plain: Encoder,
     parsing: Encoder,
     pieces: Pieces,
@@ -66,7 +66,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in a directory, with what stands beside it:
+    /// Reads a `tokenizer.json`, or the one in a directory, with the files beside it:
     /// `tokenizer_config.json`, `generation_config.json`, `chat_template.jinja`.
     ///
     /// # Errors
@@ -83,8 +83,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads the contents of a `tokenizer.json`. Begin and end tokens are then known only as far as
-    /// its post-processor and the usual names of such tokens tell.
+    /// Reads the contents of a `tokenizer.json`. Begin and end tokens are then known only from its
+    /// post-processor and the usual names of such tokens.
     ///
     /// # Errors
     /// `Invalid`, `Unsupported`, `Vocabulary`.
@@ -93,7 +93,7 @@ impl Tokenizer {
         Self::from_definition(Definition::from_json(value, FILE)?, None)
     }
 
-    /// `kinds`: of each id, where the source states them; otherwise they follow from the definition.
+    /// `kinds`: the kind of each id, if the source has them; otherwise derived from the definition.
     fn from_definition(definition: Definition, kinds: Option<&[TokenKind]>) -> Result<Self> {
         let Definition { what, model, spelling, .. } = definition;
         let invalid = |e: serde_json::Error| TokenizerError::invalid(what, e);
@@ -133,7 +133,7 @@ impl Tokenizer {
             .with_affixes(definition.prefix, definition.suffix)
     }
 
-    /// The rest that every source has in common.
+    /// The construction common to all sources.
     fn assemble(encoder: Encoder, pieces: Pieces, spelling: Spelling, strip_leading_space: bool) -> Result<Self> {
         let mut plain = encoder.clone();
         plain.set_encode_special_tokens(true);
@@ -198,7 +198,7 @@ impl Tokenizer {
         self.encode_with(text, add_special, ParseSpecial::Yes)
     }
 
-    /// The text of some tokens, special ones left out. Equal to what a [`StreamDecoder`] gives.
+    /// The text of tokens, without special ones. Equal to the output of a [`StreamDecoder`].
     ///
     /// # Errors
     /// `TokenId` for an id outside the vocabulary.
@@ -206,7 +206,7 @@ impl Tokenizer {
         self.decode_by(StreamDecoder::new(StreamStart::Text), ids)
     }
 
-    /// The text of some tokens, special ones written out.
+    /// The text of tokens, including special ones.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
@@ -228,12 +228,12 @@ impl Tokenizer {
         self.pieces.len()
     }
 
-    /// The bytes a token stands for (not always UTF-8 by themselves).
+    /// The bytes of a token (not always valid UTF-8 on their own).
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.pieces.get(id).map(|(bytes, _)| bytes)
     }
 
-    /// What kind of token an id is.
+    /// The kind of a token.
     pub fn token_kind(&self, id: u32) -> Option<TokenKind> {
         self.pieces.get(id).map(|(_, kind)| kind)
     }
@@ -262,7 +262,7 @@ impl Tokenizer {
         self.special.stop.contains(&id)
     }
 
-    /// What encoding puts before and after a text when asked for special tokens.
+    /// The tokens that encoding adds before and after a text with `add_special`.
     pub fn affixes(&self) -> (&[u32], &[u32]) {
         (&self.prefix, &self.suffix)
     }
@@ -272,7 +272,7 @@ impl Tokenizer {
         self.chat_template.as_deref()
     }
 
-    /// What was odd in the source and how it was read; for a user to see.
+    /// Warnings about the source, for users.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

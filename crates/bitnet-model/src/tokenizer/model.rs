@@ -1,4 +1,4 @@
-//! The merge algorithm behind a tokenizer, shared by its two encoders.
+//! The merge algorithm of a tokenizer, shared by its two encoders.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The bytes that each token stands for: what decoding needs, and nothing else.
+//! The bytes of each token, for decoding.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,13 +9,13 @@ use std::sync::OnceLock;
 pub enum TokenKind {
     /// An ordinary piece of text.
     Normal = 1,
-    /// Stands for text that the vocabulary cannot express.
+    /// Replaces text that the vocabulary cannot express.
     Unknown = 2,
     /// A special token such as `<|eot_id|>`: never text, recognised in a prompt only on request.
     Control = 3,
     /// A token added by hand that is text and always recognised.
     UserDefined = 4,
-    /// An id without a meaning (padding of the vocabulary).
+    /// An unused id (padding of the vocabulary).
     Unused = 5,
     /// One raw byte (`<0x0A>`).
     Byte = 6,
@@ -35,13 +35,13 @@ impl TokenKind {
         })
     }
 
-    /// Whether decoding leaves it out unless asked.
+    /// Whether decoding skips it by default.
     pub fn is_special(self) -> bool {
         matches!(self, Self::Control | Self::Unknown)
     }
 }
 
-/// How the text of a token spells its bytes.
+/// How the text of a token encodes its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spelling {
     /// GPT-2: each character of the token is one byte.

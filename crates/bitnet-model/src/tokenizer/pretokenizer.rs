@@ -1,22 +1,22 @@
-//! The pre-tokenizers that GGUF knows by name: how a text is cut before bytes are merged.
+//! The pre-tokenizers that GGUF names: how a text is split before bytes are merged.
 //!
 //! Names and expressions are those of llama.cpp (`llama-vocab.cpp`), which took them from the
-//! models' `tokenizer.json`; where it rewrote one for its own regex engine, the original stands here.
+//! models' `tokenizer.json`; where it rewrote one for its own regex engine, the original is used here.
 
 use serde_json::{Value, json};
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
 use super::error::{Result, TokenizerError};
 
-/// A way of cutting text, under all its names; the first name is the one we write.
+/// A pre-tokenizer with all its names; the first is the one written.
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub names: &'static [&'static str],
-    /// Applied one after the other; matches and what lies between them become pieces.
+    /// Applied in order; matches and the text between them become pieces.
     patterns: &'static [&'static str],
-    /// Whether a piece that is a token is taken whole, without looking at merges.
+    /// Whether a piece that is a token is taken whole, without merging.
     pub ignore_merges: bool,
-    /// Whether a begin token is added where the file does not say.
+    /// Whether a begin token is added by default.
     pub add_bos: bool,
 }
 
@@ -121,7 +121,7 @@ impl Kind {
         json!({"type": "Sequence", "pretokenizers": steps})
     }
 
-    /// The kinds that cut every text as this pre-tokenizer does, judged by [`probe`].
+    /// The kinds that split every text as this pre-tokenizer does, judged by [`probe`].
     pub(crate) fn equal_to(pre_tokenizer: Option<&PreTokenizerWrapper>) -> Result<Vec<&'static Self>> {
         let Some(pre_tokenizer) = pre_tokenizer else {
             return Ok(Vec::new());
@@ -146,7 +146,7 @@ impl Kind {
     }
 }
 
-/// Texts that tell pre-tokenizers apart: contractions, runs of digits, of spaces and of newlines,
+/// Texts that distinguish pre-tokenizers: contractions, runs of digits, of spaces and of newlines,
 /// and every assigned block of the Basic Multilingual Plane (and emoji) beside letters, digits,
 /// punctuation and spaces.
 fn probe() -> Vec<String> {

@@ -100,7 +100,7 @@ impl SentencePiece {
         self.ids.clone()
     }
 
-    /// The id of a piece that text may become: control, unknown, unused and byte tokens are not text.
+    /// The id of a piece that represents text: control, unknown, unused and byte tokens do not.
     fn piece(&self, text: &str) -> Option<(u32, f32)> {
         if text.len() > self.longest {
             return None;
@@ -157,7 +157,7 @@ impl SentencePiece {
         self.spell(text, &symbols)
     }
 
-    /// Ids of the symbols that are left, bytes for those that are no piece.
+    /// Ids of the remaining symbols, bytes for those that are not pieces.
     fn spell(&self, text: &str, symbols: &[Symbol]) -> Result<Vec<Token>, String> {
         let mut out: Vec<Token> = Vec::with_capacity(symbols.len() / 3 + 1);
         let mut push = |id: u32, range: (usize, usize)| {

@@ -1,4 +1,4 @@
-//! Tokens with a role: where a text begins, where an answer ends.
+//! Tokens with a role: begin and end of text, end of turn.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub struct SpecialTokens {
     pub bos: Option<u32>,
     /// End of text.
     pub eos: Option<u32>,
-    /// Stands for what the vocabulary cannot express.
+    /// Replaces text that the vocabulary cannot express.
     pub unk: Option<u32>,
     /// Padding.
     pub pad: Option<u32>,
@@ -24,7 +24,7 @@ pub struct SpecialTokens {
     pub stop: Vec<u32>,
 }
 
-/// Names under which models in circulation end a turn; the first that exists is *the* end of turn.
+/// Names of end-of-turn tokens in published models; the first that exists is used.
 const TURN_ENDS: [&str; 10] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -37,7 +37,7 @@ const TURN_ENDS: [&str; 10] = [
     "_<EOT>",
     "[EOT]",
 ];
-/// Names under which they end a text or a message.
+/// Names of tokens that end a text or a message.
 const OTHER_ENDS: [&str; 6] =
     ["<|eom_id|>", "<|eom|>", "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>", "[EOS]"];
 
@@ -50,7 +50,7 @@ impl SpecialTokens {
 }
 
 impl Tokenizer {
-    /// Roles that names tell. A normal token that happens to be spelled so is text.
+    /// Roles inferred from names. A normal token with such a name is text.
     pub(super) fn roles_by_name(&mut self) {
         let added = |name: &&str| {
             let id = self.token_id(name)?;
@@ -76,7 +76,7 @@ impl Tokenizer {
         self.special.unk = unk.or(self.special.unk);
         self.special.pad = pad.or(self.special.pad);
 
-        // Stated, these two replace the post-processor (transformers 5, tokenization_utils_tokenizers.py).
+        // If present, these two replace the post-processor (transformers 5, tokenization_utils_tokenizers.py).
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);
         let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
         if add_bos.is_some() || add_eos.is_some() {
@@ -137,7 +137,7 @@ fn ids(value: &Value) -> impl Iterator<Item = u32> {
     list.iter().filter_map(|v| u32::try_from(v.as_u64()?).ok())
 }
 
-/// A JSON object in a file that need not exist.
+/// A JSON object in an optional file.
 fn read_json(path: &Path) -> Result<Option<Value>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)

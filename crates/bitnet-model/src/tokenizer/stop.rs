@@ -2,9 +2,9 @@
 
 /// Passes text through until one of its stop strings appears.
 ///
-/// Text that may be the beginning of a stop string is held back until it is decided, so nothing of
-/// a stop string is ever returned, however the text is cut. If several stop strings fit, the one
-/// that is complete first counts (the longest of those that end together).
+/// Text that may begin a stop string is withheld until that is decided, so that no part of a stop
+/// string is returned, however the text is split. If several stop strings match, the one that
+/// completes first wins (the longest of those that end together).
 #[derive(Debug, Clone, Default)]
 pub struct StopMatcher {
     stops: Vec<String>,
@@ -22,8 +22,8 @@ impl StopMatcher {
         }
     }
 
-    /// Takes the next piece of text, returns what may be printed now (often empty).
-    /// After a stop string was found, nothing more comes.
+    /// Takes the next piece of text and returns the text that is safe to print (often empty).
+    /// After a stop string nothing more is returned.
     pub fn push(&mut self, text: &str) -> &str {
         self.out.clear();
         if self.stopped.is_some() {
@@ -55,7 +55,7 @@ impl StopMatcher {
         self.stopped.map(|i| self.stops[i].as_str())
     }
 
-    /// The end of the text without a stop string: returns what was still held back.
+    /// The end of the text without a stop string: returns the withheld text.
     pub fn finish(&mut self) -> &str {
         self.out.clear();
         self.out.push_str(&self.held);

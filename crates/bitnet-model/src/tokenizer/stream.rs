@@ -1,9 +1,9 @@
-//! Text from tokens one at a time, never half a character.
+//! Streaming decoder: text from tokens, in whole characters.
 
 use super::error::Result;
 use super::{Tokenizer, TokenizerError};
 
-/// What stands before the first token of a stream.
+/// What precedes the first token of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamStart {
     /// Nothing: SentencePiece's artificial leading space is removed.
@@ -12,9 +12,9 @@ pub enum StreamStart {
     Continuation,
 }
 
-/// Turns token ids into text as they come.
+/// Decodes a stream of token ids to text.
 ///
-/// Bytes of an unfinished character are held back until the character is complete. The texts of
+/// Bytes of an incomplete character are withheld until it is complete. The texts of
 /// all pushes and of [`finish`](Self::finish) together are exactly [`Tokenizer::decode`] of all ids.
 /// Bytes that are not UTF-8 become U+FFFD as in [`String::from_utf8_lossy`].
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// A decoder that leaves special tokens out.
+    /// A decoder that skips special tokens.
     pub fn new(start: StreamStart) -> Self {
         Self {
             pending: Vec::with_capacity(32),
@@ -36,13 +36,13 @@ impl StreamDecoder {
         }
     }
 
-    /// The same, with special tokens written out.
+    /// A decoder that includes special tokens.
     pub fn with_special(mut self) -> Self {
         self.special = true;
         self
     }
 
-    /// Takes one token and returns the text that is complete with it (often empty).
+    /// Takes one token and returns the text that it completes (often empty).
     ///
     /// # Errors
     /// `TokenId` for an id that `tokenizer` does not have; the state is then unchanged.
@@ -65,7 +65,7 @@ impl StreamDecoder {
         Ok(&self.text)
     }
 
-    /// The end of the stream: an unfinished character, if any, as U+FFFD.
+    /// The end of the stream: an incomplete character, if any, as U+FFFD.
     pub fn finish(&mut self) -> &str {
         self.text.clear();
         self.drain(true);

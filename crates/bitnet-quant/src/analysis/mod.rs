@@ -1,4 +1,4 @@
-//! What quantization costs: figures, a report and a plot.
+//! Analysis of quantization errors: metrics, a report and a plot.
 
 mod plot;
 mod report;
@@ -7,12 +7,12 @@ pub use report::{LayerReport, QuantizationReport};
 
 use crate::{QuantError, TernaryCodes};
 
-/// How far values are from those they stand for.
+/// Error of quantized values against the originals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
-    /// Signal to quantization noise, `10 log10(sum x^2 / sum (x - q)^2)`, in dB; infinite where nothing is lost.
+    /// Signal to quantization noise, `10 log10(sum x^2 / sum (x - q)^2)`, in dB; infinite without error.
     pub sqnr_db: f64,
-    /// Cosine of the angle between both; 1 where nothing is lost, 0 where one of them is 0.
+    /// Cosine similarity; 1 without error, 0 if one of them is 0.
     pub cosine: f64,
     /// The largest `|x - q|`.
     pub max_error: f64,
@@ -20,7 +20,7 @@ pub struct Comparison {
     pub mean_squared_error: f64,
 }
 
-/// Compares `quantized` with the values it stands for.
+/// Compares `quantized` with the original values.
 ///
 /// # Errors
 /// If the lengths differ.
@@ -49,7 +49,7 @@ pub fn compare(original: &[f32], quantized: &[f32]) -> Result<Comparison, QuantE
     })
 }
 
-/// The share of values that are clipped: further than half a step beyond the largest code.
+/// The share of clipped values: further than half a step beyond the largest code.
 pub fn saturation(values: &[f32], step: f32, largest_code: u8) -> f64 {
     let limit = (f32::from(largest_code) + 0.5) * step;
     share(values.iter().filter(|v| v.abs() > limit).count(), values.len())
@@ -64,13 +64,13 @@ pub fn zeros(codes: &TernaryCodes) -> f64 {
 /// Weights that changed between two snapshots of a training run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Flips {
-    /// The share of weights whose code is another one.
+    /// The share of weights whose code changed.
     pub changed: f64,
-    /// The share that went from -1 to +1 or back.
+    /// The share that changed sign, between -1 and +1.
     pub signs: f64,
 }
 
-/// Which weights flipped from one snapshot to another.
+/// Counts the weights that flipped between two snapshots.
 ///
 /// # Errors
 /// If the shapes differ.

@@ -1,4 +1,4 @@
-//! The report as an SVG picture.
+//! The report as an SVG image.
 
 use super::LayerReport;
 use std::fmt::Write;
@@ -7,11 +7,11 @@ use std::fmt::Write;
 const ROW: f64 = 18.;
 /// Width of a column of bars.
 const BARS: f64 = 260.;
-/// Room for the figure behind a bar.
+/// Space for the figure after a bar.
 const FIGURE: f64 = 70.;
-/// Width of a letter, about.
+/// Approximate width of a letter.
 const LETTER: f64 = 6.6;
-/// Above the first row.
+/// Margin above the first row.
 const TOP: f64 = 40.;
 
 /// A row for each layer, with a bar for the SQNR of its weights and one for the share of outputs lost.
@@ -44,7 +44,7 @@ pub(super) fn svg(layers: &[LayerReport]) -> String {
     out + "</svg>\n"
 }
 
-/// Bars as long as their figures, the longest over the whole width; the finite ones that are there.
+/// Bars scaled to their figures, the longest to the full width; missing and infinite ones are left out.
 fn bars(
     out: &mut String,
     layers: &[LayerReport],

@@ -1,4 +1,4 @@
-//! A report on a quantized model, to read and to process.
+//! The report on a quantized model, for people and programs.
 
 use super::{Comparison, compare, plot, saturation, zeros};
 use crate::post_training::TernaryFit;
@@ -7,7 +7,7 @@ use bitnet_core::Device;
 use serde_json::{Value, json};
 use std::fmt;
 
-/// What became of one layer.
+/// The report on one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
     /// Name of the layer.
@@ -16,21 +16,21 @@ pub struct LayerReport {
     pub format: String,
     /// Outputs and inputs.
     pub shape: (usize, usize),
-    /// Bits for each weight.
+    /// Bits per weight.
     pub bits_per_weight: f64,
-    /// The weights before and after; `None`: kept as they were.
+    /// Comparison of the weights before and after; `None` if kept.
     pub weights: Option<Comparison>,
     /// The share of weights that are 0.
     pub zeros: f64,
-    /// The share of weights that were clipped, where it is known.
+    /// The share of clipped weights, if known.
     pub saturation: Option<f64>,
-    /// The share of the layer's outputs that is lost on calibration data,
+    /// Relative output error on calibration data,
     /// [`output_error`](crate::post_training::output_error); `None` without any.
     pub output_error: Option<f64>,
 }
 
 impl LayerReport {
-    /// Of a layer that keeps its weights `[rows, cols]` in a type of this name and width.
+    /// For a layer that keeps its weights `[rows, cols]` in a type of this name and width.
     pub fn kept(name: &str, format: &str, shape: (usize, usize), bits_per_weight: f64) -> Self {
         Self {
             name: name.into(),
@@ -44,7 +44,7 @@ impl LayerReport {
         }
     }
 
-    /// Of a layer made ternary, as it is stored in `format`.
+    /// For a layer made ternary, as stored in `format`.
     ///
     /// # Errors
     /// If the weights are not those of the fit, or the format does not hold it.
@@ -54,7 +54,7 @@ impl LayerReport {
         Ok(Self { zeros: zeros(&fit.codes), saturation: Some(saturation(weights, fit.scale, 1)), ..report })
     }
 
-    /// Of a layer with weights in any packed format; what was clipped is not known.
+    /// For a layer with weights in any packed format; the clipped share is not known.
     ///
     /// # Errors
     /// If it is not a matrix of these weights.
@@ -71,14 +71,14 @@ impl LayerReport {
         })
     }
 
-    /// How much the layer suffers: the share of its outputs that is lost, or without calibration data that of its weights.
+    /// Sensitivity of the layer: its relative output error, or without calibration data that of its weights.
     pub fn sensitivity(&self) -> f64 {
         let of_weights = || self.weights.map_or(0., |w| 10f64.powf(-w.sqnr_db / 10.));
         self.output_error.unwrap_or_else(of_weights)
     }
 }
 
-/// What became of the layers of a model.
+/// The report on the layers of a model.
 ///
 /// `Display` gives a table, [`to_json`](Self::to_json) figures for programs, [`to_svg`](Self::to_svg) a plot.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -88,21 +88,21 @@ pub struct QuantizationReport {
 }
 
 impl QuantizationReport {
-    /// Bits for each weight of all layers together.
+    /// Mean bits per weight of all layers.
     pub fn bits_per_weight(&self) -> f64 {
         let weights = |l: &LayerReport| (l.shape.0 * l.shape.1) as f64;
         let total: f64 = self.layers.iter().map(weights).sum();
         self.layers.iter().map(|l| l.bits_per_weight * weights(l)).sum::<f64>() / total.max(1.)
     }
 
-    /// The layers that were quantized, those that suffer most first.
+    /// The quantized layers, most sensitive first.
     pub fn most_sensitive(&self) -> Vec<&LayerReport> {
         let mut layers: Vec<_> = self.layers.iter().filter(|l| l.weights.is_some()).collect();
         layers.sort_by(|a, b| b.sensitivity().total_cmp(&a.sensitivity()));
         layers
     }
 
-    /// Every figure; infinite ones are null.
+    /// All metrics as JSON; infinite ones are null.
     pub fn to_json(&self) -> Value {
         let layer = |l: &LayerReport| {
             json!({
@@ -126,7 +126,7 @@ impl QuantizationReport {
         })
     }
 
-    /// Two bars for each layer: the SQNR of its weights and the share of its outputs that is lost.
+    /// Two bars for each layer: the SQNR of its weights and its relative output error.
     pub fn to_svg(&self) -> String {
         plot::svg(&self.layers)
     }

@@ -3,10 +3,10 @@
 /// Bins of a histogram.
 pub const BINS: usize = 4096;
 
-/// How many magnitudes lie in each of 4096 equal parts of `[0, limit)`.
+/// Counts of magnitudes in 4096 equal bins of `[0, limit)`.
 ///
-/// The limit is the smallest power of two above every magnitude. When it grows, neighbouring bins are merged, and every
-/// edge stays an edge: the histogram does not depend on how the data was cut or ordered.
+/// The limit is the smallest power of two above every magnitude. When it grows, adjacent bins are merged, so that edges
+/// remain edges: the histogram does not depend on the batching or order of the data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -38,7 +38,7 @@ impl Histogram {
         }
     }
 
-    /// The limit becomes twice as large.
+    /// Doubles the limit.
     fn double(&mut self) {
         for bin in 0..BINS / 2 {
             self.counts[bin] = self.counts[2 * bin] + self.counts[2 * bin + 1];
@@ -46,12 +46,12 @@ impl Histogram {
         self.counts[BINS / 2..].fill(0);
     }
 
-    /// How many magnitudes lie in each bin.
+    /// Count of each bin.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Where the last bin ends; 0 before the first value.
+    /// Upper edge of the last bin; 0 before the first value.
     pub fn limit(&self) -> f64 {
         self.exponent.map_or(0., |e| 2f64.powi(e))
     }
@@ -66,13 +66,13 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// The magnitude that this many of a hundred do not exceed, to a bin.
+    /// The magnitude at a percentile, to the precision of a bin.
     pub(super) fn percentile(&self, percent: f64) -> f64 {
         let rank = percent / 100. * self.total().saturating_sub(1) as f64;
         let mut below = 0u64;
         for (bin, &count) in self.counts.iter().enumerate() {
             if count > 0 && rank < (below + count) as f64 {
-                // The values of a bin are thought to lie at equal distances in it.
+                // The values of a bin are assumed to be evenly spaced in it.
                 return (bin as f64 + (rank - below as f64 + 0.5).clamp(0., count as f64) / count as f64)
                     * self.width();
             }
@@ -81,7 +81,7 @@ impl Histogram {
         self.limit()
     }
 
-    /// What rounding to multiples of `step`, clipped at `largest_code` of them, costs in squares, every value taken as the
+    /// Squared error of rounding to multiples of `step`, clipped at `largest_code` of them, with every value at the
     /// middle of its bin.
     pub(super) fn squared_error(&self, step: f64, largest_code: u8) -> f64 {
         let each = |(bin, &count): (usize, &u64)| {

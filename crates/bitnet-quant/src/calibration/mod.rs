@@ -1,4 +1,4 @@
-//! Scales from a data set that is seen once, batch by batch.
+//! Calibration: scales from a stream of data, batch by batch.
 //!
 //! ```
 //! use bitnet_quant::calibration::{Clipping, Observer};
@@ -20,26 +20,26 @@ pub use histogram::Histogram;
 use crate::QuantError;
 use bitnet_core::{BitNetDType, BitNetTensor};
 
-/// What of the data a scale reaches; larger magnitudes are clipped.
+/// The range that a scale covers; larger magnitudes are clipped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Clipping {
-    /// All of it.
+    /// The whole range.
     MinMax,
-    /// This many of a hundred magnitudes, between neighbours interpolated as `numpy.percentile` does, and known to a bin of
-    /// the histogram.
+    /// A percentile of the magnitudes, interpolated as by `numpy.percentile`, to the precision of a bin of the
+    /// histogram.
     Percentile(f64),
-    /// As much as makes the squared error of rounding and clipping together the smallest, among [`CANDIDATES`] equal parts
-    /// of the range.
+    /// The limit with the least squared error of rounding and clipping, among [`CANDIDATES`] equal fractions of the
+    /// range.
     Mse,
 }
 
 /// Limits that [`Clipping::Mse`] tries.
 pub const CANDIDATES: usize = 256;
 
-/// The smallest magnitude that a scale is made of, as for weights and activations.
+/// The smallest magnitude for a scale, as for weights and activations.
 const SMALLEST: f64 = 1e-5;
 
-/// What was seen of a stream of values: its range and a histogram of the magnitudes. The order of the values does not count.
+/// Statistics of a stream of values: its range and a histogram of the magnitudes. Independent of the order of values.
 #[derive(Debug, Clone)]
 pub struct Observer {
     low: f32,
@@ -54,15 +54,15 @@ impl Default for Observer {
 }
 
 impl Observer {
-    /// Of nothing yet.
+    /// An observer without data.
     pub fn new() -> Self {
         Self { low: f32::INFINITY, high: f32::NEG_INFINITY, histogram: Histogram::new() }
     }
 
-    /// Sees these values.
+    /// Adds values.
     ///
     /// # Errors
-    /// If one is not finite; then none of them counts.
+    /// If one is not finite; then none of them is added.
     pub fn observe(&mut self, values: &[f32]) -> Result<(), QuantError> {
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(QuantError::NotFinite { index, value: values[index] });
@@ -75,7 +75,7 @@ impl Observer {
         Ok(())
     }
 
-    /// Sees the values of a tensor of any float dtype, on any device.
+    /// Adds the values of a tensor of any float dtype, on any device.
     ///
     /// # Errors
     /// As [`observe`](Self::observe).
@@ -83,7 +83,7 @@ impl Observer {
         self.observe(&x.detach().to_dtype(BitNetDType::F32)?.to_vec::<f32>()?)
     }
 
-    /// Values seen.
+    /// Number of values observed.
     pub fn count(&self) -> u64 {
         self.histogram.total()
     }
@@ -91,7 +91,7 @@ impl Observer {
     /// The smallest and the largest value.
     ///
     /// # Errors
-    /// When nothing was seen, as with everything below.
+    /// If nothing was observed; the same holds for all methods below.
     pub fn range(&self) -> Result<(f32, f32), QuantError> {
         if self.count() == 0 { Err(QuantError::NoData) } else { Ok((self.low, self.high)) }
     }
@@ -101,7 +101,7 @@ impl Observer {
         &self.histogram
     }
 
-    /// The magnitude that codes reach.
+    /// The largest magnitude that codes represent.
     pub fn limit(&self, clipping: Clipping, largest_code: u8) -> Result<f32, QuantError> {
         let (low, high) = self.range()?;
         let largest = f64::from(low.abs().max(high.abs()));
@@ -131,7 +131,7 @@ impl Observer {
         Ok(self.limit(clipping, largest_code)? / f32::from(largest_code))
     }
 
-    /// Step and zero point of a quantizer with codes from 0 to `largest_code` that reaches the whole range, and 0:
+    /// Step and zero point of a quantizer with codes from 0 to `largest_code` that covers the whole range, including 0:
     /// `value = (code - zero point) * step`.
     pub fn affine(&self, largest_code: u8) -> Result<(f32, u8), QuantError> {
         let (low, high) = self.range()?;

@@ -1,4 +1,4 @@
-//! f32 to F16 and BF16, little-endian, rounded to the nearest, ties to even.
+//! f32 to F16 and BF16, little-endian, rounded to nearest, ties to even.
 
 use half::{bf16, f16};
 

@@ -1,8 +1,8 @@
 //! Hugging Face packed weights: `uint8 [ceil(out / 4), in]`.
 //!
-//! With `r = ceil(out / 4)`, row `i * r + k` of the matrix stands in bits `2i`, `2i + 1` of packed
-//! row `k`, as weight + 1. The scale is a tensor of its own, and whether it multiplies or divides
-//! depends on the model's configuration.
+//! With `r = ceil(out / 4)`, row `i * r + k` of the matrix is in bits `2i`, `2i + 1` of packed
+//! row `k`, as weight + 1. The scale is a separate tensor; whether it multiplies or divides depends
+//! on the model's configuration.
 
 use super::{check_length, count};
 use crate::codes::{gather4, row_bytes, spread4};

@@ -4,19 +4,19 @@
 //! holds four that are a quarter of the block apart, the first in the highest bits. One f32 scale
 //! follows at byte `n / 4`, in a tail of 32 bytes: `n / 4 + 32` in all.
 //!
-//! The order depends on the machine that wrote the file, and nothing in the file says which it was.
+//! The order depends on the machine that wrote the file, and the file does not record it.
 //! Microsoft's Python converters and every x86 build in its default configuration write
 //! [`I2sOrder::X86`]; a quantizer built for ARM writes [`I2sOrder::Arm`]. When rows are a multiple
 //! of 128 the two differ by one permutation of the columns, the same in every row, so no statistic
-//! of a tensor alone tells them apart; [`OrderHint`](super::i2s_order::OrderHint) looks at the norm
-//! in front of it as well. (An x86 build with `ACT_PARALLEL` switched off writes a third order,
+//! of a tensor alone distinguishes them; [`OrderHint`](super::i2s_order::OrderHint) also uses the
+//! preceding norm. (An x86 build with `ACT_PARALLEL` switched off writes a third order,
 //! four rows in a byte, with the same size; it is not read here.)
 
 use super::planes::{self, First};
 use super::{TERNARY, check_length, check_row, count};
 use crate::{QuantError, TernaryCodes, codes};
 
-/// The order in which a file's blocks hold the weights.
+/// The order of weights in the blocks of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum I2sOrder {
     /// Blocks of 128 weights in 32 bytes, as x86 builds write them.

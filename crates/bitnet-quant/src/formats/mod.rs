@@ -1,9 +1,9 @@
-//! Packed weight formats: pure functions between bytes as a file holds them and
+//! Packed weight formats: conversions between the bytes of files and
 //! [`TernaryCodes`](crate::TernaryCodes), and from f32 to the block types of embeddings.
 //!
 //! | format | weights | bytes | scale |
 //! |---|---|---|---|
-//! | [`i2_s`] | 128 (x86 order), 64 (ARM order) | 32, 16 | one f32 a tensor, behind the codes |
+//! | [`i2_s`] | 128 (x86 order), 64 (ARM order) | 32, 16 | one f32 a tensor, after the codes |
 //! | [`TQ1_0`] | 256 | 54 | f16 a block, last |
 //! | [`TQ2_0`] | 256 | 66 | f16 a block, last |
 //! | [`Q2_0_G64`], [`Q2_0_G128`] | 64, 128 | 18, 34 | f16 a block, first |
@@ -25,10 +25,10 @@ pub use scaled::{Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f
 
 use crate::QuantError;
 
-/// Types that a ternary matrix can be written as, and the weights in a block of each.
+/// Output types of ternary matrices, and the block size of each.
 const TERNARY: [(&str, usize); 4] = [("TQ1_0", 256), ("TQ2_0", 256), ("I2_S", 128), ("HF packed", 1)];
 
-/// Types that an embedding can be written as, and the weights in a block of each.
+/// Output types of embeddings, and the block size of each.
 const EMBEDDING: [(&str, usize); 3] = [("Q6_K", 256), ("Q8_0", 32), ("F16", 1)];
 
 /// An error naming the types of `candidates` that fit, unless rows of `cols` are whole blocks.

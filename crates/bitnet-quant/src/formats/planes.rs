@@ -1,8 +1,8 @@
-//! Blocks in which a byte holds four weights that are a quarter of the block apart.
+//! Blocks of bytes that each hold four weights, a quarter of the block apart.
 
 use crate::codes::{gather4, spread4};
 
-/// Which bits hold the first quarter of the block.
+/// Position of the first quarter of the block.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum First {
     /// Bits 6 and 7 (I2_S).

@@ -59,7 +59,7 @@ fn encode_block(values: &[f32], data: &mut Vec<u8>) {
     data.extend(d.to_le_bytes());
 }
 
-/// The scale for which rounding `group` to integers in -32..=31 loses least in squares.
+/// The scale with the least squared error of rounding `group` to integers in -32..=31.
 ///
 /// Tried are scales that put the value of largest magnitude near -32; for the integers that each
 /// one gives, the best scale is the projection `sum(x q) / sum(q q)`.
@@ -74,7 +74,7 @@ fn best_scale(group: &[f32]) -> f32 {
     let (mut best, mut most) = (extreme / -32.0, 0f32);
     for step in -9..=9 {
         let per_unit = -32.0 - 0.1 * step as f32;
-        // In four sums each, which fit the registers of any CPU.
+        // Four partial sums each, which fit the registers of any CPU.
         let (mut xq, mut qq) = ([0f32; 4], [0f32; 4]);
         for four in relative.as_chunks::<4>().0 {
             for (lane, x) in four.iter().enumerate() {

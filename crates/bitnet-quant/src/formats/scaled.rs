@@ -6,7 +6,7 @@ use super::planes::{self, First};
 use super::{TERNARY, check_length, check_row, count, tq1_0};
 use crate::{QuantError, TernaryCodes};
 
-/// A block type of 2-bit or base-3 codes with one f16 scale a block.
+/// A block type of 2-bit or base-3 codes with one f16 scale per block.
 #[derive(Debug)]
 pub struct ScaledFormat {
     /// Name of the type.
@@ -15,11 +15,11 @@ pub struct ScaledFormat {
     pub block: usize,
     /// Bytes of a block.
     pub bytes: usize,
-    /// Byte of the block at which the scale stands; the codes fill the rest.
+    /// Byte offset of the scale; the codes fill the rest.
     scale_at: usize,
-    /// Codes of a block as stored, to codes in order, `[block / 4]`.
+    /// Decodes the stored codes of a block to canonical codes, `[block / 4]`.
     unpack: fn(&[u8], &mut [u8]),
-    /// The other way; the output is zero before.
+    /// The inverse; the output must be zero.
     pack: fn(&[u8], &mut [u8]),
 }
 
@@ -74,7 +74,7 @@ pub struct ScaledCodes {
 }
 
 impl ScaledCodes {
-    /// The one scale of the whole matrix, when every block that has a nonzero weight has the same.
+    /// The scale of the whole matrix, if all blocks with a nonzero weight have the same.
     ///
     /// A block of zeros may have any scale (encoders write 0 there). A matrix of zeros has the
     /// scale of its first block.
@@ -89,10 +89,10 @@ impl ScaledCodes {
     }
 }
 
-/// The f16 that equals `scale`, if there is one.
+/// `scale` as f16, if that is exact.
 ///
-/// Block types hold their scale as f16. A scale that is not an f16 is rounded by up to one part in
-/// 2048 when it is written there; to lose nothing, write 1 and keep the f32 in a tensor of its own.
+/// Block types hold their scale as f16. Another scale is rounded by up to one part in 2048; for an exact
+/// scale, write 1 and store the f32 in a separate tensor.
 pub fn f16_exact(scale: f32) -> Option<f16> {
     let rounded = f16::from_f32(scale);
     (rounded.to_f32() == scale).then_some(rounded)

@@ -1,7 +1,7 @@
-//! The codes of a TQ1_0 block: base-3 digits, five a byte.
+//! The codes of a TQ1_0 block: base-3 digits, five per byte.
 //!
 //! 256 weights in `qs[48]` and `qh[4]`. A byte of digits `d0 .. d4` (first most significant) is
-//! `ceil(v * 256 / 243)` of `v = 81 d0 + 27 d1 + 9 d2 + 3 d3 + d4`, so that a digit comes out by a
+//! `ceil(v * 256 / 243)` of `v = 81 d0 + 27 d1 + 9 d2 + 3 d3 + d4`, so that a digit is extracted by a
 //! multiplication: digit n is `((q * 3^n mod 256) * 3) >> 8`. Digits of a byte are a stride apart:
 //! 32 in the first 32 bytes of `qs`, 16 in the next 16, 4 in `qh` (which holds four digits a byte).
 

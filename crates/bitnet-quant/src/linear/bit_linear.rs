@@ -1,4 +1,4 @@
-//! The ternary linear layer with latent weights, as training uses it.
+//! The ternary linear layer with latent weights, for training.
 
 use super::{Compute, PackedBitLinear, StraightThroughEstimator, bit_linear, learned_step, linear};
 use crate::hadamard::hadamard;
@@ -9,13 +9,13 @@ use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, Generator, Res
 /// How the weights of a [`BitLinear`] are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightQuantizer {
-    /// By the weights alone.
+    /// A function of the weights alone.
     Fixed(Scheme),
-    /// Ternary with one step that is learned; see [`learned_step`]. It has its own gradient, whatever the estimator.
+    /// Ternary with one learned step; see [`learned_step`]. It has its own gradient, independent of the estimator.
     LearnedStep,
 }
 
-/// What a [`BitLinear`] is made of.
+/// Configuration of a [`BitLinear`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct BitLinearConfig {
     /// Columns of the weights.
@@ -24,24 +24,23 @@ pub struct BitLinearConfig {
     pub outputs: usize,
     /// Whether a learned vector is added to the outputs.
     pub bias: bool,
-    /// Epsilon of an RMS norm of the inputs that belongs to the layer; `None`: no norm.
+    /// Epsilon of the layer's own RMS norm of its inputs; `None` for no norm.
     pub norm_eps: Option<f64>,
-    /// Whether inputs go through a [`hadamard`](crate::hadamard::hadamard) transform before they are quantized, which
-    /// spreads outliers over a row (H-BitLinear of BitNet v2, Wang et al. 2025).
+    /// Whether inputs go through a [`hadamard`](crate::hadamard::hadamard) transform before quantization, which
+    /// distributes outliers over a row (H-BitLinear of BitNet v2, Wang et al. 2025).
     pub hadamard: bool,
     /// How weights are quantized.
     pub weight_quantizer: WeightQuantizer,
     /// How inputs are quantized.
     pub input_quantizer: Scheme,
-    /// The gradient through both quantizers.
+    /// Gradient estimator of both quantizers.
     pub estimator: StraightThroughEstimator,
-    /// What products are computed in.
+    /// Dtype of float products.
     pub compute: Compute,
 }
 
 impl BitLinearConfig {
-    /// As BitNet b1.58 has it: no bias, no norm of its own, absmean weights and 8-bit inputs, gradients straight through,
-    /// f32.
+    /// BitNet b1.58: no bias, no own norm, absmean weights and 8-bit inputs, straight-through gradients, f32.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         Self {
             inputs,
@@ -57,8 +56,8 @@ impl BitLinearConfig {
     }
 }
 
-/// `y = Q(norm(x)) Q(W)^T + b`. By default weights are ternary by their mean magnitude, inputs 8 bits per token by their
-/// largest (Ma et al. 2024). The gradient reaches the latent weights `W`.
+/// `y = Q(norm(x)) Q(W)^T + b`. By default weights are ternary (absmean) and inputs 8 bits per token (absmax; Ma et al.
+/// 2024). The gradient reaches the latent weights `W`.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, Generator};
@@ -86,7 +85,7 @@ pub struct BitLinear {
     lambda: f64,
 }
 
-/// A [`WeightQuantizer`] with what it learns.
+/// A [`WeightQuantizer`] with its learned parameter.
 #[derive(Debug)]
 enum Quantizer {
     Fixed(Scheme),
@@ -95,7 +94,7 @@ enum Quantizer {
 }
 
 impl BitLinear {
-    /// Weights uniform in `±1 / sqrt(inputs)` (what `torch.nn.Linear` does), bias 0, norm 1; all need gradients.
+    /// Weights uniform in `±1 / sqrt(inputs)` (as `torch.nn.Linear`), bias 0, norm 1; all require gradients.
     pub fn new(config: BitLinearConfig, generator: &mut Generator, device: &Device) -> Result<Self> {
         let bound = 1. / (config.inputs.max(1) as f64).sqrt();
         let dims = [config.outputs, config.inputs];
@@ -149,7 +148,7 @@ impl BitLinear {
         Ok(Self { weight: latent(weight)?, bias: bias.map(latent).transpose()?, norm, quantizer, lambda: 1., config })
     }
 
-    /// What it is made of.
+    /// Its configuration.
     pub fn config(&self) -> &BitLinearConfig {
         &self.config
     }
@@ -159,7 +158,7 @@ impl BitLinear {
         &self.weight
     }
 
-    /// What is added to the outputs, f32 `[outputs]`.
+    /// The bias, f32 `[outputs]`.
     pub fn bias(&self) -> Option<&BitNetTensor> {
         self.bias.as_ref()
     }
@@ -172,13 +171,13 @@ impl BitLinear {
         }
     }
 
-    /// Names and tensors of what is learned.
+    /// Names and tensors of the parameters.
     pub fn parameters(&self) -> Vec<(&'static str, &BitNetTensor)> {
         let tensors = [Some(&self.weight), self.bias.as_ref(), self.norm.as_ref(), self.step()];
         NAMES.into_iter().zip(tensors).filter_map(|(name, x)| Some((name, x?))).collect()
     }
 
-    /// [`parameters`](Self::parameters), to be changed.
+    /// [`parameters`](Self::parameters), mutable.
     pub fn parameters_mut(&mut self) -> Vec<(&'static str, &mut BitNetTensor)> {
         let step = match &mut self.quantizer {
             Quantizer::Step(step) => Some(step),
@@ -188,7 +187,8 @@ impl BitLinear {
         NAMES.into_iter().zip(tensors).filter_map(|(name, x)| Some((name, x?))).collect()
     }
 
-    /// How much of quantization the forward pass has: `x + lambda (Q(x) - x)` for weights and inputs, 0 none, 1 all.
+    /// Sets the share of quantization in the forward pass: `x + lambda (Q(x) - x)` for weights and inputs, 0 none, 1
+    /// full.
     ///
     /// # Errors
     /// When `lambda` is not between 0 and 1.
@@ -241,7 +241,7 @@ impl BitLinear {
         }
     }
 
-    /// The same layer with its weights packed for inference; a norm and a transform of its own stay with the caller.
+    /// The same layer with weights packed for inference; the caller applies its own norm and transform.
     ///
     /// # Errors
     /// If its weights are not ternary with one scale or its inputs not 8 bits a row, as packed layers have them, or a
@@ -285,7 +285,7 @@ fn shape_error(what: &'static str, got: &BitNetTensor, needed: String) -> BitNet
     TensorOpError::Shape { op: OP, what, got: *got.shape(), needed }.into()
 }
 
-/// How a [`product`] is quantized and computed.
+/// Options of a [`product`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProductOptions {
     /// How weights are quantized.
@@ -301,7 +301,7 @@ pub struct ProductOptions {
 }
 
 impl Default for ProductOptions {
-    /// As BitNet b1.58 has it, whole, in f32.
+    /// BitNet b1.58, fully quantized, in f32.
     fn default() -> Self {
         let (estimator, compute) = (StraightThroughEstimator::Standard, Compute::F32);
         Self { weights: Scheme::WEIGHTS, inputs: Scheme::INPUTS, estimator, lambda: 1., compute }
@@ -309,7 +309,7 @@ impl Default for ProductOptions {
 }
 
 impl ProductOptions {
-    /// `x` quantized to the share `lambda`.
+    /// `x + lambda (Q(x) - x)`.
     fn soften(&self, x: &BitNetTensor, scheme: Scheme) -> Result<BitNetTensor> {
         if self.lambda == 0. {
             return Ok(x.clone());
@@ -322,9 +322,9 @@ impl ProductOptions {
     }
 }
 
-/// Products of one input `[T, K]` with the latent weights `[N_i, K]` of several layers, side by side `[T, sum N_i]`,
-/// quantized to the share `lambda`. The exact integer product ([`bit_linear`]) where weights are ternary with one scale,
-/// inputs 8 bits a row, quantization whole and gradients straight through; otherwise products of floats.
+/// Products of one input `[T, K]` with the latent weights `[N_i, K]` of several layers, concatenated to `[T, sum N_i]`,
+/// with the share `lambda` of quantization. It is the exact integer product ([`bit_linear`]) if weights are ternary
+/// with one scale, inputs 8 bits a row, `lambda` 1 and gradients straight-through; otherwise float products.
 ///
 /// # Errors
 /// When shapes do not fit each other or the granularity; in the integer product when a weight is not finite.
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_transform_spreads_what_is_quantized() {
-        // One outlier in a row of ones: eight bits of the row as it is leave nothing of them, of the transform they do.
+        // One outlier in a row of ones: in 8 bits the ones round to 0, but after the transform they survive.
         let mut values = vec![1f32; 32];
         values[7] = 1000.;
         let x = BitNetTensor::from_slice(&values, &[1, 32], &Device::cpu()).unwrap();

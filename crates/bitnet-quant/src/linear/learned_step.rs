@@ -1,14 +1,14 @@
-//! Ternary weights with a step that is learned.
+//! Ternary weights with a learned step.
 
 use super::product::first_derivative;
 use crate::quantizers::{self, Granularity};
 use bitnet_core::{BitNetTensor, Result, autograd};
 
-/// The values of [`quantizers::learned_step`] for all `weights` with one `step`, f32 `[]`, and gradients of both (LSQ, Esser
-/// et al. 2020, section 2, with codes from -1 to 1).
+/// The values of [`quantizers::learned_step`] for all `weights` with one `step`, f32 `[]`, and gradients of both (LSQ,
+/// Esser et al. 2020, section 2, with codes from -1 to 1).
 ///
-/// With `v = w / step`, `|v| < 1` inside: `dQ/dw` is 1 inside and 0 beyond; `dQ/dstep` is `round(v) - v` inside and the sign
-/// of `v` beyond. The gradient of the step is multiplied by `1 / sqrt(number of weights)`.
+/// With `v = w / step`, `|v| < 1` inside: `dQ/dw` is 1 inside and 0 beyond; `dQ/dstep` is `round(v) - v` inside and the
+/// sign of `v` beyond. The gradient of the step is multiplied by `1 / sqrt(number of weights)`.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device};

@@ -1,10 +1,10 @@
-//! The ternary linear layer of BitNet b1.58 as inference uses it: codes packed for the device.
+//! The ternary linear layer of BitNet b1.58 for inference: codes packed for the device.
 
 use crate::{ActivationBuffer, TernaryCodes};
 use bitnet_core::backend::{BinaryOp, PackedTernary, TensorMut, TensorRef, TernarySource};
 use bitnet_core::{BitNetTensor, Device, Result};
 
-/// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the factor `g`, and `q` with the scale `s` is the input
+/// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the scale `g`, and `q` with the scale `s` is the input
 /// quantized to 8 bits per token. The integer product is exact.
 #[derive(Debug)]
 pub struct PackedBitLinear {

@@ -5,13 +5,13 @@ use crate::{ActivationBuffer, TernaryCodes};
 use bitnet_core::backend::TernarySource;
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, autograd};
 
-/// What products of floats are computed in. Latent weights, gradients and everything between layers are f32 either way.
+/// Dtype of float products. Latent weights, gradients and everything between layers are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compute {
     /// f32.
     #[default]
     F32,
-    /// Operands rounded to bf16, summed in f32. Ternary weights and 8-bit activations lose nothing by it, only the
+    /// Operands rounded to bf16, accumulated in f32. Ternary weights and 8-bit activations are exact in bf16; only the
     /// gradients of results are rounded.
     BF16,
 }
@@ -24,7 +24,7 @@ impl Compute {
         }
     }
 
-    /// `x` as an operand of products. Columns that follow each other stay so: rounding them as they lie is fast.
+    /// `x` as an operand of products. Contiguous columns stay contiguous, so that rounding is fast.
     pub fn operand(self, x: &BitNetTensor) -> Result<BitNetTensor> {
         match x.rank() == 2 && x.layout().strides()[0] == 1 && x.dtype() != self.dtype() {
             true => x.transpose(0, 1)?.to_dtype(self.dtype())?.transpose(0, 1),
@@ -48,7 +48,8 @@ fn shape_error(op: &'static str, what: &'static str, got: &BitNetTensor, needed:
     TensorOpError::Shape { op, what, got: *got.shape(), needed }.into()
 }
 
-/// `x w^T` of floats with several matrices, side by side: `x` `[T, K]`, `weights` `[N_i, K]`, f32; gives `[T, sum N_i]`.
+/// Float products `x w^T` with several matrices, concatenated: `x` `[T, K]`, `weights` `[N_i, K]`, f32; gives
+/// `[T, sum N_i]`.
 pub fn linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute) -> Result<BitNetTensor> {
     const OP: &str = "linear";
     let &[_, inputs] = x.dims() else { return Err(shape_error(OP, "x", x, "[T, K]".into())) };
@@ -80,7 +81,7 @@ pub fn linear(x: &BitNetTensor, weights: &[&BitNetTensor], compute: Compute) -> 
     })
 }
 
-/// Matrices of equal width, one above the other.
+/// Matrices of equal width, stacked.
 fn stacked(weights: &[BitNetTensor]) -> Result<BitNetTensor> {
     match weights {
         [one] => Ok(one.clone()),
@@ -88,12 +89,12 @@ fn stacked(weights: &[BitNetTensor]) -> Result<BitNetTensor> {
     }
 }
 
-/// The products of BitNet b1.58 of one input with the latent weights of several layers, side by side: `x` f32 `[T, K]`,
+/// The products of BitNet b1.58 of one input with the latent weights of several layers, concatenated: `x` f32 `[T, K]`,
 /// `weights` f32 `[N_i, K]`; gives f32 `[T, sum N_i]`.
 ///
-/// Forward: each weight matrix is quantized to ternary by `quantizer`, each row of `x` to 8 bits by its largest, and the
-/// integer product is exact (Ma et al. 2024; transformers, `integrations/bitnet.py`, `AutoBitLinear` online). Backward:
-/// both quantizers let the gradient pass, `dx = dy Q(w)` and `dw = dy^T Q(x)`.
+/// Forward: each weight matrix is quantized to ternary by `quantizer`, each row of `x` to 8 bits by its largest
+/// magnitude, and the integer product is exact (Ma et al. 2024; transformers, `integrations/bitnet.py`, `AutoBitLinear`
+/// online). Backward: both quantizers pass the gradient unchanged, `dx = dy Q(w)` and `dw = dy^T Q(x)`.
 ///
 /// # Errors
 /// When shapes do not fit, a weight is not finite or the quantizer is not ternary.
@@ -124,7 +125,7 @@ pub fn bit_linear(
     )
 }
 
-/// An error where derivatives of a derivative are wanted.
+/// An error if second derivatives are requested.
 pub(super) fn first_derivative(op: &'static str) -> Result<()> {
     if autograd::is_recording() {
         let message = "second derivatives through rounding are not defined: no create_graph here".into();
@@ -144,7 +145,7 @@ struct Quantized {
 struct Activations {
     /// i8 `[T, K]`
     values: BitNetTensor,
-    /// f32 `[T]`, what values are divided by.
+    /// f32 `[T]`, the divisors of the values.
     scales: BitNetTensor,
 }
 
@@ -216,7 +217,7 @@ impl Quantized {
         compute: Compute,
     ) -> Result<Vec<Option<BitNetTensor>>> {
         let mut gradients = vec![None; wanted.len()];
-        // One rounding of dy serves both products: the factors g of the columns that each matrix made are in it.
+        // One rounding of dy, multiplied by the scale g of each column's matrix, serves both products.
         let scaled_grad = scaled(grad, None, Some(&self.factors(grad.device())?), compute)?;
         if wanted[0] {
             // dx = (dy g) T
@@ -240,7 +241,7 @@ impl Quantized {
         Ok(gradients)
     }
 
-    /// The factor of each column of the result, that of the matrix that made it.
+    /// The scale of each column of the result, that of its matrix.
     fn factors(&self, device: &Device) -> Result<BitNetTensor> {
         let factors: Vec<f32> = (self.codes.iter().zip(&self.scales))
             .flat_map(|(codes, &scale)| std::iter::repeat_n(scale, codes.rows()))
@@ -249,7 +250,7 @@ impl Quantized {
     }
 }
 
-/// `x` times a factor of each row and of each column, in what products are computed in.
+/// `x` times a factor for each row and each column, in the dtype of products.
 fn scaled(
     x: &BitNetTensor,
     rows: Option<&BitNetTensor>,

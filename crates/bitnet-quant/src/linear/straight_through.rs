@@ -2,32 +2,32 @@
 
 use bitnet_core::{BitNetTensor, Result, autograd};
 
-/// What the gradient of a quantizer `Q` is taken to be, for rounding has none.
+/// Gradient estimators of a quantizer `Q`, whose rounding has no useful derivative.
 ///
-/// With the warm-up `lambda` the value is `x + lambda (Q(x) - x)`, where `lambda` grows from 0 to 1 while a model gets used
-/// to being quantized; the gradient by `x` is that of the surrogate at every `lambda`.
+/// With the warm-up `lambda` the value is `x + lambda (Q(x) - x)`, where `lambda` grows from 0 to 1 during training;
+/// the gradient by `x` is that of the estimator at every `lambda`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum StraightThroughEstimator {
-    /// The gradient passes as it is (Bengio et al. 2013; what BitNet b1.58 and transformers do).
+    /// Straight-through: the gradient passes unchanged (Bengio et al. 2013; used by BitNet b1.58 and transformers).
     #[default]
     Standard,
-    /// It passes where `|x| <= limit`, in units of the quantizer's scale, and is 0 beyond, where `Q` saturates (Hubara et
-    /// al. 2016).
+    /// It passes where `|x| <= limit`, in units of the quantizer's scale, and is 0 outside, where `Q` saturates (Hubara
+    /// et al. 2016).
     Clipped {
         /// In units of the scale; 1 is the edge of a ternary quantizer.
         limit: f64,
     },
-    /// It is multiplied by `1 - tanh(x)^2`, the slope of a soft step, `x` in units of the scale times `steepness` (Gong et
-    /// al. 2019).
+    /// It is multiplied by `1 - tanh(x)^2`, the derivative of a smooth step, `x` in units of the scale times
+    /// `steepness` (Gong et al. 2019).
     Soft {
-        /// 1 is gentle.
+        /// Larger is steeper.
         steepness: f64,
     },
 }
 
 impl StraightThroughEstimator {
-    /// `x + lambda (quantized - x)` with the gradient by `x` of this estimator. `quantized` is `Q(x)`; `scale` is what `x`
-    /// is divided by before it is rounded, of any shape that broadcasts.
+    /// `x + lambda (quantized - x)` with the gradient by `x` of this estimator. `quantized` is `Q(x)`; `scale` is the
+    /// divisor of `x` before rounding, of any shape that broadcasts.
     pub fn apply(
         self,
         x: &BitNetTensor,

@@ -10,7 +10,7 @@ pub(super) fn pack(codes: &[i8], cols: usize, width: u32, stored: impl Fn(i8) ->
     if cols == 0 { Vec::new() } else { codes.chunks_exact(cols).flat_map(bytes).collect() }
 }
 
-/// What [`pack`] stored, `rows * cols` codes.
+/// The `rows * cols` codes that [`pack`] stored.
 pub(super) fn unpack(bytes: &[u8], cols: usize, width: u32) -> impl Iterator<Item = u8> {
     let each = (8 / width) as usize;
     let rows = bytes.chunks_exact(cols.div_ceil(each).max(1));
@@ -19,12 +19,13 @@ pub(super) fn unpack(bytes: &[u8], cols: usize, width: u32) -> impl Iterator<Ite
 }
 
 /// Codes 0..=15 between the smallest and the largest value of each group, 0 among them: packed codes, scales and zero
-/// points. As `torch.fake_quantize_per_channel_affine`: `q = clamp(round(x / scale) + zero point, 0, 15)`, halves to even.
+/// points. As `torch.fake_quantize_per_channel_affine`: `q = clamp(round(x / scale) + zero point, 0, 15)`, halves to
+/// even.
 pub(super) fn affine(values: &[f32], cols: usize, group: usize) -> (Vec<u8>, Vec<f32>, Vec<u8>) {
     let (mut codes, mut scales, mut zeros) = (Vec::with_capacity(values.len()), Vec::new(), Vec::new());
     for group in values.chunks_exact(group) {
         let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
-        // Not of the difference, which may be infinite.
+        // Not from the difference, which may be infinite.
         let scale = (high / 15. - low / 15.).max(1e-5);
         let zero = (-low / scale).round_ties_even().clamp(0., 15.);
         let inverse = 1. / scale;

@@ -1,4 +1,4 @@
-//! Matrices that stay in the bytes of a packed format.
+//! Matrices in the bytes of a packed format.
 
 mod bits;
 mod product;
@@ -12,10 +12,10 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorShape};
 use half::f16;
 use std::sync::Arc;
 
-/// Forms that a matrix can be held in. A group is a number of neighbours in a row that share a scale; rows are whole groups.
+/// Packed formats. A group is a number of consecutive values in a row that share a scale; rows are whole groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackedFormat {
-    /// Ternary, GGUF type 36 in the order of x86 builds; the scale stands behind the codes.
+    /// Ternary, GGUF type 36 in the order of x86 builds; the scale follows the codes.
     I2S,
     /// Ternary, GGUF type 34, f16 scales in the blocks.
     Tq1_0,
@@ -32,13 +32,14 @@ pub enum PackedFormat {
         /// Weights that share a scale.
         group: usize,
     },
-    /// Four bits a weight, `code + 8` with the code in -8..=7, the first column in the low half, rows of whole bytes. The
-    /// scale divides.
+    /// Four bits a weight, `code + 8` with the code in -8..=7, the first column in the low half, rows of whole bytes.
+    /// The scale divides.
     Int4 {
         /// Weights that share a scale.
         group: usize,
     },
-    /// Four bits a weight, 0..=15, with a zero point for each group: `(q - zero point) * scale`; packed as [`Self::Int4`].
+    /// Four bits a weight, 0..=15, with a zero point for each group: `(q - zero point) * scale`; packed as
+    /// [`Self::Int4`].
     UInt4 {
         /// Weights that share a scale and a zero point.
         group: usize,
@@ -75,7 +76,7 @@ impl PackedFormat {
         }
     }
 
-    /// Scales and zero points that stand beside the bytes of a matrix.
+    /// Scales and zero points stored separately from the bytes of a matrix.
     fn beside(self, rows: usize, cols: usize) -> Result<(usize, usize), QuantError> {
         let groups = |group: usize| {
             if group == 0 || !cols.is_multiple_of(group) {
@@ -92,8 +93,8 @@ impl PackedFormat {
     }
 }
 
-/// A tensor `[.., K]` in a packed format, in host memory, times a factor of its own: multiplying it by a number or
-/// changing its sign touches no byte, and clones share the bytes.
+/// A tensor `[.., K]` in a packed format, in host memory, with a separate factor: scaling and negating it change only
+/// the factor, and clones share the bytes.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device};
@@ -150,7 +151,7 @@ impl QuantizedTensor {
         Self::from_parts(format, bytes, shape.dims(), scales, zero_points)
     }
 
-    /// Ternary codes times `scale` in a ternary format. A scale that the format can only round is kept beside it.
+    /// Ternary codes times `scale` in a ternary format. A scale that the format would round is kept as the factor.
     ///
     /// # Errors
     /// When rows are not whole blocks of the format, or it is not ternary.
@@ -176,8 +177,8 @@ impl QuantizedTensor {
         Ok(Self { factor, ..Self::from_parts(format, bytes, shape.dims(), scales, vec![])? })
     }
 
-    /// From the bytes of a file, and the scales and zero points that stand beside them: one scale of a HF matrix, as many
-    /// as groups of the formats with groups, none of the others.
+    /// From the bytes of a file, and separate scales and zero points: one scale for an HF matrix, one for each group in
+    /// formats with groups, none for the others.
     ///
     /// # Errors
     /// If the bytes, scales or zero points are not those of such a matrix.
@@ -240,17 +241,17 @@ impl QuantizedTensor {
         &self.bytes
     }
 
-    /// Scales that stand beside the bytes.
+    /// Scales stored separately from the bytes.
     pub fn scales(&self) -> &[f32] {
         &self.scales
     }
 
-    /// The number that every value is multiplied by.
+    /// The factor of all values.
     pub fn factor(&self) -> f32 {
         self.factor
     }
 
-    /// What is stored where a value is 0: of each group, or one for all; none where no code means 0 (binary).
+    /// The code of 0, for each group or one for all; empty if no code means 0 (binary).
     pub fn zero_points(&self) -> &[u8] {
         match self.format {
             Binary { .. } => &[],
@@ -261,7 +262,7 @@ impl QuantizedTensor {
         }
     }
 
-    /// Bits for each value, scales and zero points included.
+    /// Bits per value, including scales and zero points.
     pub fn bits_per_weight(&self) -> f64 {
         let bytes = self.bytes.len() + 4 * self.scales.len() + self.zero_points.len();
         8. * bytes as f64 / self.shape.elements().max(1) as f64
@@ -303,7 +304,7 @@ impl QuantizedTensor {
         codes.enumerate().map(|(i, q)| value(q, i / group)).collect()
     }
 
-    /// Codes, with one scale for all rows or one for each row, where it is such a matrix.
+    /// Codes with one scale for all rows or one for each row, if it is such a matrix.
     fn ternary(&self) -> Result<Option<(TernaryCodes, Vec<f32>)>, QuantError> {
         let (rows, cols) = matrix(&self.shape);
         let (codes, mut scales) = match (self.format, self.format.scaled()) {
@@ -337,7 +338,7 @@ fn matrix(shape: &TensorShape) -> (usize, usize) {
     (shape.elements().checked_div(shape.last()).unwrap_or(0), shape.last())
 }
 
-/// Every value times a number; the bytes stay.
+/// All values times a number; the bytes are shared.
 impl std::ops::Mul<f32> for QuantizedTensor {
     type Output = Self;
 
@@ -346,7 +347,7 @@ impl std::ops::Mul<f32> for QuantizedTensor {
     }
 }
 
-/// The other sign; the bytes stay.
+/// Negated; the bytes are shared.
 impl std::ops::Neg for &QuantizedTensor {
     type Output = QuantizedTensor;
 

@@ -4,7 +4,7 @@ use super::{PackedFormat, QuantizedTensor};
 use crate::{ActivationBuffer, PackedBitLinear, QuantError};
 use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorOpError, autograd};
 
-/// A packed matrix `[N, K]` laid out for the products of a device.
+/// A packed matrix `[N, K]` in the layout of a device for products.
 #[derive(Debug)]
 pub struct PackedProduct {
     kind: Kind,
@@ -24,8 +24,8 @@ enum Kind {
 }
 
 impl QuantizedTensor {
-    /// Lays the matrix `[N, K]` out for products on `device`. Ternary matrices with one scale, and binary ones with a scale a
-    /// row, stay 2 bits a weight, Q8_0 stays as it is; the others become f32.
+    /// Prepares the matrix `[N, K]` for products on `device`. Ternary matrices with one scale, and binary ones with a
+    /// scale per row, use 2 bits a weight, Q8_0 is kept; the others become f32.
     ///
     /// # Errors
     /// If it is not a matrix, or the bytes hold what the format does not allow.
@@ -73,10 +73,12 @@ impl QuantizedTensor {
 }
 
 impl PackedProduct {
-    /// `x W^T` `[.., N]` of `x` f32 `[.., K]`. A ternary product quantizes each row of `x` to 8 bits, as BitLinear does.
+    /// `x W^T` `[.., N]` of `x` f32 `[.., K]`. A ternary product quantizes each row of `x` to 8 bits, as BitLinear
+    /// does.
     ///
     /// # Errors
-    /// When `x` is not f32, has other columns, lives elsewhere or needs a gradient: [`QuantizedTensor::linear`] has that.
+    /// When `x` is not f32, has other columns, is on another device or requires a gradient: [`QuantizedTensor::linear`]
+    /// supports that.
     pub fn linear(&self, x: &BitNetTensor) -> bitnet_core::Result<BitNetTensor> {
         let (op, what) = ("linear", "the input");
         if x.dtype() != BitNetDType::F32 {

@@ -1,22 +1,23 @@
-//! The triangular factor that error feedback reads, in f64.
+//! The triangular factor for error feedback, in f64.
 
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f64};
 use bitnet_kernels::{Isa, ThreadPool};
 
-/// Columns that are factored together; all the others are products.
+/// Columns of a block that are factored together; blocks are combined by matrix products.
 const BLOCK: usize = 128;
 
-/// `C^T` `[n, n]`, upper triangular, with `H = C^T C`; `None` where `H` `[n, n]` is not positive definite. `H` is used up.
+/// `C^T` `[n, n]`, upper triangular, with `H = C^T C`; `None` where `H` `[n, n]` is not positive definite. `H` is
+/// overwritten.
 ///
-/// This is the Cholesky factor of `H` with rows and columns in reverse, read backwards: row `i` of `C^T` is about columns
-/// `i..` of the weights, those that are rounded when column `i` has been.
+/// This is the Cholesky factor of `H` with reversed rows and columns, reversed again: row `i` of `C^T` concerns columns
+/// `i..` of the weights, those rounded after column `i`.
 pub(super) fn reverse_factor(isa: Isa, pool: &ThreadPool, mut h: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     h.reverse();
     let (mut diagonal, mut inverse) = ([0.; BLOCK * BLOCK], [0.; BLOCK * BLOCK]);
     let mut out = vec![0.; n * BLOCK.min(n)];
     for start in (0..n).step_by(BLOCK) {
         let (width, end) = (BLOCK.min(n - start), n.min(start + BLOCK));
-        // What the columns before leave of these, [n - start, width].
+        // These columns minus the contribution of earlier ones, [n - start, width].
         let before = Matrix { start: start * n, ..Matrix::row_major(&h, n) };
         let shape = MatmulShape { m: n - start, n: width, k: start };
         matmul_f64(isa, pool, shape, before, before.t(), MatrixMut::row_major(&mut out, width));
@@ -76,7 +77,7 @@ fn lower_inverse(l: &[f64], inverse: &mut [f64], n: usize) {
     }
 }
 
-/// In eight sums, which do not wait for each other.
+/// In eight partial sums, to hide latency.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.; 8];
     let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());

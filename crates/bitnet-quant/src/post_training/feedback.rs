@@ -7,21 +7,21 @@ use bitnet_core::{BitNetError, BitNetTensor, Device};
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
 use bitnet_kernels::{Isa, ThreadPool};
 
-/// What is added to the diagonal of the Hessian, of its mean: the value of GPTQ.
+/// Damping: this fraction of the mean diagonal is added to the diagonal of the Hessian, as in GPTQ.
 const DAMPING: f64 = 0.01;
-/// Most times that rounding with one scale and fitting the scale to the codes take turns.
+/// Maximum number of alternations between rounding with a scale and fitting the scale to the codes.
 const ROUNDS: usize = 9;
-/// A thread takes whole tiles of so many rows, or reading the factor would cost more than the rows.
+/// Rows of a task: fewer would make reading the factor cost more than the rows.
 const TILE: usize = 32;
-/// Columns that are rounded one by one.
+/// Columns rounded one by one.
 const LEAF: usize = 32;
 
-/// Ternary weights made of dense ones.
+/// A ternary approximation of dense weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryFit {
     /// -1, 0, +1.
     pub codes: TernaryCodes,
-    /// Factor of every weight.
+    /// Scale of every weight.
     pub scale: f32,
 }
 
@@ -34,16 +34,16 @@ pub fn round_to_nearest(weights: &[f32], rows: usize, cols: usize) -> Result<Ter
     Ok(TernaryFit { codes, scale })
 }
 
-/// Ternary weights that change the outputs `x W^T` on the calibration inputs as little as a greedy choice can.
+/// Ternary weights chosen greedily to change the outputs `x W^T` on the calibration inputs least.
 ///
-/// With `H = X^T X / T + d I` and `H = C^T C`, `C` lower triangular, the squared error of an output is `|C e|^2` for the
-/// errors `e` of its weights. Column `k` is rounded from `w_k + (sum over i < k of C_ki e_i) / C_kk`, which makes
-/// component `k` as small as one code can: the step of OBQ and GPTQ, without an inverse. Columns come in the order of
-/// falling `H_kk`. From the codes of plain rounding on, the best scale for the codes, `<W, Q>_H / <Q, Q>_H`, and codes for
-/// that scale take turns while the error falls.
+/// With `H = X^T X / T + d I` and `H = C^T C`, `C` lower triangular, the squared error of an output is `|C e|^2` for
+/// the errors `e` of its weights. Column `k` is rounded from `w_k + (sum over i < k of C_ki e_i) / C_kk`, which makes
+/// component `k` as small as one code can: the step of OBQ and GPTQ, without an inverse. Columns are processed in order
+/// of decreasing `H_kk`. Starting from plain rounding, the best scale for the codes, `<W, Q>_H / <Q, Q>_H`, and new
+/// codes for that scale alternate while the error decreases.
 ///
 /// # Errors
-/// As [`round_to_nearest`], and when `inputs` has other columns or has seen nothing.
+/// As [`round_to_nearest`], and if `inputs` has other columns or no data.
 pub fn error_feedback(
     weights: &[f32],
     rows: usize,
@@ -74,7 +74,7 @@ pub fn error_feedback(
             for (row, codes) in signs.chunks_exact_mut(cols).zip(codes.chunks_exact(cols)) {
                 order.iter().zip(codes).for_each(|(&c, &code)| row[c] = code);
             }
-            // <E, E>_H = <W, W>_H - 2 s <W, Q>_H + s^2 <Q, Q>_H tells the last.
+            // By <E, E>_H = <W, W>_H - 2 s <W, Q>_H + s^2 <Q, Q>_H.
             let s = f64::from(scale);
             (lost, projection) = (left, inner(&signs, &outputs.reached));
             squares = (lost - outputs.size + 2. * s * projection) / (s * s);
@@ -87,15 +87,15 @@ pub fn error_feedback(
         scale = fitted;
         best = (lost, TernaryFit { codes: TernaryCodes::from_weights(rows, cols, &signs)?, scale });
     }
-    // What the rounds counted is rounded, and may be nothing but that.
+    // The sums above are subject to rounding errors, which may dominate: compare exactly.
     let codes = best.1.codes.to_weights();
     Ok(if outputs.lost(&codes, best.1.scale, &outputs.of(&codes)?) < plain_lost { best.1 } else { plain })
 }
 
-/// `|X (W - Q)^T|^2 / |X W^T|^2` on the calibration inputs, 0 where the outputs are: the share of the outputs that is lost.
+/// Relative squared output error `|X (W - Q)^T|^2 / |X W^T|^2` on the calibration inputs; 0 if all outputs are 0.
 ///
 /// # Errors
-/// If the shapes differ, or `inputs` has seen nothing.
+/// If the shapes differ, or `inputs` has no data.
 pub fn output_error(weights: &[f32], fit: &TernaryFit, inputs: &InputStatistics) -> Result<f64, QuantError> {
     let (rows, cols) = (fit.codes.rows(), fit.codes.cols());
     ternarize::check(weights, rows, cols)?;
@@ -113,9 +113,9 @@ fn check_columns(cols: usize, inputs: &InputStatistics) -> Result<(), QuantError
     Err(QuantError::Argument { op: "error feedback", message })
 }
 
-/// The damped Hessian's `C`, columns in the order in which they are rounded.
+/// The factor `C` of the damped Hessian, columns in rounding order.
 struct Factor {
-    /// What the error of column `i` adds to column `k`, `C_ki / C_kk`: `[K, K]`, upper triangular.
+    /// Weight of the error of column `i` in column `k`, `C_ki / C_kk`: `[K, K]`, upper triangular.
     added: Vec<f32>,
     /// `C_kk^2`, `[K]`.
     diagonal: Vec<f64>,
@@ -158,7 +158,7 @@ fn round_rows(weights: &[f32], factor: &Factor, scale: f32, isa: Isa) -> (Vec<i8
     (codes, lost.iter().sum())
 }
 
-/// Rows on their way to codes.
+/// Rows being rounded.
 struct Rounding<'a> {
     /// `[rows, K]`
     weights: &'a [f32],
@@ -169,16 +169,16 @@ struct Rounding<'a> {
     pool: ThreadPool,
     /// `[rows, K]`
     codes: &'a mut [i8],
-    /// `[rows]`: `<e, e>_H`, which is `|C e|^2` less the damping.
+    /// `[rows]`: `<e, e>_H`, which is `|C e|^2` minus the damping.
     lost: &'a mut [f64],
-    /// `[rows, K]`: what the code of a column is to come near to, and once it is rounded the error of the weight.
+    /// `[rows, K]`: the target of each column, and once it is rounded its error.
     wanted: Vec<f32>,
-    /// Room for a product.
+    /// Scratch for a product.
     product: Vec<f32>,
 }
 
 impl Rounding<'_> {
-    /// Rounds columns `start..end`: half of them, then, with what their errors add, the other half.
+    /// Rounds columns `start..end` recursively: the first half, then the second with the errors of the first.
     fn columns(&mut self, start: usize, end: usize) {
         if end - start <= LEAF {
             return self.few_columns(start, end);
@@ -204,7 +204,7 @@ impl Rounding<'_> {
             for k in start..end {
                 let (before, after) = wanted[..end].split_at_mut(k + 1);
                 let wanted = before[k];
-                // As rounding to even, and then to -1, 0, 1.
+                // Equals rounding half to even, clamped to -1, 0, 1.
                 codes[k] = i8::from(wanted > 0.5 * scale) - i8::from(wanted < -0.5 * scale);
                 let rounded = f32::from(codes[k]) * scale;
                 let error = weights[k] - rounded;

@@ -1,8 +1,8 @@
-//! Which layer gets which format.
+//! Mixed-precision policies: a format for each layer.
 
 use crate::{PackedFormat, QuantError};
 
-/// Mixed precision: a format for each layer by its name, and the layers that suffer most kept as they are.
+/// Mixed precision: a format for each layer by name, with the most sensitive layers kept.
 ///
 /// ```
 /// use bitnet_quant::{PackedFormat, post_training::MixedPrecision};
@@ -18,20 +18,20 @@ use crate::{PackedFormat, QuantError};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct MixedPrecision {
-    /// Of layers that no rule names; `None` keeps them.
+    /// Format of layers without a matching rule; `None` keeps them.
     pub default: Option<PackedFormat>,
-    /// Patterns (see [`matches_pattern`]) and what the layers they name get; the first that matches counts.
+    /// Patterns (see [`matches_pattern`]) and formats; the first match wins.
     pub rules: Vec<(String, Option<PackedFormat>)>,
-    /// How many of the layers that no rule names are kept because they suffer most.
+    /// Number of the most sensitive layers without a matching rule that are kept.
     pub keep_most_sensitive: usize,
 }
 
 impl MixedPrecision {
-    /// What each layer gets, from its name and its sensitivity: the share of its outputs that quantization loses
-    /// ([`output_error`](super::output_error)), or any other number that is larger where more is lost.
+    /// The format of each layer, by name and sensitivity: its relative output error
+    /// ([`output_error`](super::output_error)), or any other number that grows with the error.
     ///
     /// # Errors
-    /// If a pattern names no layer, which would otherwise be a typing error that nobody sees, or a sensitivity is NaN.
+    /// If a pattern matches no layer (probably a typing error), or a sensitivity is NaN.
     pub fn assign(&self, layers: &[(&str, f64)]) -> Result<Vec<Option<PackedFormat>>, QuantError> {
         let refused = |message| Err(QuantError::Argument { op: "mixed precision", message });
         for (pattern, _) in &self.rules {
@@ -51,13 +51,13 @@ impl MixedPrecision {
     }
 }
 
-/// Whether `name` is what `pattern` says, in which `*` stands for any characters and everything else for itself.
+/// Whether `name` matches `pattern`, in which `*` matches any characters.
 pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
     for part in parts {
-        // The first place that fits leaves the most to the parts that follow.
+        // The first match leaves the most for the remaining parts.
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
     }

@@ -1,14 +1,14 @@
-//! What a layer is fed, as far as the error of its outputs depends on it.
+//! Second-order statistics of the inputs of a layer.
 
 use crate::QuantError;
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 
-/// Rows whose products are summed in f32 before they are added in f64.
+/// Rows accumulated in f32 before they are added in f64.
 const BATCH: usize = 256;
 
-/// `X^T X` of the inputs `X` `[tokens, K]` seen so far: half the Hessian of the squared error of every output.
+/// `X^T X` of the inputs `X` `[tokens, K]` observed so far: half the Hessian of the squared error of every output.
 ///
-/// Takes `8 K^2` bytes.
+/// Uses `8 K^2` bytes.
 #[derive(Debug, Clone)]
 pub struct InputStatistics {
     columns: usize,
@@ -18,7 +18,7 @@ pub struct InputStatistics {
 }
 
 impl InputStatistics {
-    /// Of inputs with `columns` columns, none seen yet.
+    /// Empty statistics of inputs with `columns` columns.
     ///
     /// # Errors
     /// If the sums do not fit in memory.
@@ -31,7 +31,7 @@ impl InputStatistics {
         Ok(Self { columns, tokens: 0, sum })
     }
 
-    /// Sees the inputs `x` `[.., K]` of a float dtype.
+    /// Adds the inputs `x` `[.., K]` of a float dtype.
     ///
     /// # Errors
     /// When `x` has other columns, or a value is not finite; then none of it counts.
@@ -60,7 +60,7 @@ impl InputStatistics {
         self.columns
     }
 
-    /// Rows seen.
+    /// Rows observed.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }

@@ -14,10 +14,10 @@ pub fn binary(x: &BitNetTensor, granularity: Granularity) -> Result<Quantized> {
     Ok(Quantized { codes, scales, kind: ScaleKind::Multiplies, granularity, dtype: x.dtype() })
 }
 
-/// 8 bits by the largest magnitude (transformers' `ActQuant`): `s = 127 / max(max |x|, 1e-5)`, codes
-/// `clamp(round(x * s), -128, 127)`, values `code / s`. A scale a row is a scale a token of activations.
+/// 8 bits by the largest magnitude (absmax) (transformers' `ActQuant`): `s = 127 / max(max |x|, 1e-5)`, codes
+/// `clamp(round(x * s), -128, 127)`, values `code / s`. A scale per row is a scale per token of activations.
 ///
-/// `127 / m` is computed as PyTorch computes a number by a tensor, `127 * (1 / m)`.
+/// `127 / m` is computed as `127 * (1 / m)`, as PyTorch divides a number by a tensor.
 ///
 /// # Errors
 /// As [`binary`].

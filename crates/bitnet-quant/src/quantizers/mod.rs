@@ -1,8 +1,8 @@
-//! Quantizers written with tensor operations, so that they run on every device: small integers and their scales.
+//! Quantizers to small integers with scales, made of tensor operations, so that they run on every device.
 //!
-//! None records gradients; [`BitLinear`](crate::BitLinear) brings them. Formulas and rounding are those of transformers
-//! (`integrations/bitnet.py`): every type is widened to f32, halves round to even, and the magnitude that a scale is made
-//! of is at least 1e-5. A NaN among the values makes its scale NaN, and with it every value that shares the scale.
+//! None records gradients; [`BitLinear`](crate::BitLinear) adds them. Formulas and rounding are those of transformers
+//! (`integrations/bitnet.py`): every type is widened to f32, ties round to even, and the magnitude for a scale is at
+//! least 1e-5. A NaN makes its scale NaN, and with it every value that shares the scale.
 //!
 //! ```
 //! use bitnet_core::{BitNetTensor, Device};
@@ -24,7 +24,7 @@ pub use ternary::{absmean, absmedian, initial_step, learned_step};
 use crate::{QuantError, TernaryCodes, ternarize};
 use bitnet_core::{BitNetDType, BitNetTensor, Result, Scalar, TensorOpError};
 
-/// The smallest magnitude that a scale is made of, as in the reference.
+/// The smallest magnitude for a scale, as in the reference.
 const SMALLEST: f64 = 1e-5;
 
 /// The values that share a scale.
@@ -32,13 +32,13 @@ const SMALLEST: f64 = 1e-5;
 pub enum Granularity {
     /// All of them.
     Tensor,
-    /// Those of one row, along the last dimension: an output of a weight, a token of activations.
+    /// A row along the last dimension: an output of a weight, a token of activations.
     Row,
-    /// This many neighbours along the last dimension, whose extent is a multiple.
+    /// This many consecutive values along the last dimension, whose extent is a multiple.
     Group(usize),
 }
 
-/// What a scale does to the codes.
+/// Whether scales multiply or divide codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScaleKind {
     /// `value = code * scale`
@@ -47,7 +47,7 @@ pub enum ScaleKind {
     Divides,
 }
 
-/// Integers that stand for the values of a tensor, with a scale for each group of them.
+/// A quantized tensor: integer codes with a scale for each group.
 #[derive(Debug, Clone)]
 pub struct Quantized {
     codes: BitNetTensor,
@@ -64,7 +64,7 @@ impl Quantized {
         &self.codes
     }
 
-    /// The scales, `F32`: `[]` of a tensor, `[..]` of rows of `[.., K]`, `[.., K / n]` of groups of `n`.
+    /// The scales, `F32`: `[]` for a tensor, `[..]` for rows of `[.., K]`, `[.., K / n]` for groups of `n`.
     pub fn scales(&self) -> Result<BitNetTensor> {
         let dims = self.codes.dims();
         let outer = &dims[..dims.len().saturating_sub(1)];
@@ -75,7 +75,7 @@ impl Quantized {
         }
     }
 
-    /// What values are divided by before they are rounded, `F32`, in a shape that broadcasts to theirs.
+    /// The divisors of the values before rounding, `F32`, in a shape that broadcasts to theirs.
     pub fn steps(&self) -> Result<BitNetTensor> {
         let scales = self.scales()?;
         let steps = match self.kind {
@@ -94,7 +94,7 @@ impl Quantized {
         }
     }
 
-    /// What the scales do.
+    /// Whether the scales multiply or divide.
     pub fn kind(&self) -> ScaleKind {
         self.kind
     }
@@ -104,7 +104,7 @@ impl Quantized {
         self.granularity
     }
 
-    /// The values that the codes stand for, in the dtype of the tensor they were made of.
+    /// The dequantized values, in the dtype of the original tensor.
     pub fn dequantize(&self) -> Result<BitNetTensor> {
         let codes = grouped(&self.codes, self.granularity)?.to_dtype(BitNetDType::F32)?;
         let values = match self.kind {
@@ -115,7 +115,7 @@ impl Quantized {
     }
 }
 
-/// Quantizers that need nothing but the values.
+/// Quantizers without parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quantizer {
     /// [`absmean`]
@@ -150,7 +150,7 @@ impl Quantizer {
         self.quantize(x, granularity)?.dequantize()
     }
 
-    /// Codes and scale of a whole matrix `[rows, cols]`, as [`quantize`](Self::quantize) has them on a host.
+    /// Codes and scale of a whole matrix `[rows, cols]`, equal to those of [`quantize`](Self::quantize) in host memory.
     ///
     /// # Errors
     /// If the quantizer is not ternary, the length is not `rows * cols` or a weight is not finite.
@@ -174,7 +174,7 @@ impl Quantizer {
 /// A quantizer and the values that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheme {
-    /// How values become integers.
+    /// Quantizer.
     pub quantizer: Quantizer,
     /// The values that share a scale.
     pub granularity: Granularity,
@@ -186,12 +186,12 @@ impl Scheme {
     /// Inputs of BitNet b1.58: [`int8`] with a scale a token.
     pub const INPUTS: Self = Self::new(Quantizer::Int8, Granularity::Row);
 
-    /// The two together.
+    /// A quantizer with a granularity.
     pub const fn new(quantizer: Quantizer, granularity: Granularity) -> Self {
         Self { quantizer, granularity }
     }
 
-    /// Whether a matrix becomes ternary with one scale, as packed forms have it.
+    /// Whether it is ternary with one scale per matrix, as packed formats need.
     pub fn is_packable(self) -> bool {
         matches!(self.quantizer, Quantizer::AbsMean | Quantizer::AbsMedian) && self.granularity == Granularity::Tensor
     }
@@ -219,7 +219,7 @@ fn grouped(x: &BitNetTensor, granularity: Granularity) -> Result<BitNetTensor> {
     x.reshape(&[x.elements() / size, size])
 }
 
-/// `x` in f32 and groups, apart from what records gradients.
+/// `x` in f32, in groups, detached.
 fn prepare(x: &BitNetTensor, granularity: Granularity) -> Result<BitNetTensor> {
     if !x.dtype().is_float() {
         let (got, needed) = (x.dtype(), BitNetDType::F32);

@@ -6,7 +6,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Result, TensorOpError};
 /// Absmean of BitNet b1.58 (Ma et al. 2024; transformers' `WeightQuant`): `s = 1 / max(mean |w|, 1e-5)`, codes
 /// `clamp(round(w * s), -1, 1)`, values `code / s`.
 ///
-/// On a host the mean is summed in f64, so that codes and scale of a whole tensor equal those of
+/// In host memory the mean is summed in f64, so that codes and scale of a whole tensor equal those of
 /// [`ternarize::absmean`](crate::ternarize::absmean) to the last bit; elsewhere in f32.
 ///
 /// # Errors
@@ -21,8 +21,8 @@ pub fn absmean(x: &BitNetTensor, granularity: Granularity) -> Result<Quantized> 
     by_magnitude(&groups, mean, x, granularity)
 }
 
-/// Absmedian (Nielsen and Schneider-Kamp 2024): as [`absmean`] with the median of the magnitudes for their mean; of an
-/// even number the lower of the two in the middle, as `torch.median`.
+/// Absmedian (Nielsen and Schneider-Kamp 2024): as [`absmean`] with the median of the magnitudes instead of the mean;
+/// for an even number the lower middle value, as `torch.median`.
 ///
 /// # Errors
 /// As [`absmean`].
@@ -30,7 +30,7 @@ pub fn absmedian(x: &BitNetTensor, granularity: Granularity) -> Result<Quantized
     let groups = prepare(x, granularity)?;
     let size = groups.dims()[1];
     let (sorted, _) = groups.abs()?.sort(-1, false)?;
-    // NaN sort last: added times 0, they reach the scale wherever the median lies.
+    // NaN sorts last: added times 0, it reaches the scale wherever the median is.
     let poison = sorted.narrow(-1, size - 1, 1)?.mul(0.)?;
     let median = sorted.narrow(-1, (size - 1) / 2, 1)?;
     let median = BitNetTensor::where_(&poison.isnan()?, &poison, &median)?;
@@ -47,7 +47,7 @@ fn by_magnitude(
     encode(groups, scales, ScaleKind::Divides, (-1, 1), x, granularity)
 }
 
-/// Ternary with a step that is learned (LSQ, Esser et al. 2020): codes `clamp(round(w / step), -1, 1)`, values
+/// Ternary with a learned step (LSQ, Esser et al. 2020): codes `clamp(round(w / step), -1, 1)`, values
 /// `code * step`. `step` is f32 with a value for each group, in the shape of [`Quantized::scales`], and positive.
 ///
 /// # Errors
@@ -63,7 +63,7 @@ pub fn learned_step(x: &BitNetTensor, step: &BitNetTensor, granularity: Granular
     encode(&groups, steps, ScaleKind::Multiplies, (-1, 1), x, granularity)
 }
 
-/// Where a learned step begins: `2 mean |w| / sqrt(1)` (Esser et al. 2020, section 2.1), in the shape of
+/// Initial value of a learned step: `2 mean |w| / sqrt(1)` (Esser et al. 2020, section 2.1), in the shape of
 /// [`Quantized::scales`].
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 use crate::autograd::differentiable;
 use crate::{BitNetTensor, Result};
 
-/// `a b` by the rules of [`BitNetTensor::matmul`], computed by `forward`: the gradient of `a` is `g b^T`, that of `b` is
-/// `a^T g`, each summed over broadcast dimensions.
+/// `a b` by the rules of [`BitNetTensor::matmul`], computed by `forward`: the gradient of `a` is `g b^T`, that of `b`
+/// is `a^T g`, each summed over broadcast dimensions.
 pub fn matmul(
     op: &'static str,
     a: &BitNetTensor,

@@ -6,8 +6,8 @@ use crate::{BitNetTensor, Result, TensorOpError, TensorShape};
 
 /// `op` over `axes`, which have extent 1 in `kept`, computed by `forward`.
 ///
-/// The gradient of a sum passes to every element; that of a product times the other elements; that of a maximum or minimum
-/// in equal parts to the elements equal to it.
+/// The gradient of a sum passes to every element; that of a product times the other elements; that of a maximum or
+/// minimum in equal parts to the elements equal to it.
 pub fn reduce(
     name: &'static str,
     op: ReduceOp,

@@ -22,8 +22,8 @@ pub fn gather(
     })
 }
 
-/// `x` with `source` written or added at `indices`, equal shapes: overwritten elements get no gradient, and each element of
-/// the source gets that of the element it was written to.
+/// `x` with `source` written or added at `indices`, equal shapes: overwritten elements get no gradient, and each
+/// element of the source gets that of the element it was written to.
 pub fn scatter(
     name: &'static str,
     op: ScatterOp,

@@ -17,8 +17,8 @@ pub struct NormGradients {
     pub bias: Option<BitNetTensor>,
 }
 
-/// Of [`BitNetTensor::layer_norm`]. With `z` the normalised `x`, `g = grad weight` and means over the normalised dimensions:
-/// `(g - mean(g) - z mean(g z)) / sqrt(var + eps)`; `sum(grad z)` and `sum(grad)` over the rows.
+/// Of [`BitNetTensor::layer_norm`]. With `z` the normalised `x`, `g = grad weight` and means over the normalised
+/// dimensions: `(g - mean(g) - z mean(g z)) / sqrt(var + eps)`; `sum(grad z)` and `sum(grad)` over the rows.
 pub fn layer_norm_backward(
     grad: &BitNetTensor,
     x: &BitNetTensor,
@@ -51,8 +51,8 @@ pub fn layer_norm_backward(
     })
 }
 
-/// Of [`BitNetTensor::rms_norm`]. With `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`: `r (g - x r^2 mean(g x))`;
-/// `sum(grad x r)` over the rows.
+/// Of [`BitNetTensor::rms_norm`]. With `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`:
+/// `r (g - x r^2 mean(g x))`; `sum(grad x r)` over the rows.
 pub fn rms_norm_backward(
     grad: &BitNetTensor,
     x: &BitNetTensor,

@@ -4,7 +4,8 @@ use super::pair;
 use crate::neural::shape_error;
 use crate::{BitNetTensor, Result};
 
-/// Of [`BitNetTensor::embedding`], for a table of `rows` rows: each row gets the sum of the gradients of its occurrences.
+/// Of [`BitNetTensor::embedding`], for a table of `rows` rows: each row gets the sum of the gradients of its
+/// occurrences.
 pub fn embedding_backward(grad: &BitNetTensor, ids: &BitNetTensor, rows: usize) -> Result<BitNetTensor> {
     const OP: &str = "embedding_backward";
     let Some((&width, lead)) = grad.dims().split_last() else {

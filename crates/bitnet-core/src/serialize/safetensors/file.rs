@@ -86,8 +86,8 @@ impl SafetensorsFile {
         self.read(self.header.tensor(name)?, device)
     }
 
-    /// One tensor, memory-mapped and copied when written, if `device` is the CPU and the file aligns its elements; else a
-    /// copy.
+    /// One tensor, memory-mapped and copied when written, if `device` is the CPU and the file aligns its elements; else
+    /// a copy.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).

@@ -70,14 +70,14 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Writes the file; `data` is called once for each tensor and puts exactly `range.len()` bytes. Returns the length of
-    /// the file.
+    /// Writes the file; `data` is called once for each tensor and puts exactly `range.len()` bytes. Returns the length
+    /// of the file.
     ///
-    /// The header lists the tensors in the order of [`add`](Self::add). Their data, and the calls, are ordered by element
-    /// size, widest first, so that all are aligned in a mapping.
+    /// The header lists the tensors in the order of [`add`](Self::add). Their data, and the calls, are ordered by
+    /// element size, widest first, so that all are aligned in a mapping.
     ///
-    /// The file is written to a temporary name in the same folder and renamed when it is complete, so that a failure keeps
-    /// an existing file.
+    /// The file is written to a temporary name in the same folder and renamed when it is complete, so that a failure
+    /// keeps an existing file.
     ///
     /// # Errors
     /// If `data` fails or puts another number of bytes, or the file cannot be written.

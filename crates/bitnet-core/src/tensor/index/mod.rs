@@ -38,7 +38,8 @@ pub enum Index<'a> {
     Ellipsis,
     /// A dimension of extent 1.
     NewAxis,
-    /// Positions of a dimension by an integer tensor (negative from the end), or of several by a `Bool` mask of their shape.
+    /// Positions of a dimension by an integer tensor (negative from the end), or of several by a `Bool` mask of their
+    /// shape.
     Tensor(&'a BitNetTensor),
 }
 
@@ -54,7 +55,8 @@ impl<'a> From<Slice> for Index<'a> {
     }
 }
 
-/// `Slice` and `Index` from the ranges of Rust. `$to` converts an end to isize, saturating: ends out of range are clipped.
+/// `Slice` and `Index` from the ranges of Rust. `$to` converts an end to isize, saturating: ends out of range are
+/// clipped.
 macro_rules! ranges {
     ($($range:ty => |$r:ident| ($start:expr, $end:expr)),* $(,)?) => { $(
         impl From<$range> for Slice {
@@ -98,8 +100,8 @@ fn behind(last: isize) -> Option<isize> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
 
-/// A list of [`Index`]: integers, ranges, ranges with a step after `;`, `NewAxis`, `Ellipsis`, and references to tensors.
-/// `..` is one whole dimension, Python's `:`.
+/// A list of [`Index`]: integers, ranges, ranges with a step after `;`, `NewAxis`, `Ellipsis`, and references to
+/// tensors. `..` is one whole dimension, Python's `:`.
 ///
 /// ```
 /// use bitnet_core::{BitNetTensor, Device, idx};
@@ -155,8 +157,8 @@ impl BitNetTensor {
         self.with_layout(self.whole_storage()?).gather(0, &ids)?.reshape(dims.dims())
     }
 
-    /// `self[indices] = values` (a number or a tensor of this dtype, which broadcasts). Of several writes to one element
-    /// the last wins. Nothing is written if an index is out of range.
+    /// `self[indices] = values` (a number or a tensor of this dtype, which broadcasts). Of several writes to one
+    /// element the last wins. Nothing is written if an index is out of range.
     ///
     /// ```
     /// use bitnet_core::{BitNetDType, BitNetTensor, Device, idx};
