@@ -1,4 +1,4 @@
-//! Decompositions of ANCHORS' table and batched products: `cargo bench -p bitnet-core --bench linalg`, f32.
+//! Decompositions and batched products: `cargo bench -p bitnet-core --bench linalg`, f32.
 
 use bitnet_core::{BitNetTensor, Device};
 use criterion::{BenchmarkId, Criterion};

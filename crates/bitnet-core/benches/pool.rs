@@ -1,4 +1,4 @@
-//! The pool beside the system's allocator and mimalloc, in one run: `cargo bench -p bitnet-core --bench pool`.
+//! The pool compared with the system allocator and mimalloc in one run: `cargo bench -p bitnet-core --bench pool`.
 
 use bitnet_core::*;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Takes a block and gives it back.
+/// Allocates and frees a block.
 type Pair<'a> = &'a (dyn Fn(usize) + Sync);
 
 fn pair(allocator: &impl GlobalAlloc, len: usize) {
@@ -19,16 +19,16 @@ fn pair(allocator: &impl GlobalAlloc, len: usize) {
     }
 }
 
-/// The pools compared: ours, one of one's own, and the others.
+/// The allocators to compare.
 fn allocators(run: &mut dyn FnMut(&str, Pair)) {
     let (global, own) = (HybridMemoryPool::global(), HybridMemoryPool::new());
     run("pool", &|len| drop(black_box(global.allocate_bytes(len).unwrap())));
-    run("pool of one's own", &|len| drop(black_box(own.allocate_bytes(len).unwrap())));
+    run("separate pool", &|len| drop(black_box(own.allocate_bytes(len).unwrap())));
     run("system", &|len| pair(&System, len));
     run("mimalloc", &|len| pair(&mimalloc::MiMalloc, len));
 }
 
-/// Time that `threads` threads take for so many pairs each, at once.
+/// Time for `threads` concurrent threads to do `pairs` allocate/free pairs each.
 fn contended(pair: Pair, len: usize, threads: usize, pairs: u64) -> Duration {
     let barrier = std::sync::Barrier::new(threads);
     let run = || {
@@ -102,8 +102,8 @@ fn vectors(group: &mut BenchmarkGroup<WallTime>, name: &str, x: &[f32], allocato
     });
 }
 
-/// What is no time: tables and waste for the blocks of a small transformer's training step, and after a million random
-/// allocations.
+/// Memory instead of time: bookkeeping and fragmentation for the blocks of a small transformer's training step, and after a
+/// million random allocations.
 fn figures(_: &mut Criterion) {
     let tracking = TrackingConfig { level: TrackingLevel::Standard, ..Default::default() };
     let config = MemoryPoolConfig { tracking, ..Default::default() };

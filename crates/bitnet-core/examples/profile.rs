@@ -1,4 +1,4 @@
-//! What an attention block asks of its device: `cargo run --release -p bitnet-core --example profile`.
+//! Profile of an attention block: `cargo run --release -p bitnet-core --example profile`.
 
 use bitnet_core::{
     AttentionOptions, BitNetDType, BitNetTensor, Device, DeviceCapabilities, Generator, HybridMemoryPool, Profiler,

@@ -1,4 +1,4 @@
-//! What can go wrong in tensors, memory and devices.
+//! Errors of tensors, memory and devices.
 
 use crate::serialize::{FileError, WriteError};
 use crate::{BitNetDType, TensorShape};

@@ -1,5 +1,5 @@
-//! Functions of neural networks and their derivatives, held against torch.autograd (the golden file and its script stand in
-//! bitnet-testkit) and against central differences.
+//! Neural network functions and their derivatives compared with torch.autograd (the golden file and its script are in
+//! bitnet-testkit) and with central differences.
 
 use bitnet_core::BitNetDType::{self, BF16, F16, F32, F64};
 use bitnet_core::neural::derivative::*;
@@ -155,7 +155,7 @@ fn torch_gives_the_same() {
     assert!(off.is_empty(), "distances of the result, then of the gradients:\n{}", off.join("\n"));
 }
 
-/// Of the result and of every gradient, computed in `dtype`, from those of PyTorch in f64.
+/// Errors of the result and of every gradient, computed in `dtype`, against PyTorch in f64.
 fn distances(case: &Case, dtype: BitNetDType) -> (Vec<f64>, Vec<Tensor>) {
     let cast = |t: &Tensor| if t.dtype().is_float() { t.to_dtype(dtype).unwrap() } else { t.clone() };
     let inputs: Vec<_> = case.inputs.iter().map(cast).collect();
@@ -191,7 +191,7 @@ fn central_differences_give_the_same() -> Result<()> {
             let analytic = gradient.to_vec::<f64>()?;
             for at in 0..base.len() {
                 if case.inputs[place].rank() == 1 && base[at] == 0. {
-                    // Where relu and its like have no derivative.
+                    // Where functions such as relu have no derivative.
                     continue;
                 }
                 let value = |x: f64| -> Result<f64> {

@@ -1,5 +1,5 @@
-//! Derivatives where values decide: ties, zeros, limits, shared storage; derivatives of derivatives; memory. The gradient of
-//! every operation is held against differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in `gradients_linalg.rs`.
+//! Derivatives at special values: ties, zeros, limits, shared storage; second derivatives; memory. The gradient of every
+//! operation is compared with differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in `gradients_linalg.rs`.
 
 use bitnet_core::autograd::{BackwardOptions, checkpoint, gradients, no_grad};
 use bitnet_core::backend::GateActivation;
@@ -26,7 +26,7 @@ fn values(count: usize) -> Vec<f64> {
 
 #[test]
 fn limits_ties_and_zeros_are_those_of_pytorch() {
-    // torch: x.clamp(0, 1) lets the gradient through at both limits.
+    // torch: x.clamp(0, 1) passes the gradient at both limits.
     let x = leaf(&[-1., 0., 0.5, 1., 2.], &[5]);
     assert_eq!(gradient(&x, |x| x.clamp(Some(0.into()), Some(1.into()))), [0., 2., 3., 4., 0.]);
     assert_eq!(gradient(&x, |x| x.clamp(Some(0.into()), None)), [0., 2., 3., 4., 5.]);
@@ -202,7 +202,7 @@ fn leaves_are_changed_in_place_without_recording_only() -> Result<()> {
             w.square()?.sum(.., false)?.backward()?;
             assert!(w.grad().is_some(), "{name}");
         }
-        // What is no leaf is changed, and the change recorded.
+        // In-place operations on non-leaves are recorded.
         let x = leaf(&[1., 2.], &[2]);
         let mut y = x.mul(2)?;
         change(&mut y).unwrap_or_else(|e| panic!("{name}: {e}"));

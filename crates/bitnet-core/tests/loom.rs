@@ -1,4 +1,4 @@
-//! The lock-free part of the pool, its counters, under every order of events that the memory model allows.
+//! The lock-free counters of the pool, under every interleaving that the memory model allows.
 #![cfg(not(miri))]
 
 mod atomic {
@@ -17,7 +17,7 @@ fn sum(totals: &Totals, shards: &[Arc<Shard>]) -> (usize, usize, usize) {
     totals.sum(shards.iter().map(|shard| &**shard))
 }
 
-/// A thread tells its counts while another sums.
+/// A thread publishes its counts while another sums.
 #[test]
 fn a_sum_is_sane_while_a_thread_tells() {
     loom::model(|| {
@@ -25,14 +25,14 @@ fn a_sum_is_sane_while_a_thread_tells() {
         let (t, shard) = (totals.clone(), shards[0].clone());
         let thread = thread::spawn(move || shard.allocated(MIB, &t));
         let (live, peak, allocations) = sum(&totals, &shards);
-        // At worst it is seen both before and after it told.
+        // At worst its counts are seen twice, before and after publishing.
         assert!(live <= 2 * MIB && peak >= live && allocations <= 2, "{live} {peak} {allocations}");
         thread.join().unwrap();
         assert_eq!(sum(&totals, &shards), (MIB, MIB, 1));
     });
 }
 
-/// A thread tells its counts at its end, and leaves the list of shards, which is under a lock.
+/// A thread publishes its counts when it ends, and leaves the locked list of shards.
 #[test]
 fn a_thread_that_ends_is_counted_once() {
     loom::model(|| {

@@ -1,4 +1,4 @@
-//! The pool from outside: what it gives, what it counts, and that everything comes back.
+//! The pool's public behaviour: allocation, counters, and that all memory is freed.
 
 use bitnet_core::*;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -281,7 +281,7 @@ fn what_a_thread_kept_is_given_back_at_its_end() {
     last.bytes_mut().fill(1);
 }
 
-/// Memory of a device that only it can reach: its addresses are nothing to this process.
+/// Device memory that the host cannot access: its addresses are meaningless in this process.
 #[derive(Debug, Default)]
 struct FarMemory {
     next: AtomicUsize,

@@ -1,4 +1,4 @@
-//! A tensor of one process read by another, from the same memory.
+//! A tensor in shared memory, read by another process.
 #![cfg(not(miri))]
 
 use bitnet_core::*;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 const READER: &str = "BITNET_TEST_SHARED_MEMORY";
 
-/// In the second process: reads the tensor where it lies.
+/// In the second process: reads the tensor in place.
 #[test]
 fn reader() {
     let Ok(name) = std::env::var(READER) else { return };
@@ -15,7 +15,7 @@ fn reader() {
     let x = BitNetTensor::from_mapped(&file, 64..64 + 4000, &[10, 100], BitNetDType::F32, &Device::cpu()).unwrap();
     assert_eq!(HybridMemoryPool::global().get_metrics().allocations, 0, "no copy was made");
     assert_eq!(x.narrow(0, 7, 1).unwrap().to_vec::<f32>().unwrap()[99], 799.0);
-    // Writing to a tensor of shared memory makes it this process's own.
+    // Writing to a tensor in shared memory copies it to private memory.
     let mut own = x.clone();
     own.as_mut().unwrap().storage.cpu_mut("test", BitNetDType::F32).unwrap().bytes_mut().unwrap().fill(0);
     assert_eq!(x.to_vec::<f32>().unwrap()[5], 5.0);

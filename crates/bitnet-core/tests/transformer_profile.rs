@@ -1,4 +1,4 @@
-//! Of the calls in a transformer's forward pass that only change a shape, how many move bytes:
+//! How many of the shape-only calls of a transformer's forward pass copy bytes:
 //! `cargo test --release -p bitnet-core --test transformer_profile -- --nocapture` prints the profile.
 
 use bitnet_core::{

@@ -33,8 +33,7 @@ pub fn gguf_files() -> Vec<(PathBuf, Golden)> {
     found
 }
 
-/// A file or folder of the reference data that some checkouts have beside them, in `../shared`; `None`, with a line that
-/// says so, where it is absent.
+/// A file or folder of the optional reference data in `../shared`; `None`, with a printed note, if it is absent.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(path);
     if !root.exists() {
@@ -44,7 +43,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     Some(root)
 }
 
-/// What a reference computed for some tokens.
+/// Reference results for a sequence of tokens.
 #[derive(Debug)]
 pub struct Golden {
     /// The tokens.
@@ -53,7 +52,7 @@ pub struct Golden {
     pub logits: Vec<f32>,
     /// The residual stream `[T, hidden]` after the embedding and after each layer, the last after the final norm.
     pub hidden_states: Vec<Vec<f32>>,
-    /// The tokens, and those that greedy decoding adds.
+    /// The tokens, followed by those of greedy decoding.
     pub greedy_ids: Vec<u32>,
 }
 
@@ -90,7 +89,7 @@ impl Golden {
 pub fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len(), "lengths differ");
     let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-    // A NaN must not look like agreement.
+    // A NaN must not count as equal.
     let worst = got.iter().zip(expected).fold(0f32, |m, (g, e)| if (g - e).abs() <= m { m } else { (g - e).abs() });
     worst / largest
 }

@@ -1,5 +1,5 @@
 //! One body for every operation, run on every device: the CPU with each instruction set, and the reference device.
-//! Overrides are held against their composition of primitives, and all devices against the reference.
+//! Overrides are compared with their composition of primitives, and all devices with the reference.
 
 use bitnet_core::backend::{
     AdamStep, BinaryOp, CausalShape, CompareOp, GateActivation, QuantizedActivations, ReduceOp, TensorRef,
@@ -34,7 +34,7 @@ fn out(device: &Device, dims: &[usize]) -> BitNetTensor {
     BitNetTensor::empty(dims, BitNetDType::F32, device).unwrap()
 }
 
-/// Runs `body` on every device and compares what it gives with the reference device's, relative to the largest value.
+/// Runs `body` on every device and compares the results with the reference device's, relative to the largest value.
 fn agree(what: &str, bound: f32, body: impl Fn(&Device) -> Result<Vec<f32>>) {
     let expected = body(&reference_device()).unwrap_or_else(|e| panic!("{what} on reference: {e}"));
     for (name, device) in devices() {
@@ -86,7 +86,7 @@ fn primitives_follow_strides_and_broadcasts() {
             Ok(all)
         });
     }
-    // One case worked out by hand, so that the reference itself is held to something.
+    // One case computed by hand, to check the reference itself.
     for (name, device) in devices() {
         let a = BitNetTensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &device).unwrap();
         let mut sums = out(&device, &[1, 3]);

@@ -33,7 +33,7 @@ impl Fields {
             }
         }
         if !t.0.trim().is_empty() {
-            return Err("its header goes on behind the dictionary".into());
+            return Err("its header continues after the dictionary".into());
         }
         let missing = |key: &str| format!("its header has no {key}");
         Ok(Self {

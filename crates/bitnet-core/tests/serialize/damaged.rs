@@ -1,4 +1,4 @@
-//! Damaged and hostile files: an error or a success, never a panic, and no allocation that the file does not justify.
+//! Damaged and malicious files: an error or a success, never a panic, and no allocation beyond what the file justifies.
 
 use super::{Folder, data};
 use bitnet_core::serialize::npz::Compression;
@@ -21,7 +21,7 @@ fn safetensors(bytes: &[u8]) -> Result<TensorMap> {
     safetensors::from_bytes(bytes, &Device::cpu())
 }
 
-/// Whether it is accepted; reads what it promises, and looks at the message where it is not.
+/// Whether it is accepted; reads all of it, or checks the error message.
 fn accepted(parse: Parse, bytes: &[u8]) -> bool {
     match parse(bytes) {
         Ok(tensors) => {
@@ -38,7 +38,7 @@ fn accepted(parse: Parse, bytes: &[u8]) -> bool {
     }
 }
 
-/// Every truncation, huge numbers at every place, and random bits.
+/// Every truncation, huge numbers at every position, and random bits.
 fn attack(sample: &[u8], parse: Parse, rounds: usize) {
     assert!(accepted(parse, sample));
     for n in 0..sample.len() {
@@ -111,7 +111,7 @@ fn damaged_npz_of_numpy() {
 }
 
 /// Every single bit of the data of an archive is covered by a checksum or by the header of an array, but for the few
-/// behind the end of a deflated stream.
+/// after the end of a deflated stream.
 #[test]
 fn every_flipped_bit_of_the_data_is_noticed() {
     for compression in [Compression::Stored, Compression::Deflated] {

@@ -1,4 +1,4 @@
-//! Tensors in files: what NumPy and PyTorch wrote, what we write ourselves, and what is damaged.
+//! Tensor files: those of NumPy and PyTorch, our own, and damaged ones.
 //!
 //! The allocator of these tests stops the process when more than 64 MiB are in use; the files have a few kilobytes.
 
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, 64 << 20);
 
-/// A folder of one's own, removed at the end.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -51,7 +51,7 @@ fn bytes(tensor: &BitNetTensor) -> Vec<u8> {
     bytes
 }
 
-/// The tensor that the script calls by the name of its dtype: 0 to 5, of signed types one less, of floats the half.
+/// The tensor that the script names after its dtype: 0 to 5, one less for signed types, halves for floats.
 fn counting(dtype: BitNetDType) -> Vec<u8> {
     use BitNetDType::*;
     let float = |i: i32| i as f32 / 2.0;
@@ -73,7 +73,7 @@ const DTYPES: [BitNetDType; 13] = {
     [Bool, U8, I8, U16, I16, U32, I32, U64, I64, F16, BF16, F32, F64]
 };
 
-/// What NumPy calls it, but for the bf16 that it lacks.
+/// NumPy's name of it, except for bf16, which NumPy lacks.
 fn name(dtype: BitNetDType) -> String {
     dtype.to_string()
 }

@@ -1,4 +1,4 @@
-//! What we write, we read; whatever the strides, the dtype and the device.
+//! Round trips of tensors with any strides, dtype and device.
 
 use super::{DTYPES, Folder, bytes, counting, name};
 use bitnet_core::serialize::npz::{Compression, NpzFile, NpzWriter};
@@ -94,7 +94,7 @@ fn npy_on_every_device() {
     }
 }
 
-/// Leaves what `crates/bitnet-testkit/golden/check_files.py` reads in the folder `BITNET_WRITE_FILES`.
+/// Writes the files for `crates/bitnet-testkit/golden/check_files.py` to the folder `BITNET_WRITE_FILES`.
 #[test]
 fn files_for_numpy_and_pytorch() {
     let own = Folder::new("python");
@@ -110,7 +110,7 @@ fn files_for_numpy_and_pytorch() {
     same(&numpy, &npz::load(folder.join("deflated.npz"), &cpu).unwrap());
 }
 
-/// Where the bytes of a tensor of the CPU are.
+/// Address of the bytes of a CPU tensor.
 fn address(tensor: &BitNetTensor) -> (*const u8, usize) {
     match tensor.as_ref().storage {
         TensorStorage::Cpu(cpu) => (cpu.bytes().as_ptr(), cpu.bytes().len()),

@@ -5,7 +5,7 @@ use bitnet_core::BitNetDType::{self, Bool, F64};
 use bitnet_core::backend::{BinaryOp, CompareOp, UnaryOp};
 use std::cmp::Ordering;
 
-/// The function of an element of `dtype`, if that dtype has it.
+/// The function for elements of `dtype`, if defined.
 pub(super) fn unary(op: UnaryOp, dtype: BitNetDType) -> Option<fn(Number) -> Number> {
     if let Some(f) = any_number(op) {
         let of_bool = matches!(op, UnaryOp::Not | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc);
@@ -89,12 +89,12 @@ fn float_function(op: UnaryOp) -> Option<fn(Number) -> Number> {
     })
 }
 
-/// Why two elements have no result.
+/// Why the result of two elements is not defined.
 pub(super) struct DivisionByZero;
 
 type Binary = fn(Number, Number, BitNetDType) -> Result<Number, DivisionByZero>;
 
-/// The function of two elements of `dtype`, if that dtype has it.
+/// The function for two elements of `dtype`, if defined.
 pub(super) fn binary(op: BinaryOp, dtype: BitNetDType) -> Option<Binary> {
     use BinaryOp::*;
     let bits = matches!(op, And | Or | Xor);

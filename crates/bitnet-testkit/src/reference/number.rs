@@ -114,7 +114,7 @@ pub(super) fn put(dtype: BitNetDType, b: &mut [u8], v: Number) -> bool {
     true
 }
 
-/// Rounds a result to its dtype, so that what is accumulated element by element is what memory would hold.
+/// Rounds a result to its dtype, as if it were stored to memory.
 pub(super) fn rounded(dtype: BitNetDType, v: Number) -> Number {
     let mut bytes = [0; 8];
     let bytes = &mut bytes[..dtype.block().1];

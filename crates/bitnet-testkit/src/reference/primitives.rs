@@ -1,4 +1,4 @@
-//! The primitives, each written as its definition.
+//! The primitives, each implemented by its definition.
 
 use super::number::Number;
 use super::{Bytes, ReferenceBackend, elementwise, elsewhere, random, reduce};
@@ -26,7 +26,7 @@ fn extent(op: &'static str, layout: &Layout, axis: usize) -> Result<usize> {
     Ok(*layout.dims().get(axis).ok_or_else(no_axis)?)
 }
 
-/// What sums and products of `dtype` are kept in.
+/// The accumulation type of sums and products of `dtype`.
 fn wide(dtype: BitNetDType) -> BitNetDType {
     match dtype {
         _ if dtype.is_float() => dtype,
@@ -91,7 +91,7 @@ impl Backend for ReferenceBackend {
     }
 
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {
-        // Not zeros: what reads memory that was never written shows.
+        // Not zeros, so that reads of uninitialised memory are noticed.
         Ok(TensorStorage::Device(Box::new(Bytes(vec![0xa5; bytes]))))
     }
 

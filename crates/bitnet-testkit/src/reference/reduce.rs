@@ -1,4 +1,4 @@
-//! Reductions, running reductions and sorts of one line of elements.
+//! Reductions, scans and sorts of one lane of elements.
 
 use super::number::Number::{self, Float, Int};
 use super::number::rounded;
@@ -6,7 +6,7 @@ use bitnet_core::BitNetDType;
 use bitnet_core::backend::{ReduceOp, ScanOp};
 use std::cmp::Ordering;
 
-/// The reduction of a line of elements; `None` where no elements have no result.
+/// The reduction of a lane; `None` if it is empty and the result is not defined.
 pub(super) fn reduce(op: ReduceOp, line: &[Number]) -> Option<Number> {
     match op {
         ReduceOp::Sum => Some(total(line)),
@@ -24,7 +24,7 @@ fn total(line: &[Number]) -> Number {
     line.iter().copied().reduce(plus).unwrap_or(Float(0.))
 }
 
-/// 1 of the kind of the elements.
+/// 1 in the type of the elements.
 fn one(line: &[Number]) -> Number {
     if matches!(line.first(), Some(Int(_))) { Int(1) } else { Float(1.) }
 }
@@ -85,7 +85,7 @@ pub(super) fn dot(a: impl Iterator<Item = Number>, b: impl Iterator<Item = Numbe
     a.zip(b).fold(zero, |sum, (a, b)| plus(sum, times(a, b)))
 }
 
-/// What a scattered element leaves where `old` was.
+/// The element that a scatter stores in place of `old`.
 pub(super) fn added(dtype: BitNetDType, old: Number, new: Number) -> Number {
     rounded(dtype, plus(old, new))
 }

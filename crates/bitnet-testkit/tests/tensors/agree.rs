@@ -1,4 +1,4 @@
-//! Whether a tensor is what a case expects.
+//! Comparison of a tensor with the expected result of a case.
 
 use crate::cases::{Data, Tolerance};
 use bitnet_core::BitNetDType::{self, *};
@@ -56,7 +56,7 @@ fn near(dtype: BitNetDType, got: Value, expected: Value, tolerance: Tolerance) -
             !tolerance.zeros || a != 0. || a.is_sign_negative() == b.is_sign_negative()
         }
         (Value::Float(a), Value::Float(b)) => {
-            // Beyond the largest number lies infinity, one unit further. The last factor is for rounding in the bound itself.
+            // Infinity counts as one unit beyond the largest number. The last factor allows for rounding of the bound itself.
             let finite = |v: f64| if v.is_infinite() { limit(dtype).copysign(v) } else { v };
             let distance = (finite(a) - finite(b)).abs();
             let near = distance <= tolerance.ulps * unit(dtype, finite(a).abs().min(finite(b).abs())) * 1.0001;
@@ -75,7 +75,7 @@ fn limit(dtype: BitNetDType) -> f64 {
     }
 }
 
-/// The first difference between a tensor and what is expected of it.
+/// The first difference between a tensor and the expected one.
 pub fn difference(got: &BitNetTensor, expected: &Data, dims: &[usize], tolerance: Tolerance) -> Option<String> {
     if got.dtype() != expected.dtype {
         return Some(format!("dtype {}, expected {}", got.dtype(), expected.dtype));

@@ -1,4 +1,4 @@
-//! From the name of an operation to the method: one call out of place, one in place and one into a tensor where there is one.
+//! Calls a method by the name of its operation: out of place, in place, and the `_into` form, where they exist.
 
 use crate::cases::{self, Case, Input};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Operand, Result, Scalar};
@@ -80,7 +80,7 @@ impl<'a> Args<'a> {
     }
 }
 
-/// What a call gives; `None` for a name that this file does not know.
+/// The result of a call; `None` for a name that this file does not handle.
 pub type Called = Option<Result<Vec<BitNetTensor>>>;
 
 /// Methods of one operand in three forms.

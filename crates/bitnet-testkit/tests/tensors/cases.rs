@@ -1,4 +1,4 @@
-//! The golden cases: `golden/tensors/*.json.gz`, whose form `golden/tensor_cases/common.py` tells.
+//! The golden cases: `golden/tensors/*.json.gz`, in the format described in `golden/tensor_cases/common.py`.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, Scalar};
 use flate2::read::GzDecoder;
@@ -19,28 +19,28 @@ pub struct Data {
     count: usize,
 }
 
-/// One call and what it must give.
+/// One call and its expected results.
 pub struct Case {
     pub op: String,
     pub attrs: Value,
     inputs: Vec<Value>,
-    /// Data and shape of each output; `None` where an error is due.
+    /// Data and shape of each output; `None` if an error is expected.
     pub outputs: Option<Vec<(usize, Vec<usize>)>>,
     pub tolerance: Tolerance,
 }
 
-/// How far an element may be off.
+/// Tolerance of an element.
 #[derive(Clone, Copy)]
 pub struct Tolerance {
     /// Units in the last place of the dtype.
     pub ulps: f64,
-    /// Or this much.
+    /// Or this absolute difference.
     pub absolute: f64,
     /// Whether the sign of zero counts.
     pub zeros: bool,
 }
 
-/// What a call is given.
+/// The arguments of a call.
 pub enum Input {
     Tensor(BitNetTensor),
     Scalar(Scalar),
@@ -116,7 +116,7 @@ impl Case {
         }
     }
 
-    /// Operation, attributes and inputs, to be read by a person.
+    /// Operation, attributes and inputs in readable form.
     pub fn describe(&self) -> String {
         let inputs: Vec<_> = self.inputs.iter().map(Value::to_string).collect();
         format!("{} {} of {}", self.op, self.attrs, inputs.join(", "))

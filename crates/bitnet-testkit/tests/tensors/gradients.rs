@@ -1,5 +1,5 @@
-//! The gradient of every operation: golden cases of floats are called again in f64 with other numbers, and what the tape says
-//! is held against central differences. An operation is differentiable, constant, or refused with an error; the last two are
+//! The gradient of every operation: golden cases of floats are called again in f64 with other numbers, and their gradients are
+//! compared with central differences. An operation is differentiable, constant, or refused with an error; the last two are
 //! listed, so that none is forgotten.
 
 use crate::calls::{self, Args};
@@ -76,7 +76,7 @@ fn floats(inputs: &[Input]) -> Vec<&BitNetTensor> {
     all.filter(|x| x.dtype().is_float()).collect()
 }
 
-/// What showed of a case.
+/// The outcome of a case.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Differentiable,
@@ -84,7 +84,7 @@ pub enum Kind {
     Refused,
 }
 
-/// What the tape does with a call of a case whose floats are recorded; `None` without floats, and where the call is an error.
+/// The outcome of a call whose float inputs are recorded; `None` without floats, and if the call is an error.
 pub fn kind(case: &Case, inputs: &[Input]) -> Option<Kind> {
     let operand = |x: &&BitNetTensor| {
         let mut leaf = x.detach();
@@ -105,7 +105,7 @@ fn results(case: &Case, inputs: &[Input], values: &[BitNetTensor]) -> Option<Res
     calls::call(&case.op, &Args::new(case, &inputs, &cpu))
 }
 
-/// The sum of all float results, each element times a factor of its own.
+/// The sum of all float results, each element times its own factor.
 fn weighed(results: &[BitNetTensor]) -> Result<Option<BitNetTensor>> {
     let mut numbers = Numbers(99);
     let mut sum: Option<BitNetTensor> = None;
@@ -168,7 +168,7 @@ fn check(case: &Case, inputs: &[Input], numbers: &mut Numbers) -> Option<Kind> {
         return Some(Kind::Constant);
     }
     if outputs.iter().any(|x| x.dtype().is_float() && x.dtype() != BitNetDType::F64) {
-        // Rounded to a narrower type: no difference can be taken of it.
+        // Rounded to a narrower dtype: differences are meaningless.
         return None;
     }
     let found = gradients(&[&sum], &leaves.iter().collect::<Vec<_>>(), false)

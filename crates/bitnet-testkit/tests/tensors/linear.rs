@@ -1,4 +1,4 @@
-//! Linear algebra. Of a decomposition the parts that are unique are returned; that it is one is checked here.
+//! Linear algebra. The unique parts of a decomposition are returned; its defining properties are checked here.
 
 use crate::calls::{Args, Called};
 use bitnet_core::BitNetDType::{F32, F64};
@@ -37,7 +37,7 @@ pub fn call(op: &str, args: &Args) -> Called {
     Some(result.map(|t| vec![t]))
 }
 
-/// The form that writes to a tensor there is.
+/// The `_into` form.
 pub fn into(op: &str, args: &Args, out: &mut BitNetTensor) -> Option<Result<()>> {
     (op == "matmul").then(|| args.t(0).matmul_into(args.t(1), out))
 }

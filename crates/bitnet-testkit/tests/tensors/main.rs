@@ -1,4 +1,4 @@
-//! Every operation, dtype and corner against PyTorch and NumPy: the golden cases on the CPU with each instruction set and on
+//! Every operation, dtype and corner case compared with PyTorch and NumPy: the golden cases on the CPU with each instruction set and on
 //! the reference device. Prints how many cases each operation and dtype had.
 
 mod agree;
@@ -21,7 +21,7 @@ use calls::Args;
 use cases::{Case, Group, Input};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the reference device does not have: it answers `Unsupported`.
+/// Operations that the reference device lacks: it returns `Unsupported`.
 const HOST_ONLY: &[&str] = &[
     "cholesky",
     "cond",
@@ -61,7 +61,7 @@ fn counted_dtype(case: &Case, inputs: &[Input]) -> &'static str {
     masks_last.or_else(created).map_or("none", BitNetDType::name)
 }
 
-/// What is wrong with one case on a device, else the dtype it counts for; `None` where the device lacks the operation.
+/// Runs one case on a device: the dtype it counts for, or what is wrong; `None` if the device lacks the operation.
 fn check(group: &Group, case: &Case, device: &Device) -> Result<Option<&'static str>, String> {
     let inputs = group.inputs(case, device).map_err(|e| format!("the input cannot be made: {e}"))?;
     let args = Args::new(case, &inputs, device);
@@ -94,7 +94,7 @@ fn results(group: &Group, case: &Case, got: &[BitNetTensor]) -> Result<(), Strin
     Ok(())
 }
 
-/// In place and into a tensor there is: the same result to the last bit, other holders of the storage untouched.
+/// The in-place and `_into` forms: the same result to the last bit, other tensors that share the storage unchanged.
 fn other_forms(group: &Group, case: &Case, args: &Args, got: &[BitNetTensor]) -> Result<(), String> {
     let ([Input::Tensor(first), ..], [result]) = (args.inputs, got) else { return Ok(()) };
     let bytes = |t: &BitNetTensor| t.to_bytes().map_err(|e| e.to_string());
@@ -162,7 +162,7 @@ fn run(name: &str) {
     let mut last = "";
     for ((op, device), (count, messages)) in &wrong {
         report += &format!("{op} on {device}: {count} cases\n");
-        // The first device's tell enough.
+        // Those of the first device are enough.
         for message in messages.iter().take(if op == last { 1 } else { 5 }) {
             report += &format!("    {message}\n");
         }

@@ -1,5 +1,5 @@
-//! The public methods of `BitNetTensor`, read from the sources of bitnet-core: `pub fn` in `impl BitNetTensor`, and the
-//! names that a macro gets which expands to such a block.
+//! The public methods of `BitNetTensor`, read from the sources of bitnet-core: `pub fn` in `impl BitNetTensor`, and the names
+//! passed to macros that expand to such a block.
 //!
 //! A line parser is enough, because the sources are formatted by rustfmt.
 
@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct Section {
     /// File, from the folder of sources.
     pub file: String,
-    /// First words of the file's own documentation.
+    /// First words of the file's module documentation.
     pub title: String,
     pub methods: Vec<Method>,
 }
@@ -21,9 +21,9 @@ pub struct Method {
     pub name: String,
     /// First sentence of its documentation, in one line.
     pub summary: String,
-    /// What the documentation names as PyTorch's.
+    /// PyTorch's name, from the documentation.
     pub torch: Option<String>,
-    /// Whether it changes the tensor.
+    /// Whether it modifies the tensor.
     pub mutates: bool,
 }
 
@@ -49,7 +49,7 @@ pub fn sections(folder: &Path) -> Vec<Section> {
     sections
 }
 
-/// Folders in the order in which a reader wants them.
+/// Folders in reading order.
 const ORDER: [&str; 4] = ["tensor/", "ops/", "linalg/", "neural/"];
 
 fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {

@@ -1,7 +1,7 @@
-//! `docs/operations.md` says what the code does: every public method of `BitNetTensor` is in its tables, and dtypes,
-//! devices and copies are those that show when the golden cases are called.
+//! `docs/operations.md` matches the code: every public method of `BitNetTensor` is in its tables, and dtypes, devices and
+//! copies are measured by running the golden cases.
 //!
-//! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table` writes the tables anew.
+//! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table` regenerates the tables.
 
 use crate::calls::{self, Args};
 use crate::cases::{self, Case, Group, Input};
@@ -15,18 +15,18 @@ use std::path::{Path, PathBuf};
 const START: &str =
     "<!-- The tables: written by `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table`. -->\n";
 
-/// Methods and what PyTorch calls them, made by `golden/make_torch_names.py`.
+/// Methods and their PyTorch names, made by `golden/make_torch_names.py`.
 const TORCH: &str = include_str!("../../golden/torch_names.txt");
 
-/// What the golden cases showed of an operation.
+/// Measured support of an operation by the golden cases.
 #[derive(Default)]
 struct Support {
     /// For each device the dtypes of the first tensor for which a call succeeded.
     dtypes: [BTreeSet<&'static str>; 2],
-    /// Calls whose results all lie in the storage of an operand, and all calls.
+    /// Calls whose results all share the storage of an operand, and all calls.
     views: usize,
     calls: usize,
-    /// What the tape did with calls of floats.
+    /// Outcomes of recorded calls of floats.
     gradients: BTreeSet<Kind>,
 }
 
@@ -124,7 +124,7 @@ fn observe() -> BTreeMap<String, Support> {
     seen
 }
 
-/// An operation that refuses a dtype as often as this does not take it.
+/// An operation that refuses a dtype this many times does not support it.
 const TRIES: usize = 20;
 
 impl Support {
@@ -240,7 +240,7 @@ fn the_table_says_what_the_code_does() {
     );
 }
 
-/// The parser finds what is known to be there, in each of the ways in which a method is written.
+/// The parser finds known methods in each form in which they are written.
 #[test]
 fn methods_are_found() {
     let sections = methods::sections(&folder().join("crates/bitnet-core/src"));

@@ -1,4 +1,4 @@
-//! Indexing, to read and to write, against a naive model of PyTorch's rules.
+//! Reading and writing by index, compared with a naive model of PyTorch's rules.
 
 use crate::naive::{coordinates, position, slice};
 use bitnet_core::{BitNetTensor, Device, Index, Slice};
@@ -70,7 +70,7 @@ fn cases() -> impl Strategy<Value = (Vec<usize>, Vec<Part>)> {
     })
 }
 
-/// What a coordinate of the result takes from.
+/// What a coordinate of the result selects.
 enum Source {
     /// One place.
     Fixed(usize),

@@ -1,4 +1,4 @@
-//! Views and indices against a naive model, by property tests.
+//! Property tests of views and indices against a naive model.
 
 mod indexing;
 mod naive;

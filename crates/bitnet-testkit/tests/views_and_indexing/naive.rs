@@ -1,4 +1,4 @@
-//! A tensor as a list of places: what views mean, without strides.
+//! A naive model: a tensor as a list of storage positions, without strides.
 
 /// Extents, and the place in the storage of each element in row-major order.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub fn coordinates(dims: &[usize]) -> Vec<Vec<usize>> {
     })
 }
 
-/// Where a coordinate stands in row-major order.
+/// Row-major index of a coordinate.
 pub fn position(dims: &[usize], c: &[usize]) -> usize {
     assert_eq!(dims.len(), c.len());
     c.iter().zip(dims).fold(0, |at, (&i, &extent)| {

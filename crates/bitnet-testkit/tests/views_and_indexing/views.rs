@@ -1,4 +1,4 @@
-//! Chains of views and indices against a naive model: extents, and for each element its place in the storage.
+//! Chains of views and indices compared with a naive model: extents, and the storage position of each element.
 
 use crate::naive::{self, Model};
 use bitnet_core::{BitNetTensor, Device, Result};
@@ -154,7 +154,7 @@ fn devices() -> [Device; 2] {
     [Device::cpu(), reference_device()]
 }
 
-/// Elements 0, 1, 2, ... so that a value is its place.
+/// Elements 0, 1, 2, ... so that a value is its position.
 fn counted(dims: &[usize], device: &Device) -> BitNetTensor {
     let values: Vec<i64> = (0..dims.iter().product::<usize>() as i64).collect();
     BitNetTensor::from_slice(&values, dims, device).unwrap()
