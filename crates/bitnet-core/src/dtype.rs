@@ -39,13 +39,12 @@ pub enum BitNetDType {
 use BitNetDType::*;
 
 /// Categories of element types, in the order of type promotion.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DTypeCategory {
-    /// `Bool`.
     Bool,
     /// Signed and unsigned integers.
     Integer,
-    /// Floating point.
     Float,
     /// Packed weights: they do not promote.
     Packed,

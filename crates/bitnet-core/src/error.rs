@@ -8,6 +8,7 @@ use std::path::PathBuf;
 pub type Result<T, E = BitNetError> = std::result::Result<T, E>;
 
 /// An error of memory, a device or a tensor operation.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BitNetError {
@@ -16,37 +17,22 @@ pub enum BitNetError {
     TensorOp(#[from] Box<TensorOpError>),
     /// A device lacks an operation for a dtype; nothing falls back silently.
     #[error("device {device} has no `{op}` for {dtype}: move the tensor to another device or cast it")]
-    Unsupported {
-        /// Operation.
-        op: &'static str,
-        /// Element type asked for.
-        dtype: BitNetDType,
-        /// Device asked.
-        device: String,
-    },
+    Unsupported { op: &'static str, dtype: BitNetDType, device: String },
     /// A device that is not compiled in or not present.
     #[error("{0}")]
     NoDevice(String),
     /// Memory could not be had.
     #[error("{device}: out of memory: {requested} bytes asked for, {live} in use, limit {limit}")]
     OutOfMemory {
-        /// Device.
         device: String,
-        /// Bytes asked for.
         requested: usize,
-        /// Bytes in use.
         live: usize,
         /// The pool's limit in bytes.
         limit: usize,
     },
     /// A file could not be opened or mapped.
     #[error("{path}: {source}")]
-    Io {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A file of tensors is damaged, holds what a tensor cannot, or could not be written.
     #[error(transparent)]
     File(#[from] Box<FileError>),
@@ -74,129 +60,60 @@ impl From<WriteError> for BitNetError {
 }
 
 /// Operands that do not fit together.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorOpError {
     /// A shape is not the one the operation needs.
     #[error("{op}: {what} has shape {got}, needed {needed}")]
-    Shape {
-        /// Operation.
-        op: &'static str,
-        /// Which operand.
-        what: &'static str,
-        /// Its shape.
-        got: TensorShape,
-        /// The shape needed.
-        needed: String,
-    },
+    Shape { op: &'static str, what: &'static str, got: TensorShape, needed: String },
     /// A dtype is not the one the operation needs.
     #[error("{op}: {what} is {got}, needed {needed}")]
-    DType {
-        /// Operation.
-        op: &'static str,
-        /// Which operand.
-        what: &'static str,
-        /// Its dtype.
-        got: BitNetDType,
-        /// The dtype needed.
-        needed: BitNetDType,
-    },
+    DType { op: &'static str, what: &'static str, got: BitNetDType, needed: BitNetDType },
     /// A result that would lose its kind of number in the tensor it is written to.
     #[error("{op}: the result is {from}, which a tensor of {to} cannot take: use `{op}` out of place, or cast")]
-    CannotCast {
-        /// Operation.
-        op: &'static str,
-        /// The result's dtype.
-        from: BitNetDType,
-        /// The dtype written to.
-        to: BitNetDType,
-    },
+    CannotCast { op: &'static str, from: BitNetDType, to: BitNetDType },
     /// Two shapes that broadcasting does not bring together.
     #[error("{op}: {} and {} do not broadcast: extents must be equal or 1, counted from the last dimension", .shapes.0, .shapes.1)]
-    Broadcast {
-        /// Operation.
-        op: &'static str,
-        /// Shapes of the operands.
-        shapes: Box<(TensorShape, TensorShape)>,
-    },
+    Broadcast { op: &'static str, shapes: Box<(TensorShape, TensorShape)> },
     /// Two operands live on different devices.
     #[error("{op}: operands are on {left} and {right}: move one with to_device()")]
-    Device {
-        /// Operation.
-        op: &'static str,
-        /// Device of the first operand.
-        left: String,
-        /// Device of the second operand.
-        right: String,
-    },
+    Device { op: &'static str, left: String, right: String },
     /// A slice or index leaves its dimension.
     #[error("{op}: {index} is outside dimension {axis} of {shape}")]
-    OutOfRange {
-        /// Operation.
-        op: &'static str,
-        /// The index.
-        index: usize,
-        /// The dimension.
-        axis: usize,
-        /// The shape indexed.
-        shape: TensorShape,
-    },
+    OutOfRange { op: &'static str, index: usize, axis: usize, shape: TensorShape },
     /// An element of an index tensor leaves its dimension.
     #[error("{op}: index {index} is outside dimension {axis} of {shape}")]
-    IndexOutOfRange {
-        /// Operation.
-        op: &'static str,
-        /// The index.
-        index: i64,
-        /// The dimension.
-        axis: usize,
-        /// The shape indexed.
-        shape: TensorShape,
-    },
+    IndexOutOfRange { op: &'static str, index: i64, axis: usize, shape: TensorShape },
     /// A dimension that the tensor does not have.
     #[error("{op}: {shape} has no dimension {axis}")]
     NoAxis {
-        /// Operation.
         op: &'static str,
         /// The dimension asked for, negative from the end.
         axis: isize,
-        /// The shape.
         shape: TensorShape,
     },
     /// An integer divided by zero.
     #[error("{op}: integer division by zero")]
-    DivisionByZero {
-        /// Operation.
-        op: &'static str,
-    },
+    DivisionByZero { op: &'static str },
     /// An argument that the operation cannot take.
     #[error("{op}: {message}")]
     Argument {
-        /// Operation.
         op: &'static str,
         /// What is wrong and what would be right.
         message: String,
     },
     /// A layout that the operation cannot take.
     #[error("{op}: {what} is not contiguous: call contiguous() first")]
-    NotContiguous {
-        /// Operation.
-        op: &'static str,
-        /// Which operand.
-        what: &'static str,
-    },
+    NotContiguous { op: &'static str, what: &'static str },
     /// A mapped file holds elements at an address the CPU cannot read them from.
     #[error("{dtype} elements of a mapped file are not aligned: copy the tensor first")]
-    Unaligned {
-        /// Element type.
-        dtype: BitNetDType,
-    },
+    Unaligned { dtype: BitNetDType },
     /// More dimensions than a shape can hold.
     #[error("a shape has at most {max} dimensions, got {got}")]
     TooManyDims {
         /// Limit.
         max: usize,
-        /// Asked for.
         got: usize,
     },
     /// The number of elements does not fit in memory.

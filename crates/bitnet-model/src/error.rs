@@ -6,25 +6,16 @@ use std::path::PathBuf;
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
 /// An error of a checkpoint's files. Every message is one line that says what is wrong and, if possible, what to do.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
-    Io {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// What is wrong in one file.
     #[error("{}: {source}", path.display())]
-    File {
-        /// File.
-        path: PathBuf,
-        /// What is wrong in it.
-        source: Box<ModelError>,
-    },
+    File { path: PathBuf, source: Box<ModelError> },
     /// A GGUF file is malformed or holds what cannot be read.
     #[error(transparent)]
     Gguf(#[from] crate::gguf::GgufError),
@@ -42,12 +33,7 @@ pub enum ModelError {
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
     /// A tensor is missing, or its shape or type is not the one the model needs.
     #[error("tensor {name}: {problem}")]
-    Tensor {
-        /// Name in the checkpoint.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Tensor { name: String, problem: String },
     /// A checkpoint without a tokenizer that can be used.
     #[error(
         "the checkpoint has no usable tokenizer ({0}): use a checkpoint that has one, or give token ids where the command takes them"

@@ -7,6 +7,7 @@ pub use bitnet_core::serialize::safetensors::{Dtype, Safetensors, SafetensorsWri
 pub use shards::{Located, Shards, Tensors};
 
 /// A safetensors file, or a set of them, that cannot be read or written. Messages are one line.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum SafetensorsError {
     /// One file.
@@ -14,12 +15,7 @@ pub enum SafetensorsError {
     File(#[from] FileError),
     /// A file that cannot be read.
     #[error("cannot read {file}: {source}")]
-    Io {
-        /// Path of the file.
-        file: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    Io { file: String, source: std::io::Error },
     /// Neither `model.safetensors` nor an index exists.
     #[error("{0} has no model.safetensors and no model.safetensors.index.json; is it a Hugging Face checkpoint?")]
     NoModel(String),

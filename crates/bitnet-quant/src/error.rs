@@ -3,103 +3,52 @@
 use bitnet_core::{BitNetError, TensorOpError};
 
 /// Packed weights cannot be decoded, or a matrix cannot be quantized or encoded.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum QuantError {
     /// The number of bytes is not that of the shape.
     #[error("{format}: a {rows} x {cols} matrix takes {expected} bytes, but there are {actual}")]
-    Length {
-        /// Format name.
-        format: &'static str,
-        /// Rows of the matrix.
-        rows: usize,
-        /// Columns of the matrix.
-        cols: usize,
-        /// Bytes that the shape needs.
-        expected: usize,
-        /// Bytes that were given.
-        actual: usize,
-    },
+    Length { format: &'static str, rows: usize, cols: usize, expected: usize, actual: usize },
     /// A shape whose size does not fit in `usize`.
     #[error("a {rows} x {cols} matrix is larger than this machine can address")]
-    TooLarge {
-        /// Rows of the matrix.
-        rows: usize,
-        /// Columns of the matrix.
-        cols: usize,
-    },
+    TooLarge { rows: usize, cols: usize },
     /// Rows that are not whole blocks of the format.
     #[error(
         "{format} stores rows in blocks of {block} weights and {cols} is not a multiple; a type that fits: {fitting}"
     )]
     RowNotBlocks {
-        /// Format name.
         format: &'static str,
-        /// Weights in a block.
         block: usize,
-        /// Columns of the matrix.
         cols: usize,
         /// Names of the types that hold such rows.
         fitting: String,
     },
     /// A 2-bit code 3 (value +2) where only -1, 0 and +1 are ternary.
     #[error("{format}: the weight at row {row}, column {col} has code 3 (value +2), so this tensor is not ternary")]
-    NotTernary {
-        /// Format name.
-        format: &'static str,
-        /// Row of the first such weight.
-        row: usize,
-        /// Column of the first such weight.
-        col: usize,
-    },
+    NotTernary { format: &'static str, row: usize, col: usize },
     /// A value to encode that is not -1, 0 or +1.
     #[error("the weight {value} at row {row}, column {col} is not -1, 0 or +1")]
-    WeightOutOfRange {
-        /// Row of the first such weight.
-        row: usize,
-        /// Column of the first such weight.
-        col: usize,
-        /// The value.
-        value: i8,
-    },
+    WeightOutOfRange { row: usize, col: usize, value: i8 },
     /// A scale that is NaN or infinite.
     #[error("{format}: scale number {index} is {value}; the file is damaged or was written from a model that diverged")]
     ScaleNotFinite {
-        /// Format name.
         format: &'static str,
         /// Index of the scale in the tensor.
         index: usize,
-        /// The value.
         value: f32,
     },
     /// A value to quantize that is NaN or infinite, or whose block scale exceeds f16.
     #[error("{format}: the value {value} at row {row}, column {col} cannot be quantized")]
-    ValueOutOfRange {
-        /// Format name.
-        format: &'static str,
-        /// Row of the first such value.
-        row: usize,
-        /// Column of the first such value.
-        col: usize,
-        /// The value.
-        value: f32,
-    },
+    ValueOutOfRange { format: &'static str, row: usize, col: usize, value: f32 },
     /// Rows that are not whole groups.
     #[error("{format}: rows of {cols} weights are not whole groups of {group}")]
-    Groups {
-        /// Format name.
-        format: &'static str,
-        /// Weights in a group.
-        group: usize,
-        /// Columns of the matrix.
-        cols: usize,
-    },
+    Groups { format: &'static str, group: usize, cols: usize },
     /// Scales or zero points that are not those of the shape.
     #[error(
         "{format}: {} scales and {} zero points were given, but the shape has {} and {}",
         .actual.0, .actual.1, .expected.0, .expected.1
     )]
     Scales {
-        /// Format name.
         format: &'static str,
         /// Scales and zero points that the shape needs.
         expected: (usize, usize),
@@ -108,25 +57,16 @@ pub enum QuantError {
     },
     /// Ternary codes for a format of other values.
     #[error("{format} does not hold ternary codes: take I2_S, TQ1_0, TQ2_0, Q2_0 or HF packed")]
-    NotTernaryFormat {
-        /// Format name.
-        format: &'static str,
-    },
+    NotTernaryFormat { format: &'static str },
     /// A value of calibration data that is NaN or infinite.
     #[error("calibration: value {index} of the data is {value}; the model diverges on it, or the data is damaged")]
-    NotFinite {
-        /// Place among the values given last.
-        index: usize,
-        /// The value.
-        value: f32,
-    },
+    NotFinite { index: usize, value: f32 },
     /// No data was observed.
     #[error("calibration: no data was observed: give at least one value")]
     NoData,
     /// An argument that the operation cannot take.
     #[error("{op}: {message}")]
     Argument {
-        /// Operation.
         op: &'static str,
         /// What is wrong and what would be right.
         message: String,

@@ -15,24 +15,20 @@ use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Res
 use std::fmt::Debug;
 
 /// An operand: storage, layout and dtype.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy)]
 pub struct TensorRef<'a> {
-    /// Bytes.
     pub storage: &'a TensorStorage,
-    /// Shape and strides.
     pub layout: Layout,
-    /// Element type.
     pub dtype: BitNetDType,
 }
 
 /// A result to be written: storage, layout and dtype.
+#[allow(missing_docs)]
 #[derive(Debug)]
 pub struct TensorMut<'a> {
-    /// Bytes.
     pub storage: &'a mut TensorStorage,
-    /// Shape and strides.
     pub layout: Layout,
-    /// Element type.
     pub dtype: BitNetDType,
 }
 

@@ -133,34 +133,17 @@ pub enum ScatterOp {
 }
 
 /// Distributions of random numbers.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Distribution {
     /// Uniform in `[low, high)`, floats.
-    Uniform {
-        /// Smallest.
-        low: f64,
-        /// Not reached.
-        high: f64,
-    },
+    Uniform { low: f64, high: f64 },
     /// Normal, floats.
-    Normal {
-        /// Mean.
-        mean: f64,
-        /// Standard deviation.
-        std: f64,
-    },
+    Normal { mean: f64, std: f64 },
     /// Integers `low..high` in any numeric dtype.
-    Integer {
-        /// Smallest.
-        low: i64,
-        /// Not reached.
-        high: i64,
-    },
+    Integer { low: i64, high: i64 },
     /// 1 with probability `p`, else 0, any dtype.
-    Bernoulli {
-        /// Probability of 1.
-        p: f64,
-    },
+    Bernoulli { p: f64 },
 }
 
 /// Activation of the gate of a feed-forward layer.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A file that could not be written. What stood under its name before is untouched.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// No room is left.
@@ -15,7 +16,6 @@ pub enum WriteError {
     Full {
         /// The file that was to be written.
         path: PathBuf,
-        /// Bytes written until then.
         written: u64,
     },
     /// The system refused.
@@ -23,27 +23,14 @@ pub enum WriteError {
     Io {
         /// The file that was to be written.
         path: PathBuf,
-        /// What the system says.
         source: io::Error,
     },
     /// A tensor's data is not as long as was announced.
     #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape takes")]
-    Length {
-        /// Name of the tensor.
-        tensor: String,
-        /// Bytes announced.
-        expected: u64,
-        /// Bytes given.
-        actual: u64,
-    },
+    Length { tensor: String, expected: u64, actual: u64 },
     /// A tensor that the format cannot hold.
     #[error("tensor {tensor} cannot be written: {problem}")]
-    Tensor {
-        /// Name of the tensor.
-        tensor: String,
-        /// Why.
-        problem: String,
-    },
+    Tensor { tensor: String, problem: String },
     /// Metadata that the format cannot hold.
     #[error("metadata cannot be written: {0}")]
     Metadata(String),

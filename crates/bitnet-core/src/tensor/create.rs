@@ -16,13 +16,11 @@ use BitNetDType::Bool;
 /// assert_eq!(BitNetTensor::from_metadata(&meta, &pool)?.dims(), [2, 3]);
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
+#[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorMetadata {
-    /// Extents.
     pub shape: TensorShape,
-    /// Element type.
     pub dtype: BitNetDType,
-    /// Device.
     pub device: Device,
 }
 

@@ -92,36 +92,18 @@ impl std::fmt::Display for BlockType {
 }
 
 /// A matrix or an index that does not fit.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// Rows are whole blocks.
     #[error("a row of {columns} weights is not a whole number of {kind} blocks of {}", kind.block_len())]
-    Row {
-        /// The type.
-        kind: BlockType,
-        /// Weights of a row.
-        columns: usize,
-    },
+    Row { kind: BlockType, columns: usize },
     /// The bytes are not those of the shape.
     #[error("a {kind} matrix of {rows} x {columns} weights does not have {bytes} bytes")]
-    Size {
-        /// The type.
-        kind: BlockType,
-        /// Rows asked for.
-        rows: usize,
-        /// Weights of a row.
-        columns: usize,
-        /// Bytes given.
-        bytes: usize,
-    },
+    Size { kind: BlockType, rows: usize, columns: usize, bytes: usize },
     /// A token that the embedding does not have.
     #[error("token {id} is outside of the vocabulary of {rows}")]
-    Token {
-        /// The token.
-        id: u32,
-        /// Rows of the embedding.
-        rows: usize,
-    },
+    Token { id: u32, rows: usize },
 }
 
 /// A weight matrix `[rows, columns]` in the bytes of a file.

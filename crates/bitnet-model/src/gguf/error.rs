@@ -3,6 +3,7 @@
 use bitnet_core::serialize::WriteError;
 
 /// A GGUF file that cannot be read or written. Messages are one line.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file does not start with `GGUF`.
@@ -20,35 +21,18 @@ pub enum GgufError {
          it is cut short or damaged; fetch it again"
     )]
     Truncated {
-        /// What is being read.
         what: String,
-        /// Where it starts.
         at: usize,
-        /// The bytes that it takes.
         need: u64,
         /// The length of the file.
         have: usize,
     },
     /// Something contradicts the format.
     #[error("{what}: {problem}; the file is damaged, fetch or convert it again")]
-    Malformed {
-        /// Which part of the file.
-        what: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Malformed { what: String, problem: String },
     /// A tensor of a known but unsupported type.
     #[error("tensor {tensor} has type {name} (number {number}), which is not supported: {advice}")]
-    UnsupportedType {
-        /// Name of the tensor.
-        tensor: String,
-        /// Name of the type.
-        name: &'static str,
-        /// Its number in the file.
-        number: u32,
-        /// What to do.
-        advice: &'static str,
-    },
+    UnsupportedType { tensor: String, name: &'static str, number: u32, advice: &'static str },
     /// A required tensor is missing.
     #[error("tensor {0} is missing; the file is incomplete or of another architecture")]
     MissingTensor(String),
@@ -57,24 +41,14 @@ pub enum GgufError {
     MissingKey(String),
     /// A metadata value of another kind than expected.
     #[error("metadata key {key} should be {expected}, but is {found}")]
-    WrongKind {
-        /// The key.
-        key: String,
-        /// The kind expected.
-        expected: &'static str,
-        /// The value found, shortened.
-        found: String,
-    },
+    WrongKind { key: String, expected: &'static str, found: String },
     /// A tensor whose rows are not whole blocks of its type.
     #[error("tensor {tensor}: rows of {cols} are not whole blocks of {block} of type {name}")]
     RowNotBlocks {
-        /// Name of the tensor.
         tensor: String,
         /// Length of its rows.
         cols: usize,
-        /// Weights in a block.
         block: usize,
-        /// Name of the type.
         name: &'static str,
     },
     /// Writing failed.

@@ -3,22 +3,17 @@
 use std::path::PathBuf;
 
 /// An error of reading, building or using a tokenizer or a chat template.
+#[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// A file could not be read or written.
     #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A file that is not valid JSON or is incomplete.
     #[error("{what} is not valid: {why}")]
     Invalid {
         /// The file or the part of it, e.g. `tokenizer.json`.
         what: String,
-        /// What is wrong in it.
         why: String,
     },
     /// An inconsistent vocabulary.
@@ -32,12 +27,7 @@ pub enum TokenizerError {
     Encode(String),
     /// A token id that the vocabulary does not have.
     #[error("token id {id} is outside the vocabulary of {vocab_size} tokens")]
-    TokenId {
-        /// The id.
-        id: u32,
-        /// Number of ids of the vocabulary.
-        vocab_size: usize,
-    },
+    TokenId { id: u32, vocab_size: usize },
     /// A chat template that does not compile or does not render.
     #[error("chat template: {0}")]
     Template(String),

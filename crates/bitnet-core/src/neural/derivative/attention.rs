@@ -12,13 +12,11 @@ pub fn rope_backward(grad: &BitNetTensor, cos: &BitNetTensor, sin: &BitNetTensor
 }
 
 /// Gradients of the operands of attention.
+#[allow(missing_docs)]
 #[derive(Debug, Clone)]
 pub struct AttentionGradients {
-    /// Of `q`.
     pub q: BitNetTensor,
-    /// Of `k`.
     pub k: BitNetTensor,
-    /// Of `v`.
     pub v: BitNetTensor,
     /// Of a mask of floats.
     pub mask: Option<BitNetTensor>,
