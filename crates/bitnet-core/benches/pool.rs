@@ -102,8 +102,8 @@ fn vectors(group: &mut BenchmarkGroup<WallTime>, name: &str, x: &[f32], allocato
     });
 }
 
-/// Memory instead of time: bookkeeping and fragmentation for the blocks of a small transformer's training step, and after a
-/// million random allocations.
+/// Memory instead of time: bookkeeping and fragmentation for the blocks of a small transformer's training step, and
+/// after a million random allocations.
 fn figures(_: &mut Criterion) {
     let tracking = TrackingConfig { level: TrackingLevel::Standard, ..Default::default() };
     let config = MemoryPoolConfig { tracking, ..Default::default() };

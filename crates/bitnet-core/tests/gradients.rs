@@ -1,5 +1,6 @@
-//! Derivatives at special values: ties, zeros, limits, shared storage; second derivatives; memory. The gradient of every
-//! operation is compared with differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in `gradients_linalg.rs`.
+//! Derivatives at special values: ties, zeros, limits, shared storage; second derivatives; memory. The gradient of
+//! every operation is compared with differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in
+//! `gradients_linalg.rs`.
 
 use bitnet_core::autograd::{BackwardOptions, checkpoint, gradients, no_grad};
 use bitnet_core::backend::GateActivation;

@@ -375,8 +375,8 @@ fn dense_layers_and_embeddings_of_every_weight_type() {
     for dtype in [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K] {
         let columns = if dtype.is_packed() { 256 } else { 37 };
         for tokens in [1, 2, 5] {
-            // Quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that), of
-            // which a sum of 256 products with changing signs can be a tenth.
+            // Quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that),
+            // of which a sum of 256 products with changing signs can be a tenth.
             let bound = if dtype.is_packed() { 1e-4 } else { 5e-6 };
             agree(&format!("linear of {dtype}"), bound, |device| {
                 let x = tensor(device, &[tokens, columns], 24);

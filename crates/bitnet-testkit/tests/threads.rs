@@ -1,5 +1,5 @@
-//! Tensors shared by threads: read concurrently, each written as a private copy, created and dropped many times. The README
-//! says how to run this under ThreadSanitizer.
+//! Tensors shared by threads: read concurrently, each written as a private copy, created and dropped many times. The
+//! README says how to run this under ThreadSanitizer.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_testkit::reference_device;

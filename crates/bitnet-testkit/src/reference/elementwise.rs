@@ -175,7 +175,8 @@ fn int_pow(base: i128, power: i128) -> i128 {
     result
 }
 
-/// The float quotient towards negative infinity, by way of the exact remainder, in the precision PyTorch computes it in.
+/// The float quotient towards negative infinity, by way of the exact remainder, in the precision PyTorch computes it
+/// in.
 trait FloorDivide: Copy {
     fn floor_divide(self, by: Self) -> Self;
 }

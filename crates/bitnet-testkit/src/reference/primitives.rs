@@ -53,8 +53,8 @@ impl ReferenceBackend {
     }
 }
 
-/// For every element of `small`, in row-major order, the place in row-major order of `large` of the element with the same
-/// coordinates but `positions` along `axis`.
+/// For every element of `small`, in row-major order, the place in row-major order of `large` of the element with the
+/// same coordinates but `positions` along `axis`.
 fn places(op: &'static str, small: &Layout, large: &Layout, axis: usize, positions: &[usize]) -> Result<Vec<usize>> {
     let fits = small.shape().rank() == large.shape().rank()
         && small.dims().iter().zip(large.dims()).enumerate().all(|(d, (s, l))| d == axis || s <= l);

@@ -56,7 +56,8 @@ fn near(dtype: BitNetDType, got: Value, expected: Value, tolerance: Tolerance) -
             !tolerance.zeros || a != 0. || a.is_sign_negative() == b.is_sign_negative()
         }
         (Value::Float(a), Value::Float(b)) => {
-            // Infinity counts as one unit beyond the largest number. The last factor allows for rounding of the bound itself.
+            // Infinity counts as one unit beyond the largest number. The last factor allows for rounding of the bound
+            // itself.
             let finite = |v: f64| if v.is_infinite() { limit(dtype).copysign(v) } else { v };
             let distance = (finite(a) - finite(b)).abs();
             let near = distance <= tolerance.ulps * unit(dtype, finite(a).abs().min(finite(b).abs())) * 1.0001;

@@ -1,6 +1,6 @@
-//! The gradient of every operation: golden cases of floats are called again in f64 with other numbers, and their gradients are
-//! compared with central differences. An operation is differentiable, constant, or refused with an error; the last two are
-//! listed, so that none is forgotten.
+//! The gradient of every operation: golden cases of floats are called again in f64 with other numbers, and their
+//! gradients are compared with central differences. An operation is differentiable, constant, or refused with an error;
+//! the last two are listed, so that none is forgotten.
 
 use crate::calls::{self, Args};
 use crate::cases::{Case, Group, Input};
@@ -12,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Operations that take floats and give results that do not depend on their values, or not as floats.
 const CONSTANT: &[&str] = &["full_like", "ones_like", "zeros_like"];
 
-/// Operations that say that they are not differentiable: `lu` of matrices that are not square, `svd` with full matrices.
+/// Operations that say that they are not differentiable: `lu` of matrices that are not square, `svd` with full
+/// matrices.
 const REFUSED: &[&str] = &["eig", "lu", "svd", "unique"];
 
 /// Those of them that are differentiable elsewhere, which `tests/gradients_linalg.rs` of bitnet-core shows.

@@ -1,5 +1,5 @@
-//! Every operation, dtype and corner case compared with PyTorch and NumPy: the golden cases on the CPU with each instruction set and on
-//! the reference device. Prints how many cases each operation and dtype had.
+//! Every operation, dtype and corner case compared with PyTorch and NumPy: the golden cases on the CPU with each
+//! instruction set and on the reference device. Prints how many cases each operation and dtype had.
 
 mod agree;
 mod calls;

@@ -1,5 +1,5 @@
-//! The public methods of `BitNetTensor`, read from the sources of bitnet-core: `pub fn` in `impl BitNetTensor`, and the names
-//! passed to macros that expand to such a block.
+//! The public methods of `BitNetTensor`, read from the sources of bitnet-core: `pub fn` in `impl BitNetTensor`, and the
+//! names passed to macros that expand to such a block.
 //!
 //! A line parser is enough, because the sources are formatted by rustfmt.
 

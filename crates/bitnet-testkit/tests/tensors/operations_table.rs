@@ -1,5 +1,5 @@
-//! `docs/operations.md` matches the code: every public method of `BitNetTensor` is in its tables, and dtypes, devices and
-//! copies are measured by running the golden cases.
+//! `docs/operations.md` matches the code: every public method of `BitNetTensor` is in its tables, and dtypes, devices
+//! and copies are measured by running the golden cases.
 //!
 //! `BITNET_UPDATE=1 cargo test -p bitnet-testkit --test tensors operations_table` regenerates the tables.
 
