@@ -1,4 +1,4 @@
-//! [`BitNetTensor`]: a strided view of reference-counted storage on a device.
+//! The tensor type: a strided view of reference-counted storage on a device.
 
 /// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by
 /// `$bool`.
