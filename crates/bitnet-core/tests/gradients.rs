@@ -252,7 +252,7 @@ fn forms_that_write_to_a_tensor_are_refused() {
 }
 
 #[test]
-fn what_is_constant_has_no_history() -> Result<()> {
+fn constant_results_have_no_history() -> Result<()> {
     let x = leaf(&values(6), &[2, 3]);
     for y in [x.gt(1)?, x.isnan()?, x.argmax(Some(1), false)?, x.argsort(0, false)?, x.any(.., false)?] {
         assert!(!y.requires_grad());

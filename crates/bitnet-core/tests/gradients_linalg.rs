@@ -99,7 +99,7 @@ fn differences_give_the_same() -> Result<()> {
 }
 
 #[test]
-fn what_has_no_derivative_says_so() -> Result<()> {
+fn operations_without_derivative_are_errors() -> Result<()> {
     let mut x = tensor(&[3, 3]);
     x.requires_grad_(true)?;
     let mut tall = tensor(&[4, 3]);

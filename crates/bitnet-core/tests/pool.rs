@@ -266,7 +266,7 @@ fn idle_memory_goes_back_without_being_asked() {
 }
 
 #[test]
-fn what_a_thread_kept_is_given_back_at_its_end() {
+fn a_thread_returns_its_cache_when_it_ends() {
     let pool = HybridMemoryPool::with_config(config(TrackingLevel::Basic));
     std::thread::scope(|scope| {
         scope.spawn(|| (0..50).for_each(|i| drop(pool.allocate_bytes(i * 100)))).join().unwrap();

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_an_error() {
+    fn sampling_parameters_out_of_range_are_errors() {
         for bad in [
             Sampling { temperature: -1., ..Sampling::default() },
             Sampling { temperature: f32::NAN, ..Sampling::default() },

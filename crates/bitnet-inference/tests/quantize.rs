@@ -59,7 +59,7 @@ fn error_feedback_loses_less_of_every_layers_outputs() {
 }
 
 #[test]
-fn what_is_kept_stays_dense() {
+fn kept_layers_stay_dense() {
     let masters = open(ONLINE, true);
     let mut options = options(Method::RoundToNearest);
     options.keep = vec!["*.0.self_attn.*".into()];
@@ -116,7 +116,7 @@ fn linear_inputs_are_what_the_layers_read() {
 }
 
 #[test]
-fn what_cannot_be_quantized_says_why() {
+fn quantize_errors_say_why() {
     let refused = |name: &str, data: Option<&CalibrationData>, method| {
         quantize(open(name, true).weights(), data, &options(method), |_, _| ()).unwrap_err().to_string()
     };

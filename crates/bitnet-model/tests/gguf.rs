@@ -102,7 +102,7 @@ fn a_failed_write_leaves_what_was_there() {
 }
 
 #[test]
-fn what_cannot_be_added_is_refused() {
+fn invalid_tensors_are_refused() {
     let mut writer = GgufWriter::new(Metadata::default());
     writer.add("a", GgufType::F32, &[4]).unwrap();
     for (name, ty, shape, problem) in [

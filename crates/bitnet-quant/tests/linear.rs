@@ -102,7 +102,7 @@ fn descending_on_the_step_lessens_the_error() {
 }
 
 #[test]
-fn what_is_packed_answers_as_the_layer() {
+fn packed_layers_give_the_outputs_of_the_layer() {
     let cpu = Device::cpu();
     let x = golden("x");
     for weights in [

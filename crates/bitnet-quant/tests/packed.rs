@@ -142,7 +142,7 @@ fn other_scales_in_the_blocks_are_values_all_the_same() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn packed_shape_errors_are_reported() {
     let x = random(&[4, 96], 5);
     let refused = |format| QuantizedTensor::from_tensor(&x, format).unwrap_err().to_string();
     assert!(refused(PackedFormat::Tq1_0).contains("HF packed"));

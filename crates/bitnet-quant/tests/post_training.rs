@@ -63,7 +63,7 @@ fn the_error_is_that_of_the_outputs() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn invalid_post_training_arguments_are_errors() {
     let weights = floats("weights");
     let none = InputStatistics::new(SHAPE.1).unwrap();
     assert!(matches!(error_feedback(&weights, SHAPE.0, SHAPE.1, &none), Err(QuantError::NoData)));

@@ -112,7 +112,7 @@ fn hadamard_equals_numpy_and_undoes_itself() {
 }
 
 #[test]
-fn what_cannot_be_quantized_is_an_error() {
+fn invalid_inputs_of_quantizers_are_errors() {
     let x = tensor(&[1.; 12], &[2, 6]);
     let message = |r: bitnet_core::Result<Quantized>| r.unwrap_err().to_string();
     assert!(message(int8(&x, Granularity::Group(4))).contains("whole groups of 4"));

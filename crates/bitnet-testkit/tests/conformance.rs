@@ -441,7 +441,7 @@ fn ternary_layers_are_exact_until_they_are_scaled() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_on_every_device() {
+fn wrong_shapes_are_errors_on_every_device() {
     for (name, device) in devices() {
         let a = tensor(&device, &[2, 3], 28);
         let bytes = BitNetTensor::from_slice(&[1i8, 2, 3, 4, 5, 6], &[2, 3], &device).unwrap();

@@ -26,16 +26,16 @@ fn chunk<N: Number>(op: CompareOp, dtype: BitNetDType, a: &[u8], b: &[u8], out: 
     let (mut left, mut right) = ([N::default(); CHUNK], [N::default(); CHUNK]);
     let (a, b) = (read(dtype, a, &mut left), read(dtype, b, &mut right));
     match op {
-        CompareOp::Eq => both(a, b, out, |a, b| a == b),
-        CompareOp::Ne => both(a, b, out, |a, b| a != b),
-        CompareOp::Lt => both(a, b, out, |a, b| a < b),
-        CompareOp::Le => both(a, b, out, |a, b| a <= b),
-        CompareOp::Gt => both(a, b, out, |a, b| a > b),
-        CompareOp::Ge => both(a, b, out, |a, b| a >= b),
+        CompareOp::Eq => zip_map(a, b, out, |a, b| a == b),
+        CompareOp::Ne => zip_map(a, b, out, |a, b| a != b),
+        CompareOp::Lt => zip_map(a, b, out, |a, b| a < b),
+        CompareOp::Le => zip_map(a, b, out, |a, b| a <= b),
+        CompareOp::Gt => zip_map(a, b, out, |a, b| a > b),
+        CompareOp::Ge => zip_map(a, b, out, |a, b| a >= b),
     }
 }
 
-fn both<N: Copy>(a: &[N], b: &[N], out: &mut [u8], f: impl Fn(N, N) -> bool) {
+fn zip_map<N: Copy>(a: &[N], b: &[N], out: &mut [u8], f: impl Fn(N, N) -> bool) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *out = f(a, b) as u8;
     }

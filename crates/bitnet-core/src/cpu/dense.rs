@@ -129,7 +129,7 @@ pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: &Te
 }
 
 /// Extents before, of and after dimension `axis`.
-fn around(layout: &Layout, axis: usize) -> [usize; 3] {
+fn extents_around(layout: &Layout, axis: usize) -> [usize; 3] {
     let dims = layout.dims();
     [dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product()]
 }
@@ -150,7 +150,7 @@ pub(super) fn reduce(cpu: &CpuBackend, op: ReduceOp, x: &TensorRef, axis: usize,
     if !plain(x) || !plain(&out.as_ref()) || axis >= x.layout.dims().len() {
         return Ok(false);
     }
-    let extents = around(&x.layout, axis);
+    let extents = extents_around(&x.layout, axis);
     if !wide(extents) || out.layout.shape().elements() != extents[0] * extents[2] {
         return Ok(false);
     }
@@ -171,7 +171,7 @@ pub(super) fn variance(
     if ![*x, mean.as_ref(), out.as_ref()].iter().all(plain) || axis >= x.layout.dims().len() {
         return Ok(false);
     }
-    let extents = around(&x.layout, axis);
+    let extents = extents_around(&x.layout, axis);
     let results = extents[0] * extents[2];
     let sizes = [mean.layout.shape().elements(), out.layout.shape().elements()];
     if !wide(extents) || sizes != [results; 2] {

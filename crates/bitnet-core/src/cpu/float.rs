@@ -11,13 +11,13 @@ pub(super) fn has_binary(op: BinaryOp) -> bool {
     matches!(op, Add | Sub | Mul | Div | FloorDiv | Remainder | Pow | Atan2 | Minimum | Maximum)
 }
 
-fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
+fn map<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = f(x);
     }
 }
 
-fn both<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
+fn zip_map<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *out = f(a, b);
     }
@@ -48,9 +48,9 @@ macro_rules! float {
         pub(super) fn $unary(op: UnaryOp, x: &[$t], out: &mut [$t]) {
             use UnaryOp::*;
             match op {
-                Neg => each(x, out, |x| -x),
-                Abs => each(x, out, |x| x.abs()),
-                Sign => each(x, out, |x| {
+                Neg => map(x, out, |x| -x),
+                Abs => map(x, out, |x| x.abs()),
+                Sign => map(x, out, |x| {
                     if x > 0. {
                         1.
                     } else if x < 0. {
@@ -59,49 +59,49 @@ macro_rules! float {
                         0.
                     }
                 }),
-                Square => each(x, out, |x| x * x),
-                Relu => each(x, out, |x| if x < 0. { 0. } else { x }),
-                Relu2 => each(x, out, |x| if x < 0. { 0. } else { x * x }),
-                Floor => each(x, out, |x| x.floor()),
-                Ceil => each(x, out, |x| x.ceil()),
-                Round => each(x, out, |x| x.round_ties_even()),
-                Trunc => each(x, out, |x| x.trunc()),
+                Square => map(x, out, |x| x * x),
+                Relu => map(x, out, |x| if x < 0. { 0. } else { x }),
+                Relu2 => map(x, out, |x| if x < 0. { 0. } else { x * x }),
+                Floor => map(x, out, |x| x.floor()),
+                Ceil => map(x, out, |x| x.ceil()),
+                Round => map(x, out, |x| x.round_ties_even()),
+                Trunc => map(x, out, |x| x.trunc()),
                 Not => unreachable!("`has_unary` says no"),
-                Sqrt => each(x, out, |x| x.sqrt()),
-                Rsqrt => each(x, out, |x| (1. / (x as f64).sqrt()) as $t),
-                Reciprocal => each(x, out, |x| 1. / x),
-                Exp => each(x, out, |x| x.exp()),
-                Exp2 => each(x, out, |x| x.exp2()),
-                Expm1 => each(x, out, |x| x.exp_m1()),
-                Log => each(x, out, |x| x.ln()),
-                Log2 => each(x, out, |x| x.log2()),
-                Log10 => each(x, out, |x| x.log10()),
-                Log1p => each(x, out, |x| x.ln_1p()),
-                Sin => each(x, out, |x| x.sin()),
-                Cos => each(x, out, |x| x.cos()),
-                Tan => each(x, out, |x| x.tan()),
-                Asin => each(x, out, |x| x.asin()),
-                Acos => each(x, out, |x| x.acos()),
-                Atan => each(x, out, |x| x.atan()),
-                Sinh => each(x, out, |x| x.sinh()),
-                Cosh => each(x, out, |x| x.cosh()),
-                Tanh => each(x, out, |x| x.tanh()),
-                Erf => each(x, out, |x| libm::erf(x as f64) as $t),
-                Sigmoid => each(x, out, |x| sigmoid(x as f64) as $t),
-                Silu => each(x, out, |x| silu(x as f64) as $t),
-                GeluErf => each(x, out, |x| gelu_erf(x as f64) as $t),
-                GeluTanh => each(x, out, |x| gelu_tanh(x as f64) as $t),
+                Sqrt => map(x, out, |x| x.sqrt()),
+                Rsqrt => map(x, out, |x| (1. / (x as f64).sqrt()) as $t),
+                Reciprocal => map(x, out, |x| 1. / x),
+                Exp => map(x, out, |x| x.exp()),
+                Exp2 => map(x, out, |x| x.exp2()),
+                Expm1 => map(x, out, |x| x.exp_m1()),
+                Log => map(x, out, |x| x.ln()),
+                Log2 => map(x, out, |x| x.log2()),
+                Log10 => map(x, out, |x| x.log10()),
+                Log1p => map(x, out, |x| x.ln_1p()),
+                Sin => map(x, out, |x| x.sin()),
+                Cos => map(x, out, |x| x.cos()),
+                Tan => map(x, out, |x| x.tan()),
+                Asin => map(x, out, |x| x.asin()),
+                Acos => map(x, out, |x| x.acos()),
+                Atan => map(x, out, |x| x.atan()),
+                Sinh => map(x, out, |x| x.sinh()),
+                Cosh => map(x, out, |x| x.cosh()),
+                Tanh => map(x, out, |x| x.tanh()),
+                Erf => map(x, out, |x| libm::erf(x as f64) as $t),
+                Sigmoid => map(x, out, |x| sigmoid(x as f64) as $t),
+                Silu => map(x, out, |x| silu(x as f64) as $t),
+                GeluErf => map(x, out, |x| gelu_erf(x as f64) as $t),
+                GeluTanh => map(x, out, |x| gelu_tanh(x as f64) as $t),
             }
         }
 
         pub(super) fn $binary(op: BinaryOp, a: &[$t], b: &[$t], out: &mut [$t]) {
             use BinaryOp::*;
             match op {
-                Add => both(a, b, out, |a, b| a + b),
-                Sub => both(a, b, out, |a, b| a - b),
-                Mul => both(a, b, out, |a, b| a * b),
-                Div => both(a, b, out, |a, b| a / b),
-                FloorDiv => both(a, b, out, |a, b| {
+                Add => zip_map(a, b, out, |a, b| a + b),
+                Sub => zip_map(a, b, out, |a, b| a - b),
+                Mul => zip_map(a, b, out, |a, b| a * b),
+                Div => zip_map(a, b, out, |a, b| a / b),
+                FloorDiv => zip_map(a, b, out, |a, b| {
                     if b == 0. {
                         return a / b;
                     }
@@ -110,14 +110,14 @@ macro_rules! float {
                     let quotient = (a - rest) / b - (rest != 0. && (rest < 0.) != (b < 0.)) as u8 as $t;
                     if quotient == 0. { (0. as $t).copysign(a / b) } else { quotient.round() }
                 }),
-                Remainder => both(a, b, out, |a, b| {
+                Remainder => zip_map(a, b, out, |a, b| {
                     let rest = a % b;
                     if rest != 0. && (rest < 0.) != (b < 0.) { rest + b } else { rest }
                 }),
-                Pow => both(a, b, out, |a, b| a.powf(b)),
-                Atan2 => both(a, b, out, |a, b| a.atan2(b)),
-                Minimum => both(a, b, out, |a, b| if a.is_nan() || a < b { a } else { b }),
-                Maximum => both(a, b, out, |a, b| if a.is_nan() || a > b { a } else { b }),
+                Pow => zip_map(a, b, out, |a, b| a.powf(b)),
+                Atan2 => zip_map(a, b, out, |a, b| a.atan2(b)),
+                Minimum => zip_map(a, b, out, |a, b| if a.is_nan() || a < b { a } else { b }),
+                Maximum => zip_map(a, b, out, |a, b| if a.is_nan() || a > b { a } else { b }),
                 And | Or | Xor | Shl | Shr => unreachable!("`has_binary` says no"),
             }
         }

@@ -115,7 +115,7 @@ impl Walk {
     }
 
     /// The error for an index out of range.
-    pub fn outside(&self, op: &'static str, index: i64, axis: usize, indexed: &Layout) -> BitNetError {
+    pub fn out_of_range(&self, op: &'static str, index: i64, axis: usize, indexed: &Layout) -> BitNetError {
         TensorOpError::IndexOutOfRange { op, index, axis, shape: *indexed.shape() }.into()
     }
 }
@@ -147,7 +147,7 @@ pub(super) fn gather(
         Ok(gather_elements(threads, &walk, from, ids, to, &out.layout))
     })?;
     match bad {
-        Some(index) => Err(walk.outside(OP, index, axis, &source.layout)),
+        Some(index) => Err(walk.out_of_range(OP, index, axis, &source.layout)),
         None => Ok(()),
     }
 }

@@ -19,13 +19,13 @@ pub(super) fn has_binary(op: BinaryOp, dtype: BitNetDType) -> bool {
     }
 }
 
-fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
+fn map<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = f(x);
     }
 }
 
-fn both<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
+fn zip_map<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *out = f(a, b);
     }
@@ -33,30 +33,30 @@ fn both<T: Copy>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
 
 pub(super) fn unary_i64(op: UnaryOp, x: &[i64], out: &mut [i64]) {
     match op {
-        UnaryOp::Neg => each(x, out, i64::wrapping_neg),
-        UnaryOp::Abs => each(x, out, i64::wrapping_abs),
-        UnaryOp::Sign => each(x, out, i64::signum),
-        UnaryOp::Square => each(x, out, |x| x.wrapping_mul(x)),
-        UnaryOp::Relu => each(x, out, |x| x.max(0)),
-        UnaryOp::Relu2 => each(x, out, |x| x.max(0).wrapping_mul(x.max(0))),
-        UnaryOp::Not => each(x, out, |x| !x),
+        UnaryOp::Neg => map(x, out, i64::wrapping_neg),
+        UnaryOp::Abs => map(x, out, i64::wrapping_abs),
+        UnaryOp::Sign => map(x, out, i64::signum),
+        UnaryOp::Square => map(x, out, |x| x.wrapping_mul(x)),
+        UnaryOp::Relu => map(x, out, |x| x.max(0)),
+        UnaryOp::Relu2 => map(x, out, |x| x.max(0).wrapping_mul(x.max(0))),
+        UnaryOp::Not => map(x, out, |x| !x),
         _ => out.copy_from_slice(x), // floor, ceil, round, trunc
     }
 }
 
 pub(super) fn unary_u64(op: UnaryOp, x: &[u64], out: &mut [u64]) {
     match op {
-        UnaryOp::Neg => each(x, out, u64::wrapping_neg),
-        UnaryOp::Sign => each(x, out, |x| x.min(1)),
-        UnaryOp::Square | UnaryOp::Relu2 => each(x, out, |x| x.wrapping_mul(x)),
-        UnaryOp::Not => each(x, out, |x| !x),
+        UnaryOp::Neg => map(x, out, u64::wrapping_neg),
+        UnaryOp::Sign => map(x, out, |x| x.min(1)),
+        UnaryOp::Square | UnaryOp::Relu2 => map(x, out, |x| x.wrapping_mul(x)),
+        UnaryOp::Not => map(x, out, |x| !x),
         _ => out.copy_from_slice(x), // abs, relu, floor, ceil, round, trunc
     }
 }
 
 pub(super) fn unary_bool(op: UnaryOp, x: &[i64], out: &mut [i64]) {
     match op {
-        UnaryOp::Not => each(x, out, |x| 1 - x),
+        UnaryOp::Not => map(x, out, |x| 1 - x),
         _ => out.copy_from_slice(x), // sign, abs, square
     }
 }
@@ -64,58 +64,58 @@ pub(super) fn unary_bool(op: UnaryOp, x: &[i64], out: &mut [i64]) {
 /// `bits` is the width of the dtype; bits shifted out of it are lost.
 pub(super) fn binary_i64(op: BinaryOp, bits: i64, a: &[i64], b: &[i64], out: &mut [i64]) {
     match op {
-        Add => both(a, b, out, i64::wrapping_add),
-        Sub => both(a, b, out, i64::wrapping_sub),
-        Mul => both(a, b, out, i64::wrapping_mul),
-        FloorDiv => both(a, b, out, |a, b| {
+        Add => zip_map(a, b, out, i64::wrapping_add),
+        Sub => zip_map(a, b, out, i64::wrapping_sub),
+        Mul => zip_map(a, b, out, i64::wrapping_mul),
+        FloorDiv => zip_map(a, b, out, |a, b| {
             let (quotient, rest) = (a.wrapping_div(b), a.wrapping_rem(b));
             quotient - (rest != 0 && (rest < 0) != (b < 0)) as i64
         }),
-        Remainder => both(a, b, out, |a, b| {
+        Remainder => zip_map(a, b, out, |a, b| {
             let rest = a.wrapping_rem(b);
             if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
         }),
-        Pow => both(a, b, out, |base, exponent| match (base, exponent) {
+        Pow => zip_map(a, b, out, |base, exponent| match (base, exponent) {
             (1, _) => 1,
             (-1, e) => 1 - 2 * (e & 1),
             (_, e) if e < 0 => 0,
             (base, e) => power(base as u64, e as u64) as i64,
         }),
-        Minimum => both(a, b, out, i64::min),
-        Maximum => both(a, b, out, i64::max),
-        And => both(a, b, out, |a, b| a & b),
-        Or => both(a, b, out, |a, b| a | b),
-        Xor => both(a, b, out, |a, b| a ^ b),
-        Shl => both(a, b, out, |a, b| if (0..bits).contains(&b) { a << b } else { 0 }),
-        Shr => both(a, b, out, |a, b| a >> if (0..bits).contains(&b) { b } else { 63 }),
+        Minimum => zip_map(a, b, out, i64::min),
+        Maximum => zip_map(a, b, out, i64::max),
+        And => zip_map(a, b, out, |a, b| a & b),
+        Or => zip_map(a, b, out, |a, b| a | b),
+        Xor => zip_map(a, b, out, |a, b| a ^ b),
+        Shl => zip_map(a, b, out, |a, b| if (0..bits).contains(&b) { a << b } else { 0 }),
+        Shr => zip_map(a, b, out, |a, b| a >> if (0..bits).contains(&b) { b } else { 63 }),
         Div | Atan2 => unreachable!("`has_binary` says no"),
     }
 }
 
 pub(super) fn binary_u64(op: BinaryOp, a: &[u64], b: &[u64], out: &mut [u64]) {
     match op {
-        Add => both(a, b, out, u64::wrapping_add),
-        Sub => both(a, b, out, u64::wrapping_sub),
-        Mul => both(a, b, out, u64::wrapping_mul),
-        FloorDiv => both(a, b, out, |a, b| a / b),
-        Remainder => both(a, b, out, |a, b| a % b),
-        Pow => both(a, b, out, power),
-        Minimum => both(a, b, out, u64::min),
-        Maximum => both(a, b, out, u64::max),
-        And => both(a, b, out, |a, b| a & b),
-        Or => both(a, b, out, |a, b| a | b),
-        Xor => both(a, b, out, |a, b| a ^ b),
-        Shl => both(a, b, out, |a, b| if b < 64 { a << b } else { 0 }),
-        Shr => both(a, b, out, |a, b| if b < 64 { a >> b } else { 0 }),
+        Add => zip_map(a, b, out, u64::wrapping_add),
+        Sub => zip_map(a, b, out, u64::wrapping_sub),
+        Mul => zip_map(a, b, out, u64::wrapping_mul),
+        FloorDiv => zip_map(a, b, out, |a, b| a / b),
+        Remainder => zip_map(a, b, out, |a, b| a % b),
+        Pow => zip_map(a, b, out, power),
+        Minimum => zip_map(a, b, out, u64::min),
+        Maximum => zip_map(a, b, out, u64::max),
+        And => zip_map(a, b, out, |a, b| a & b),
+        Or => zip_map(a, b, out, |a, b| a | b),
+        Xor => zip_map(a, b, out, |a, b| a ^ b),
+        Shl => zip_map(a, b, out, |a, b| if b < 64 { a << b } else { 0 }),
+        Shr => zip_map(a, b, out, |a, b| if b < 64 { a >> b } else { 0 }),
         Div | Atan2 => unreachable!("`has_binary` says no"),
     }
 }
 
 pub(super) fn binary_bool(op: BinaryOp, a: &[i64], b: &[i64], out: &mut [i64]) {
     match op {
-        Add | Or | Maximum => both(a, b, out, |a, b| a | b),
-        Mul | And | Minimum => both(a, b, out, |a, b| a & b),
-        Xor => both(a, b, out, |a, b| a ^ b),
+        Add | Or | Maximum => zip_map(a, b, out, |a, b| a | b),
+        Mul | And | Minimum => zip_map(a, b, out, |a, b| a & b),
+        Xor => zip_map(a, b, out, |a, b| a ^ b),
         _ => unreachable!("`has_binary` says no"),
     }
 }

@@ -43,10 +43,10 @@ fn check(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> Result<MatmulShape> {
     let (left, right, result) = (a.layout.dims(), b.layout.dims(), out.layout.dims());
     let (&[ref batch @ .., m, n], &[ref batch_a @ .., m_a, k], &[ref batch_b @ .., k_b, n_b]) = (result, left, right)
     else {
-        return Err(misfit(a, b, out));
+        return Err(shape_error(a, b, out));
     };
     if batch != batch_a || batch != batch_b || (m, n, k) != (m_a, n_b, k_b) {
-        return Err(misfit(a, b, out));
+        return Err(shape_error(a, b, out));
     }
     let result = match a.dtype {
         BitNetDType::I8 => BitNetDType::I32,
@@ -61,7 +61,7 @@ fn check(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> Result<MatmulShape> {
     Ok(MatmulShape { m, n, k })
 }
 
-fn misfit(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> BitNetError {
+fn shape_error(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> BitNetError {
     let needed = format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
     TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into()
 }

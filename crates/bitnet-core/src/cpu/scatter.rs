@@ -44,7 +44,7 @@ fn scatter_by<I: Position>(
         }
     }
     if let Some(bad) = distinct.indices().map(|i| ids[i]).find(|id| id.place() >= walk.extent) {
-        return Err(walk.outside(OP, bad.value(), axis, &out.layout));
+        return Err(walk.out_of_range(OP, bad.value(), axis, &out.layout));
     }
     if source.layout.shape().elements() == 0 {
         return Ok(());

@@ -18,7 +18,7 @@ fn views_visit_the_elements_numpy_visits() {
 }
 
 #[test]
-fn what_cannot_be_viewed_is_an_error() {
+fn invalid_views_are_errors() {
     let l = layout(&[2, 3]);
     assert!(l.narrow(1, 2, 2).is_err());
     assert!(l.narrow(1, usize::MAX, 2).is_err());

@@ -101,7 +101,7 @@ fn halves_are_rounded_once() {
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
+fn shape_errors_say_what_is_needed() {
     let (a, b) = (numbers(&[2, 3], 1), numbers(&[4, 3], 2));
     for (result, words) in [
         (a.matmul(&b), "matmul"),

@@ -38,7 +38,7 @@ impl BitNetTensor {
     /// `log(1 + e^(beta x)) / beta`, and `x` itself where `beta x > threshold` (`torch.nn.functional.softplus`).
     pub fn softplus(&self, beta: f64, threshold: f64) -> Result<Self> {
         if is_recorded(&[self]) {
-            return self.sloped(
+            return self.with_derivative(
                 "softplus",
                 || self.softplus(beta, threshold),
                 move |grad, x| softplus_backward(grad, x, beta, threshold),
@@ -54,7 +54,7 @@ impl BitNetTensor {
     /// `x` above zero, else `alpha (e^x - 1)` (`torch.nn.functional.elu`; Clevert et al. 2015).
     pub fn elu(&self, alpha: f64) -> Result<Self> {
         if is_recorded(&[self]) {
-            return self.sloped("elu", || self.elu(alpha), move |grad, x| elu_backward(grad, x, alpha));
+            return self.with_derivative("elu", || self.elu(alpha), move |grad, x| elu_backward(grad, x, alpha));
         }
         self.widened("elu", |x| Self::where_(&x.gt(0.)?, x, &x.expm1()?.mul(alpha)?))
     }
@@ -62,7 +62,7 @@ impl BitNetTensor {
     /// `x` above zero, else `slope x` (`torch.nn.functional.leaky_relu`).
     pub fn leaky_relu(&self, slope: f64) -> Result<Self> {
         if is_recorded(&[self]) {
-            return self.sloped(
+            return self.with_derivative(
                 "leaky_relu",
                 || self.leaky_relu(slope),
                 move |grad, x| leaky_relu_backward(grad, x, slope),
@@ -72,7 +72,7 @@ impl BitNetTensor {
     }
 
     /// A function of one operand whose derivative is computed from gradient and operand.
-    fn sloped(
+    fn with_derivative(
         &self,
         op: &'static str,
         forward: impl FnOnce() -> Result<Self>,

@@ -90,7 +90,7 @@ impl BitNetTensor {
     pub fn isnan(&self) -> Result<Self> {
         match self.dtype().is_float() {
             true => compare("isnan", CompareOp::Ne, self, self.into()),
-            false => self.everywhere("isnan", false),
+            false => self.constant_mask("isnan", false),
         }
     }
 
@@ -98,7 +98,7 @@ impl BitNetTensor {
     pub fn isinf(&self) -> Result<Self> {
         match self.dtype().is_float() {
             true => compare("isinf", CompareOp::Eq, &self.abs()?, f64::INFINITY.into()),
-            false => self.everywhere("isinf", false),
+            false => self.constant_mask("isinf", false),
         }
     }
 
@@ -106,11 +106,11 @@ impl BitNetTensor {
     pub fn isfinite(&self) -> Result<Self> {
         match self.dtype().is_float() {
             true => compare("isfinite", CompareOp::Lt, &self.abs()?, f64::INFINITY.into()),
-            false => self.everywhere("isfinite", true),
+            false => self.constant_mask("isfinite", true),
         }
     }
 
-    fn everywhere(&self, op: &'static str, value: bool) -> Result<Self> {
+    fn constant_mask(&self, op: &'static str, value: bool) -> Result<Self> {
         self.unpacked(op)?;
         Self::filled(self.dims(), value.into(), Bool, self.device())
     }
@@ -156,7 +156,7 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn allclose(&self, other: &Self, rtol: f64, atol: f64, equal_nan: bool) -> Result<bool> {
-        self.isclose(other, rtol, atol, equal_nan)?.holds_everywhere()
+        self.isclose(other, rtol, atol, equal_nan)?.all_true()
     }
 
     /// Whether both have one shape and equal elements (`torch.equal`); NaN equals nothing. Different dtypes are
@@ -166,10 +166,10 @@ impl BitNetTensor {
         if self.shape() != other.shape() {
             return Ok(false);
         }
-        self.eq(other)?.holds_everywhere()
+        self.eq(other)?.all_true()
     }
 
-    fn holds_everywhere(&self) -> Result<bool> {
+    fn all_true(&self) -> Result<bool> {
         Ok(self.all(.., false)?.to_dtype(U8)?.to_vec::<u8>()? == [1])
     }
 }

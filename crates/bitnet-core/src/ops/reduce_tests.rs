@@ -157,7 +157,7 @@ fn of_no_elements_there_are_sums_but_no_extremes() {
 }
 
 #[test]
-fn what_was_broadcast_is_summed_back() {
+fn sum_to_shape_reverses_a_broadcast() {
     let ones = tensor(&[1f32; 24], &[2, 3, 4]);
     near(ones.sum_to_shape(&[3, 1]).unwrap(), &[8.; 3]);
     near(ones.sum_to_shape(&[]).unwrap(), &[24.]);

@@ -95,11 +95,11 @@ pub fn in_layer<R>(name: &str, f: impl FnOnce() -> R) -> R {
 /// The dtype in which `op` computes operands of `dtype`; it differs only inside [`autocast`].
 #[inline]
 pub fn compute_dtype(op: &str, dtype: BitNetDType) -> BitNetDType {
-    if OPEN.load(Ordering::Relaxed) == 0 { dtype } else { chosen(op, dtype) }
+    if OPEN.load(Ordering::Relaxed) == 0 { dtype } else { scope_dtype(op, dtype) }
 }
 
 #[cold]
-fn chosen(op: &str, dtype: BitNetDType) -> BitNetDType {
+fn scope_dtype(op: &str, dtype: BitNetDType) -> BitNetDType {
     let precision = SCOPES.with_borrow(|scopes| scopes.last().map(|scope| scope.precision));
     match precision {
         Some(precision) if matches!(dtype, F32 | F16 | BF16) => {

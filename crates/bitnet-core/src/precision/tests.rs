@@ -69,7 +69,7 @@ fn loss_is_measured() {
 }
 
 #[test]
-fn what_a_dtype_cannot_hold_is_counted() {
+fn overflow_underflow_and_nan_are_counted() {
     let x = BitNetTensor::from_slice(&[1e5f32, -1e5, 1e-9, 1., 0.], &[5], &Device::cpu()).unwrap();
     let of = |dtype| analyse_precision(&x, &x.to_dtype(dtype).unwrap()).unwrap();
     assert_eq!((of(F16).overflows, of(F16).underflows), (2, 1));

@@ -18,7 +18,7 @@ impl BitNetTensor {
             return self.reshape(&[1])?.gather(0, &indices.unsqueeze(0)?)?.squeeze(0);
         };
         let indices = indices.as_indices(OP)?;
-        self.holds(OP, axis, &indices)?;
+        self.check_indices(OP, axis, &indices)?;
         let forward = || {
             let mut out = Self::empty(indices.dims(), self.dtype, &self.device)?;
             self.device.gather(self.as_ref(), axis, indices.as_ref(), out.as_mut()?)?;
@@ -143,7 +143,7 @@ impl BitNetTensor {
             return Ok(self);
         }
         let axis = self.shape().axis(op, axis)?;
-        self.holds(op, axis, &indices)?;
+        self.check_indices(op, axis, &indices)?;
         if source.rank() != indices.rank() {
             return Err(source.needs(op, &format!("as many dimensions as the indices, {}", indices.rank())));
         }
@@ -169,7 +169,7 @@ impl BitNetTensor {
     }
 
     /// An error unless `indices` has this rank and no larger extents but along `axis`.
-    fn holds(&self, op: &'static str, axis: usize, indices: &Self) -> Result<()> {
+    fn check_indices(&self, op: &'static str, axis: usize, indices: &Self) -> Result<()> {
         let smaller = |d: usize| d == axis || indices.dims()[d] <= self.dims()[d];
         if indices.rank() != self.rank() || !(0..self.rank()).all(smaller) {
             return Err(indices

@@ -39,7 +39,7 @@ impl BitNetTensor {
 
     fn in_extents(&self, op: &'static str, dims: &[usize]) -> Result<Self> {
         let shape = *self.reshaped(dims)?.shape();
-        self.through(op, move |layout| layout.reshape(shape.dims()))
+        self.change_layout(op, move |layout| layout.reshape(shape.dims()))
     }
 
     fn reshaped(&self, dims: &[usize]) -> Result<Layout> {
@@ -301,12 +301,12 @@ impl BitNetTensor {
         op: &'static str,
         change: impl Fn(&Layout) -> Result<Layout> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let view = self.through(op, change)?;
+        let view = self.change_layout(op, change)?;
         profile::view(op);
         Ok(view)
     }
 
-    fn through(
+    fn change_layout(
         &self,
         op: &'static str,
         change: impl Fn(&Layout) -> Result<Layout> + Send + Sync + 'static,

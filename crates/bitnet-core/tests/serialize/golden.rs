@@ -74,7 +74,7 @@ fn npy_of_every_version_and_order() {
 }
 
 #[test]
-fn what_no_tensor_holds_is_refused_with_the_way_out() {
+fn unsupported_dtypes_are_refused_with_advice() {
     let file = NpzFile::open(data("npy.zip")).unwrap();
     for (name, advice) in [
         ("complex", "save real and imaginary part apart"),

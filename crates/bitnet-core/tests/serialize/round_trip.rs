@@ -172,7 +172,7 @@ fn one_tensor_at_a_time() {
 }
 
 #[test]
-fn what_a_format_lacks_is_said_and_nothing_is_written() {
+fn dtypes_a_format_lacks_are_errors_and_write_nothing() {
     let folder = Folder::new("lacks");
     let cpu = Device::cpu();
     let bf16 = BitNetTensor::zeros(&[2], BitNetDType::BF16, &cpu).unwrap();

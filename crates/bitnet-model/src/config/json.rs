@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_configuration_is_read_again() {
         for text in [
             r#"{"model_type": "bitnet", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
                 "quantization_mode": "online"}}"#,

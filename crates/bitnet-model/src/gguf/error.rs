@@ -57,7 +57,7 @@ pub enum GgufError {
 }
 
 /// A name from a file prepared for an error message: one line, truncated.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn one_line(name: &str) -> String {
     let short: String = name.chars().take(64).collect();
     let more = if short.len() < name.len() { "..." } else { "" };
     format!("\"{}{more}\"", short.escape_debug())

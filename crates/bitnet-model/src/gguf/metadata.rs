@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::GgufError;
-use super::error::shown;
+use super::error::one_line;
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +100,7 @@ impl std::fmt::Display for Value {
             Value::I32(v) => write!(f, "{v}"),
             Value::F32(v) => write!(f, "{v}"),
             Value::Bool(v) => write!(f, "{v}"),
-            Value::String(v) => f.write_str(&shown(v)),
+            Value::String(v) => f.write_str(&one_line(v)),
             Value::Array(v) => write!(f, "an array of {} {}", v.len(), v.kind()),
             Value::U64(v) => write!(f, "{v}"),
             Value::I64(v) => write!(f, "{v}"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::error::shown;
+use super::error::one_line;
 use super::types::{self, GgufType};
 use super::{ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, GgufError, Metadata, Value, align_up};
 
@@ -98,7 +98,7 @@ impl Gguf {
         match info.ty.advice() {
             None => Ok(info),
             Some(advice) => Err(GgufError::UnsupportedType {
-                tensor: shown(name),
+                tensor: one_line(name),
                 name: info.ty.name(),
                 number: info.ty.number(),
                 advice,
@@ -245,7 +245,7 @@ fn read_metadata(cursor: &mut Cursor, count: u64) -> Result<Metadata, GgufError>
     for i in 0..count {
         cursor.what = format!("metadata entry {i}");
         let key = cursor.string()?;
-        cursor.what = format!("metadata key {}", shown(&key));
+        cursor.what = format!("metadata key {}", one_line(&key));
         let value = cursor.value()?;
         if metadata.insert(key, value).is_some() {
             return Err(cursor.malformed("it is there twice"));
@@ -283,7 +283,7 @@ fn read_tensor_infos(cursor: &mut Cursor, count: u64) -> Result<Vec<RawTensor>, 
     for i in 0..count {
         cursor.what = format!("the description of tensor {i}");
         let name = cursor.string()?;
-        cursor.what = format!("tensor {}", shown(&name));
+        cursor.what = format!("tensor {}", one_line(&name));
         let dims = cursor.u32()?;
         if !(1..=4).contains(&dims) {
             return Err(cursor.malformed(format!("{dims} dimensions (1 to 4 are possible)")));
@@ -318,7 +318,7 @@ fn place(
     alignment: usize,
 ) -> Result<(Vec<TensorInfo>, HashMap<String, usize>), GgufError> {
     let malformed =
-        |name: &str, problem: String| GgufError::Malformed { what: format!("tensor {}", shown(name)), problem };
+        |name: &str, problem: String| GgufError::Malformed { what: format!("tensor {}", one_line(name)), problem };
     let beyond = || malformed("", "the file is larger than memory".to_owned());
     let data_start = align_up(header_end, alignment).ok_or_else(beyond)?;
     let data_len = file_len.saturating_sub(data_start);
@@ -361,13 +361,13 @@ fn place(
             (Some(size), _) => size,
             (None, None) => room, // a layout that the file does not tell
             (None, Some((block, _))) => {
-                return Err(GgufError::RowNotBlocks { tensor: shown(&t.name), cols, block, name: ty.name() });
+                return Err(GgufError::RowNotBlocks { tensor: one_line(&t.name), cols, block, name: ty.name() });
             }
         };
         if size > room || size == 0 {
             let start = data_start.saturating_add(t.offset);
             return Err(if start.saturating_add(size) > file_len {
-                let what = format!("the data of tensor {}", shown(&t.name));
+                let what = format!("the data of tensor {}", one_line(&t.name));
                 GgufError::Truncated { what, at: start, need: size as u64, have: file_len }
             } else {
                 let problem = format!("{size} bytes of {} overlap the next tensor, {room} bytes on", ty.name());

@@ -236,7 +236,7 @@ impl BitLinear {
             Quantizer::Step(step) => {
                 let quantized = learned_step(&self.weight, step)?;
                 let weight = if self.lambda == 1. { quantized } else { self.weight.lerp(&quantized, self.lambda)? };
-                linear(&options.soften(rows, inputs)?, &[&weight], compute)
+                linear(&options.interpolate(rows, inputs)?, &[&weight], compute)
             }
         }
     }
@@ -310,7 +310,7 @@ impl Default for ProductOptions {
 
 impl ProductOptions {
     /// `x + lambda (Q(x) - x)`.
-    fn soften(&self, x: &BitNetTensor, scheme: Scheme) -> Result<BitNetTensor> {
+    fn interpolate(&self, x: &BitNetTensor, scheme: Scheme) -> Result<BitNetTensor> {
         if self.lambda == 0. {
             return Ok(x.clone());
         }
@@ -334,8 +334,8 @@ pub fn product(x: &BitNetTensor, weights: &[&BitNetTensor], options: ProductOpti
     if whole && inputs == Scheme::INPUTS && scheme.is_packable() {
         return bit_linear(x, weights, scheme.quantizer, compute);
     }
-    let softened = weights.iter().map(|w| options.soften(w, scheme)).collect::<Result<Vec<_>>>()?;
-    linear(&options.soften(x, inputs)?, &softened.iter().collect::<Vec<_>>(), compute)
+    let softened = weights.iter().map(|w| options.interpolate(w, scheme)).collect::<Result<Vec<_>>>()?;
+    linear(&options.interpolate(x, inputs)?, &softened.iter().collect::<Vec<_>>(), compute)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl PackedFormat {
     }
 
     /// Scales and zero points stored separately from the bytes of a matrix.
-    fn beside(self, rows: usize, cols: usize) -> Result<(usize, usize), QuantError> {
+    fn separate_parts(self, rows: usize, cols: usize) -> Result<(usize, usize), QuantError> {
         let groups = |group: usize| {
             if group == 0 || !cols.is_multiple_of(group) {
                 return Err(QuantError::Groups { format: self.name(), group, cols });
@@ -125,7 +125,7 @@ impl QuantizedTensor {
         let values = host.to_vec::<f32>()?;
         let shape = *host.shape();
         let (rows, cols) = matrix(&shape);
-        format.beside(rows, cols)?;
+        format.separate_parts(rows, cols)?;
         let (codes, granularity) = match format {
             Binary { group } | Int4 { group } | UInt4 { group } => {
                 ternarize::check(&values, rows, cols)?;
@@ -208,7 +208,7 @@ impl QuantizedTensor {
         if bytes.len() != expected {
             return Err(QuantError::Length { format: name, rows, cols, expected, actual: bytes.len() });
         }
-        let counts = format.beside(rows, cols)?;
+        let counts = format.separate_parts(rows, cols)?;
         if counts != (scales.len(), zero_points.len()) {
             let actual = (scales.len(), zero_points.len());
             return Err(QuantError::Scales { format: name, expected: counts, actual });

@@ -66,7 +66,7 @@ pub fn error_feedback(
     let mut signs = plain.codes.to_weights();
     let first = outputs.of(&signs)?;
     let (mut projection, mut squares) = (inner(&signs, &outputs.reached), inner(&signs, &first));
-    let (mut lost, mut scale) = (outputs.lost(&signs, plain.scale, &first), plain.scale);
+    let (mut lost, mut scale) = (outputs.squared_error(&signs, plain.scale, &first), plain.scale);
     let (plain_lost, mut best) = (lost, (lost, plain.clone()));
     for round in 0..ROUNDS {
         if round > 0 {
@@ -89,7 +89,7 @@ pub fn error_feedback(
     }
     // The sums above are subject to rounding errors, which may dominate: compare exactly.
     let codes = best.1.codes.to_weights();
-    Ok(if outputs.lost(&codes, best.1.scale, &outputs.of(&codes)?) < plain_lost { best.1 } else { plain })
+    Ok(if outputs.squared_error(&codes, best.1.scale, &outputs.of(&codes)?) < plain_lost { best.1 } else { plain })
 }
 
 /// Relative squared output error `|X (W - Q)^T|^2 / |X W^T|^2` on the calibration inputs; 0 if all outputs are 0.
@@ -101,7 +101,7 @@ pub fn output_error(weights: &[f32], fit: &TernaryFit, inputs: &InputStatistics)
     ternarize::check(weights, rows, cols)?;
     check_columns(cols, inputs)?;
     let (outputs, codes) = (Outputs::new(weights, rows, cols, inputs)?, fit.codes.to_weights());
-    let lost = outputs.lost(&codes, fit.scale, &outputs.of(&codes)?);
+    let lost = outputs.squared_error(&codes, fit.scale, &outputs.of(&codes)?);
     Ok(if outputs.size > 0. { lost / outputs.size } else { 0. })
 }
 
@@ -246,7 +246,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// `<W - s Q, W - s Q>_H`; `reached` is `Q H`.
-    fn lost(&self, codes: &[i8], scale: f32, reached: &[f32]) -> f64 {
+    fn squared_error(&self, codes: &[i8], scale: f32, reached: &[f32]) -> f64 {
         let scale = f64::from(scale);
         let errors = self.weights.iter().zip(codes).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));
         let outputs = self.reached.iter().zip(reached).map(|(&w, &q)| f64::from(w) - scale * f64::from(q));

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_itself_only() {
+    fn nan_equals_only_nan() {
         assert!(float(F32, f64::NAN, f64::NAN, EXACT));
         assert!(!float(F32, f64::NAN, 0., Tolerance { absolute: 1e9, ..ONE }) && !float(F32, 0., f64::NAN, ONE));
         assert!(!float(F32, f64::INFINITY, f64::NEG_INFINITY, Tolerance { absolute: 1e300, ..ONE }));

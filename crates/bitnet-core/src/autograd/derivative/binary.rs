@@ -90,7 +90,7 @@ fn tensor(x: Operand, g: &BitNetTensor) -> Result<BitNetTensor> {
 }
 
 /// `g` where `a` was selected, half of it where both are equal, else 0.
-fn chosen(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
+fn selected_gradient(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
     let other = if op == Minimum { a.gt(b)? } else { a.lt(b)? };
     let halved = BitNetTensor::where_(&a.eq(b)?, &g.mul(0.5)?, g)?;
     halved.masked_fill(&other, 0)
@@ -113,7 +113,7 @@ fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Op
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
             g.mul(&b)?.div(&a.square()?.add(&b.square()?)?)
         }
-        Minimum | Maximum => chosen(op, g, &tensor(a, g)?, &tensor(b, g)?),
+        Minimum | Maximum => selected_gradient(op, g, &tensor(a, g)?, &tensor(b, g)?),
         And | Or | Xor | Shl | Shr => none(name),
     }
 }
@@ -141,7 +141,7 @@ fn by_right(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: O
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
             g.mul(&a)?.div(&a.square()?.add(&b.square()?)?)?.neg()
         }
-        Minimum | Maximum => chosen(op, g, &tensor(b, g)?, &tensor(a, g)?),
+        Minimum | Maximum => selected_gradient(op, g, &tensor(b, g)?, &tensor(a, g)?),
         And | Or | Xor | Shl | Shr => none(name),
     }
 }

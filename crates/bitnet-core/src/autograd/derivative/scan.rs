@@ -16,7 +16,7 @@ pub fn scan(
         let x = x.clone();
         move |grad: &BitNetTensor| {
             let d = match op {
-                ScanOp::Sum => behind(grad, axis)?,
+                ScanOp::Sum => reverse_cumsum(grad, axis)?,
                 ScanOp::Prod => products(&x.wide(name)?, &grad.wide(name)?, axis)?,
             };
             Ok(vec![Some(d.to_dtype(x.dtype())?)])
@@ -25,7 +25,7 @@ pub fn scan(
 }
 
 /// The sum of each element and those after it.
-fn behind(x: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
+fn reverse_cumsum(x: &BitNetTensor, axis: isize) -> Result<BitNetTensor> {
     x.flip(&[axis])?.cumsum(axis)?.flip(&[axis])
 }
 

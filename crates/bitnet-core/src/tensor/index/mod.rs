@@ -82,8 +82,8 @@ macro_rules! integers {
             Range<$t> => |r| (Some(place(r.start)), Some(place(r.end))),
             RangeFrom<$t> => |r| (Some(place(r.start)), None),
             RangeTo<$t> => |r| (None, Some(place(r.end))),
-            RangeInclusive<$t> => |r| (Some(place(*r.start())), behind(place(*r.end()))),
-            RangeToInclusive<$t> => |r| (None, behind(place(r.end))),
+            RangeInclusive<$t> => |r| (Some(place(*r.start())), position_after(place(*r.end()))),
+            RangeToInclusive<$t> => |r| (None, position_after(place(r.end))),
         }
     )* };
 }
@@ -96,7 +96,7 @@ fn place(at: impl TryInto<isize>) -> isize {
 }
 
 /// The position after `last`; after -1 is the end.
-fn behind(last: isize) -> Option<isize> {
+fn position_after(last: isize) -> Option<isize> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
 

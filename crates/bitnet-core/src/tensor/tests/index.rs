@@ -99,7 +99,7 @@ fn writes_go_to_the_tensor_itself() {
 }
 
 #[test]
-fn what_names_no_place_is_an_error_and_writes_nothing() {
+fn invalid_indices_are_errors_and_write_nothing() {
     let mut y = x();
     let message = |r: crate::Result<BitNetTensor>| r.unwrap_err().to_string();
     assert_eq!(message(y.index(&idx![0, 3])), "index: index 3 is outside dimension 1 of [2, 3, 4]");

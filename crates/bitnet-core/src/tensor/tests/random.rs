@@ -69,7 +69,7 @@ fn a_permutation_has_every_number_once() {
 }
 
 #[test]
-fn what_cannot_be_drawn_is_an_error_and_takes_no_numbers() {
+fn invalid_distributions_are_errors_and_do_not_advance_the_generator() {
     let (cpu, mut g) = (Device::cpu(), Generator::new(0));
     assert!(BitNetTensor::rand(&[1], I32, &cpu, &mut g).is_err());
     assert!(BitNetTensor::bernoulli(1.1, &[1], F32, &cpu, &mut g).is_err());

@@ -14,7 +14,7 @@ fn check(view: &BitNetTensor, of: &BitNetTensor, dims: &[usize], values: &[i32])
 }
 
 #[test]
-fn what_changes_only_the_shape_moves_no_byte() {
+fn shape_operations_copy_nothing() {
     let m = x(&[2, 3]);
     check(&m.view(&[INFER, 2]).unwrap(), &m, &[3, 2], &[0, 1, 2, 3, 4, 5]);
     check(&m.unsqueeze(-1).unwrap().squeeze(2).unwrap(), &m, &[2, 3], &[0, 1, 2, 3, 4, 5]);
@@ -58,7 +58,7 @@ fn scalars_pass_as_vectors_of_one() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_that_names_the_way_out() {
+fn view_errors_say_what_to_do() {
     let m = x(&[2, 3]);
     let message = |r: crate::Result<BitNetTensor>| r.unwrap_err().to_string();
     assert_eq!(
