@@ -2,10 +2,12 @@
 
 use crate::{BitNetError, Device, Generator, Profile, Profiler, Result, auto_select_device};
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 thread_local! {
-    static OPEN: RefCell<Vec<ExecutionContext>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor, so that other thread-locals' destructors find it; empty when no scope is open.
+    static OPEN: RefCell<ManuallyDrop<Vec<ExecutionContext>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
     static DEFAULT: RefCell<Option<ExecutionContext>> = const { RefCell::new(None) };
 }
 
@@ -102,7 +104,9 @@ impl ExecutionContext {
     pub fn current() -> Self {
         let open = OPEN.with_borrow(|open| open.last().cloned());
         let default = || Self::new(auto_select_device().0, 0, false);
-        open.unwrap_or_else(|| DEFAULT.with_borrow_mut(|context| context.get_or_insert_with(default).clone()))
+        open.or_else(|| DEFAULT.try_with(|context| context.borrow_mut().get_or_insert_with(default).clone()).ok())
+            // While the thread ends nothing is kept for the next call.
+            .unwrap_or_else(default)
     }
 
     /// Runs `f` with this as [`current`](Self::current); scopes can be nested.
@@ -111,7 +115,13 @@ impl ExecutionContext {
         struct Guard;
         impl Drop for Guard {
             fn drop(&mut self) {
-                OPEN.with_borrow_mut(Vec::pop);
+                let _context = OPEN.with_borrow_mut(|open| {
+                    let context = open.pop();
+                    if open.is_empty() {
+                        **open = Vec::new();
+                    }
+                    context
+                });
             }
         }
         OPEN.with_borrow_mut(|open| open.push(self.clone()));

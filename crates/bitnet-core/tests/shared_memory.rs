@@ -53,3 +53,63 @@ fn names_and_sizes_are_checked() {
     assert!(SharedMemory::create(&name, 1 << 50).is_err(), "more than there is");
     assert_eq!(SharedMemory::create(&name, 0).unwrap().len(), 1);
 }
+
+/// A file in the place of published memory; gone when dropped.
+#[cfg(unix)]
+struct Planted(std::path::PathBuf);
+
+#[cfg(unix)]
+impl Planted {
+    fn path(name: &str) -> std::path::PathBuf {
+        let folder = std::path::Path::new("/dev/shm");
+        let folder = if folder.is_dir() { folder.to_path_buf() } else { std::env::temp_dir() };
+        folder.join(format!("bitnet-{name}.shared"))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Planted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn published_memory_is_a_file_of_this_user_that_nobody_may_write() {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let name = format!("mode-{}", std::process::id());
+    let path = Planted::path(&name);
+    let hidden = path.with_extension(format!("{}.part", std::process::id()));
+    let memory = SharedMemory::create(&name, 100).unwrap();
+    assert_eq!(fs::metadata(&hidden).unwrap().mode() & 0o777, 0o600, "while it is filled");
+    let published = memory.publish().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400, "once it is published");
+    assert_eq!(SharedMemory::open(&name).unwrap().len(), 100);
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    assert!(SharedMemory::open(&name).unwrap_err().to_string().contains("has the mode 444"));
+    drop(published);
+
+    // What others leave under the name is not taken for shared memory.
+    let planted = Planted(path.clone());
+    fs::write(&path, [1; 100]).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    assert!(SharedMemory::open(&name).unwrap_err().to_string().contains("was not published"));
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    assert!(SharedMemory::open(&name).is_ok());
+    // Only root can give a file away; elsewhere this part says nothing.
+    if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+        assert!(SharedMemory::open(&name).unwrap_err().to_string().contains("belongs to user 12345"));
+    }
+    drop(planted);
+    let planted = Planted(path.clone());
+    std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+    assert!(SharedMemory::open(&name).is_err(), "a link to elsewhere");
+    drop(planted);
+    // A FIFO: opening it must not wait for somebody to write.
+    let _planted = Planted(path.clone());
+    if std::process::Command::new("mkfifo").args(["-m", "400"]).arg(&path).status().is_ok_and(|s| s.success()) {
+        assert!(SharedMemory::open(&name).unwrap_err().to_string().contains("not a plain file"));
+    }
+}

@@ -274,6 +274,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Calls `f` with each of `parts` on at most `threads` threads that are started for it, the caller among them: for long
+/// work that a pool's threads should not be kept from. A thread that the operating system refuses is done without.
+///
+/// # Panics
+/// With the panic of a part.
+pub fn for_each_part<T: Send>(
+    threads: usize,
+    parts: impl ExactSizeIterator<Item = T> + Send,
+    f: impl Fn(T) + Sync,
+) {
+    let threads = threads.min(parts.len());
+    let parts = Mutex::new(parts);
+    let next = || lock(&parts).next();
+    let work = || {
+        while let Some(part) = next() {
+            f(part);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
 /// A slice whose disjoint parts are written by different tasks.
 pub(crate) struct Parts<'a, T> {
     start: *mut T,

@@ -226,3 +226,35 @@ fn matrices_that_leave_their_slice_are_refused() {
     let shape = MatmulShape { m: 2, n: 1, k: 3 };
     matmul_f32(Isa::Scalar, &ThreadPool::new(1), shape, a, b, MatrixMut::row_major(&mut out, 1));
 }
+
+/// Multiplies when its thread ends, after the memory that products keep for the thread is gone.
+struct Late(Option<std::sync::mpsc::Sender<f32>>);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            _ = tell.send(product_of_ones());
+        }
+    }
+}
+
+/// An element of a product that is large enough to be packed.
+fn product_of_ones() -> f32 {
+    let (ones, mut out) = (vec![1f32; 64 * 64], vec![0f32; 64 * 64]);
+    let (a, shape) = (Matrix::row_major(&ones, 64), MatmulShape { m: 64, n: 64, k: 64 });
+    matmul_f32(Isa::detect(), &ThreadPool::new(1), shape, a, a, MatrixMut::row_major(&mut out, 64));
+    out[64 * 64 - 1]
+}
+
+#[test]
+fn a_product_in_the_destructor_of_a_thread_local_is_right() {
+    thread_local!(static LATE: std::cell::RefCell<Late> = const { std::cell::RefCell::new(Late(None)) });
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // The last thread-local that was used first is the last to go.
+        LATE.with_borrow_mut(|late| late.0 = Some(tell));
+        assert_eq!(product_of_ones(), 64.);
+    });
+    // The program would have been aborted.
+    assert_eq!(told.recv(), Ok(64.));
+}

@@ -1,6 +1,7 @@
 //! The thread pool where things go wrong: panics whose payloads panic, threads that the system refuses.
 
 use bitnet_kernels::ThreadPool;
+use bitnet_kernels::threads::for_each_part;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::process::Command;
 use std::sync::Barrier;
@@ -64,6 +65,14 @@ fn a_second_panic_whose_payload_panics_neither_frees_the_closure_nor_hangs_the_p
     pool.run(3, &|_| _ = all_here.wait());
 }
 
+fn parts_are_done() {
+    for threads in [1, 3, 100] {
+        let mut values = vec![0u32; 1000];
+        for_each_part(threads, values.chunks_mut(7).enumerate(), |(i, part)| part.fill(i as u32));
+        assert!(values.iter().enumerate().all(|(i, &value)| value as usize == i / 7));
+    }
+}
+
 const REFUSED: &str = "threads_that_the_system_refuses_are_done_without";
 
 #[test]
@@ -74,9 +83,11 @@ fn threads_that_the_system_refuses_are_done_without() {
         pool.run(100, &|i| _ = sum.fetch_add(i, SeqCst));
         assert_eq!((pool.threads(), sum.into_inner()), (1, 4950));
         assert!(pool.refused().is_some());
+        parts_are_done();
         return;
     }
     assert!(ThreadPool::new(2).refused().is_none());
+    parts_are_done();
     // No system gives a thread a stack of an exabyte. The test's own thread would need one, so it runs on the main one.
     let me = std::env::current_exe().unwrap();
     let run = Command::new(me)

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 
 /// Regions grow to this many times the first.
 const GROWTH: usize = 16;
+/// The largest first region.
+const LARGEST_ARENA: usize = if usize::BITS < 64 { 1 << 27 } else { 1 << 40 };
+/// The smallest region of memory that is not [lazy](RawMemory::is_lazy).
+const EAGER_ARENA: usize = 1 << 20;
 
 /// A range of pages taken from the pool.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +45,7 @@ pub(super) struct LargeBlockPool {
 
 impl LargeBlockPool {
     pub(super) fn new(raw: Arc<dyn RawMemory>, config: &super::MemoryPoolConfig) -> Self {
-        let arena_bytes = config.arena_bytes.clamp(PAGE, 1 << 40).next_power_of_two();
+        let arena_bytes = config.arena_bytes.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
         let (limit, warm_limit) = (config.limit, config.warm_bytes);
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
         Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, direct: 0, reserved: 0, used: 0 }
@@ -80,9 +84,15 @@ impl LargeBlockPool {
 
     /// Another region with room for `wanted`: as much as all so far, within bounds and the limit.
     fn grow(&mut self, wanted: usize) -> io::Result<usize> {
-        let so_far = (self.reserved - self.direct).clamp(self.arena_bytes, self.arena_bytes * GROWTH);
+        let so_far = self.reserved - self.direct;
         let room = self.room_below_limit(wanted) / PAGE * PAGE;
-        let mut len = (1 << so_far.ilog2()).min(room).max(wanted);
+        let len = if self.raw.is_lazy() {
+            1 << so_far.clamp(self.arena_bytes, self.arena_bytes * GROWTH).ilog2()
+        } else {
+            // An eighth more than all so far: little is taken for nothing, and the regions stay few.
+            (so_far / 8).next_multiple_of(PAGE).clamp(EAGER_ARENA, EAGER_ARENA.max(self.arena_bytes * GROWTH))
+        };
+        let mut len = len.min(room).max(wanted);
         let base = loop {
             if len > room {
                 return Err(io::ErrorKind::OutOfMemory.into());
@@ -175,6 +185,7 @@ impl LargeBlockPool {
             self.reserved -= arena.pages * PAGE;
         }
         self.sort();
+        let pages = pages && self.raw.is_lazy();
         for arena in self.arenas.iter_mut().filter(|_| pages) {
             if rested(arena) {
                 for run in arena.clean() {

@@ -4,6 +4,7 @@ mod buddy;
 mod cleanup;
 mod counters;
 mod handle;
+mod holder;
 mod large;
 mod mapped;
 mod pool;

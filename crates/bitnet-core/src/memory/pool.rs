@@ -4,6 +4,7 @@ use super::buddy::PAGE;
 use super::cleanup::CleanupConfig;
 use super::counters::Totals;
 use super::handle::{LARGE, MemoryHandle, PoolRef};
+use super::holder::Holder;
 use super::large::LargeBlockPool;
 use super::pressure::{MemoryPressureLevel, Pressure};
 use super::raw::{HUGE_PAGE, HostMemory, RawMemory};
@@ -256,6 +257,7 @@ pub(super) struct Core {
     pub(super) raw: Arc<dyn RawMemory>,
     pub(super) me: Weak<Core>,
     central: Mutex<Central>,
+    holder: Holder,
     /// Bytes that were taken from `central` when it was last used.
     pub(super) used: AtomicUsize,
     caches: Mutex<Vec<Arc<ThreadCache>>>,
@@ -292,6 +294,7 @@ impl Core {
             raw,
             me: me.clone(),
             central: Mutex::new(Central { small: SmallBlockPool::new(), large }),
+            holder: Holder::default(),
             used: AtomicUsize::new(0),
             caches: Mutex::default(),
             tracker: Tracker::new(config.tracking),
@@ -320,15 +323,17 @@ impl Core {
 
     /// Works on what threads share, and notes how much of it is used.
     pub(super) fn with_central<R>(&self, work: impl FnOnce(&mut SmallBlockPool, &mut LargeBlockPool) -> R) -> R {
+        self.holder.refuse_this_thread(&*self.raw);
         let mut central = self.central.lock().unwrap_or_else(|e| e.into_inner());
+        let _held = self.holder.hold();
         let Central { small, large } = &mut *central;
         let result = work(small, large);
         self.used.store(large.used, Relaxed);
         result
     }
 
-    pub(super) fn take_small(&self, class: usize, wanted: usize, out: &mut Vec<usize>) -> io::Result<bool> {
-        self.with_central(|small, large| small.take(class, wanted, out, large))
+    pub(super) fn take_small(&self, class: usize, out: &mut [usize]) -> io::Result<(usize, bool)> {
+        self.with_central(|small, large| small.take(class, out, large))
     }
 
     pub(super) fn give_back_small(&self, class: usize, blocks: impl Iterator<Item = usize>) {

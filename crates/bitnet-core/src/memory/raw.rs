@@ -3,11 +3,14 @@
 use std::fmt::Debug;
 use std::io;
 
-/// Size and alignment of a huge page on the systems we run on.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+/// Size and alignment of a huge page on the systems that have them; elsewhere an alignment that wastes little.
+pub(super) const HUGE_PAGE: usize = if cfg!(unix) { 2 << 20 } else { 64 << 10 };
 
 /// The allocator under a pool. A pool divides regions by their addresses and never reads or writes them, so that the
 /// same pool serves memory that only a device can reach.
+///
+/// The pool calls it while its lock is held, so it must not allocate from or free to the pool that it serves; where that
+/// pool would have to wait for its own lock, it panics. Other pools may be used.
 pub trait RawMemory: Debug + Send + Sync {
     /// Name of the device, for messages.
     fn name(&self) -> String;
@@ -15,6 +18,11 @@ pub trait RawMemory: Debug + Send + Sync {
     fn reserve(&self, len: usize, align: usize) -> io::Result<usize>;
     /// Gives back a whole region that [`reserve`](Self::reserve) gave; nothing in it is in use.
     fn release(&self, address: usize, len: usize);
+    /// Whether a region takes memory only as far as it is used and gives back what is [discarded](Self::discard). A pool
+    /// reserves no more than it needs, and discards nothing, where this is false.
+    fn is_lazy(&self) -> bool {
+        true
+    }
     /// Nobody needs the contents of these pages of a region, so the system may have them until they are used again.
     fn discard(&self, _address: usize, _len: usize) {}
     /// Whether these pages of a region should be huge ones, a hint.
@@ -25,7 +33,8 @@ pub trait RawMemory: Debug + Send + Sync {
     }
 }
 
-/// Memory of this computer. Regions are zero at first and after `discard`, and take memory by the page that is touched.
+/// Memory of this computer. Regions are zero at first and after `discard`, and take memory by the page that is touched
+/// where [`is_lazy`](RawMemory::is_lazy).
 /// Not public: whoever could call `release` could free another's memory.
 #[derive(Debug)]
 pub(super) struct HostMemory;
@@ -41,6 +50,10 @@ impl RawMemory for HostMemory {
 
     fn release(&self, address: usize, len: usize) {
         system::release(address, len);
+    }
+
+    fn is_lazy(&self) -> bool {
+        system::LAZY
     }
 
     fn discard(&self, address: usize, len: usize) {
@@ -67,6 +80,17 @@ mod system {
     use std::io;
     use std::ptr;
 
+    pub(super) const LAZY: bool = true;
+
+    /// Not to set memory aside for what may never be used. FreeBSD and its relatives have no such flag: they never do.
+    const NORESERVE: libc::c_int = {
+        #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly", target_os = "openbsd")))]
+        let flag = libc::MAP_NORESERVE;
+        #[cfg(any(target_os = "freebsd", target_os = "dragonfly", target_os = "openbsd"))]
+        let flag = 0;
+        flag
+    };
+
     fn map(at: *mut libc::c_void, len: usize, flags: libc::c_int) -> io::Result<usize> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_PRIVATE | libc::MAP_ANON);
         // SAFETY: an anonymous mapping, either where the system chooses or over pages that the caller owns.
@@ -78,7 +102,7 @@ mod system {
         // Mapped wider than asked, so that an aligned start exists; the rest goes back at once.
         let align = align.max(HUGE_PAGE);
         let wide = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
-        let base = map(ptr::null_mut(), wide, libc::MAP_NORESERVE)?;
+        let base = map(ptr::null_mut(), wide, NORESERVE)?;
         let start = base.next_multiple_of(align);
         for (at, spare) in [(base, start - base), (start + len, base + wide - start - len)] {
             if spare > 0 {
@@ -127,6 +151,9 @@ mod system {
     use super::HUGE_PAGE;
     use std::alloc::{Layout, alloc_zeroed, dealloc};
     use std::{io, ptr};
+
+    // Under Miri as on Unix, so that it sees the same pool.
+    pub(super) const LAZY: bool = cfg!(miri);
 
     pub(super) fn reserve(len: usize, align: usize) -> io::Result<usize> {
         // `release` is not told the alignment: no more than one is on offer.

@@ -8,8 +8,12 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-/// Memory to be filled, then shared under a name. Nobody else sees it before it is published, and nobody can write to
-/// it afterwards, so that readers are safe without a lock.
+/// Memory to be filled, then shared under a name with other processes of the same user. Nobody else sees it before it is
+/// published. Afterwards it is a file that can only be read, by its owner alone, so that readers need no lock.
+///
+/// What that does not keep out: the same user (and the system's administrator) may change the file's mode and write to it
+/// or cut it off, as they may with any mapped file ([`MappedFile`]). Other users can neither read, write nor replace it:
+/// [`SharedMemory::open`] refuses what is not a plain file of this user with exactly these rights.
 ///
 /// ```
 /// use bitnet_core::{BitNetDType, BitNetTensor, Device, SharedMemory};
@@ -42,16 +46,17 @@ impl SharedMemory {
         let path = path_of(name)?;
         // A name of its own until it is published, in the same folder.
         let hidden = path.with_extension(format!("{}.part", std::process::id()));
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(&hidden).map_err(io_error(&hidden))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&hidden).map_err(io_error(&hidden))?;
         let name = PublishedMemory(hidden);
         let map = Self::map(&file, len).map_err(io_error(&path))?;
         Ok(Self { map, name, path })
     }
 
     fn map(file: &File, len: usize) -> io::Result<MmapMut> {
-        #[cfg(unix)]
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         file.set_len(len.max(1) as u64)?;
         // Takes the memory now: where there is too little, this is an error, but a write would end the process.
         #[cfg(target_os = "linux")]
@@ -72,14 +77,43 @@ impl SharedMemory {
     /// that was killed may have left so.
     pub fn publish(self) -> Result<PublishedMemory> {
         drop(self.map);
+        #[cfg(unix)]
+        fs::set_permissions(&self.name.0, std::os::unix::fs::PermissionsExt::from_mode(0o400))
+            .map_err(io_error(&self.path))?;
         fs::hard_link(&self.name.0, &self.path).map_err(io_error(&self.path))?;
         Ok(PublishedMemory(self.path))
     }
 
-    /// Memory that was published as `name`.
+    /// Memory that this user published as `name`. Errors: there is none, or what stands there is not a plain file of this
+    /// user that nobody may write to.
     pub fn open(name: &str) -> Result<MappedFile> {
-        MappedFile::open(path_of(name)?)
+        let path = path_of(name)?;
+        let file = open_published(&path).map_err(io_error(&path))?;
+        MappedFile::of(file, path)
     }
+}
+
+/// Opens a file as [`SharedMemory::publish`] leaves it; judged by the open file, which cannot be exchanged any more.
+#[cfg(unix)]
+fn open_published(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    // Neither a link to elsewhere, nor the wait for a writer of a FIFO.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    // SAFETY: a call without arguments that cannot fail.
+    let me = unsafe { libc::geteuid() };
+    let problem = match metadata.mode() & 0o777 {
+        _ if !metadata.is_file() => "is not a plain file".into(),
+        _ if metadata.uid() != me => format!("belongs to user {}, not to this one ({me})", metadata.uid()),
+        0o400 => return Ok(file),
+        mode => format!("has the mode {mode:03o}, not 400: it was not published"),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the shared memory {problem}")))
+}
+
+#[cfg(not(unix))]
+fn open_published(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 impl Deref for SharedMemory {

@@ -67,40 +67,40 @@ impl SmallBlockPool {
         Self { slabs: Vec::new(), vacant: Vec::new(), partial: vec![Vec::new(); CLASSES] }
     }
 
-    /// Puts up to `wanted` blocks of a class on `out`, at least one; whether they lie in memory used before.
+    /// Puts blocks of a class into `out`, at least one: how many, and whether they lie in memory used before.
     pub(super) fn take(
         &mut self,
         class: usize,
-        wanted: usize,
-        out: &mut Vec<usize>,
+        out: &mut [usize],
         large: &mut LargeBlockPool,
-    ) -> io::Result<bool> {
+    ) -> io::Result<(usize, bool)> {
         let (blocks, pages) = slab_shape(class);
         let mut warm = true;
         if blocks == 1 {
             let block = large.take_shared(pages * PAGE, PAGE)?;
-            out.push(block.address);
-            return Ok(!block.fresh);
+            out[0] = block.address;
+            return Ok((1, !block.fresh));
         }
         if self.partial[class].is_empty() {
             warm = !self.add_slab(class, blocks, pages, large)?;
         }
         let id = self.partial[class][self.partial[class].len() - 1];
         let (slab, bytes) = (&mut self.slabs[id as usize], class_bytes(class));
-        let taken = wanted.min(slab.free_blocks as usize);
-        let mut left = taken;
+        let taken = out.len().min(slab.free_blocks as usize);
+        let mut out = out[..taken].iter_mut();
         for (i, word) in slab.free.iter_mut().enumerate() {
-            while left > 0 && *word != 0 {
-                out.push(slab.base + (i * 64 + word.trailing_zeros() as usize) * bytes);
+            while *word != 0
+                && let Some(out) = out.next()
+            {
+                *out = slab.base + (i * 64 + word.trailing_zeros() as usize) * bytes;
                 *word &= *word - 1;
-                left -= 1;
             }
         }
         slab.free_blocks -= taken as u32;
         if slab.free_blocks == 0 {
             self.partial[class].pop();
         }
-        Ok(warm)
+        Ok((taken, warm))
     }
 
     fn add_slab(&mut self, class: usize, blocks: usize, pages: usize, large: &mut LargeBlockPool) -> io::Result<bool> {

@@ -64,6 +64,15 @@ impl Blocks {
         true
     }
 
+    /// Adds blocks of a class as far as its list has room: how many.
+    fn keep(&mut self, class: usize, blocks: &[usize]) -> usize {
+        let list = &mut self.classes[class];
+        let kept = blocks.len().min(list.capacity() - list.len());
+        list.extend_from_slice(&blocks[..kept]);
+        self.bytes += kept * class_bytes(class);
+        kept
+    }
+
     /// Takes the older half of a class out, or all.
     fn take(&mut self, class: usize, all: bool) -> impl Iterator<Item = usize> + '_ {
         let list = &mut self.classes[class];
@@ -157,24 +166,32 @@ pub(super) fn push(core: &Core, class: usize, address: usize) -> bool {
 #[cold]
 pub(super) fn refill(core: &Core, class: usize) -> std::io::Result<(usize, bool)> {
     let Some(cache) = find(core) else {
-        let mut one = Vec::with_capacity(1);
-        let warm = core.take_small(class, 1, &mut one)?;
+        let mut one = [0];
+        let (_, warm) = core.take_small(class, &mut one)?;
         core.count_allocated(class_bytes(class));
         return Ok((one[0], warm));
     };
-    // SAFETY: as in `pop`; `take_small` does not come back here.
-    let blocks = unsafe { &mut *cache.blocks.get() };
-    let fresh_list = blocks.classes[class].capacity() == 0;
-    let (list, half) = blocks.class(class);
+    // SAFETY: as in `pop`; each use ends with its statement.
+    let blocks = || unsafe { &mut *cache.blocks.get() };
+    let fresh_list = blocks().classes[class].capacity() == 0;
+    let (list, half) = blocks().class(class);
     if fresh_list {
         cache.list_bytes.store(cache.list_bytes.load(Relaxed) + list.capacity() * size_of::<usize>(), Relaxed);
     }
-    let mut warm = true;
-    if list.is_empty() {
-        warm = core.take_small(class, half, list)?;
-        blocks.bytes += list.len() * class_bytes(class);
-    }
-    let address = blocks.pop(class).ok_or(std::io::ErrorKind::OutOfMemory)?;
+    let (address, warm) = match blocks().pop(class) {
+        Some(address) => (address, true),
+        None => {
+            // No reference to the lists meanwhile: a device that is asked for memory may come back to this very cache.
+            let mut taken = [0; MOST / 2];
+            let (count, warm) = core.take_small(class, &mut taken[..half])?;
+            let (address, others) = taken[..count].split_last().ok_or(std::io::ErrorKind::OutOfMemory)?;
+            let kept = blocks().keep(class, others);
+            if kept < others.len() {
+                core.give_back_small(class, others[kept..].iter().copied());
+            }
+            (*address, warm)
+        }
+    };
     if core.counts {
         cache.shard.allocated(class_bytes(class), &core.totals);
     }
@@ -191,7 +208,7 @@ pub(super) fn make_room(core: &Core, class: usize, address: usize) {
     if cache.flush.load(Relaxed) {
         flush(core, cache);
     }
-    // SAFETY: as in `pop`; `give_back_small` does not come back here.
+    // SAFETY: as in `pop`; `give_back_small` calls no code of a device, and so does not come back here.
     let blocks = || unsafe { &mut *cache.blocks.get() };
     if !blocks().push(class, address) {
         core.give_back_small(class, blocks().take(class, false));

@@ -5,6 +5,7 @@ use crate::{BitNetDType, BitNetTensor, Result};
 use BitNetDType::{BF16, F16, F32};
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,7 +37,8 @@ pub const SENSITIVE: [&str; 17] = [
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor, so that operations of other thread-locals' destructors find it; empty when no scope is open.
+    static SCOPES: RefCell<ManuallyDrop<Vec<Scope>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 struct Scope {
@@ -58,7 +60,12 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
-        SCOPES.with_borrow_mut(|scopes| scopes.pop());
+        SCOPES.with_borrow_mut(|scopes| {
+            scopes.pop();
+            if scopes.is_empty() {
+                **scopes = Vec::new();
+            }
+        });
     }
 }
 

@@ -14,6 +14,7 @@ pub use report::{OperationKind, OperationProfile, Profile};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static NOTES: RefCell<Vec<Notes>> = const { RefCell::new(Vec::new()) };
+    /// Without a destructor, so that operations of other thread-locals' destructors find it; empty without a profiler.
+    static NOTES: RefCell<ManuallyDrop<Vec<Notes>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
     /// The shape operation that causes the next copy on this thread.
     static COPY_FOR: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
@@ -99,18 +101,18 @@ impl Profiler {
     }
 
     fn take(&self) -> HashMap<Key, Counts> {
-        let found = NOTES.try_with(|all| {
-            let mut all = all.borrow_mut();
+        let found = NOTES.with_borrow_mut(|all| {
             let at = all.iter().position(|notes| notes.id == self.id)?;
-            Some(all.remove(at).operations)
-        });
-        match found {
-            Ok(Some(operations)) => {
-                RUNNING.fetch_sub(1, Ordering::Relaxed);
-                operations
+            let notes = all.remove(at);
+            if all.is_empty() {
+                **all = Vec::new();
             }
-            _ => HashMap::new(),
+            Some(notes.operations)
+        });
+        if found.is_some() {
+            RUNNING.fetch_sub(1, Ordering::Relaxed);
         }
+        found.unwrap_or_default()
     }
 }
 
@@ -155,7 +157,7 @@ pub(crate) fn copies(operation: &'static str) {
 
 fn note(key: Key, seen: Counts) {
     NOTES.with_borrow_mut(|all| {
-        for notes in all {
+        for notes in all.iter_mut() {
             let counts = notes.operations.entry(key.clone()).or_default();
             counts.calls += seen.calls;
             counts.small += seen.small;

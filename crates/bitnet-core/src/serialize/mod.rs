@@ -46,11 +46,28 @@ use crate::{BitNetDType, BitNetTensor, Device, Result, TensorStorage};
 /// Named tensors in the order of their file.
 pub type TensorMap = indexmap::IndexMap<String, BitNetTensor>;
 
-/// Calls `take` with the bytes of a tensor in row-major order.
+/// Elements of files are little-endian (those of npy files may be either): exchanges the byte order of elements.
+fn swap_bytes(bytes: &mut [u8], dtype: BitNetDType) {
+    bytes.chunks_exact_mut(dtype.block().1).for_each(<[u8]>::reverse);
+}
+
+/// Calls `take` with the bytes of a tensor in row-major order, as files hold them.
 fn with_bytes<R>(tensor: &BitNetTensor, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    with_own_bytes(tensor, |bytes| {
+        if cfg!(target_endian = "little") {
+            return take(bytes);
+        }
+        let mut bytes = bytes.to_vec();
+        swap_bytes(&mut bytes, tensor.dtype());
+        take(&bytes)
+    })
+}
+
+/// As [`with_bytes`], in this machine's byte order.
+fn with_own_bytes<R>(tensor: &BitNetTensor, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
     tensor.unpacked("save")?;
     if !tensor.layout().is_contiguous() {
-        return with_bytes(&tensor.copy()?, take);
+        return with_own_bytes(&tensor.copy()?, take);
     }
     let size = tensor.dtype().block().1;
     let (start, len) = (tensor.layout().offset() * size, tensor.shape().elements() * size);
@@ -82,7 +99,24 @@ fn filled(
 }
 
 /// An error message if the bytes of a tensor are invalid: a bool must be 0 or 1.
-fn bad_element(bytes: &[u8], dtype: BitNetDType) -> Option<String> {
+pub(crate) fn bad_element(bytes: &[u8], dtype: BitNetDType) -> Option<String> {
     let bad = |i: usize| format!("element {i} of a bool array is {}, neither 0 nor 1", bytes[i]);
     (dtype == BitNetDType::Bool).then(|| bytes.iter().position(|&b| b > 1).map(bad)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a file do not depend on the machine that writes it.
+    #[test]
+    fn files_are_little_endian() {
+        let x = BitNetTensor::from_slice(&[1f32, -2.5], &[2], &Device::cpu()).unwrap();
+        let expected = [0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0];
+        with_bytes(&x, |bytes| assert_eq!(bytes, expected)).unwrap();
+        let mut bytes = expected;
+        swap_bytes(&mut bytes, BitNetDType::F32);
+        assert_eq!(bytes, [0x3f, 0x80, 0, 0, 0xc0, 0x20, 0, 0]);
+        with_own_bytes(&x, |own| assert_eq!(own, if cfg!(target_endian = "big") { bytes } else { expected })).unwrap();
+    }
 }

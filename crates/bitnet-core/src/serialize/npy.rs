@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::output::{AtomicFile, WriteError};
-use super::{FileError, bad_element, filled, one_line, with_bytes};
+use super::{FileError, bad_element, filled, one_line, swap_bytes, with_bytes};
 use crate::{BitNetDType, BitNetTensor, Device, MappedFile, Result, TensorOpError, TensorShape};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -134,7 +134,7 @@ fn unreadable(file: &str, problem: String) -> crate::BitNetError {
 #[derive(Debug)]
 pub(super) struct Header {
     dtype: BitNetDType,
-    /// Whether the elements have the other byte order.
+    /// Whether the elements have not this machine's byte order.
     swapped: bool,
     fortran: bool,
     dims: Vec<usize>,
@@ -186,7 +186,7 @@ impl Header {
         let tensor = filled(&self.stored_dims(), self.dtype, device, |bytes| {
             fill(bytes)?;
             if self.swapped {
-                bytes.chunks_exact_mut(self.dtype.block().1).for_each(<[u8]>::reverse);
+                swap_bytes(bytes, self.dtype);
             }
             bad_element(bytes, self.dtype).map_or(Ok(()), |problem| Err(unreadable(name, problem)))
         })?;
@@ -213,14 +213,14 @@ impl Header {
     }
 }
 
-/// The element type of a `descr`, and whether it has the other byte order.
+/// The element type of a `descr`, and whether it has not this machine's byte order.
 fn element(descr: &str) -> Result<(BitNetDType, bool), String> {
     let (order, kind) = match descr.chars().next() {
         Some(order @ ('<' | '>' | '=' | '|')) => (order, &descr[1..]),
         _ => ('=', descr),
     };
     if let Some((dtype, _)) = DTYPES.iter().find(|(_, name)| *name == kind) {
-        return Ok((*dtype, order == '>'));
+        return Ok((*dtype, order == if cfg!(target_endian = "little") { '>' } else { '<' }));
     }
     let known = match kind.chars().next() {
         Some('O') => "Python objects, which are never read because reading them runs code",

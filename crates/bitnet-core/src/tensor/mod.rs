@@ -85,13 +85,16 @@ impl BitNetTensor {
         Self::from_bytes(bytemuck::cast_slice(data), dims, T::DTYPE, device)
     }
 
-    /// A copy of the bytes of a row-major tensor; the only constructor for packed types.
+    /// A copy of the bytes of a row-major tensor; the only constructor for packed types. Errors: bytes of `Bool` that are
+    /// neither 0 nor 1.
     pub fn from_bytes(bytes: &[u8], dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = Self::checked(bytes.len(), dims, dtype)?;
+        refuse_bad_elements("from_bytes", bytes, dtype)?;
         Ok(Self::new(device.upload(bytes)?, shape, dtype, device))
     }
 
-    /// Bytes `range` of a mapped file as a CPU tensor, without a copy if they are aligned.
+    /// Bytes `range` of a mapped file as a CPU tensor, without a copy if they are aligned. Errors: as
+    /// [`from_bytes`](Self::from_bytes).
     pub fn from_mapped(
         file: &Arc<MappedFile>,
         range: Range<usize>,
@@ -103,6 +106,9 @@ impl BitNetTensor {
         let aligned = file
             .get(range.clone())
             .is_some_and(|bytes| dtype.is_packed() || bytes.as_ptr().align_offset(dtype.block().1) == 0);
+        if let Some(bytes) = file.get(range.clone()) {
+            refuse_bad_elements("from_mapped", bytes, dtype)?;
+        }
         match CpuStorage::mapped(file.clone(), range.clone()) {
             Some(storage) if aligned && device.is_host() => {
                 Ok(Self::new(TensorStorage::Cpu(storage), shape, dtype, device))
@@ -277,6 +283,14 @@ impl BitNetTensor {
     /// A copy on the device that [`auto_select_device`](crate::auto_select_device) selects.
     pub fn auto_device(&self) -> Result<Self> {
         self.to_device(&crate::auto_select_device().0)
+    }
+}
+
+/// An error for bytes that are no elements of the dtype: arithmetic takes those of a `Bool` tensor for 0 or 1.
+fn refuse_bad_elements(op: &'static str, bytes: &[u8], dtype: BitNetDType) -> Result<()> {
+    match crate::serialize::bad_element(bytes, dtype) {
+        Some(message) => Err(TensorOpError::Argument { op, message }.into()),
+        None => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use super::cholesky::reverse_factor;
 use crate::{QuantError, TernaryCodes, ternarize};
 use bitnet_core::{BitNetError, BitNetTensor, Device};
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
+use bitnet_kernels::threads::for_each_part;
 use bitnet_kernels::{Isa, ThreadPool};
 
 /// Damping: this fraction of the mean diagonal is added to the diagonal of the Hessian, as in GPTQ.
@@ -146,14 +147,10 @@ fn round_rows(weights: &[f32], factor: &Factor, scale: f32, isa: Isa) -> (Vec<i8
     let cols = factor.diagonal.len();
     let (mut codes, mut lost) = (vec![0i8; weights.len()], vec![0f64; weights.len() / cols]);
     let part = lost.len().div_ceil(threads()).next_multiple_of(TILE);
-    std::thread::scope(|scope| {
-        let parts = weights.chunks(part * cols).zip(codes.chunks_mut(part * cols)).zip(lost.chunks_mut(part));
-        for ((weights, codes), lost) in parts {
-            scope.spawn(move || {
-                let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len()]);
-                Rounding { weights, cols, factor, scale, isa, pool, codes, lost, wanted, product }.columns(0, cols);
-            });
-        }
+    let parts = weights.chunks(part * cols).zip(codes.chunks_mut(part * cols)).zip(lost.chunks_mut(part));
+    for_each_part(threads(), parts, |((weights, codes), lost)| {
+        let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len()]);
+        Rounding { weights, cols, factor, scale, isa, pool, codes, lost, wanted, product }.columns(0, cols);
     });
     (codes, lost.iter().sum())
 }

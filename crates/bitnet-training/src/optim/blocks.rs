@@ -2,6 +2,7 @@
 
 use crate::{Result, TrainingError};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element};
+use bitnet_kernels::threads::for_each_part;
 use std::sync::{LazyLock, OnceLock};
 
 /// Elements that share a scale.
@@ -32,7 +33,7 @@ impl BlockQuantized {
         let values = elements::<f32>(&values)?.chunks(part * BLOCK);
         let codes_parts = elements_mut::<u8>(&mut codes)?.chunks_mut(part * BLOCK);
         let parts = values.zip(codes_parts).zip(elements_mut::<f32>(&mut scales)?.chunks_mut(part));
-        on_threads(parts, |((values, codes), scales)| {
+        for_each_part(*THREADS, parts, |((values, codes), scales)| {
             for ((values, codes), to) in values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
                 let scale = largest(values);
                 let divisor = if scale == 0. { 1. } else { scale };
@@ -53,7 +54,8 @@ impl BlockQuantized {
         let table = &Nearest::of(self.signed).values;
         let part = blocks_of_a_part(codes.elements());
         let codes = elements::<u8>(&codes)?.chunks(part * BLOCK).zip(elements::<f32>(&scales)?.chunks(part));
-        on_threads(codes.zip(elements_mut::<f32>(&mut out)?.chunks_mut(part * BLOCK)), |((codes, scales), values)| {
+        let parts = codes.zip(elements_mut::<f32>(&mut out)?.chunks_mut(part * BLOCK));
+        for_each_part(*THREADS, parts, |((codes, scales), values)| {
             for ((codes, values), scale) in codes.chunks(BLOCK).zip(values.chunks_mut(BLOCK)).zip(scales) {
                 values.iter_mut().zip(codes).for_each(|(x, &code)| *x = table[usize::from(code)] * scale);
             }
@@ -120,19 +122,11 @@ fn elements_mut<T: Element>(x: &mut BitNetTensor) -> Result<&mut [T]> {
     Ok(&mut out.storage.cpu_mut("8-bit state", out.dtype)?.elements_mut::<T>()?[..count])
 }
 
+static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+
 /// Blocks that a thread takes: an equal share, but no fewer than are worth one.
 fn blocks_of_a_part(elements: usize) -> usize {
-    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     elements.div_ceil(BLOCK).div_ceil(*THREADS).max(SMALLEST_PART)
-}
-
-/// `f` of each part, on a thread each; the first on this one.
-fn on_threads<T: Send>(mut parts: impl Iterator<Item = T>, f: impl Fn(T) + Sync) {
-    let (own, f) = (parts.next(), &f);
-    std::thread::scope(|scope| {
-        parts.for_each(|part| drop(scope.spawn(move || f(part))));
-        own.map(f)
-    });
 }
 
 /// The largest magnitude, in 16 that do not wait for each other.

@@ -15,6 +15,8 @@
 //! moment leaves the ones before, and perhaps a hidden directory that the next [`RunDirectory::open`] removes. Older checkpoints
 //! go only after a newer one stands.
 
+mod lock;
+
 use crate::config::Config;
 use crate::error::{Result, TrainingError};
 use bitnet_core::Device;
@@ -142,7 +144,7 @@ impl RunDirectory {
     fn lock(path: &Path, keep: usize) -> Result<Self> {
         let file = path.join("run.lock");
         let lock = File::create(&file).map_err(|e| TrainingError::io(&file, e))?;
-        match lock.try_lock() {
+        match lock::try_lock(&lock) {
             Ok(()) => Ok(Self { path: path.to_owned(), keep: keep.max(1), _lock: lock }),
             Err(TryLockError::WouldBlock) => {
                 Err(TrainingError::run(path, "another process trains in this directory: wait for it or end it"))

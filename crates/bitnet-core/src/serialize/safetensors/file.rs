@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{DTYPES, Dtype, FileError, Safetensors, SafetensorsWriter, TensorInfo};
-use crate::serialize::{TensorMap, bad_element, one_line};
+use crate::serialize::{TensorMap, bad_element, one_line, swap_bytes};
 use crate::{BitNetDType, BitNetTensor, Device, MappedFile, Result, TensorOpError};
 
 /// Writes named tensors of any device, and strings such as `("format", "pt")`; gives the length of the file.
@@ -102,6 +102,9 @@ impl SafetensorsFile {
     }
 
     fn map(&self, info: &TensorInfo, device: &Device) -> Result<BitNetTensor> {
+        if cfg!(target_endian = "big") {
+            return self.read(info, device);
+        }
         let dtype = checked(&self.file, info, &self.name())?;
         BitNetTensor::from_mapped(&self.file, info.range.clone(), &info.shape, dtype, device)
     }
@@ -113,6 +116,11 @@ impl SafetensorsFile {
 
 fn read(bytes: &[u8], info: &TensorInfo, file: &str, device: &Device) -> Result<BitNetTensor> {
     let dtype = checked(bytes, info, file)?;
+    if cfg!(target_endian = "big") {
+        let mut own = info.data(bytes).to_vec();
+        swap_bytes(&mut own, dtype);
+        return BitNetTensor::from_bytes(&own, &info.shape, dtype, device);
+    }
     BitNetTensor::from_bytes(info.data(bytes), &info.shape, dtype, device)
 }
 

@@ -15,8 +15,8 @@ thread_local! {
 
 /// Calls `f` with memory for `bytes` bytes, aligned to 64, which holds anything.
 pub(super) fn with<R>(bytes: usize, f: impl FnOnce(*mut u8) -> R) -> R {
-    // A call from inside `f` finds none and takes its own.
-    let mut lines = LINES.take();
+    // A call from inside `f` finds none and takes its own; so does one while the thread ends, from a destructor.
+    let mut lines = LINES.try_with(Cell::take).unwrap_or_default();
     let count = bytes.div_ceil(64);
     if lines.capacity() < count {
         lines = Vec::with_capacity(count);
@@ -24,7 +24,7 @@ pub(super) fn with<R>(bytes: usize, f: impl FnOnce(*mut u8) -> R) -> R {
     }
     let result = f(lines.as_mut_ptr().cast());
     if lines.capacity() * 64 <= KEPT {
-        LINES.set(lines);
+        let _ = LINES.try_with(|kept| kept.set(lines));
     }
     result
 }

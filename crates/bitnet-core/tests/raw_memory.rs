@@ -1,0 +1,126 @@
+//! A device's memory that does more than a pool expects of it: that uses the pool itself, or takes all it reserves.
+
+use bitnet_core::*;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What `reserve` does with the pool that is asking it.
+type Use = fn(&HybridMemoryPool, &Mutex<Vec<MemoryHandle>>);
+
+/// Memory with addresses that are nothing to this process.
+#[derive(Debug, Default)]
+struct Odd {
+    eager: bool,
+    pool: OnceLock<HybridMemoryPool>,
+    /// Uses the pool once, at the next reserve.
+    armed: AtomicBool,
+    with: OnceLock<Use>,
+    held: Mutex<Vec<MemoryHandle>>,
+    next: AtomicUsize,
+    reserved: AtomicUsize,
+    discarded: AtomicUsize,
+}
+
+impl RawMemory for Odd {
+    fn name(&self) -> String {
+        "odd".into()
+    }
+
+    fn reserve(&self, len: usize, align: usize) -> io::Result<usize> {
+        if self.armed.swap(false, SeqCst) {
+            self.with.get().unwrap()(self.pool.get().unwrap(), &self.held);
+        }
+        self.reserved.fetch_add(len, SeqCst);
+        Ok((1 << 30) + self.next.fetch_add(len + align, SeqCst).next_multiple_of(align))
+    }
+
+    fn release(&self, _address: usize, len: usize) {
+        self.reserved.fetch_sub(len, SeqCst);
+    }
+
+    fn is_lazy(&self) -> bool {
+        !self.eager
+    }
+
+    fn discard(&self, _address: usize, len: usize) {
+        self.discarded.fetch_add(len, SeqCst);
+    }
+}
+
+fn pool_of(odd: &Arc<Odd>) -> HybridMemoryPool {
+    let raw: Arc<dyn RawMemory> = odd.clone();
+    let pool = HybridMemoryPool::global().for_memory(&raw);
+    odd.pool.set(pool.clone()).unwrap();
+    pool
+}
+
+/// Allocates blocks until the device is asked for a region.
+fn allocate_until_asked(pool: &HybridMemoryPool, odd: &Odd, len: usize) -> Vec<MemoryHandle> {
+    let before = odd.reserved.load(SeqCst);
+    let mut blocks = Vec::new();
+    while odd.reserved.load(SeqCst) == before {
+        blocks.push(pool.allocate_bytes(len).unwrap());
+    }
+    blocks
+}
+
+#[test]
+fn a_device_that_uses_its_pool_while_it_is_asked_for_memory_gets_blocks_that_nobody_else_has() {
+    let odd = Arc::new(Odd::default());
+    let pool = pool_of(&odd);
+    // This thread's cache holds blocks of both sizes.
+    drop([pool.allocate_bytes(100), pool.allocate_bytes(100), pool.allocate_bytes(300_000)]);
+    let use_cache: Use = |pool, held| {
+        let mut held = held.lock().unwrap();
+        held.push(pool.allocate_bytes(100).unwrap());
+        // Of the size whose list is being filled; there is none in it, so this one goes in and out again.
+        if let Some(block) = held.pop() {
+            drop(block);
+        }
+        held.push(pool.allocate_bytes(100).unwrap());
+    };
+    odd.with.set(use_cache).unwrap();
+    odd.armed.store(true, SeqCst);
+    let mut blocks = allocate_until_asked(&pool, &odd, 300_000);
+    assert!(!odd.armed.load(SeqCst));
+    blocks.append(&mut odd.held.lock().unwrap());
+    blocks.extend((0..64).map(|_| pool.allocate_bytes(100).unwrap()));
+    blocks.sort_by_key(MemoryHandle::address);
+    let apart = |pair: &[MemoryHandle]| pair[0].address() + pair[0].len() <= pair[1].address();
+    assert!(blocks.windows(2).all(apart), "two blocks share memory");
+    drop(blocks);
+    pool.compact();
+    assert_eq!(odd.reserved.load(SeqCst), 0, "everything was given back");
+}
+
+#[test]
+fn a_device_whose_pool_would_wait_for_itself_is_told_so() {
+    let odd = Arc::new(Odd::default());
+    let pool = pool_of(&odd);
+    odd.with.set(|pool, _| drop(pool.allocate_bytes(5 << 20))).unwrap();
+    odd.armed.store(true, SeqCst);
+    let panic = catch_unwind(AssertUnwindSafe(|| pool.allocate_bytes(100))).unwrap_err();
+    let message = panic.downcast_ref::<String>().unwrap();
+    assert_eq!(message, "the memory of odd uses the pool that is asking it for memory");
+    // It serves the next one.
+    assert_eq!(pool.allocate_bytes(100).unwrap().len(), 100);
+}
+
+#[test]
+fn memory_that_is_taken_when_it_is_reserved_is_not_reserved_in_advance() {
+    let odd = Arc::new(Odd { eager: true, ..Odd::default() });
+    let pool = pool_of(&odd);
+    let first = pool.allocate_bytes(1000).unwrap();
+    assert_eq!(odd.reserved.load(SeqCst), 1 << 20);
+    let blocks: Vec<_> = (0..320).map(|_| pool.allocate_bytes(100_000).unwrap()).collect();
+    let reserved = odd.reserved.load(SeqCst);
+    assert!((32_000_000..42_000_000).contains(&reserved), "{reserved} bytes for blocks of 32,000,000");
+    drop(blocks);
+    pool.compact();
+    // Whole regions went back; no page was cleared in a region that stays.
+    assert!(odd.reserved.load(SeqCst) <= 2 << 20, "{} bytes", odd.reserved.load(SeqCst));
+    assert_eq!(odd.discarded.load(SeqCst), 0);
+    drop(first);
+}
