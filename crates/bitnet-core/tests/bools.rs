@@ -12,6 +12,7 @@ fn refused(what: &str, result: Result<BitNetTensor>) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)] // maps a file
 fn bools_other_than_0_and_1_are_refused() {
     let cpu = Device::cpu();
     let bools = BitNetTensor::from_bytes(&[1, 1, 0, 1], &[4], BitNetDType::Bool, &cpu).unwrap();

@@ -76,6 +76,7 @@ fn parts_are_done() {
 const REFUSED: &str = "threads_that_the_system_refuses_are_done_without";
 
 #[test]
+#[cfg_attr(miri, ignore)] // starts a process
 fn threads_that_the_system_refuses_are_done_without() {
     if std::env::var_os("BITNET_TEST_REFUSED").is_some() {
         let pool = ThreadPool::new(4);

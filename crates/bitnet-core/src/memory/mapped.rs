@@ -90,12 +90,11 @@ impl Deref for MappedFile {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn a_file_that_cannot_be_mapped_is_read() {
         // Files of sysfs have a size but no pages.
         let path = "/sys/kernel/mm/transparent_hugepage/enabled";

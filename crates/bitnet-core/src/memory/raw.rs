@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::io;
 
 /// Size and alignment of a huge page on the systems that have them; elsewhere an alignment that wastes little.
-pub(super) const HUGE_PAGE: usize = if cfg!(unix) { 2 << 20 } else { 64 << 10 };
+pub(super) const HUGE_PAGE: usize = if cfg!(any(unix, miri)) { 2 << 20 } else { 64 << 10 };
 
 /// The allocator under a pool. A pool divides regions by their addresses and never reads or writes them, so that the
 /// same pool serves memory that only a device can reach.
