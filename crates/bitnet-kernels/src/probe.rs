@@ -1,4 +1,4 @@
-//! Limits of this machine, measured: what no kernel can exceed, to hold its speed against.
+//! Measured limits of this machine (memory bandwidth, arithmetic rates), to compare the speed of kernels with.
 
 #[cfg(target_arch = "aarch64")]
 #[path = "probe/aarch64.rs"]
@@ -39,7 +39,7 @@ pub fn read_bandwidth(pool: &ThreadPool, seconds: f64) -> f64 {
         part += 1;
         (words.len() * 8) as f64
     });
-    assert_eq!(total.into_inner(), (part * BYTES / 64) as u64, "every word was read");
+    assert_eq!(total.into_inner(), part as u64 * (BYTES / 64) as u64, "every word was read");
     rate / 1e9
 }
 

@@ -279,11 +279,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Panics
 /// With the panic of a part.
-pub fn for_each_part<T: Send>(
-    threads: usize,
-    parts: impl ExactSizeIterator<Item = T> + Send,
-    f: impl Fn(T) + Sync,
-) {
+pub fn for_each_part<T: Send>(threads: usize, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
     let threads = threads.min(parts.len());
     let parts = Mutex::new(parts);
     let next = || lock(&parts).next();

@@ -1,4 +1,4 @@
-//! Weights as files hold them: plain floats and the block-quantized types of GGUF.
+//! Weights in the formats of files: plain floats and the block-quantized types of GGUF.
 //!
 //! A matrix `[rows, columns]` is row-major and each row is a sequence of blocks, so `bytes` may be a part of a
 //! memory-mapped file at any alignment. Products with such a matrix are in [`crate::FloatKernel::linear`].

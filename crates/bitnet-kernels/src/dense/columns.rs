@@ -1,4 +1,4 @@
-//! Columns of rows that lie some way apart: eight rows at a time, each read as a stream.
+//! Reductions over the columns of a strided matrix: eight rows at a time, each read as a stream.
 
 use super::rows::further;
 use crate::float::simd::{Simd, inlined};

@@ -1,4 +1,4 @@
-//! Element by element. What is one instruction is a plain loop, which the compiler vectorizes where it is inlined into
+//! Elementwise operations. What is one instruction is a plain loop, which the compiler vectorizes where it is inlined into
 //! [`Simd::enter`]; the functions of [`math`] take a vector at a time.
 
 use super::{Binary, Unary, math};

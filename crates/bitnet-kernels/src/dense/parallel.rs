@@ -1,4 +1,4 @@
-//! Whole tensors on all threads of a pool.
+//! Dense operations on whole tensors, over the threads of a pool.
 
 use super::{Binary, DenseKernel, Half, Moments, Unary};
 use crate::ThreadPool;

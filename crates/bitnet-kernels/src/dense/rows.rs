@@ -1,4 +1,4 @@
-//! Numbers that lie one after the other: sums, extremes, moments, norms of rows.
+//! Reductions and norms of contiguous rows.
 
 use super::Moments;
 use super::elementwise::vectors;

@@ -1,6 +1,6 @@
-//! Element by element over strided operands: a function of slices sees contiguous chunks, whatever the strides.
+//! Elementwise operations over strided operands: a function of slices sees contiguous chunks, whatever the strides.
 //!
-//! Elements are bytes of a size here, so that one engine serves every type; the function casts them.
+//! Elements are untyped bytes of one size here, so that one engine serves every type; the function casts them.
 
 use crate::ThreadPool;
 use std::mem::MaybeUninit;

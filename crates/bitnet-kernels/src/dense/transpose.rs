@@ -1,4 +1,4 @@
-//! Transposed copies, a square of registers at a time.
+//! Blocked transposition, a register tile at a time.
 
 use crate::float::simd::Simd;
 

@@ -1,4 +1,4 @@
-//! What the float operations need of an instruction set, so that each is written once for all.
+//! The SIMD interface of the float operations, so that each is written once for all instruction sets.
 //!
 //! The operations in [`super::vector`], [`super::attention`] and [`super::linear`] are generic functions that are
 //! always inlined into [`Simd::enter`], the one place where the wider instructions are switched on.

@@ -1,5 +1,4 @@
-//! Causal attention over whole texts, and its derivative: what training computes, without the scores of a layer ever being
-//! in memory.
+//! Causal attention over whole texts and its derivative, for training; the scores of a layer are never stored.
 //!
 //! A task is a text and a head of keys. It takes the queries in blocks (Dao et al. 2022), whose scores stay in the cache;
 //! keys after a block are not looked at.

@@ -1,4 +1,4 @@
-//! What training adds to inference: derivatives of norms and gates, scaled operands of products, the step of an optimizer.
+//! Kernels of training: derivatives of norms and gates, scaled operands of products, the step of an optimizer.
 //!
 //! Plain loops, compiled once for each instruction set. Sums have sixteen lanes and rows are added in parts of a fixed
 //! size, so that every instruction set and every number of threads gives the same bits.

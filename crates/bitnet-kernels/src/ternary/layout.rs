@@ -3,7 +3,7 @@
 //! Rows and columns are padded to multiples of 16 with code 1 (weight 0). 16 rows are a panel; the panels follow one
 //! another, and in each its tiles of 16 x 16 codes, left to right, 64 bytes each. In a tile, byte `4 r + j` holds in its
 //! bits `2k` and `2k + 1` the code of row `r`, column `4 k + j` (`j` and `k` 0 to 3): one mask on the whole tile gives
-//! for each row the four codes that go with four neighbouring activations, which is what a 4-way byte dot product eats.
+//! for each row the four codes that go with four neighbouring activations, the operand of a 4-way byte dot product.
 
 use super::{PANEL, TILE, TILE_COLS};
 use crate::threads::{Parts, ThreadPool};

@@ -1,4 +1,4 @@
-//! The order of a product's work: blocks that fit the caches, packed by all threads, multiplied by all threads.
+//! Blocking and threading of a product: blocks that fit the caches are packed by all threads, then multiplied by all.
 
 use super::pack::{Side, panel};
 use super::product::{MAX_TILE, Output, Panels, Product, Sum};

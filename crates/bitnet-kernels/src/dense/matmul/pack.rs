@@ -1,4 +1,4 @@
-//! Copies of operands as panels.
+//! Packing: operands copied into panels.
 
 use super::Matrix;
 use super::product::Product;

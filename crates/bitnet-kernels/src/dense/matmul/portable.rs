@@ -1,4 +1,4 @@
-//! Products without vector instructions of their own: small arrays, which the compiler makes vectors of.
+//! Products without vector instructions of their own: small arrays, which the compiler vectorizes.
 
 use std::marker::PhantomData;
 

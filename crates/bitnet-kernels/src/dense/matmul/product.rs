@@ -1,4 +1,4 @@
-//! What a blocked product needs of an instruction set and a type: packed words, and a tile of sums in registers.
+//! The micro-kernel of a blocked product, for one instruction set and type: packed words, and a tile of sums in registers.
 
 use std::marker::PhantomData;
 

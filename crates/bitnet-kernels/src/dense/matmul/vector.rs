@@ -1,4 +1,4 @@
-//! One row times a matrix: no panels, each element of the matrix is read once.
+//! Vector-matrix products: nothing is packed, each element of the matrix is read once.
 
 use super::product::{Output, Product, Sum};
 use super::{MatmulShape, Matrix, Target};
