@@ -87,7 +87,7 @@ pub fn quantize(
             for projection in Projection::ALL {
                 let source = weights.linear(layer, projection)?;
                 if source.inner_norm.is_some() && data.is_some() {
-                    return refused("its linear layers norm their inputs themselves: quantize it without a text");
+                    return refused("its linear layers normalise their inputs themselves: quantize it without a text");
                 }
                 let inputs = statistics.get(&(layer, input_of(projection)));
                 let (fit, report) = quantize_layer(&projection.module(layer), &source, inputs, options)?;

@@ -124,7 +124,7 @@ fn quantize_errors_say_why() {
     assert!(refused("bitnet-offline", None, Method::RoundToNearest).contains("ternary already"));
     let inner = open("llama-inner-norm-online", false);
     let data = CalibrationData { model: model(inner.weights()), tokens: &TOKENS, window: 16 };
-    assert!(refused("llama-inner-norm-online", Some(&data), Method::RoundToNearest).contains("norm their inputs"));
+    assert!(refused("llama-inner-norm-online", Some(&data), Method::RoundToNearest).contains("normalise their inputs"));
     // Without a text such a model is like any other.
     assert!(
         quantize(open("llama-inner-norm-online", true).weights(), None, &options(Method::RoundToNearest), |_, _| ())

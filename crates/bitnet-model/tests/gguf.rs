@@ -106,7 +106,7 @@ fn invalid_tensors_are_refused() {
     let mut writer = GgufWriter::new(Metadata::default());
     writer.add("a", GgufType::F32, &[4]).unwrap();
     for (name, ty, shape, problem) in [
-        ("a", GgufType::F32, &[4][..], "it is there twice"),
+        ("a", GgufType::F32, &[4][..], "it occurs twice"),
         ("b", GgufType::TQ1_0, &[2, 128], "rows of 128 are not whole blocks of type TQ1_0"),
         ("c", GgufType::F32, &[], "its shape []"),
         ("d", GgufType::F32, &[1, 0], "its shape [1, 0]"),
@@ -178,7 +178,7 @@ fn wrong_files_are_named_for_what_they_are() {
         (file(&[f32s(u64::MAX - 31)], 64), "the data of tensor \"t\""),
         (file(&[f32s(0), ("u", &[8], 0, 0)], 64), "overlap"),
         (file(&[("u", &[16], 0, 0), ("v", &[8], 0, 32)], 64), "overlap the next tensor"),
-        (file(&[f32s(0), f32s(32)], 64), "tensor \"t\": it is there twice"),
+        (file(&[f32s(0), f32s(32)], 64), "tensor \"t\": it occurs twice"),
         (file(&[("t", &[100], 14, 0)], 256), "rows of 100 are not whole blocks of 256 of type Q6_K"),
     ] {
         let message = error(&bytes);
@@ -195,7 +195,7 @@ fn wrong_metadata_is_named_by_its_key() {
     let nested: Vec<u8> = [9u32; 6].iter().flat_map(|n| [&n.to_le_bytes()[..], &1u64.to_le_bytes()].concat()).collect();
     let nested = [&nested[..4], &nested].concat();
     for (bytes, expected) in [
-        (twice, "metadata key \"k\": it is there twice"),
+        (twice, "metadata key \"k\": it occurs twice"),
         (entry(&key("k", &[13, 0, 0, 0, 0])), "metadata key \"k\": unknown kind of value 13"),
         (entry(&key("k", &[7, 0, 0, 0, 2])), "metadata key \"k\": a boolean of value 2"),
         (

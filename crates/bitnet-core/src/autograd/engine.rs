@@ -65,7 +65,8 @@ pub fn gradients(
     let mut found: BTreeMap<u64, BitNetTensor> = BTreeMap::new();
     let mut ids = Vec::new();
     for input in inputs {
-        let node = input.node.as_ref().ok_or_else(|| argument("gradients", "an input takes no gradient".into()))?;
+        let node =
+            input.node.as_ref().ok_or_else(|| argument("gradients", "an input does not require a gradient".into()))?;
         ids.push(node.id);
     }
     let mut store = |node: &Arc<Node>, grad: BitNetTensor| {
@@ -144,7 +145,8 @@ fn run(
                 continue;
             }
             let Some((backward, operands)) = node.derivative(free) else {
-                let message = format!("what {} recorded was freed by a run before: use retain_graph", node.op);
+                let message =
+                    format!("the tape of {} was freed by an earlier backward pass: use retain_graph", node.op);
                 return Err(argument("backward", message));
             };
             let gradients = backward(&grad)?;

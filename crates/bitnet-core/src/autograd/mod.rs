@@ -196,7 +196,7 @@ impl BitNetTensor {
         match (&self.node, &grad) {
             (None, None) => Ok(()),
             (None, Some(_)) => {
-                let message = "the tensor takes no gradient: call requires_grad_(true) first".into();
+                let message = "the tensor does not require a gradient: call requires_grad_(true) first".into();
                 Err(TensorOpError::Argument { op: "set_grad", message }.into())
             }
             (Some(node), _) => {
@@ -268,7 +268,7 @@ impl BitNetTensor {
                 Ok(())
             }
             None => {
-                let message = "the tensor takes no gradient: call requires_grad_(true) first".into();
+                let message = "the tensor does not require a gradient: call requires_grad_(true) first".into();
                 Err(TensorOpError::Argument { op: "register_hook", message }.into())
             }
         }

@@ -79,7 +79,7 @@ impl CrossEntropy {
         };
         let smoothing = options.label_smoothing;
         if !(0. ..=1.).contains(&smoothing) {
-            let message = format!("label_smoothing is {smoothing}: it lies between 0 and 1");
+            let message = format!("label_smoothing is {smoothing}: it must be between 0 and 1");
             return Err(TensorOpError::Argument { op: OP, message }.into());
         }
         let samples = &logs.dims()[..logs.rank() - 1];

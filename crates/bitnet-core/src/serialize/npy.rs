@@ -115,7 +115,7 @@ impl Source<'_> {
         let mut rest = self.bytes;
         let header = Header::read(&mut rest, self.name)?;
         if rest.len() != header.bytes {
-            let reason = format!("its shape takes {} bytes, but {} are there", header.bytes, rest.len());
+            let reason = format!("its shape needs {} bytes, but there are {}", header.bytes, rest.len());
             return Err(damaged(self.name, reason));
         }
         Ok((header, rest))

@@ -140,7 +140,7 @@ fn entries(bytes: &[u8], file: &str) -> Result<IndexMap<String, Entry>> {
     for entry in zip::parse(bytes).map_err(|reason| damaged(file, reason))? {
         let name = entry.name.strip_suffix(".npy").unwrap_or(&entry.name).to_owned();
         if let Some(other) = entries.insert(name, entry) {
-            return Err(damaged(file, format!("{} is there twice", one_line(&other.name))));
+            return Err(damaged(file, format!("{} occurs twice", one_line(&other.name))));
         }
     }
     Ok(entries)
@@ -168,7 +168,7 @@ fn read(file: &[u8], entry: &Entry, name: &str, device: &Device) -> Result<BitNe
     let start = data.source.total_out();
     if start + header.bytes as u64 != entry.size as u64 {
         let reason = format!(
-            "its shape takes {} bytes, but {} are there",
+            "its shape needs {} bytes, but there are {}",
             header.bytes,
             entry.size as u64 - start.min(entry.size as u64)
         );

@@ -26,7 +26,7 @@ pub enum WriteError {
         source: io::Error,
     },
     /// A tensor's data is not as long as was announced.
-    #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape takes")]
+    #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape needs")]
     Length { tensor: String, expected: u64, actual: u64 },
     /// A tensor that the format cannot hold.
     #[error("tensor {tensor} cannot be written: {problem}")]

@@ -46,7 +46,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Entry>, String> {
         let (entry, whole, len) = entry(file, &directory, at)?;
         at += len;
         if !names.insert(entry.name.clone()) {
-            return Err(format!("entry {} is there twice", super::one_line(&entry.name)));
+            return Err(format!("entry {} occurs twice", super::one_line(&entry.name)));
         }
         taken.push(whole);
         entries.push(entry);
@@ -171,7 +171,7 @@ fn entry(file: &[u8], directory: &Range<usize>, at: usize) -> Result<(Entry, Ran
     local.bytes(22)?;
     let (local_name, local_extra) = (local.u16()? as usize, local.u16()? as usize);
     if local.bytes(local_name)? != name {
-        return wrong("has another name in front of its data");
+        return wrong("has another name before its data");
     }
     local.bytes(local_extra)?;
     let start = directory.start - local.0.len();

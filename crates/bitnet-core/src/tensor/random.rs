@@ -109,7 +109,9 @@ fn check(distribution: Distribution, dtype: BitNetDType) -> Result<()> {
         Distribution::Normal { mean, std } if !(mean.is_finite() && (0. ..f64::INFINITY).contains(&std)) => {
             wrong(format!("no normal distribution has mean {mean} and standard deviation {std}"))
         }
-        Distribution::Bernoulli { p } if !(0. ..=1.).contains(&p) => wrong(format!("{p} is no probability: 0 to 1")),
+        Distribution::Bernoulli { p } if !(0. ..=1.).contains(&p) => {
+            wrong(format!("{p} is not a probability between 0 and 1"))
+        }
         Distribution::Integer { low, high } if low >= high => wrong(format!("no integer lies in {low}..{high}")),
         Distribution::Integer { low, high } => {
             let exact = |value: i64| match Scalar::Int(value).cast(dtype) {

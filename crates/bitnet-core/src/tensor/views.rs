@@ -242,7 +242,7 @@ impl BitNetTensor {
             return self.reshape(&[1]);
         };
         if start > end {
-            return Err(argument("flatten", format!("dimension {start} is behind dimension {end}: exchange them")));
+            return Err(argument("flatten", format!("dimension {start} comes after dimension {end}: exchange them")));
         }
         let dims = self.dims();
         let one = dims[start..=end].iter().product();

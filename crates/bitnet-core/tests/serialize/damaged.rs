@@ -191,8 +191,8 @@ fn headers_of_npy() {
         assert_eq!(accepted(npy, &npy_file([3, 0], header, data)), accepts, "{header}");
     }
     for (header, reason) in [
-        ("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "its shape takes 12 bytes, but 8 are there"),
-        ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "its shape takes 4 bytes, but 8 are there"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "its shape needs 12 bytes, but there are 8"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", "its shape needs 4 bytes, but there are 8"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", "more elements than memory"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", "not a number of elements"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }", "not a number of elements"),
@@ -250,7 +250,7 @@ fn lies_in_an_archive() {
         (8, &[1], "is encrypted"),
         (34, &[1], "another volume"),
         (42, &[0xf0, 0xff, 0xff, 0x7f], "a record ends early"),
-        (46, b"b", "another name in front of its data"),
+        (46, b"b", "another name before its data"),
         (46, &[0xff], "not UTF-8"),
         (46, b"\n", "another name"),
     ] {
@@ -280,7 +280,7 @@ fn lies_in_an_archive() {
     });
     assert!(error.contains("1 entries for 2 announced"), "{error}");
     // The entry twice: under the same name, then under another, whose bytes are then shared.
-    for (letter, reason) in [(b'a', "a.npy is there twice"), (b'b', "another name in front of its data")] {
+    for (letter, reason) in [(b'a', "a.npy occurs twice"), (b'b', "another name before its data")] {
         let error = changed(|bytes, directory| {
             let end = bytes.len() - 22;
             let mut copy = bytes[directory..end].to_vec();

@@ -167,7 +167,7 @@ fn one_tensor_at_a_time() {
     let wrong =
         plan.write(&path, |_, sink| sink.put_tensor(&BitNetTensor::from_slice(&[1i64, 2], &[2], &Device::cpu())?));
     let error = wrong.unwrap_err().to_string();
-    assert!(error.contains("16 bytes of data were given for the 8 that its shape takes"), "{error}");
+    assert!(error.contains("16 bytes of data were given for the 8 that its shape needs"), "{error}");
     assert_eq!(safetensors::load(&path, &Device::cpu()).unwrap().len(), 4, "what was there before");
 }
 

@@ -98,14 +98,12 @@ impl GgufCheckpoint {
             I2sOrder::Arm => "ARM",
         };
         match self.guess {
-            Some(true) => {
-                notes.push(format!("I2_S does not say its block order: {order}, by its correlation with the norms"))
-            }
-            Some(false) => notes.push(format!("I2_S does not say its block order: {order} is assumed")),
+            Some(true) => notes.push(format!("I2_S does not record its block order: {order}, inferred from the norms")),
+            Some(false) => notes.push(format!("I2_S does not record its block order: {order} is assumed")),
             None => {}
         }
         for t in self.gguf.tensors.iter().filter(|t| t.ty.advice().is_some()) {
-            notes.push(format!("{} is {}, which is not read", t.name, t.ty.name()));
+            notes.push(format!("{} is {}, which is not supported", t.name, t.ty.name()));
         }
         notes
     }
@@ -184,10 +182,7 @@ impl GgufCheckpoint {
             }
             WeightSource::Dense(dense) if extra == 1. => WeightSource::Dense(dense),
             _ => {
-                return Err(ModelError::tensor(
-                    name,
-                    format!("has the scale {extra}, which does not go with its type"),
-                ));
+                return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not fit its type")));
             }
         };
         let bias = format!("{base}.bias");

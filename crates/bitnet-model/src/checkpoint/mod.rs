@@ -119,7 +119,7 @@ impl Checkpoint {
 
     /// The tokenizer, or why there is none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.source_tokenizer().unwrap_or_else(|| Err(ModelError::NoTokenizer("it brings none".into())))
+        self.source_tokenizer().unwrap_or_else(|| Err(ModelError::NoTokenizer("it has none".into())))
     }
 
     /// As [`tokenizer`](Self::tokenizer), with `None` for a checkpoint that has none.

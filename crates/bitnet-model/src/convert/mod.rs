@@ -75,6 +75,6 @@ fn encode(dense: &DenseTensor, dtype: BitNetDType) -> Result<Vec<u8>> {
         BitNetDType::F16 => formats::float16::encode_f16(&values),
         BitNetDType::Q8_0 => formats::q8_0::encode(&values, dense.rows, dense.cols)?,
         BitNetDType::Q6K => formats::q6_k::encode(&values, dense.rows, dense.cols)?,
-        other => return Err(ModelError::Convert(format!("{other} is read, but not written"))),
+        other => return Err(ModelError::Convert(format!("{other} can be read but not written"))),
     })
 }

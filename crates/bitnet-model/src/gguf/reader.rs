@@ -248,7 +248,7 @@ fn read_metadata(cursor: &mut Cursor, count: u64) -> Result<Metadata, GgufError>
         cursor.what = format!("metadata key {}", one_line(&key));
         let value = cursor.value()?;
         if metadata.insert(key, value).is_some() {
-            return Err(cursor.malformed("it is there twice"));
+            return Err(cursor.malformed("it occurs twice"));
         }
     }
     Ok(metadata)
@@ -261,7 +261,7 @@ pub(super) fn read_alignment(metadata: &Metadata) -> Result<usize, GgufError> {
         return Ok(alignment);
     }
     let (what, problem) =
-        (format!("metadata key {ALIGNMENT_KEY}"), format!("{alignment} is no power of two in reason"));
+        (format!("metadata key {ALIGNMENT_KEY}"), format!("{alignment} is not a reasonable power of two"));
     Err(GgufError::Malformed { what, problem })
 }
 
@@ -375,7 +375,7 @@ fn place(
             });
         }
         if index.insert(t.name.clone(), i).is_some() {
-            return Err(malformed(&t.name, "it is there twice".to_owned()));
+            return Err(malformed(&t.name, "it occurs twice".to_owned()));
         }
         let start = data_start + t.offset;
         tensors.push(TensorInfo { name: t.name, ty, shape: t.shape, range: start..start + size });

@@ -69,7 +69,7 @@ impl GgufWriter {
             return refuse("the file would be larger than memory can address".to_owned());
         };
         if !self.names.insert(name.to_owned()) {
-            return refuse("it is there twice".to_owned());
+            return refuse("it occurs twice".to_owned());
         }
         self.end = end;
         self.tensors.push(TensorInfo { name: name.to_owned(), ty, shape: shape.to_vec(), range: start..end });

@@ -145,7 +145,7 @@ impl Tokenizer {
         // Qwen's files ask for NFC, which no GGUF reader applies.
         let normalizer = serde_json::to_value(self.parsing.get_normalizer()).unwrap_or_default();
         if !(normalizer.is_null() || normalizer["type"] == "NFC") {
-            return Err(TokenizerError::Unsupported(format!("GGUF cannot state the normalizer {normalizer}")));
+            return Err(TokenizerError::Unsupported(format!("GGUF cannot express the normalizer {normalizer}")));
         }
         let pre = self.parsing.get_pre_tokenizer();
         let kinds = Kind::equal_to(pre)?;
@@ -191,7 +191,7 @@ impl Tokenizer {
                 Ok(list[0]["prepend_scheme"] != "never")
             }
             _ => Err(TokenizerError::Unsupported(format!(
-                "GGUF's SentencePiece cannot state the steps [{}] of this tokenizer.json",
+                "GGUF's SentencePiece cannot express the steps [{}] of this tokenizer.json",
                 types.join(", ")
             ))),
         }
@@ -214,7 +214,7 @@ impl Tokenizer {
             let id = bpe.token_to_id(&text).unwrap_or_default();
             let group = groups.entry(id).or_insert((rank, 0));
             if group.1 > 0 && last != Some(id) {
-                return Err(refuse(format!("those of {text:?} do not stand together")));
+                return Err(refuse(format!("those of {text:?} are not adjacent")));
             }
             group.1 += 1;
             last = Some(id);
@@ -251,7 +251,7 @@ fn affix(ids: &[u32], token: Option<u32>, place: &str) -> Result<bool> {
         [] => Ok(false),
         [id] if Some(*id) == token => Ok(true),
         _ => Err(TokenizerError::Unsupported(format!(
-            "GGUF cannot state that the tokens {ids:?} are put {place} a text"
+            "GGUF cannot express that the tokens {ids:?} are put {place} a text"
         ))),
     }
 }

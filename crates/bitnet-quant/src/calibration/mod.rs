@@ -111,7 +111,7 @@ impl Observer {
                 self.histogram.percentile(percent).min(largest)
             }
             Clipping::Percentile(percent) => {
-                let message = format!("a percentile of {percent}: it lies between 0 and 100");
+                let message = format!("a percentile of {percent}: it must be between 0 and 100");
                 return Err(QuantError::Argument { op: "calibration", message });
             }
             Clipping::Mse => {

@@ -194,7 +194,7 @@ impl BitLinear {
     /// When `lambda` is not between 0 and 1.
     pub fn set_lambda(&mut self, lambda: f64) -> Result<()> {
         if !(0. ..=1.).contains(&lambda) {
-            let message = format!("lambda is {lambda}: it lies between 0 and 1");
+            let message = format!("lambda is {lambda}: it must be between 0 and 1");
             return Err(TensorOpError::Argument { op: "set_lambda", message }.into());
         }
         self.lambda = lambda;

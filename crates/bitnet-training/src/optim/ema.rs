@@ -27,7 +27,7 @@ impl Ema {
     /// As [`new`](Self::new).
     pub fn from_state(decay: f64, average: TensorMap) -> Result<Self> {
         if !(0. ..1.).contains(&decay) {
-            return Err(TrainingError::Invalid(format!("ema decay is {decay}: it lies between 0 and below 1")));
+            return Err(TrainingError::Invalid(format!("ema decay is {decay}: it must be at least 0 and below 1")));
         }
         Ok(Self { decay, average })
     }

@@ -93,7 +93,7 @@ impl Rule {
             if (0. ..1.).contains(&value) {
                 return Ok(());
             }
-            Err(TrainingError::Invalid(format!("{what} is {value}: it lies between 0 and below 1")))
+            Err(TrainingError::Invalid(format!("{what} is {value}: it must be at least 0 and below 1")))
         };
         match *self {
             Self::Sgd { momentum: 0., nesterov: true } => {

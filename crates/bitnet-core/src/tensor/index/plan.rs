@@ -36,7 +36,7 @@ impl Plan {
         let left =
             left.ok_or_else(|| error(format!("{named} indices for the {} dimensions of {}", x.rank(), x.shape())))?;
         if indices.iter().filter(|index| matches!(index, Index::Ellipsis)).count() > 1 {
-            return Err(error("more than one Ellipsis: which dimensions each means cannot be told".into()));
+            return Err(error("more than one Ellipsis: the dimensions of each are ambiguous".into()));
         }
         let mut layout = *x.layout();
         let mut columns: Vec<Column> = Vec::new();
