@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         let integers = BitNetTensor::randint(0, 100, &[n, n], BitNetDType::I64, &device, random)?;
         let classes = BitNetTensor::randint(0, n as i64, &[n], BitNetDType::I64, &device, random)?;
         let mask = a.gt(0.)?;
-        let mut measure = |name: &str, operation: &mut dyn FnMut() -> Result<BitNetTensor>| {
+        let measure = |name: &str, operation: &mut dyn FnMut() -> Result<BitNetTensor>| {
             measure(&format!("{size} {name}"), operation)
         };
         measure("add", &mut || a.add(&b))?;
