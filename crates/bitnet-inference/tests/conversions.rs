@@ -63,7 +63,7 @@ fn gguf_files_survive_every_target() {
     let targets = [Target::I2S, Target::Tq1_0, Target::Tq2_0, Target::HuggingFace];
     for (path, golden) in golden::gguf_files() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // Of these the first two have nothing ternary to compare; the third needs an option of its own.
+        // The first two have nothing ternary to compare; the third needs its own option.
         if !name.contains("tq") && !name.contains("i2_s") || name.contains("block-scales") || name.contains("arm") {
             continue;
         }

@@ -122,7 +122,7 @@ fn invalid_tensors_are_refused() {
 /// A tensor as a test puts it into a file: name, dimensions in the order of the file, type, offset.
 type Raw<'a> = (&'a str, &'a [u64], u32, u64);
 
-/// A file with `general.alignment` absent, these tensors, and `data` bytes behind.
+/// A file without `general.alignment`, with these tensors, followed by `data` bytes.
 fn file(tensors: &[Raw], data: usize) -> Vec<u8> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     out.extend((tensors.len() as u64).to_le_bytes());

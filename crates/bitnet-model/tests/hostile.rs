@@ -102,7 +102,7 @@ fn safetensors(bytes: &[u8]) -> bool {
 fn attack(sample: &[u8], parse: fn(&[u8]) -> bool, smallest: usize, rounds: usize) {
     assert!(parse(sample));
     for n in 0..sample.len() {
-        // Only padding behind the last tensor may be missing.
+        // Only padding after the last tensor may be missing.
         assert_eq!(parse(&sample[..n]), n >= smallest, "cut to {n} of {}", sample.len());
     }
     // Every field is overwritten with numbers that an unchecked reader would trust.

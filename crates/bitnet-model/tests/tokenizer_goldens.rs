@@ -121,7 +121,7 @@ fn tokenizer_json_to_gguf_is_the_vocabulary_llama_cpp_was_given() {
         let mut tokenizer = from_json(name);
         assert_eq!(tokenizer.special().eot, expected.eot);
         assert!(tokenizer.special().stop.contains(&expected.eos.unwrap()));
-        // The begin and end tokens stand in tokenizer_config.json.
+        // The begin and end tokens are in tokenizer_config.json.
         tokenizer = with_config(name, &tokenizer);
         let got = tokenizer.to_gguf(tokenizer.vocab_size()).unwrap();
         assert_eq!(got, expected, "{name}");

@@ -350,7 +350,7 @@ fn a_step_of_adam() {
 fn weights(dtype: BitNetDType, rows: usize, columns: usize) -> Vec<u8> {
     let values = noise(rows * columns, 22);
     let small = f16::from_f32(0.01).to_le_bytes();
-    // Where the f16 scales of a block stand.
+    // Offsets of the f16 scales in a block.
     let scales: &[usize] = match dtype {
         BitNetDType::F32 => return values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         BitNetDType::F16 => return values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),

@@ -46,7 +46,7 @@ fn visited(l: Layout) -> Vec<usize> {
 #[test]
 fn reshape_is_a_view_where_pytorch_has_one() {
     let l = layout(&[2, 3, 4]);
-    // Dimensions 1 and 2 stay one run behind the exchanged ones.
+    // Dimensions 1 and 2 stay contiguous after the exchanged ones.
     let t = l.unsqueeze(0).unwrap().transpose(0, 1).unwrap();
     assert_eq!(t.reshape(&[2, 12]).unwrap().strides(), [12, 1]);
     let swapped = layout(&[2, 3, 4]).permute(&[1, 0, 2]).unwrap();

@@ -3,7 +3,7 @@
 use super::argument;
 use crate::{BitNetError, BitNetTensor, Result};
 
-/// A dimension: a letter, or one of those that an ellipsis stands for, numbered from the last (below zero).
+/// A dimension: a letter, or one of those of the ellipsis, numbered from the last (below zero).
 type Label = i32;
 
 const OP: &str = "einsum";

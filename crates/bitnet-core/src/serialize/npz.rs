@@ -17,7 +17,7 @@ use crate::{BitNetError, BitNetTensor, Device, MappedFile, Result};
 
 /// Alignment of the data of stored arrays, so that a mapping can be read in place.
 const ALIGNMENT: u64 = 64;
-/// From here on the lengths of an entry stand in a zip64 field; deflate can add a little to the length.
+/// From this length on an entry uses a zip64 field; deflate can add a little to the length.
 const LARGE: u64 = 0xf000_0000;
 
 /// Compression of the arrays.

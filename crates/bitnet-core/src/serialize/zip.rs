@@ -165,7 +165,7 @@ fn entry(file: &[u8], directory: &Range<usize>, at: usize) -> Result<(Entry, Ran
         _ => return wrong(&format!("is packed by method {method}; store or deflate it")),
     };
 
-    // The local header repeats the name, and has an extra field of its own.
+    // The local header repeats the name, and has its own extra field.
     let Ok(offset) = usize::try_from(offset) else { return wrong("lies outside") };
     let mut local = Fields::at(&file[..directory.start], offset, LOCAL)?;
     local.bytes(22)?;

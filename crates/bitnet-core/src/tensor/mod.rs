@@ -214,7 +214,7 @@ impl BitNetTensor {
         Arc::get_mut(&mut self.storage).is_some() && !self.layout.overlaps()
     }
 
-    /// A contiguous copy with storage of its own.
+    /// A contiguous copy with its own storage.
     pub fn copy(&self) -> Result<Self> {
         differentiable("copy", &[self], || self.copied(), |_| |grad: &Self| Ok(vec![Some(grad.clone())]))
     }

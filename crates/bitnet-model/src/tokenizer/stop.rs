@@ -68,7 +68,7 @@ impl StopMatcher {
 mod tests {
     use super::*;
 
-    /// Everything that comes out when `text` is cut into pieces of `n` characters.
+    /// The whole output for `text` in pieces of `n` characters.
     fn run(stops: &[&str], text: &str, n: usize) -> (String, Option<String>) {
         let mut matcher = StopMatcher::new(stops.iter().copied());
         let chars: Vec<char> = text.chars().collect();

@@ -1,7 +1,7 @@
 //! A second device: plain loops over storage that nobody else can read, integers exact and floats in f64.
 //!
 //! It has the primitives of [`Backend`](bitnet_core::Backend) and nothing else, so every fused operation on it is the
-//! composed default. What runs here does not assume that data lies in host memory.
+//! composed default. Code that runs here does not assume that data is in host memory.
 
 mod elementwise;
 mod number;
@@ -105,7 +105,7 @@ impl ReferenceBackend {
     }
 }
 
-/// Dimension `axis` moved behind the others.
+/// Dimension `axis` moved to the end.
 fn to_last(layout: &Layout, axis: usize, last: usize) -> Result<Layout> {
     (axis..last).try_fold(*layout, |layout, d| layout.transpose(d, d + 1))
 }

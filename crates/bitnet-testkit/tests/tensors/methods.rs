@@ -165,7 +165,7 @@ fn method(name: &str, doc: &[&str]) -> Method {
     let end = text.match_indices(". ").find(ends).or_else(|| text.match_indices("; ").next());
     let end = end.map_or(text.len(), |(i, _)| i);
     let mut summary = text[..end].trim_end_matches('.').to_owned();
-    // Said in a column of its own.
+    // It has its own column.
     while let Some((before, rest)) = summary.split_once(" (`torch.") {
         let Some((_, after)) = rest.split_once(')') else { break };
         summary = format!("{before}{after}");

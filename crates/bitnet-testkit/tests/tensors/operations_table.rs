@@ -55,7 +55,7 @@ fn tensors(inputs: &[Input]) -> Vec<&BitNetTensor> {
     tensors
 }
 
-/// The dtype that a case shows: that of its first tensor but a mask in front of it, or the one it asks for.
+/// The dtype that a case counts for: that of its first tensor that is not a mask, or the requested one.
 fn shown(case: &Case, inputs: &[Input]) -> Option<BitNetDType> {
     let mask = usize::from(case.op == "where_");
     let first = tensors(inputs).get(mask).map(|t| t.dtype());

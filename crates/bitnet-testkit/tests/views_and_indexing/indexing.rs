@@ -61,7 +61,7 @@ fn cases() -> impl Strategy<Value = (Vec<usize>, Vec<Part>)> {
                 *parts.last_mut().unwrap() = Part::Slice(None, None, 1);
             }
         }
-        // An ellipsis stands for what the others leave; where it was given its share, no more may follow.
+        // An ellipsis covers the remaining dimensions; after an explicit share no other index may follow.
         if parts.iter().any(|p| matches!(p, Part::Ellipsis)) {
             let consumed = parts.iter().filter(|p| !matches!(p, Part::NewAxis | Part::Ellipsis)).count();
             debug_assert!(consumed <= dims.len());
@@ -95,7 +95,7 @@ fn model(dims: &[usize], parts: &[Part]) -> (Vec<usize>, Vec<usize>) {
     let used = full.iter().filter(|p| !matches!(p, Part::NewAxis)).count();
     full.extend(vec![Part::Slice(None, None, 1); dims.len() - used]);
 
-    // Dimensions that slices leave, where the tensors' dimensions go among them, whether they stand side by side.
+    // Dimensions kept by slices, the position of the index tensors' dimensions, whether those are adjacent.
     let (mut kept, mut sources, mut axis) = (Vec::new(), Vec::new(), 0);
     let (mut place, mut together, mut last_was_tensor) = (None, true, false);
     for part in &full {
@@ -187,7 +187,7 @@ proptest! {
         let all: Vec<i64> = (0..count as i64).collect();
         for device in [Device::cpu(), reference_device()] {
             let base = BitNetTensor::from_slice(&all, &dims, &device).unwrap();
-            // The same elements behind strides that are not those of a fresh tensor.
+            // The same elements with strides other than those of a new tensor.
             let axes: Vec<isize> = (0..dims.len() as isize).rev().collect();
             let turned = base.permute(&axes).unwrap().copy().unwrap().permute(&axes).unwrap();
             let tensors = tensors(&parts, &device);

@@ -8,7 +8,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A storage of its own.
+    /// A new storage.
     pub fn new(dims: &[usize]) -> Self {
         Self { dims: dims.to_vec(), at: (0..dims.iter().product()).collect() }
     }

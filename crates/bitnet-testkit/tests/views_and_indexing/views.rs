@@ -205,7 +205,7 @@ proptest! {
             prop_assert_eq!(before.to_vec::<i64>().unwrap(), places(&model));
             let all: Vec<i64> = (0..base.elements() as i64).collect();
             prop_assert_eq!(base.to_vec::<i64>().unwrap(), all);
-            // Alone now: each element of its own is written, whatever the strides were.
+            // Not shared now: each element is written separately, whatever the strides were.
             x.fill_(-2).unwrap();
             prop_assert_eq!(x.to_vec::<i64>().unwrap(), vec![-2; model.at.len()]);
         }
