@@ -207,7 +207,10 @@ fn wrong_metadata_is_named_by_its_key() {
             "inside metadata key \"k\\n\", which takes 72057594037927936",
         ),
         (entry(&key("k", &nested)), "nested deeper"),
-        (entry(&key("general.alignment", &[4, 0, 0, 0, 3, 0, 0, 0])), "general.alignment: 3 is no power of two"),
+        (
+            entry(&key("general.alignment", &[4, 0, 0, 0, 3, 0, 0, 0])),
+            "general.alignment: 3 is not a reasonable power of two",
+        ),
         (entry(&key("general.alignment", &[8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])), "should be an integer"),
     ] {
         let message = error(&bytes);

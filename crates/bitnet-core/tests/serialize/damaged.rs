@@ -205,7 +205,7 @@ fn headers_of_npy() {
         ("{'fortran_order': False, 'shape': (2,), }", "no descr"),
         ("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", "descr twice"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 1}", "a key more"),
-        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)} x", "goes on"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)} x", "continues after"),
         ("{'descr': '<f4, }", "does not end"),
         ("{'descr': '<f3', 'fortran_order': False, 'shape': (2,)}", "type <f3 are"),
         ("{'descr': 'ü', 'fortran_order': False, 'shape': (2,)}", "type ü are"),
