@@ -22,12 +22,12 @@ pub enum BitNetError {
     #[error("{0}")]
     NoDevice(String),
     /// Memory could not be had.
-    #[error("{device}: out of memory: {requested} bytes asked for, {live} in use, limit {limit}")]
+    #[error("{device}: out of memory: {requested} bytes asked for, {live} in use{}", limit_text(*.limit))]
     OutOfMemory {
         device: String,
         requested: usize,
         live: usize,
-        /// The pool's limit in bytes.
+        /// The pool's limit in bytes; `usize::MAX` is none.
         limit: usize,
     },
     /// A file could not be opened or mapped.
@@ -39,6 +39,10 @@ pub enum BitNetError {
     /// `BITNET_ISA` asks for what this CPU cannot run.
     #[error(transparent)]
     Isa(#[from] bitnet_kernels::IsaError),
+}
+
+fn limit_text(limit: usize) -> String {
+    if limit == usize::MAX { String::new() } else { format!(", limit {limit}") }
 }
 
 impl From<TensorOpError> for BitNetError {
@@ -119,4 +123,12 @@ pub enum TensorOpError {
     /// The number of elements does not fit in memory.
     #[error("shape {0} has more elements than memory can address")]
     TooLarge(TensorShape),
+}
+
+#[cfg(test)]
+#[test]
+fn memory_without_a_limit_is_not_said_to_have_one() {
+    let of = |limit| BitNetError::OutOfMemory { device: "cpu".into(), requested: 9, live: 5, limit }.to_string();
+    assert_eq!(of(usize::MAX), "cpu: out of memory: 9 bytes asked for, 5 in use");
+    assert_eq!(of(10), "cpu: out of memory: 9 bytes asked for, 5 in use, limit 10");
 }

@@ -33,7 +33,7 @@ pub use linalg::{Eigen, MatrixNorm};
 pub use memory::{
     CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
     MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
-    TrackingConfig, TrackingLevel,
+    TrackingConfig, TrackingLevel, install_signal_handlers,
 };
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
 pub use ops::{Axes, Operand, Scalar, promote_types, result_type};

@@ -59,7 +59,7 @@ impl Isa {
 
     /// [`Isa::detect`], capped by `BITNET_ISA=scalar|sse41|avx2|avx512|amx|neon|dotprod`.
     ///
-    /// A cap above what the CPU has changes nothing. `amx` caps at AVX-512; `neon` means NEON without dot products.
+    /// Upper case is as good. A cap above what the CPU has changes nothing. `amx` caps at AVX-512; `neon` means NEON without dot products.
     ///
     /// # Errors
     /// [`IsaError`] for an unknown word or one of another architecture.
@@ -71,7 +71,7 @@ impl Isa {
     }
 
     fn capped(word: &str) -> Result<Isa, IsaError> {
-        let cap = match word {
+        let cap = match word.to_ascii_lowercase().as_str() {
             "scalar" => Isa::Scalar,
             "sse41" => Isa::Sse41,
             "avx2" => Isa::Avx2,
@@ -183,6 +183,7 @@ mod tests {
     fn a_cap_never_raises() {
         for isa in Isa::available() {
             assert_eq!(Isa::capped(isa.name()), Ok(isa));
+            assert_eq!(Isa::capped(&isa.name().to_uppercase()), Ok(isa));
         }
         if cfg!(target_arch = "x86_64") {
             assert_eq!(Isa::capped("amx"), Ok(Isa::detect()));

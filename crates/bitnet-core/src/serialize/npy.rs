@@ -37,11 +37,51 @@ const DTYPES: [(BitNetDType, &str); 12] = [
 /// # Errors
 /// If it is bf16 or packed, for which NumPy has no type, or the file cannot be written; an existing file is then kept.
 pub fn save(path: impl AsRef<Path>, tensor: &BitNetTensor) -> Result<u64> {
-    let header = header(tensor)?;
-    let mut file = AtomicFile::create(path.as_ref())?;
-    file.put(&header)?;
+    let mut file = NpyWriter::create(path, tensor.dtype(), tensor.dims())?;
     with_bytes(tensor, |bytes| file.put(bytes))??;
-    Ok(file.commit()?)
+    file.finish()
+}
+
+/// An array to be written piece by piece; it appears under its name when it is [finished](Self::finish).
+#[derive(Debug)]
+pub struct NpyWriter {
+    file: AtomicFile,
+    expected: u64,
+}
+
+impl NpyWriter {
+    /// Starts an array of this type and shape.
+    ///
+    /// # Errors
+    /// If the type is bf16 or packed, for which NumPy has no type, the shape is none of a tensor, or the file cannot be
+    /// written.
+    pub fn create(path: impl AsRef<Path>, dtype: BitNetDType, dims: &[usize]) -> Result<Self> {
+        let header = header(dtype, dims)?;
+        let elements = TensorShape::new(dims)?.elements() as u64;
+        let mut file = AtomicFile::create(path.as_ref())?;
+        file.put(&header)?;
+        Ok(Self { expected: file.written() + elements * dtype.block().1 as u64, file })
+    }
+
+    /// Appends elements in row-major order, little-endian.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.file.put(bytes)
+    }
+
+    /// Makes the file appear under its name; gives its length.
+    ///
+    /// # Errors
+    /// If there are more or fewer elements than the shape has, or the file cannot be written; an existing file is then kept.
+    pub fn finish(self) -> Result<u64> {
+        let (expected, actual) = (self.expected, self.file.written());
+        if actual != expected {
+            return Err(WriteError::Length { tensor: "of the file".into(), expected, actual }.into());
+        }
+        Ok(self.file.commit()?)
+    }
 }
 
 /// Reads a file into memory of `device`. Fortran order becomes a transposed view; the other byte order is swapped.
@@ -234,17 +274,16 @@ fn element(descr: &str) -> Result<(BitNetDType, bool), String> {
     Err(format!("elements of type {} are {known}", one_line(descr)))
 }
 
-/// Magic, version 1.0 and dictionary of a tensor, a multiple of 64 bytes.
-pub(super) fn header(tensor: &BitNetTensor) -> Result<Vec<u8>> {
-    let dtype = tensor.dtype();
+/// Magic, version 1.0 and dictionary of an array, a multiple of 64 bytes.
+pub(super) fn header(dtype: BitNetDType, dims: &[usize]) -> Result<Vec<u8>> {
     let Some((_, kind)) = DTYPES.iter().find(|(ours, _)| *ours == dtype) else {
         let message = format!("NumPy has no type for {dtype}: cast it to f32 with to_dtype, or use safetensors");
         return Err(TensorOpError::Argument { op: "save", message }.into());
     };
     let order = if dtype.block().1 == 1 { '|' } else { '<' };
-    let shape: String = tensor.dims().iter().map(|d| format!("{d}, ")).collect();
+    let shape: String = dims.iter().map(|d| format!("{d}, ")).collect();
     // A tuple of one element needs its comma.
-    let shape = if tensor.dims().len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
+    let shape = if dims.len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
     let text = format!("{{'descr': '{order}{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let total = (10 + text.len() + 1).next_multiple_of(64);
     let mut out = [&MAGIC[..], &[1, 0], &((total - 10) as u16).to_le_bytes(), text.as_bytes()].concat();
@@ -255,6 +294,6 @@ pub(super) fn header(tensor: &BitNetTensor) -> Result<Vec<u8>> {
 
 /// Writes header and elements to `sink`.
 pub(super) fn write(tensor: &BitNetTensor, mut sink: impl FnMut(&[u8]) -> Result<(), WriteError>) -> Result<()> {
-    sink(&header(tensor)?)?;
+    sink(&header(tensor.dtype(), tensor.dims())?)?;
     Ok(with_bytes(tensor, sink)??)
 }

@@ -247,7 +247,8 @@ impl NpzWriter {
         if self.entries.contains_key(name) {
             return refuse("the name is taken");
         }
-        let size = npy::header(tensor)?.len() as u64 + (tensor.shape().elements() * tensor.dtype().block().1) as u64;
+        let size = npy::header(tensor.dtype(), tensor.dims())?.len() as u64
+            + (tensor.shape().elements() * tensor.dtype().block().1) as u64;
         let offset = self.file.written();
         let (method, alignment) = match self.compression {
             Compression::Stored => (Method::Stored, ALIGNMENT),

@@ -7,11 +7,11 @@ use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A file that could not be written. What stood under its name before is untouched.
+/// A file that could not be written. A file that stood under its name before is untouched.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// No room is left.
+    /// The disk is full.
     #[error("no space left for {} after {written} bytes; free some or write elsewhere", .path.display())]
     Full {
         /// The file that was to be written.
@@ -38,30 +38,46 @@ pub enum WriteError {
 
 /// A file that appears under its name when [`commit`](Self::commit) has been called.
 ///
-/// Until then it is a hidden file in the same folder, which goes away when this is dropped.
+/// Until then it is a hidden file in the same folder, which goes away when this is dropped. A file that stood there before
+/// is replaced at that moment; its owner and permissions are kept. A symbolic link is followed: its target is replaced. What
+/// is no regular file (a device, a pipe) is written to as it is. The path `-` is standard output (`./-` is a file).
 #[derive(Debug)]
 pub struct AtomicFile {
     /// `None` once it is committed.
     file: Option<BufWriter<File>>,
     path: PathBuf,
-    temporary: PathBuf,
+    /// `None` where bytes go straight to what is no regular file.
+    replacement: Option<Replacement>,
     written: u64,
+}
+
+/// A file under a hidden name, and the name that it takes.
+#[derive(Debug)]
+struct Replacement {
+    temporary: PathBuf,
+    target: PathBuf,
 }
 
 impl AtomicFile {
     /// Starts the file that will stand at `path`.
     ///
     /// # Errors
-    /// If its folder is not there or cannot be written to.
+    /// If its folder is not there or cannot be written to, or `path` is a folder.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // In the same folder, so that the renaming stays within one file system; a name for each writer.
-        static WRITERS: AtomicU32 = AtomicU32::new(0);
-        let (process, writer) = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
-        let temporary = path.with_file_name(format!(".{name}.{process}.{writer}.partial"));
-        let file = File::create(&temporary).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
+        let opened = if path == Path::new("-") { standard_output().map(|file| (file, None)) } else { open(path) };
+        let (file, replacement) = opened.map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
         let file = Some(BufWriter::with_capacity(1 << 20, file));
-        Ok(Self { file, path: path.to_owned(), temporary, written: 0 })
+        Ok(Self { file, path: path.to_owned(), replacement, written: 0 })
+    }
+
+    /// Writes a file of these bytes; gives its length.
+    ///
+    /// # Errors
+    /// If it cannot be written; an existing file is then kept.
+    pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<u64, WriteError> {
+        let mut file = Self::create(path)?;
+        file.put(bytes)?;
+        file.commit()
     }
 
     /// Bytes written so far.
@@ -90,6 +106,9 @@ impl AtomicFile {
     pub(super) fn overwrite(&mut self, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
         debug_assert!(at + bytes.len() as u64 <= self.written);
         let Some(file) = &mut self.file else { return Ok(()) };
+        if self.replacement.is_none() {
+            return Err(self.failed(io::Error::other("this format goes back to what it wrote, so it needs a file")));
+        }
         let done = file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes));
         done.and_then(|()| file.seek(SeekFrom::End(0))).map(|_| ()).map_err(|e| self.failed(e))
     }
@@ -132,17 +151,108 @@ impl AtomicFile {
     /// # Errors
     /// If the system cannot write or rename it; then it is removed.
     pub fn commit(mut self) -> Result<u64, WriteError> {
-        if let Some(file) = self.file.take() {
-            let done = file.into_inner().map_err(|e| e.into_error()).and_then(|f| f.sync_all());
-            if let Err(e) = done.and_then(|()| fs::rename(&self.temporary, &self.path)) {
-                let error = self.failed(e);
-                // Nothing is left to report to if this fails as well.
-                let _ = fs::remove_file(&self.temporary);
-                return Err(error);
+        let Some(file) = self.file.take() else { return Ok(self.written) };
+        let written = file.into_inner().map_err(|e| e.into_error());
+        let done = match &self.replacement {
+            // A device or a pipe has no disk to wait for.
+            None => written.map(drop),
+            Some(Replacement { temporary, target }) => {
+                written.and_then(|f| f.sync_all()).and_then(|()| fs::rename(temporary, target).map_err(not_renamed))
             }
-        }
+        };
+        done.map_err(|e| {
+            let error = self.failed(e);
+            self.remove();
+            error
+        })?;
         Ok(self.written)
     }
+
+    /// Removes the hidden file. Failure leaves it behind; there is nobody left to report it to.
+    fn remove(&self) {
+        if let Some(replacement) = &self.replacement {
+            let _ = fs::remove_file(&replacement.temporary);
+        }
+    }
+}
+
+/// Opens what bytes for `path` go to first, and says whether it is renamed in the end.
+fn open(path: &Path) -> io::Result<(File, Option<Replacement>)> {
+    let existing = match fs::metadata(path) {
+        Ok(data) if data.is_dir() => return Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder")),
+        Ok(data) if !data.is_file() => return Ok((File::options().write(true).open(path)?, None)),
+        Ok(data) => Some(data),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    let target = followed(path)?;
+    let (file, temporary) = create_beside(&target).map_err(|e| match existing {
+        Some(_) => io::Error::new(e.kind(), format!("its folder takes no new file that could replace it ({e})")),
+        None => e,
+    })?;
+    let replacement = Replacement { temporary, target };
+    if let Some(existing) = existing {
+        // Only root may give a file away; others own what they replace, or their folder does.
+        #[cfg(unix)]
+        let _ = {
+            use std::os::unix::fs::{MetadataExt, fchown};
+            fchown(&file, Some(existing.uid()), Some(existing.gid()))
+        };
+        if let Err(e) = file.set_permissions(existing.permissions()) {
+            let _ = fs::remove_file(&replacement.temporary);
+            return Err(e);
+        }
+    }
+    Ok((file, Some(replacement)))
+}
+
+/// The path that symbolic links lead to, whether or not something stands there.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// A new hidden file in the same folder, so that the renaming stays within one file system; a name for each writer.
+fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
+    static WRITERS: AtomicU32 = AtomicU32::new(0);
+    let name: String = target.file_name().unwrap_or_default().to_string_lossy().chars().take(50).collect();
+    loop {
+        let (process, writer) = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
+        let temporary = target.with_file_name(format!(".{name}.{process}.{writer}.partial"));
+        match File::create_new(&temporary) {
+            // Left by a process of the same number that was killed.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            created => return Ok((created?, temporary)),
+        }
+    }
+}
+
+fn not_renamed(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the finished file cannot be renamed to it ({error}); write to another path"))
+}
+
+#[cfg(unix)]
+fn standard_output() -> io::Result<File> {
+    use std::os::fd::AsFd;
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+#[cfg(windows)]
+fn standard_output() -> io::Result<File> {
+    use std::os::windows::io::AsHandle;
+    Ok(io::stdout().as_handle().try_clone_to_owned()?.into())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn standard_output() -> io::Result<File> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 impl Write for AtomicFile {
@@ -161,9 +271,9 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
-            // Without flushing: the bytes are not wanted. Failure leaves a hidden file behind.
+            // Without flushing: the bytes are not wanted.
             drop(file.into_parts());
-            let _ = fs::remove_file(&self.temporary);
+            self.remove();
         }
     }
 }
@@ -198,3 +308,7 @@ impl TensorSink<'_> {
         with_bytes(tensor, |bytes| self.put(bytes))?.map_err(Into::into)
     }
 }
+
+#[cfg(all(test, not(miri)))]
+#[path = "output_tests.rs"]
+mod tests;

@@ -65,6 +65,10 @@ impl GgufCheckpoint {
         self.order = hint.order().unwrap_or(I2sOrder::X86);
     }
 
+    pub(super) fn file(&self) -> &Arc<MappedFile> {
+        &self.file
+    }
+
     pub(super) fn format(&self) -> String {
         format!("GGUF v{}, architecture {}", self.gguf.version, self.family.name())
     }

@@ -37,6 +37,10 @@ impl HuggingFace {
         Ok(Self { config, files, tensors, keep_master_weights })
     }
 
+    pub(super) fn files(&self) -> &[Arc<MappedFile>] {
+        &self.files
+    }
+
     pub(super) fn format(&self) -> String {
         let linear = match self.config.quantization.as_ref().map(|q| q.class) {
             None => "not quantized",

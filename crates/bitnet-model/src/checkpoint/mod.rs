@@ -14,7 +14,9 @@ pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Wei
 
 use crate::tokenizer::Tokenizer;
 use crate::{ModelError, Result};
+use bitnet_core::MappedFile;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Options for what a checkpoint does not record.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,11 +50,13 @@ pub struct Checkpoint {
     format: String,
     tensors: Vec<TensorSummary>,
     notes: Vec<String>,
+    files: Vec<Arc<MappedFile>>,
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory or a GGUF file.
+    /// Opens a Hugging Face directory or a GGUF file. A safetensors file stands for the directory that it lies in.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let path = folder_of_weights(path).unwrap_or(path);
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         let mut checkpoint =
             if metadata.is_dir() { Self::open_folder(path, options) } else { Self::open_gguf(path, options) }?;
@@ -76,14 +80,16 @@ impl Checkpoint {
             true => Some(Tokenizer::from_file(path).map_err(|e| e.to_string())),
             false => None,
         };
-        Ok(Self::new(hf.format(), hf.summaries(), tokenizer, notes, Box::new(hf)))
+        let files = hf.files().to_vec();
+        Ok(Self::new(hf.format(), hf.summaries(), tokenizer, notes, files, Box::new(hf)))
     }
 
     fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
         let gguf = gguf::GgufCheckpoint::open(path, options.i2s_order)?;
         let tokenizer = gguf.vocab().transpose();
         let tokenizer = tokenizer.map(|v| v.and_then(|v| Ok(Tokenizer::from_gguf(&v)?)).map_err(|e| e.to_string()));
-        Ok(Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), Box::new(gguf)))
+        let files = vec![gguf.file().clone()];
+        Ok(Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), files, Box::new(gguf)))
     }
 
     fn new(
@@ -91,6 +97,7 @@ impl Checkpoint {
         tensors: Vec<TensorSummary>,
         tokenizer: Option<std::result::Result<Tokenizer, String>>,
         mut notes: Vec<String>,
+        files: Vec<Arc<MappedFile>>,
         weights: Box<dyn Weights>,
     ) -> Self {
         match &tokenizer {
@@ -104,7 +111,7 @@ impl Checkpoint {
             Some(Err(why)) => notes.push(format!("the tokenizer cannot be used: {why}")),
             None => notes.push("no tokenizer".into()),
         }
-        Self { weights, tokenizer, name: String::new(), format, tensors, notes }
+        Self { weights, tokenizer, name: String::new(), format, tensors, notes, files }
     }
 
     /// The weights, with their configuration.
@@ -142,8 +149,21 @@ impl Checkpoint {
         &self.tensors
     }
 
+    /// An error if one of its files was written to since it was opened, so that weights may not be what they were.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| Ok(file.check_unchanged()?))
+    }
+
     /// Warnings, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
+}
+
+/// The directory of a safetensors file or its index.
+fn folder_of_weights(path: &Path) -> Option<&Path> {
+    let name = path.file_name()?.to_str()?;
+    let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+    let folder = path.parent().filter(|_| weights && path.is_file())?;
+    Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }

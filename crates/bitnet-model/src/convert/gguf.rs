@@ -61,6 +61,7 @@ pub(super) fn write(
             Source::Embedding => encode(&plan.weights.embedding()?, plan.embeddings)?,
             Source::Linear(place) => plan.data(&plan.linear(place)?, place.is_none())?,
         };
+        checkpoint.check_unchanged()?;
         progress(index + 1, total);
         sink.put(&bytes).map_err(ModelError::from)
     })?;
@@ -138,9 +139,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let fits = match ty {
-            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 if cols.is_multiple_of(128) => {
-                "--to i2_s (blocks of 128)"
-            }
+            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 if self.i2_s_fits()? => "--to i2_s (blocks of 128)",
             GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 => "--to hf (any number of columns)",
             _ if cols.is_multiple_of(32) => "--embeddings q8_0 (blocks of 32)",
             _ => "--embeddings f16 (any number of columns)",
@@ -148,6 +147,15 @@ impl Writer<'_> {
         let problem =
             format!("{name} is {rows} x {cols}, and rows of {} are whole blocks of {block}; use {fits}", ty.name());
         Err(ModelError::Convert(problem))
+    }
+
+    /// Whether every ternary layer has rows of whole blocks of I2_S.
+    fn i2_s_fits(&self) -> Result<bool> {
+        let config = self.weights.config();
+        let columns = |projection: Projection| projection.shape(config).1;
+        let head = self.weights.head()?.is_none_or(|head| ternary(&head).is_none());
+        Ok(Projection::ALL.into_iter().all(|p| columns(p).is_multiple_of(128))
+            && (head || config.hidden_size.is_multiple_of(128)))
     }
 
     /// The linear layer at that position (`None`: the head) with its rows in the order of the file.

@@ -8,6 +8,7 @@ use crate::safetensors::{Dtype, SafetensorsWriter};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
+use bitnet_core::serialize::output::AtomicFile;
 use bitnet_quant::formats;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -62,6 +63,7 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMu
                 WeightSource::Dense(dense) => encode(&dense, float.dtype)?,
             },
         };
+        checkpoint.check_unchanged()?;
         done += 1;
         progress(done, total);
         sink.put(&bytes).map_err(ModelError::from)
@@ -252,5 +254,6 @@ fn tokenizer_config(tokenizer: &Tokenizer) -> Value {
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| ModelError::Convert(e.to_string()))?;
-    std::fs::write(path, text + "\n").map_err(|source| ModelError::Io { path: path.into(), source })
+    AtomicFile::write_bytes(path, (text + "\n").as_bytes())?;
+    Ok(())
 }

@@ -28,6 +28,9 @@ pub enum TokenizerError {
     /// A token id that the vocabulary does not have.
     #[error("token id {id} is outside the vocabulary of {vocab_size} tokens")]
     TokenId { id: u32, vocab_size: usize },
+    /// A file could not be written whole; what was there before is still there.
+    #[error(transparent)]
+    Write(bitnet_core::serialize::WriteError),
     /// A chat template that does not compile or does not render.
     #[error("chat template: {0}")]
     Template(String),

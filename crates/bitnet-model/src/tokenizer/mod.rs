@@ -16,6 +16,7 @@ mod special;
 mod stop;
 mod stream;
 
+use bitnet_core::serialize::output::AtomicFile;
 use std::path::Path;
 
 use serde_json::Value;
@@ -77,7 +78,16 @@ impl Tokenizer {
             true => path.join("tokenizer.json"),
             false => path.to_owned(),
         };
-        let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io { path: file.clone(), source })?;
+        let io = |source| TokenizerError::Io { path: file.clone(), source };
+        // Before it is opened: opening a pipe waits for its writer.
+        if !std::fs::metadata(&file).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("is a pipe or a device, not a file")));
+        }
+        let bytes = std::fs::read(&file).map_err(io)?;
+        if bytes.starts_with(b"GGUF") {
+            let problem = format!("{} is a GGUF file: name a tokenizer.json or its directory", file.display());
+            return Err(TokenizerError::Unsupported(problem));
+        }
         let mut tokenizer = Self::from_json(&bytes)?;
         tokenizer.read_siblings(file.parent().unwrap_or(Path::new(".")))?;
         Ok(tokenizer)
@@ -284,7 +294,8 @@ impl Tokenizer {
     pub fn save_json(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let json = serde_json::to_vec_pretty(&self.to_json()?).map_err(|e| TokenizerError::invalid("tokenizer", e))?;
-        std::fs::write(path, json).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
+        AtomicFile::write_bytes(path, &json).map_err(TokenizerError::Write)?;
+        Ok(())
     }
 
     /// The value of a `tokenizer.json`.
