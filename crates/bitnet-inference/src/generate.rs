@@ -59,7 +59,7 @@ pub struct Generation {
     pub prompt_time: Duration,
     /// Tokens decoded in `decode_time`, one per step.
     pub decode_steps: usize,
-    /// Time of all decode steps.
+    /// Time from the first logits to the end of the text: decode steps, sampling, and the receiver of the text.
     pub decode_time: Duration,
 }
 
@@ -69,7 +69,7 @@ impl Generation {
         self.prompt_tokens as f64 / self.prompt_time.as_secs_f64()
     }
 
-    /// Tokens decoded per second; `None` without a decode step.
+    /// Tokens generated per second, sampling included; `None` without a decode step.
     pub fn decode_rate(&self) -> Option<f64> {
         (self.decode_steps > 0).then(|| self.decode_steps as f64 / self.decode_time.as_secs_f64())
     }
@@ -84,12 +84,11 @@ pub fn generate(
     tokenizer: &Tokenizer,
     prompt: &[u32],
     options: &GenerateOptions,
-    mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+    on_text: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generation> {
     let vocab = session.model().config().vocab_size;
     let mut sampler = Sampler::new(options.sampling.clone(), vocab)?;
     sampler.observe_prompt(prompt);
-    let (mut decoder, mut stop) = (StreamDecoder::new(StreamStart::Continuation), StopMatcher::new(&options.stop));
     let mut out = Generation {
         tokens: Vec::with_capacity(options.max_tokens.min(session.capacity())),
         text: String::new(),
@@ -102,7 +101,22 @@ pub fn generate(
     let start = Instant::now();
     out.prompt_tokens = session.resume(prompt)?;
     out.prompt_time = start.elapsed();
+    let start = Instant::now();
+    decode(session, tokenizer, &mut sampler, options, &mut out, on_text)?;
+    out.decode_time = start.elapsed();
+    Ok(out)
+}
 
+/// Generates tokens from the logits of `session` until one of the reasons to finish.
+fn decode(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    sampler: &mut Sampler,
+    options: &GenerateOptions,
+    out: &mut Generation,
+    mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<()> {
+    let (mut decoder, mut stop) = (StreamDecoder::new(StreamStart::Continuation), StopMatcher::new(&options.stop));
     while out.tokens.len() < options.max_tokens {
         let token = sampler.sample(session.logits())?;
         out.tokens.push(token);
@@ -114,11 +128,11 @@ pub fn generate(
         out.text.push_str(text);
         if !text.is_empty() && on_text(text).is_break() {
             out.finish = FinishReason::Interrupted;
-            return Ok(out);
+            return Ok(());
         }
         if stop.stopped().is_some() {
             out.finish = FinishReason::StopString;
-            return Ok(out);
+            return Ok(());
         }
         if out.tokens.len() == options.max_tokens {
             break;
@@ -127,9 +141,7 @@ pub fn generate(
             out.finish = FinishReason::ContextFull;
             break;
         }
-        let step = Instant::now();
         session.feed(&[token])?;
-        out.decode_time += step.elapsed();
         out.decode_steps += 1;
     }
     let mut tail = stop.push(decoder.finish()).to_string();
@@ -138,5 +150,5 @@ pub fn generate(
     if !tail.is_empty() && on_text(&tail).is_break() {
         out.finish = FinishReason::Interrupted;
     }
-    Ok(out)
+    Ok(())
 }

@@ -90,7 +90,7 @@ pub fn quantize(
                     return refused("its linear layers normalise their inputs themselves: quantize it without a text");
                 }
                 let inputs = statistics.get(&(layer, input_of(projection)));
-                let (fit, report) = quantize_layer(&projection.module(layer), &source, inputs, options)?;
+                let (fit, report) = quantize_layer(&projection.module(layer), &source, inputs, options, config)?;
                 places.push((layer, projection));
                 fits.push(fit);
                 reports.push(report);
@@ -159,16 +159,32 @@ fn kept(name: &str, source: &LinearSource, format: PackedFormat) -> Result<Layer
     })
 }
 
+/// The ternary formats that hold every linear layer of a model.
+fn fitting(config: &Config) -> String {
+    let formats = [("TQ1_0", 256), ("TQ2_0", 256), ("I2_S", 128), ("HF packed", 1)];
+    let fits = |block: usize| Projection::ALL.into_iter().all(|p| p.shape(config).1.is_multiple_of(block));
+    formats.into_iter().filter(|(_, block)| fits(*block)).map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+}
+
 fn quantize_layer(
     name: &str,
     source: &LinearSource,
     inputs: Option<&InputStatistics>,
     options: &QuantizeOptions,
+    config: &Config,
 ) -> Result<(Option<TernaryFit>, LayerReport)> {
     let WeightSource::Dense(dense) = &source.weight else {
         return Ok((None, kept(name, source, options.format)?));
     };
-    let named = |error: QuantError| InferenceError::from(ModelError::tensor(name, error.to_string()));
+    let named = |error: QuantError| {
+        let error = match error {
+            QuantError::RowNotBlocks { format, block, cols, .. } => {
+                QuantError::RowNotBlocks { format, block, cols, fitting: fitting(config) }
+            }
+            other => other,
+        };
+        InferenceError::from(ModelError::tensor(name, error.to_string()))
+    };
     let (values, rows, cols) = (dense.to_f32(), dense.rows, dense.cols);
     let fit = match (options.method, inputs) {
         (Method::ErrorFeedback, Some(inputs)) => error_feedback(&values, rows, cols, inputs),
