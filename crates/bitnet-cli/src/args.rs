@@ -1,6 +1,7 @@
 //! The flags that several commands share.
 
 use crate::error::Result;
+use crate::output;
 use bitnet::inference::{Sampler, Sampling};
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
@@ -45,14 +46,14 @@ pub struct ModelArgs {
 /// How many threads.
 #[derive(Debug, Args)]
 pub struct ThreadArgs {
-    /// Threads to compute with [default: the number of cores]
+    /// Threads to compute with, at most the number of cores [default: the number of cores]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
     threads: Option<u16>,
 }
 
 impl ThreadArgs {
     pub fn count(&self) -> usize {
-        self.threads.map_or_else(cores, usize::from)
+        self.threads.map_or_else(cores, at_most_cores)
     }
 }
 
@@ -61,12 +62,24 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
+/// Threads wait for each other at every layer: more of them than cores are slower by orders of magnitude.
+pub fn at_most_cores(threads: u16) -> usize {
+    let (threads, cores) = (usize::from(threads), cores());
+    if threads > cores {
+        output::note(&format!("note: {threads} threads on {cores} cores would wait for each other: {cores} are used"));
+    }
+    threads.min(cores)
+}
+
+/// Seeds that JSON readers which compute in f64 (JavaScript) read exactly.
+const MAX_SEED: u64 = (1 << 53) - 1;
+
 /// How tokens are chosen.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Randomness; 0 always takes the most likely token
-    #[arg(long, value_name = "F", default_value_t = 0.7, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "temp", value_name = "F", default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the N most likely tokens; 0 keeps all
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -74,15 +87,22 @@ pub struct SamplingArgs {
     /// Keep the most likely tokens that together reach this probability
     #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
-    /// Keep tokens at least F times as likely as the likeliest
+    /// Keep tokens at least F times as likely as the most likely
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
-    /// Make tokens of the text less likely to come again; 1 changes nothing
+    /// Divide positive logits of tokens in the text by F and multiply negative ones; 1 changes nothing
     #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
     repeat_penalty: f32,
-    /// Equal seeds give equal texts [default: a random one]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Subtract F from the logits of tokens that were generated
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Subtract F from the logit of a token for each time it was generated
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Equal seeds give equal texts; -1 is a random seed
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1..=MAX_SEED as i64))]
+    seed: i64,
 }
 
 impl SamplingArgs {
@@ -94,13 +114,23 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
             // The standard library seeds its hash maps from the system.
-            seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
-            ..Sampling::default()
+            seed: u64::try_from(self.seed).unwrap_or_else(|_| RandomState::new().build_hasher().finish() & MAX_SEED),
         };
         // Before a model is loaded, not after.
         Sampler::new(sampling.clone(), 0)?;
         Ok(sampling)
+    }
+}
+
+/// Parses a number of tokens to generate; -1 is no limit but the context and the model's end of text.
+pub fn token_limit(text: &str) -> Result<usize, String> {
+    match text.parse::<i64>() {
+        Ok(-1) => Ok(usize::MAX),
+        Ok(n @ 1..) => Ok(usize::try_from(n).unwrap_or(usize::MAX)),
+        _ => Err("it must be 1 or more, or -1 for as many as the context holds".into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line as a whole.
 
 use crate::commands;
+use crate::output::OutputArgs;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruct
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,4 +59,8 @@ pub enum Command {
     Bench(commands::bench::BenchArgs),
     /// Show what was detected of this machine and which kernels run
     Devices(commands::devices::DevicesArgs),
+    /// Print the completions of a shell
+    Completions(commands::completions::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(commands::man::ManArgs),
 }

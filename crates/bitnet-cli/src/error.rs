@@ -44,21 +44,44 @@ impl CliError {
     }
 }
 
-/// Prints an error on one line; a closed pipe is no error.
+/// Prints an error on one line. A reader that closed the pipe is no error.
 pub fn report(error: &CliError) -> ExitCode {
-    if matches!(error, CliError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe) {
+    if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    output::note(&format!("{}: {}", output::red("error"), one_line(&error.to_string())));
+    output::error_line(&prefix(), &one_line(&error.to_string()));
     ExitCode::FAILURE
 }
 
-/// Prints a mistake in the command line itself, clap's paragraphs on one line.
+/// Prints help or the version, or a mistake in the command line, clap's paragraphs on one line.
 pub fn report_usage(error: &clap::Error) -> ExitCode {
-    let text = error.render().ansi().to_string();
-    let paragraphs = text.split("\n\n").map(one_line).filter(|p| !p.is_empty());
-    output::note(&paragraphs.collect::<Vec<_>>().join("; "));
+    if error.exit_code() == 0 {
+        return output::styled(&error.render().ansi().to_string()).map_or_else(|e| report(&e), |()| ExitCode::SUCCESS);
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print(); // the exit code tells as well
+        return ExitCode::from(2);
+    }
+    let text = error.render().to_string();
+    let paragraphs = text.split("\n\n").map(one_line).filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ");
+    output::error_line(&prefix(), paragraphs.strip_prefix("error: ").unwrap_or(&paragraphs));
     ExitCode::from(2)
+}
+
+fn prefix() -> String {
+    format!("{}: ", output::red("error"))
+}
+
+fn is_broken_pipe(error: &CliError) -> bool {
+    let own = matches!(error, CliError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe);
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next.filter(|_| !own) {
+        if source.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = source.source();
+    }
+    own
 }
 
 fn one_line(text: &str) -> String {

@@ -25,7 +25,7 @@ impl Limits {
         Ok(Self { threads, read, int8: probe::int8_rate(&kernels, &pool, seconds) })
     }
 
-    /// For machines.
+    /// As JSON.
     pub fn json(&self) -> Value {
         json!({ "threads": self.threads, "read_gb_per_second": self.read, "int8_gop_per_second": self.int8 })
     }

@@ -2,12 +2,14 @@
 
 use crate::args::{ModelArgs, ReadArgs};
 use crate::error::{CliError, Result};
+use crate::output;
 use crate::progress::Progress;
-use bitnet::core::Device;
+use bitnet::core::{Device, DeviceCapabilities};
 use bitnet::inference::Model;
 use bitnet::model::checkpoint::{Checkpoint, OpenOptions, Weights};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The path that `--model` names, or that of the model in the tree.
 pub fn path(args: &ModelArgs) -> Result<PathBuf> {
@@ -25,7 +27,10 @@ pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
         let path = path.display();
         return Err(CliError::refused(format!("there is no {path}: name a Hugging Face directory or a .gguf file")));
     }
-    Ok(Checkpoint::open(path, &options(args))?)
+    let checkpoint = Checkpoint::open(path, &options(args))?;
+    output::detail(&format!("model: {}, {}", path.display(), checkpoint.format()));
+    checkpoint.notes().iter().for_each(|note| output::detail(&format!("model: {note}")));
+    Ok(checkpoint)
 }
 
 /// Opens a checkpoint whose master weights, if it has any, stay dense.
@@ -41,7 +46,12 @@ fn options(args: &ReadArgs) -> OpenOptions {
 pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
     let device = Device::cpu_with_threads(threads);
     let mut progress = Progress::new("loading");
-    Ok(Arc::new(Model::load(weights, &device, |done, total| progress.update(done, total))?))
+    let start = Instant::now();
+    let model = Model::load(weights, &device, |done, total| progress.update(done, total))?;
+    let kernels = DeviceCapabilities::cpu()?.isa.map_or("none", |isa| isa.name());
+    let seconds = start.elapsed().as_secs_f64();
+    output::detail(&format!("loaded in {seconds:.2} s, for {threads} threads, with kernels for {kernels}"));
+    Ok(Arc::new(model))
 }
 
 /// The first `models/*.gguf` from the current directory upwards, else from the program's.

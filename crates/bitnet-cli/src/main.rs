@@ -10,22 +10,33 @@ mod limits;
 mod load;
 mod memory;
 mod output;
+mod overwrite;
 mod progress;
+mod text;
 
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Bytes of stack for a command. The main thread has what `ulimit -s` leaves it.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
-    let command = match cli::Cli::try_parse() {
-        Ok(cli) => cli.command,
-        Err(e)
-            if e.exit_code() == 0 || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
-        {
-            e.exit()
-        }
+    match std::thread::Builder::new().name("command".into()).stack_size(STACK).spawn(run) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        // No thread is to be had: the main one is likely to do.
+        Err(_) => run(),
+    }
+}
+
+fn run() -> ExitCode {
+    bitnet::core::install_signal_handlers();
+    output::set_color_early(std::env::args_os().skip(1));
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
         Err(e) => return error::report_usage(&e),
     };
-    match commands::run(command) {
+    output::set(cli.output);
+    match commands::run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => error::report(&e),
     }

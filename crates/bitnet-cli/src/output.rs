@@ -1,12 +1,82 @@
 //! Writing: results to standard output, where errors are values; everything else to standard error.
 
 use crate::error::{CliError, Result};
+use clap::{Args, ValueEnum};
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::sync::OnceLock;
+
+/// How much is said beside the results, and in colour or not.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Print results and errors only
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print also what is loaded, from where, and what runs it
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// Colours: on a terminal unless NO_COLOR is set, always, or never
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    color: Color,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+static ARGS: OnceLock<OutputArgs> = OnceLock::new();
+
+/// Takes notice of the flags; the first call counts.
+pub fn set(args: OutputArgs) {
+    ARGS.get_or_init(|| args);
+    set_color(args.color);
+}
+
+/// Whether only results and errors are wanted.
+pub fn is_quiet() -> bool {
+    ARGS.get().is_some_and(|args| args.quiet)
+}
+
+/// Whether details are wanted.
+pub fn is_verbose() -> bool {
+    ARGS.get().is_some_and(|args| args.verbose)
+}
+
+/// Obeys a `--color` before the command line is parsed: help and mistakes in it are printed in colour as well.
+pub fn set_color_early(args: impl Iterator<Item = OsString>) {
+    let args: Vec<String> = args.filter_map(|arg| arg.into_string().ok()).take_while(|arg| arg != "--").collect();
+    let words = args.iter().enumerate().filter_map(|(i, arg)| match arg.strip_prefix("--color")? {
+        "" => args.get(i + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    });
+    if let Some(color) = words.last().and_then(|word| Color::from_str(word, false).ok()) {
+        set_color(color);
+    }
+}
+
+fn set_color(color: Color) {
+    match color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::Always,
+        Color::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
 
 /// Text, at once.
 pub fn text(text: &str) -> Result<()> {
+    raw(text.as_bytes())
+}
+
+/// Bytes, at once.
+pub fn raw(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Output)
 }
 
 /// A line.
@@ -19,9 +89,43 @@ pub fn json(value: &serde_json::Value) -> Result<()> {
     line(&format!("{value:#}"))
 }
 
-/// A line on standard error. If nobody can read it, nothing is lost.
+/// Text with styles, which a terminal shows and nothing else gets.
+pub fn styled(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+/// A line on standard error, unless `--quiet`.
 pub fn note(line: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{line}");
+    if !is_quiet() {
+        error_line("", line);
+    }
+}
+
+/// A line on standard error with `--verbose`.
+pub fn detail(line: &str) {
+    if is_verbose() {
+        error_line("", line);
+    }
+}
+
+/// A line on standard error after a styled prefix. If nobody can read it, nothing is lost.
+pub fn error_line(prefix: &str, line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{prefix}{}", printable(line));
+}
+
+/// Text from outside (names of files and tensors, messages about them) without what a terminal would obey: control
+/// characters but for the end of a line are written out, as `\u{1b}`.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    if !text.contains(obeyed) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if obeyed(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.into()
 }
 
 /// Red on a terminal.
@@ -30,12 +134,14 @@ pub fn red(text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Rows with aligned columns; `align` has `l` or `r` for each column.
+/// Rows with aligned columns, printable; `align` has `l` or `r` for each column.
 pub fn columns(rows: &[Vec<String>], align: &str) -> String {
+    let printable = |cell: &String| printable(cell).replace('\n', "\\n");
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(printable).collect()).collect();
     let width = |c: usize| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..align.len()).map(width).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let cells = row.iter().zip(&widths).zip(align.chars()).map(|((cell, &width), align)| match align {
             'r' => format!("{cell:>width$}"),
             _ => format!("{cell:<width$}"),
@@ -90,5 +196,11 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "10".into()]];
         assert_eq!(columns(&rows, "lr"), "a      1\nlong  10\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(printable("a\x1b[31m\r\tb\nc é"), "a\\u{1b}[31m\\r\\tb\nc é");
+        assert_eq!(columns(&[vec!["a\x07\nb".into()]], "l"), "a\\u{7}\\nb\n");
     }
 }

@@ -1,10 +1,11 @@
 //! A progress bar for what takes over a second.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-/// Shows itself on a terminal once a second has passed, and goes when dropped.
+/// Appears on a terminal once a second has passed, unless `--quiet`; removed when dropped.
 pub struct Progress {
     what: &'static str,
     start: Instant,
@@ -18,7 +19,8 @@ impl Progress {
 
     /// `done` of `total` are done.
     pub fn update(&mut self, done: usize, total: usize) {
-        if self.bar.is_none() && self.start.elapsed() > Duration::from_secs(1) && stderr().is_terminal() {
+        let wanted = self.start.elapsed() > Duration::from_secs(1) && stderr().is_terminal() && !output::is_quiet();
+        if self.bar.is_none() && wanted {
             let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta}").expect("a valid template");
             let bar = ProgressBar::new(total as u64).with_style(style).with_message(self.what);
             self.bar = Some(bar.with_elapsed(self.start.elapsed()));

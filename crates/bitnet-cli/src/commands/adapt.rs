@@ -1,7 +1,7 @@
 //! What `bitnet finetune` and `bitnet distill` share: a run that goes on from a model.
 
 use super::train;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use bitnet::model::checkpoint::{Checkpoint, OpenOptions};
 use bitnet::training::Config;
 use bitnet::training::config::*;
@@ -68,8 +68,24 @@ pub struct Adaptation<'a> {
     pub distill: Option<bitnet::training::distill::DistillConfig>,
 }
 
+/// An error for a file, which holds no weights that can be trained.
+fn needs_masters(model: &Path) -> Result<()> {
+    if !model.is_file() {
+        return Ok(());
+    }
+    let path = model.display();
+    Err(CliError::refused(format!(
+        "{path} is a file, but training goes on from a Hugging Face directory (config.json, master weights in \
+         model.safetensors, tokenizer.json): name one; bitnet convert {path} DIR --to hf makes it of a dense .gguf file"
+    )))
+}
+
 /// Begins the run; its directory has a `config.toml` that says all of it.
 pub fn run(args: &AdaptArgs, adaptation: Adaptation) -> Result<()> {
+    needs_masters(adaptation.model)?;
+    if let Some(distill) = &adaptation.distill {
+        needs_masters(&distill.teacher)?;
+    }
     let checkpoint = Checkpoint::open(adaptation.model, &OpenOptions::default())?;
     let shape = checkpoint.weights().config();
     let fading = if shape.quantization.is_some() || !adaptation.ternary { 0 } else { args.steps / 4 };

@@ -1,6 +1,6 @@
 //! `bitnet bench`: speed, beside the limits of the machine measured in the same run.
 
-use crate::args::{ModelArgs, cores};
+use crate::args::{ModelArgs, at_most_cores, cores};
 use crate::error::{CliError, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
@@ -28,10 +28,11 @@ const SECONDS: f64 = 0.5;
 #[command(after_help = "\
 Examples:
   bitnet bench --shape 2b4t -t 1,2
-  bitnet bench --model bitnet-2b4t.gguf -p 512 -n 128 --json
+  bitnet bench --model bitnet-2b4t.gguf -p 512 -n 128 --format markdown
 
-pp128 reads a prompt of 128 tokens at once, tg64 generates 64 tokens one by one after a short context; each is the \
-median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of generation the bandwidth of memory.")]
+pp128 reads a prompt of 128 tokens at once, tg64 decodes 64 tokens one by one after a short context, without choosing \
+them; each is the median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of decoding the \
+bandwidth of memory.")]
 pub struct BenchArgs {
     /// Random weights of a known shape, made in memory, with a Q6_K embedding as head
     #[arg(long, value_name = "SHAPE", value_enum, conflicts_with = "model")]
@@ -47,11 +48,26 @@ pub struct BenchArgs {
     #[arg(short = 't', long, value_name = "N,..", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
-    /// Print one JSON object
-    #[arg(long)]
+    /// Form of the figures
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Print one JSON object, as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// Aligned columns
+    Table,
+    /// A table in Markdown
+    Markdown,
+    /// Comma-separated values, a line for each test
+    Csv,
+    /// One JSON object
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -69,14 +85,14 @@ enum Shape {
 
 pub fn run(args: BenchArgs) -> Result<()> {
     let (random, checkpoint);
-    let weights: &dyn Weights = match args.shape {
+    let (name, weights): (String, &dyn Weights) = match args.shape {
         Some(shape) => {
             random = RandomWeights::new(shape.config(), 0);
-            &random
+            (format!("{}, random weights", shape.name()), &random)
         }
         None => {
             checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
-            checkpoint.weights()
+            (checkpoint.name().to_owned(), checkpoint.weights())
         }
     };
     let config = weights.config();
@@ -86,16 +102,11 @@ pub fn run(args: BenchArgs) -> Result<()> {
         let most = config.max_positions.saturating_sub(CONTEXT);
         return Err(CliError::refused(format!("-n {generate} is too long for this model's context: at most {most}")));
     }
-    let threads = match args.threads.is_empty() {
-        true => {
-            if cores() > 1 {
-                vec![1, cores()]
-            } else {
-                vec![1]
-            }
-        }
-        false => args.threads.iter().map(|&n| n as usize).collect(),
+    let mut threads: Vec<usize> = match args.threads.is_empty() {
+        true => vec![1, cores()],
+        false => args.threads.iter().map(|&n| at_most_cores(n)).collect(),
     };
+    threads.dedup();
     let kernel = DeviceCapabilities::cpu()?.isa.map_or("none", |isa| isa.name());
 
     let mut runs = Vec::new();
@@ -107,39 +118,14 @@ pub fn run(args: BenchArgs) -> Result<()> {
     // Before the probes, whose buffer is none of the model's.
     let peak = memory::peak_bytes();
     let limits = threads.iter().map(|&n| Limits::measure(n, SECONDS)).collect::<Result<Vec<_>>>()?;
-    let fraction = |run: &Run| {
-        let limit = limits.iter().find(|l| l.threads == run.threads)?;
-        Some(run.work * run.tokens_per_second / if run.decodes { limit.read } else { limit.int8 })
-    };
-    if args.json {
-        let runs = runs.iter().map(|run| {
-            json!({
-                "test": run.test,
-                "threads": run.threads,
-                "tokens_per_second": run.tokens_per_second,
-                "kernel": kernel,
-                "limit": if run.decodes { "read" } else { "int8" },
-                "fraction_of_limit": fraction(run),
-            })
-        });
-        return output::json(&json!({
-            "runs": runs.collect::<Vec<Value>>(),
-            "limits": limits.iter().map(Limits::json).collect::<Vec<Value>>(),
-            "peak_rss_bytes": peak,
-        }));
+    let report = Report { model: name, kernel, runs, limits, peak };
+    match args.format {
+        _ if args.json => output::json(&report.json()),
+        Format::Table => output::text(&report.table()),
+        Format::Markdown => output::text(&report.markdown()),
+        Format::Csv => output::text(&report.csv()),
+        Format::Json => output::json(&report.json()),
     }
-    let mut rows = vec![["test", "threads", "tokens/s", "of the limit", "kernel"].map(String::from).to_vec()];
-    for run in &runs {
-        let of = fraction(run).unwrap_or(0.);
-        let of = format!("{:.0} % of {}", of * 100., if run.decodes { "read" } else { "int8" });
-        let rate = format!("{:.1}", run.tokens_per_second);
-        rows.push(vec![run.test.clone(), run.threads.to_string(), rate, of, kernel.into()]);
-    }
-    output::text(&output::columns(&rows, "lrrrl"))?;
-    for limit in limits {
-        output::line(&format!("limits, {limit}"))?;
-    }
-    output::line(&format!("peak memory: {}", peak.map_or_else(|| "unknown".into(), output::bytes)))
 }
 
 /// The lengths asked for, or those of the default that fit.
@@ -162,6 +148,97 @@ struct Run {
     decodes: bool,
     /// Of a token: 10^9 bytes that decoding reads, 10^9 operations of the blocks' products.
     work: f64,
+}
+
+impl Run {
+    /// Name of the limit.
+    fn limit(&self) -> &'static str {
+        if self.decodes { "read" } else { "int8" }
+    }
+}
+
+/// What was measured.
+struct Report {
+    model: String,
+    kernel: &'static str,
+    runs: Vec<Run>,
+    limits: Vec<Limits>,
+    /// Bytes.
+    peak: Option<u64>,
+}
+
+impl Report {
+    /// What a run reaches of the limit of its threads.
+    fn fraction(&self, run: &Run) -> Option<f64> {
+        let limit = self.limits.iter().find(|l| l.threads == run.threads)?;
+        Some(run.work * run.tokens_per_second / if run.decodes { limit.read } else { limit.int8 })
+    }
+
+    /// A heading, and a row for each run.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let head = ["model", "test", "threads", "tokens/s", "of the limit", "kernel"];
+        let row = |run: &Run| {
+            let of = self.fraction(run).unwrap_or(0.) * 100.;
+            let of = format!("{of:.0} % of {}", run.limit());
+            let rate = format!("{:.1}", run.tokens_per_second);
+            vec![self.model.clone(), run.test.clone(), run.threads.to_string(), rate, of, self.kernel.into()]
+        };
+        std::iter::once(head.map(String::from).to_vec()).chain(self.runs.iter().map(row)).collect()
+    }
+
+    /// Limits and memory, a line each.
+    fn notes(&self) -> Vec<String> {
+        let limits = self.limits.iter().map(|limit| format!("limits, {limit}"));
+        let peak = self.peak.map_or_else(|| "unknown".into(), output::bytes);
+        limits.chain([format!("peak memory: {peak}")]).collect()
+    }
+
+    fn table(&self) -> String {
+        output::columns(&self.rows(), "llrrrl") + &self.notes().join("\n") + "\n"
+    }
+
+    fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let mut rows = self.rows();
+        rows.iter_mut()
+            .flatten()
+            .for_each(|cell| *cell = output::printable(cell).replace('\n', " ").replace('|', "\\|"));
+        rows.insert(1, ["---", "---", "---:", "---:", "---:", "---"].map(String::from).to_vec());
+        let notes: String = self.notes().iter().map(|note| format!("- {note}\n")).collect();
+        rows.iter().map(|row| line(row)).collect::<String>() + "\n" + &notes
+    }
+
+    fn csv(&self) -> String {
+        let quoted = format!("\"{}\"", self.model.replace('"', "\"\""));
+        let mut text =
+            "model,test,threads,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes\n".to_owned();
+        for run in &self.runs {
+            let fraction = self.fraction(run).map_or_else(String::new, |f| f.to_string());
+            let peak = self.peak.map_or_else(String::new, |bytes| bytes.to_string());
+            let (test, threads, rate, limit) = (&run.test, run.threads, run.tokens_per_second, run.limit());
+            text += &format!("{quoted},{test},{threads},{rate},{limit},{fraction},{},{peak}\n", self.kernel);
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let run = |run: &Run| {
+            json!({
+                "test": run.test,
+                "threads": run.threads,
+                "tokens_per_second": run.tokens_per_second,
+                "kernel": self.kernel,
+                "limit": run.limit(),
+                "fraction_of_limit": self.fraction(run),
+            })
+        };
+        json!({
+            "model": self.model,
+            "runs": self.runs.iter().map(run).collect::<Vec<Value>>(),
+            "limits": self.limits.iter().map(Limits::json).collect::<Vec<Value>>(),
+            "peak_rss_bytes": self.peak,
+        })
+    }
 }
 
 fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize, runs: &mut Vec<Run>) -> Result<()> {
@@ -208,6 +285,14 @@ fn median(count: usize, mut run: impl FnMut() -> Result<f64>) -> Result<f64> {
 }
 
 impl Shape {
+    fn name(self) -> &'static str {
+        match self {
+            Self::B2 => "2b4t",
+            Self::M350 => "350m",
+            Self::M125 => "125m",
+        }
+    }
+
     /// A BitNet b1.58 of this shape, tied, with the constants of 2B4T.
     fn config(self) -> Config {
         let (hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size) = match self {
@@ -233,5 +318,49 @@ impl Shape {
             eos: Vec::new(),
             quantization: Some(QuantizationConfig::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_names_the_model() {
+        let run = |test: &str, rate, decodes| Run {
+            test: test.into(),
+            threads: 2,
+            tokens_per_second: rate,
+            decodes,
+            work: 0.5,
+        };
+        let report = Report {
+            model: "a, \"b\" | c".into(),
+            kernel: "avx2",
+            runs: vec![run("pp128", 100., false), run("tg64", 10., true)],
+            limits: vec![Limits { threads: 2, read: 20., int8: 200. }],
+            peak: Some(1_000_000),
+        };
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            lines(&report.markdown())[..4],
+            [
+                "| model | test | threads | tokens/s | of the limit | kernel |",
+                "| --- | --- | ---: | ---: | ---: | --- |",
+                "| a, \"b\" \\| c | pp128 | 2 | 100.0 | 25 % of int8 | avx2 |",
+                "| a, \"b\" \\| c | tg64 | 2 | 10.0 | 25 % of read | avx2 |",
+            ]
+        );
+        assert_eq!(
+            lines(&report.csv()),
+            [
+                "model,test,threads,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes",
+                "\"a, \"\"b\"\" | c\",pp128,2,100,int8,0.25,avx2,1000000",
+                "\"a, \"\"b\"\" | c\",tg64,2,10,read,0.25,avx2,1000000",
+            ]
+        );
+        assert_eq!(report.json()["model"], "a, \"b\" | c");
+        let table = report.table();
+        assert!(table.starts_with("model") && table.ends_with("peak memory: 1.00 MB\n"), "{table}");
     }
 }

@@ -1,14 +1,15 @@
 //! `bitnet chat`: a conversation.
 
-use crate::args::{ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
+use crate::args::{self, ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
 use crate::error::{CliError, Result};
 use crate::{interrupt, load, output};
 use bitnet::inference::{FinishReason, GenerateOptions, Session, generate};
 use bitnet::model::chat_template::{ChatMessage, ChatTemplate};
+use bitnet::model::checkpoint::Checkpoint;
 use bitnet::model::tokenizer::{ParseSpecial, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use std::io::{IsTerminal, stdin};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read, StdinLock, stdin};
 use std::ops::ControlFlow;
 
 const COMMANDS: &str = "\
@@ -26,11 +27,12 @@ Examples:
 In the conversation: /reset forgets it, /help lists commands, /exit or Ctrl-D ends it, Ctrl-C ends an answer.")]
 pub struct ChatArgs {
     /// What the model is told first
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Most tokens of an answer [default: as many as the context holds]
-    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_tokens: Option<u64>,
+    /// Most tokens of an answer; -1 goes on to the end of the answer or of the context
+    #[arg(long, short = 'n', value_name = "N", default_value = "-1", allow_negative_numbers = true,
+          value_parser = args::token_limit)]
+    max_tokens: usize,
     #[command(flatten)]
     stop: StopArgs,
     #[command(flatten)]
@@ -42,11 +44,8 @@ pub struct ChatArgs {
 }
 
 pub fn run(args: ChatArgs) -> Result<()> {
-    let options = GenerateOptions {
-        max_tokens: args.max_tokens.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
-        sampling: args.sampling.sampling()?,
-        stop: args.stop.stop,
-    };
+    let options =
+        GenerateOptions { max_tokens: args.max_tokens, sampling: args.sampling.sampling()?, stop: args.stop.stop };
     let path = load::path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
@@ -57,7 +56,14 @@ pub fn run(args: ChatArgs) -> Result<()> {
     let model = load::model(checkpoint.weights(), args.threads.count())?;
     let session = Session::new(model, checkpoint.weights().config().max_positions)?;
     let system = args.system.map(|text| ChatMessage::new("system", text));
-    let mut chat = Chat { tokenizer, template, session, options, messages: Vec::from_iter(system.clone()) };
+    let mut chat = Chat {
+        checkpoint: &checkpoint,
+        tokenizer,
+        template,
+        session,
+        options,
+        messages: Vec::from_iter(system.clone()),
+    };
 
     interrupt::catch()?;
     let mut input = Input::new()?;
@@ -65,13 +71,13 @@ pub fn run(args: ChatArgs) -> Result<()> {
         match line.trim() {
             "" => {}
             "/exit" => break,
-            "/help" => output::note(COMMANDS),
+            "/help" => output::error_line("", COMMANDS),
             "/reset" => {
                 chat.messages = Vec::from_iter(system.clone());
                 output::note("The conversation is forgotten.");
             }
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                output::note(&format!("There is no {command}.\n{COMMANDS}"));
+                output::error_line("", &format!("There is no {command}.\n{COMMANDS}"));
             }
             _ => chat.answer(line)?,
         }
@@ -80,6 +86,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
 }
 
 struct Chat<'a> {
+    checkpoint: &'a Checkpoint,
     tokenizer: &'a Tokenizer,
     template: ChatTemplate,
     session: Session,
@@ -88,21 +95,49 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
+    /// The tokens of the conversation, which ends with a message of the user; `None` if that alone is too long. Where room
+    /// for an answer is lacking, the oldest turns are dropped, for good; the system message stays.
+    fn prompt(&mut self) -> Result<Option<Vec<u32>>> {
+        let context = self.session.capacity();
+        // A quarter of the context, or all that may be answered.
+        let answer = self.options.max_tokens.min(context / 4).max(1);
+        let mut messages = self.messages.clone();
+        let system = messages.iter().take_while(|m| m.role == "system").count();
+        loop {
+            let prompt = self.template.render(&messages, true)?;
+            let tokens = self.tokenizer.encode_with(&prompt, false, ParseSpecial::Yes)?;
+            let last = messages.len() - system == 1;
+            let fits = tokens.len().saturating_add(answer) <= context;
+            if fits || last && tokens.len() < context {
+                let dropped = self.messages.len() - messages.len();
+                if dropped > 0 {
+                    let turns = dropped.div_ceil(2);
+                    output::note(&format!("(context full: the oldest {turns} turns are forgotten)"));
+                }
+                self.messages = messages;
+                return Ok(Some(tokens));
+            }
+            if last {
+                return Ok(None);
+            }
+            // A turn: a message of the user and its answer.
+            messages.remove(system);
+            while messages[system].role != "user" {
+                messages.remove(system);
+            }
+        }
+    }
+
     /// Prints the model's answer and keeps it, also if it was interrupted. The session knows the conversation so far and
     /// reads only what is new.
     fn answer(&mut self, message: String) -> Result<()> {
         self.messages.push(ChatMessage::new("user", message));
-        let prompt = self.template.render(&self.messages, true)?;
-        let tokens = self.tokenizer.encode_with(&prompt, false, ParseSpecial::Yes)?;
         let context = self.session.capacity();
-        if tokens.len() >= context {
+        let Some(tokens) = self.prompt()? else {
             self.messages.pop();
-            output::note(&format!(
-                "With this message the conversation has {} tokens; the context holds {context}. Say less, or /reset.",
-                tokens.len()
-            ));
+            output::error_line("", &format!("This message does not fit the context of {context} tokens: say less."));
             return Ok(());
-        }
+        };
         interrupt::clear();
         let mut written = Ok(());
         let on_text = |text: &str| {
@@ -115,10 +150,11 @@ impl Chat<'_> {
         let answer = generate(&mut self.session, self.tokenizer, &tokens, &self.options, on_text)?;
         interrupt::clear();
         written?;
+        self.checkpoint.check_unchanged()?;
         output::line("")?;
         match answer.finish {
             FinishReason::ContextFull => {
-                output::note(&format!("The context of {context} tokens is full: /reset begins a new conversation."));
+                output::note(&format!("(cut off: the context of {context} tokens is full)"));
             }
             FinishReason::Interrupted => output::note("(interrupted)"),
             _ => {}
@@ -133,13 +169,16 @@ impl Chat<'_> {
 /// Lines of the user: edited on a terminal, else as they come.
 enum Input {
     Terminal(Box<DefaultEditor>),
-    Lines(std::io::Lines<std::io::StdinLock<'static>>),
+    Lines(StdinLock<'static>),
 }
+
+/// Bytes of a line; more are no message.
+const LONGEST_LINE: u64 = 1 << 20;
 
 impl Input {
     fn new() -> Result<Self> {
         if !stdin().is_terminal() {
-            return Ok(Self::Lines(stdin().lines()));
+            return Ok(Self::Lines(stdin().lock()));
         }
         output::note("/help lists commands; Ctrl-D ends.");
         Ok(Self::Terminal(Box::new(DefaultEditor::new().map_err(failed)?)))
@@ -148,7 +187,7 @@ impl Input {
     /// The next line; `None` at the end.
     fn line(&mut self) -> Result<Option<String>> {
         let editor = match self {
-            Self::Lines(lines) => return lines.next().transpose().map_err(|e| failed(e.into())),
+            Self::Lines(lines) => return next_line(lines),
             Self::Terminal(editor) => editor,
         };
         loop {
@@ -159,11 +198,38 @@ impl Input {
                 }
                 // Ctrl-C clears the line.
                 Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Io(e)) if e.kind() == ErrorKind::InvalidData => skipped("is not UTF-8"),
                 Err(ReadlineError::Eof) => return Ok(None),
                 Err(e) => return Err(failed(e)),
             }
         }
     }
+}
+
+/// The next line that can be a message. One that is not UTF-8 or has no end is passed over, saying so.
+fn next_line(lines: &mut impl BufRead) -> Result<Option<String>> {
+    let mut skipping = false;
+    loop {
+        let mut line = Vec::new();
+        let read = Read::take(&mut *lines, LONGEST_LINE).read_until(b'\n', &mut line);
+        if read.map_err(|e| failed(e.into()))? == 0 {
+            return Ok(None);
+        }
+        let whole = line.ends_with(b"\n") || (line.len() as u64) < LONGEST_LINE;
+        match String::from_utf8(line) {
+            _ if skipping => skipping = !whole,
+            Ok(line) if whole => return Ok(Some(line)),
+            Err(_) if whole => skipped("is not UTF-8"),
+            _ => {
+                skipped("is longer than a megabyte");
+                skipping = true;
+            }
+        }
+    }
+}
+
+fn skipped(why: &str) {
+    output::error_line("", &format!("This line {why}: it is left out."));
 }
 
 fn failed(error: ReadlineError) -> CliError {

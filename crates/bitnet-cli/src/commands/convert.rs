@@ -2,6 +2,7 @@
 
 use crate::args::ReadArgs;
 use crate::error::{CliError, Result};
+use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use crate::{load, output};
 use bitnet::model::checkpoint::Checkpoint;
@@ -21,7 +22,7 @@ pub struct ConvertArgs {
     /// A Hugging Face directory or a .gguf file
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// File to write, or directory for --to hf
+    /// File to write (`-` is standard output), or directory for --to hf
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Format of the ternary weights
@@ -30,6 +31,8 @@ pub struct ConvertArgs {
     /// Type of the embeddings and of an untied head
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
     embeddings: EmbeddingType,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -74,7 +77,13 @@ impl From<EmbeddingType> for Embeddings {
 pub fn run(args: ConvertArgs) -> Result<()> {
     let checkpoint = load::open(&args.input, &args.read)?;
     refuse_itself(&args.input, &args.output)?;
+    check_output(&args.output, args.to, args.overwrite)?;
     write(&checkpoint, &args.output, args.to, args.embeddings)
+}
+
+/// An error where other files would be written over.
+pub(super) fn check_output(out: &Path, to: Format, overwrite: OverwriteArgs) -> Result<()> {
+    if to == Format::Hf { overwrite.check_directory(out) } else { overwrite.check_file(out) }
 }
 
 /// Writes a checkpoint and says so.
@@ -88,8 +97,18 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, to: Format, embeddings:
     let mut progress = Progress::new("converting");
     convert(checkpoint, out, target, embeddings.into(), &mut |done, total| progress.update(done, total))?;
     drop(progress);
-    output::note(&format!("wrote {} ({})", out.display(), output::bytes(size(out))));
+    wrote(out, "");
     Ok(())
+}
+
+/// Says that a file or a directory was written, how large it is, and `more`.
+pub(super) fn wrote(out: &Path, more: &str) {
+    let name = if out == Path::new("-") { "standard output".into() } else { out.display().to_string() };
+    let size = match size(out) {
+        0 => String::new(), // a device or a pipe
+        bytes => format!(" ({})", output::bytes(bytes)),
+    };
+    output::note(&format!("wrote {name}{size}{more}"));
 }
 
 /// The input is mapped while the output is written.
@@ -104,7 +123,7 @@ pub(super) fn refuse_itself(input: &Path, output: &Path) -> Result<()> {
 }
 
 /// Bytes of a file, or of the files in a folder.
-pub fn size(path: &Path) -> u64 {
+fn size(path: &Path) -> u64 {
     let own = |path: &Path| path.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
     match std::fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| own(&entry.path())).sum(),

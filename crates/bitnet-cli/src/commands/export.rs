@@ -1,8 +1,8 @@
 //! `bitnet export`: a trained model as files that run.
 
-use super::convert::{EmbeddingType, size};
+use super::convert::{EmbeddingType, wrote};
 use crate::error::Result;
-use crate::output;
+use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use bitnet::model::convert::Target;
 use bitnet::training::export::{Masters, Which};
@@ -22,7 +22,7 @@ pub struct ExportArgs {
     /// Directory of a run
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// File to write, or directory for --to hf and hf-master
+    /// File to write (`-` is standard output), or directory for --to hf and hf-master
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Form to write
@@ -37,6 +37,8 @@ pub struct ExportArgs {
     /// Type of the embeddings and of an untied head in a GGUF file
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
     embeddings: EmbeddingType,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +59,10 @@ enum Form {
 }
 
 pub fn run(args: ExportArgs) -> Result<()> {
+    match args.to {
+        Form::Hf | Form::HfMaster => args.overwrite.check_directory(&args.output)?,
+        Form::I2S | Form::Tq1_0 | Form::Tq2_0 => args.overwrite.check_file(&args.output)?,
+    }
     let which = match args.step {
         Some(step) => Which::Step(step),
         None if args.best => Which::Best,
@@ -78,7 +84,6 @@ pub fn run(args: ExportArgs) -> Result<()> {
         }
         None => masters.write_hugging_face(&args.output)?,
     }
-    let bytes = output::bytes(size(&args.output));
-    output::note(&format!("wrote {} ({bytes}), the weights after {step} updates", args.output.display()));
+    wrote(&args.output, &format!(", the weights after {step} updates"));
     Ok(())
 }

@@ -1,30 +1,33 @@
 //! `bitnet generate`: continues a text.
 
-use crate::args::{ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
+use crate::args::{self, ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
 use crate::error::{CliError, Result};
-use crate::{interrupt, load, output};
-use bitnet::inference::{FinishReason, GenerateOptions, Generation, InferenceError, Session, generate};
+use crate::{interrupt, load, output, text};
+use bitnet::inference::{FinishReason, GenerateOptions, Generation, Session, generate};
+use bitnet::model::tokenizer::Tokenizer;
 use serde_json::json;
-use std::io::Read;
+use std::io::{IsTerminal, stdin};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bitnet generate \"ROMEO:\" --max-tokens 200
   bitnet generate \"To be, or\" --temperature 0
-  bitnet generate - --model bitnet-2b4t.gguf --stop $'\\n' < prompt.txt
+  printf 'ROMEO:' | bitnet generate --model bitnet-2b4t.gguf --stop $'\\n'
+  bitnet generate --prompt \"--- a list ---\" -n -1
   bitnet generate \"ROMEO:\" --seed 7 --json | jq -r .text
 
-The text goes to standard output as it comes, the speed to standard error. Ctrl-C ends the text.
-Candidates pass temperature, --top-k, --top-p and --min-p in this order.")]
+The text goes to standard output as it is generated, the speed to standard error. Ctrl-C ends the text. An empty prompt \
+is the model's begin token. Tokens pass the penalties, then --temperature, --top-k, --top-p and --min-p in this order.")]
 pub struct GenerateArgs {
-    /// Text to continue; `-` reads standard input
-    #[arg(value_name = "PROMPT")]
-    prompt: Option<String>,
-    /// Most tokens to generate
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
-    max_tokens: u64,
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Most tokens to generate; -1 goes on to the end of the text or of the context
+    #[arg(long, short = 'n', value_name = "N", default_value = "128", allow_negative_numbers = true,
+          value_parser = args::token_limit)]
+    max_tokens: usize,
     #[command(flatten)]
     stop: StopArgs,
     /// Print one JSON object when done
@@ -38,21 +41,50 @@ pub struct GenerateArgs {
     sampling: SamplingArgs,
 }
 
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Prompt {
+    /// Text to continue [default: standard input, also for `-`]
+    #[arg(value_name = "PROMPT", allow_hyphen_values = true, value_parser = not_a_flag)]
+    text: Option<String>,
+    /// Text to continue, whatever it begins with
+    #[arg(long = "prompt", short = 'p', value_name = "TEXT", allow_hyphen_values = true)]
+    flag: Option<String>,
+    /// File with the text to continue; `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// A text that begins with `-` is a prompt, unless it looks like a flag with a typing error.
+fn not_a_flag(text: &str) -> Result<String, String> {
+    let name = text.trim_start_matches('-');
+    let flag = name.len() < text.len() && name.starts_with(char::is_alphabetic) && !name.contains(char::is_whitespace);
+    if flag { Err("there is no such flag (a prompt like this is given with --prompt)".into()) } else { Ok(text.into()) }
+}
+
+impl Prompt {
+    fn read(self, tokenizer: &Tokenizer, context: usize) -> Result<String> {
+        match (self.text, self.flag, self.file) {
+            (Some(text), _, _) if text != "-" => Ok(text),
+            (_, Some(text), _) => Ok(text),
+            (_, _, Some(file)) => text::read_prompt(&file, tokenizer, context),
+            (None, ..) if stdin().is_terminal() => {
+                Err(CliError::refused("no prompt: give a text to continue, or write it to standard input"))
+            }
+            _ => text::read_prompt(Path::new("-"), tokenizer, context),
+        }
+    }
+}
+
 pub fn run(args: GenerateArgs) -> Result<()> {
-    let options = GenerateOptions {
-        max_tokens: usize::try_from(args.max_tokens).unwrap_or(usize::MAX),
-        sampling: args.sampling.sampling()?,
-        stop: args.stop.stop,
-    };
-    let prompt = read_prompt(args.prompt.as_deref())?;
+    let options =
+        GenerateOptions { max_tokens: args.max_tokens, sampling: args.sampling.sampling()?, stop: args.stop.stop };
     let path = load::path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let tokens = tokenizer.encode(&prompt, true)?;
     let context = checkpoint.weights().config().max_positions;
-    if tokens.len() > context {
-        return Err(InferenceError::ContextFull { needed: tokens.len(), capacity: context }.into());
-    }
+    let prompt = args.prompt.read(tokenizer, context)?;
+    let tokens = text::encode_prompt(&prompt, tokenizer, context)?;
     let threads = args.threads.count();
     let model = load::model(checkpoint.weights(), threads)?;
     let mut session = Session::new(model, context.min(tokens.len().saturating_add(options.max_tokens)))?;
@@ -63,13 +95,14 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         if !args.json {
             written = output::text(text);
         }
-        match written.is_err() || interrupt::pressed() {
+        match written.is_err() || interrupt::pressed() || checkpoint.check_unchanged().is_err() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     };
     let generation = generate(&mut session, tokenizer, &tokens, &options, on_text)?;
     written?;
+    checkpoint.check_unchanged()?;
     if args.json {
         return output::json(&json!({
             "prompt": prompt,
@@ -87,27 +120,6 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     output::line("")?;
     output::note(&statistics(&generation, options.sampling.seed, context));
     Ok(())
-}
-
-/// The text to continue.
-fn read_prompt(argument: Option<&str>) -> Result<String> {
-    let text = match argument {
-        None => return Err(CliError::refused("no prompt: give a text to continue, or - to read standard input")),
-        Some("-") => {
-            let mut bytes = Vec::new();
-            let read = std::io::stdin().lock().read_to_end(&mut bytes);
-            read.map_err(|source| CliError::File { path: "standard input".into(), source })?;
-            String::from_utf8(bytes).map_err(|e| {
-                let at = e.utf8_error().valid_up_to();
-                CliError::refused(format!("standard input is not UTF-8 from byte {at} on: convert it first"))
-            })?
-        }
-        Some(text) => text.to_string(),
-    };
-    if text.is_empty() {
-        return Err(CliError::refused("the prompt is empty: give a text to continue"));
-    }
-    Ok(text)
 }
 
 /// The line on standard error after a text.

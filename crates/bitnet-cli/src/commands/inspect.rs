@@ -1,6 +1,6 @@
 //! `bitnet inspect`: what a checkpoint holds, without loading it.
 
-use crate::args::ReadArgs;
+use crate::args::{ModelArgs, ReadArgs};
 use crate::error::Result;
 use crate::{load, output};
 use bitnet::model::checkpoint::{Checkpoint, LinearSource, Norm, Projection, TensorSummary, WeightSource, Weights};
@@ -9,7 +9,7 @@ use bitnet::model::tokenizer::Tokenizer;
 use bitnet::model::{Config, ModelError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Positions of the cache whose memory is told.
 const CACHE_POSITIONS: usize = 1000;
@@ -21,9 +21,9 @@ Examples:
   bitnet inspect hf-folder --tensors
   bitnet inspect hf-folder --json | jq .parameters")]
 pub struct InspectArgs {
-    /// A Hugging Face directory or a .gguf file
+    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards]
     #[arg(value_name = "PATH")]
-    path: PathBuf,
+    path: Option<PathBuf>,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -35,12 +35,14 @@ pub struct InspectArgs {
 }
 
 pub fn run(args: InspectArgs) -> Result<()> {
-    let checkpoint = load::open(&args.path, &args.read)?;
+    let model = ModelArgs { model: args.path, read: args.read };
+    let path = load::path(&model)?;
+    let checkpoint = load::open(&path, &model.read)?;
     let report = Report::new(&checkpoint);
     if args.json {
-        return output::json(&report.json(&args));
+        return output::json(&report.json(&path, args.tensors));
     }
-    output::text(&report.text(args.tensors))
+    output::text(&report.text(&path, args.tensors))
 }
 
 /// What is told, in either form.
@@ -92,9 +94,10 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn text(&self, tensors: bool) -> String {
+    fn text(&self, path: &Path, tensors: bool) -> String {
         let c = self.config;
         let mut rows = vec![
+            ("path", path.display().to_string()),
             ("format", self.checkpoint.format().to_string()),
             ("architecture", format!("{}, {} gate", self.architecture(), c.hidden_act.name())),
             (
@@ -128,10 +131,10 @@ impl<'a> Report<'a> {
         text
     }
 
-    fn json(&self, args: &InspectArgs) -> Value {
+    fn json(&self, path: &Path, tensors: bool) -> Value {
         let c = self.config;
         let mut value = json!({
-            "path": args.path.display().to_string(),
+            "path": path.display().to_string(),
             "format": self.checkpoint.format(),
             "architecture": self.architecture(),
             "hidden_act": c.hidden_act.name(),
@@ -159,7 +162,7 @@ impl<'a> Report<'a> {
             "memory": { "weight_bytes": self.weight_bytes, "cache_bytes_per_1000_tokens": self.cache_bytes() },
             "notes": self.notes,
         });
-        if args.tensors {
+        if tensors {
             let row = |t: &TensorSummary| json!({ "name": t.name, "type": t.kind, "shape": t.shape, "bytes": t.bytes });
             value["tensors"] = self.checkpoint.tensors().iter().map(row).collect();
         }

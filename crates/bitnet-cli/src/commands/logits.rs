@@ -2,25 +2,31 @@
 
 use crate::args::{ModelArgs, ThreadArgs};
 use crate::error::{CliError, Result};
-use crate::load;
+use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
+use crate::{load, text};
+use bitnet::core::serialize::npy::NpyWriter;
+use bitnet::core::{BitNetDType, BitNetError};
 use bitnet::inference::{InferenceError, Session};
 use bitnet::model::safetensors::{Dtype, FileError, SafetensorsWriter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bitnet logits --model checkpoint --prompt \"ROMEO:\" --output logits.safetensors
-  bitnet logits --model checkpoint --tokens 1,2,3 --output logits.safetensors
+  bitnet logits --model checkpoint --tokens 1,2,3 --output logits.npy
 
-The file holds input_ids i32 [T] and logits f32 [T, vocabulary].")]
+A .safetensors file holds input_ids i32 [T] and logits f32 [T, vocabulary], a .npy file the logits alone. Standard output \
+(`-`), devices and pipes get safetensors.")]
 pub struct LogitsArgs {
     #[command(flatten)]
     input: Input,
-    /// File to write
+    /// File to write, .safetensors or .npy
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -31,43 +37,89 @@ pub struct LogitsArgs {
 #[group(required = true, multiple = false)]
 struct Input {
     /// Text to read
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
+    /// File with the text to read; `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// Token ids to read, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     tokens: Option<Vec<u32>>,
 }
 
 pub fn run(args: LogitsArgs) -> Result<()> {
+    let format = Format::of(&args.output)?;
+    args.overwrite.check_file(&args.output)?;
     let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
-    let tokens = match (args.input.tokens, args.input.prompt) {
-        (Some(tokens), _) => tokens,
-        (None, prompt) => checkpoint.tokenizer()?.encode(&prompt.unwrap_or_default(), true)?,
-    };
     let config = checkpoint.weights().config();
+    let tokens = match (args.input.tokens, args.input.file) {
+        (Some(tokens), _) => tokens,
+        (None, file) => {
+            let (tokenizer, context) = (checkpoint.tokenizer()?, config.max_positions);
+            let read = |file: PathBuf| text::read_prompt(&file, tokenizer, context);
+            let text = file.map_or_else(|| Ok(args.input.prompt.unwrap_or_default()), read)?;
+            text::encode_prompt(&text, tokenizer, context)?
+        }
+    };
     check(&tokens, config.vocab_size, config.max_positions)?;
     let mut session = Session::new(load::model(checkpoint.weights(), args.threads.count())?, tokens.len())?;
-
-    let mut file = SafetensorsWriter::new();
-    file.add("input_ids", Dtype::I32, &[tokens.len()])?;
-    file.add("logits", Dtype::F32, &[tokens.len(), config.vocab_size])?;
-    file.write(&args.output, |tensor, sink| {
-        if tensor.name == "input_ids" {
-            let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
-            return Ok(sink.put(&bytes).map_err(FileError::from)?);
+    let shape = [tokens.len(), config.vocab_size];
+    match format {
+        Format::Npy => {
+            let mut file = NpyWriter::create(&args.output, BitNetDType::F32, &shape)?;
+            feed(&mut session, &tokens, |row| Ok(file.put(row).map_err(BitNetError::from)?))?;
+            checkpoint.check_unchanged()?;
+            file.finish()?;
         }
-        let (mut row, mut put, mut progress) = (Vec::new(), Ok(()), Progress::new("tokens"));
-        session.feed_all(&tokens, |index, logits| {
-            progress.update(index + 1, tokens.len());
-            row.clear();
-            row.extend(logits.iter().flat_map(|l| l.to_le_bytes()));
-            if put.is_ok() {
-                put = sink.put(&row);
-            }
-        })?;
-        Ok::<_, CliError>(put.map_err(FileError::from)?)
-    })?;
+        Format::Safetensors => {
+            let mut file = SafetensorsWriter::new();
+            file.add("input_ids", Dtype::I32, &shape[..1])?;
+            file.add("logits", Dtype::F32, &shape)?;
+            file.write::<CliError>(&args.output, |tensor, sink| {
+                if tensor.name == "input_ids" {
+                    let bytes: Vec<u8> = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
+                    return Ok(sink.put(&bytes).map_err(FileError::from)?);
+                }
+                feed(&mut session, &tokens, |row| Ok(sink.put(row).map_err(FileError::from)?))?;
+                Ok(checkpoint.check_unchanged()?)
+            })?;
+        }
+    }
     Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Safetensors,
+    Npy,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+            Some("safetensors") => Ok(Self::Safetensors),
+            Some("npy") => Ok(Self::Npy),
+            _ if path == Path::new("-") || path.exists() && !path.is_file() && !path.is_dir() => Ok(Self::Safetensors),
+            _ => Err(CliError::refused(format!(
+                "{}: logits are written as .safetensors or .npy: name the file so",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// Gives the logits of every position to `put`, as bytes.
+fn feed(session: &mut Session, tokens: &[u32], mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let (mut row, mut done, mut progress) = (Vec::new(), Ok(()), Progress::new("tokens"));
+    session.feed_all(tokens, |index, logits| {
+        progress.update(index + 1, tokens.len());
+        row.clear();
+        row.extend(logits.iter().flat_map(|l| l.to_le_bytes()));
+        if done.is_ok() {
+            done = put(&row);
+        }
+    })?;
+    done
 }
 
 /// What [`Session`] would say after the model is loaded.

@@ -3,6 +3,7 @@
 pub mod adapt;
 pub mod bench;
 pub mod chat;
+pub mod completions;
 pub mod convert;
 pub mod devices;
 pub mod distill;
@@ -11,6 +12,7 @@ pub mod finetune;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
+pub mod man;
 pub mod perplexity;
 pub mod quantize;
 pub mod tokenize;
@@ -36,5 +38,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Distill(args) => distill::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }

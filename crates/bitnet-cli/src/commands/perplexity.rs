@@ -3,23 +3,24 @@
 use crate::args::{ModelArgs, ThreadArgs};
 use crate::error::{CliError, Result};
 use crate::progress::Progress;
-use crate::{load, output};
+use crate::{load, output, text};
 use bitnet::inference::{Session, count_windows, perplexity};
 use bitnet::model::tokenizer::ParseSpecial;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   bitnet perplexity --file wikitext.txt
+  zcat wikitext.gz | bitnet perplexity --file -
   bitnet perplexity --model bitnet-2b4t.gguf --file wikitext.txt --window 2048 --max-windows 20 --json
 
 The tokens of the text are cut into consecutive windows; every window starts from an empty context and predicts each of \
 its tokens' successors. What does not fill the last window is left out. Bits a byte compare models of different \
 tokenizers.")]
 pub struct PerplexityArgs {
-    /// Text to predict, UTF-8
+    /// Text to predict, UTF-8; `-` is standard input
     #[arg(long, short, value_name = "TEXT")]
     file: PathBuf,
     /// Tokens of a window
@@ -38,10 +39,9 @@ pub struct PerplexityArgs {
 }
 
 pub fn run(args: PerplexityArgs) -> Result<()> {
-    let text = read(&args.file)?;
+    text::check(&args.file)?;
     let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let tokens = tokenizer.encode_with(&text, false, ParseSpecial::No)?;
     let (window, context) = (args.window as usize, checkpoint.weights().config().max_positions);
     if window > context {
         return Err(CliError::refused(format!(
@@ -49,11 +49,14 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
         )));
     }
     let most = args.max_windows.map_or(usize::MAX, |n| n as usize);
+    let text = text::read_start(&args.file, tokenizer, most.saturating_mul(window).saturating_add(1))?;
+    let tokens = tokenizer.encode_with(&text, false, ParseSpecial::No)?;
     let total = count_windows(tokens.len(), window).min(most);
     let mut session = Session::new(load::model(checkpoint.weights(), args.threads.count())?, window)?;
     let mut progress = Progress::new("windows");
     let sum = perplexity(&mut session, tokenizer, &tokens, window, most, |done, _| progress.update(done, total))?;
     drop(progress);
+    checkpoint.check_unchanged()?;
     if args.json {
         return output::json(&json!({
             "mean_nll": sum.mean_nll(),
@@ -70,13 +73,4 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
         ("tokens", format!("{} in {} windows of {window}", sum.tokens, sum.windows)),
     ];
     output::text(&output::columns(&rows.map(|(name, value)| vec![name.to_string(), value]), "ll"))
-}
-
-/// A text of UTF-8.
-pub(super) fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|source| CliError::File { path: path.into(), source })?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        CliError::refused(format!("{} is not UTF-8 from byte {at} on: convert it first", path.display()))
-    })
 }

@@ -3,11 +3,16 @@
 use super::convert::{self, EmbeddingType, Format};
 use crate::args::{ReadArgs, ThreadArgs};
 use crate::error::{CliError, Result};
+use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
-use crate::{load, output};
+use crate::{load, output, text};
+use bitnet::core::BitNetError;
+use bitnet::core::serialize::output::AtomicFile;
 use bitnet::inference::{CalibrationData, Method, QuantizeOptions, QuantizedWeights, quantize};
+use bitnet::model::checkpoint::Checkpoint;
 use bitnet::model::tokenizer::ParseSpecial;
 use bitnet::quant::PackedFormat;
+use bitnet::quant::analysis::LayerReport;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
@@ -28,13 +33,13 @@ pub struct QuantizeArgs {
     /// A Hugging Face directory with dense weights, or a .gguf file of floats
     #[arg(value_name = "MODEL")]
     input: PathBuf,
-    /// File to write, or directory for --to hf; without it only the report is made
+    /// File to write (`-` is standard output), or directory for --to hf; without it only the report is made
     #[arg(value_name = "OUT")]
     output: Option<PathBuf>,
     /// How weights are rounded
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = MethodArg::Rtn)]
     method: MethodArg,
-    /// UTF-8 text that the layers' inputs are taken from; needed by gptq, and for the outputs lost
+    /// UTF-8 text that the layers' inputs are taken from, needed by gptq and for the outputs lost; `-` is standard input
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
     /// Tokens of a window of the text
@@ -62,6 +67,8 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
+    overwrite: OverwriteArgs,
+    #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -81,12 +88,15 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
             "--method gptq looks at the inputs of the layers: name a text with --calibration",
         ));
     }
-    let text = args.calibration.as_deref().map(super::perplexity::read).transpose()?;
+    args.calibration.as_deref().map_or(Ok(()), text::check)?;
     let masters = load::open_masters(&args.input, &args.read)?;
+    let to = args.to.unwrap_or_else(|| format_of(args.output.as_deref()));
     if let Some(out) = &args.output {
         convert::refuse_itself(&args.input, out)?;
+        convert::check_output(out, to, args.overwrite)?;
     }
-    let to = args.to.unwrap_or_else(|| format_of(args.output.as_deref()));
+    [&args.report, &args.plot].into_iter().flatten().try_for_each(|path| args.overwrite.check_file(path))?;
+    let trained_ternary = masters.weights().config().quantization.is_some();
     let options = QuantizeOptions {
         method: match args.method {
             MethodArg::Rtn => Method::RoundToNearest,
@@ -102,36 +112,67 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
         },
     };
 
-    let encode =
-        |text: String| -> Result<Vec<u32>> { Ok(masters.tokenizer()?.encode_with(&text, false, ParseSpecial::No)?) };
-    let tokens = text.map(encode).transpose()?;
+    let tokens = args.calibration.as_deref().map(|path| calibration_tokens(&args, path, &masters)).transpose()?;
     let data = tokens.as_deref().map(|tokens| calibration(&args, tokens)).transpose()?;
     let mut progress = Progress::new("quantizing");
     let result = quantize(masters.weights(), data.as_ref(), &options, |done, total| progress.update(done, total))?;
     drop((progress, data));
+    masters.check_unchanged()?;
 
-    output::line(&result.report.to_string())?;
-    let write = |path: &Path, text: String| {
-        std::fs::write(path, text).map_err(|source| CliError::File { path: path.into(), source })
-    };
+    // Standard output may be the model's.
+    let show = |text: &str| if args.output.as_deref() == Some(Path::new("-")) { Ok(()) } else { output::line(text) };
+    show(&result.report.to_string())?;
+    let write = |path: &Path, text: String| AtomicFile::write_bytes(path, text.as_bytes()).map_err(BitNetError::from);
     if let Some(path) = &args.report {
         write(path, format!("{:#}\n", result.report.to_json()))?;
     }
     if let Some(path) = &args.plot {
         write(path, result.report.to_svg())?;
     }
-    match &args.output {
-        Some(out) => {
-            let checkpoint = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
-            convert::write(&checkpoint, out, to, args.embeddings)
-        }
-        None => Ok(()),
+    let summary = summary(&result.report.layers, args.method);
+    if let Some(out) = &args.output {
+        let checkpoint = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
+        convert::write(&checkpoint, out, to, args.embeddings)?;
     }
+    output::note(&summary);
+    if trained_ternary && args.method == MethodArg::Gptq {
+        output::note(TRAINED_TERNARY);
+    }
+    Ok(())
+}
+
+const TRAINED_TERNARY: &str = "\
+warning: this model was trained ternary: `--method rtn` rounds its master weights as its training did and loses nothing, \
+gptq makes it worse (perplexity 34 became 83 on one model): compare with bitnet perplexity";
+
+/// The outcome on one line.
+fn summary(layers: &[LayerReport], method: MethodArg) -> String {
+    let ternary: Vec<&LayerReport> = layers.iter().filter(|layer| layer.weights.is_some()).collect();
+    let method = match method {
+        MethodArg::Rtn => "rtn",
+        MethodArg::Gptq => "gptq",
+    };
+    let mut text = format!("{} of {} linear layers made ternary by {method}", ternary.len(), layers.len());
+    let worst = ternary.iter().max_by(|a, b| a.sensitivity().total_cmp(&b.sensitivity()));
+    if let Some(worst) = worst {
+        text += &match worst.output_error {
+            Some(lost) => format!("; most lost: {:.1} % of the outputs of {}", lost * 100., worst.name),
+            None => format!("; most lost: {:.1} % of the weights of {}", worst.sensitivity() * 100., worst.name),
+        };
+    }
+    text
 }
 
 fn format_of(out: Option<&Path>) -> Format {
     let gguf = |out: &Path| out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     if out.is_some_and(gguf) { Format::I2S } else { Format::Hf }
+}
+
+/// The start of the calibration text, as much as will be read.
+fn calibration_tokens(args: &QuantizeArgs, path: &Path, masters: &Checkpoint) -> Result<Vec<u32>> {
+    let tokenizer = masters.tokenizer()?;
+    let text = text::read_start(path, tokenizer, (args.window as usize).saturating_mul(args.max_windows as usize))?;
+    Ok(tokenizer.encode_with(&text, false, ParseSpecial::No)?)
 }
 
 /// The model as it runs before it is quantized, and the windows of the text.

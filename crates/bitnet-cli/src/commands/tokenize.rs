@@ -3,6 +3,7 @@
 use crate::args::ThreadArgs;
 use crate::error::{CliError, Result};
 use crate::output;
+use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::training::config::TokenizerKind;
@@ -44,6 +45,8 @@ pub struct TokenizeArgs {
     document_end: Option<String>,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,8 +62,10 @@ enum Kind {
 pub fn run(args: TokenizeArgs) -> Result<()> {
     if let Some(out) = &args.output {
         refuse_text(out)?;
+        args.overwrite.check_file(out)?;
     }
     if let Some(kind) = args.train {
+        args.overwrite.check_file(&args.tokenizer.join("tokenizer.json"))?;
         train(&args, kind)?;
     }
     let Some(out) = &args.output else { return Ok(()) };

@@ -6,7 +6,7 @@ use super::*;
 fn every_command_refuses(path: &Path, words: &[&str]) {
     let path = str(path);
     let text = repository().join("LICENSE");
-    let out = folder("refused-output").join("out");
+    let out = folder("refused-output").join("out.npy");
     let (text, out) = (str(&text), str(&out));
     for args in [
         &["generate", "x", "--model", path][..],
@@ -111,7 +111,7 @@ fn weights_that_contradict_the_config() {
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     config["vocab_size"] = (config["vocab_size"].as_u64().unwrap() + 1).into();
     fs::write(&file, config.to_string()).unwrap();
-    let out = folder("contradiction-output").join("out");
+    let out = folder("contradiction-output").join("out.npy");
     refused(&["logits", "--model", str(&dir), "--tokens", "1", "--output", str(&out)], &["embed"]);
     refused(&["bench", "--model", str(&dir), "-t", "1", "-p", "2", "-n", "1"], &["embed"]);
 }
@@ -145,7 +145,7 @@ fn tokens_and_outputs() {
     logits("-1", &out, &["-1"]);
     logits("", &out, &["--tokens"]);
     logits(&vec!["1"; 5000].join(","), &out, &["5000 tokens", "context"]);
-    logits("1", &out.join("deeper/file"), &["deeper/file"]);
+    logits("1", &out.join("deeper/file.npy"), &["deeper/file.npy"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn flags_out_of_range() {
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 28] = [
         (&["generate", "x", "--threads", "0"], "--threads"),
         (&["generate", "x", "--threads", "5000"], "1..=1024"),
         (&["generate", "x", "--threads", "many"], "--threads"),
@@ -20,6 +20,10 @@ fn flags_out_of_range() {
         (&["generate", "x", "--min-p", "-0.1"], "min-p"),
         (&["generate", "x", "--repeat-penalty", "0"], "repeat-penalty"),
         (&["generate", "x", "--seed", "1.5"], "--seed"),
+        (&["generate", "x", "--seed", "-2"], "--seed"),
+        (&["generate", "x", "--seed", "9007199254740992"], "9007199254740991"),
+        (&["generate", "x", "--presence-penalty", "nan"], "presence-penalty"),
+        (&["generate", "x", "--frequency-penalty", "inf"], "frequency-penalty"),
         (&["generate", "x", "--stop", ""], "--stop"),
         (&["generate", "x", "--i2s-order", "mips"], "arm"),
         (&["perplexity", "--file", "x", "--window", "0"], "--window"),
@@ -37,10 +41,15 @@ fn flags_out_of_range() {
 
 #[test]
 fn what_contradicts_or_is_missing() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["dance"], "dance"),
         (&["generate", "x", "--loud"], "--loud"),
         (&["generate", "one", "two"], "two"),
+        (&["generate", "--lod"], "--lod"),
+        (&["generate", "one", "--prompt", "two"], "--prompt"),
+        (&["generate", "--file", "one", "--prompt", "two"], "--prompt"),
+        (&["bench", "--json", "--format", "csv"], "--format"),
+        (&["generate", "x", "--quiet", "--verbose"], "--verbose"),
         (&["logits", "--output", "x", "--tokens", "1", "--prompt", "x"], "--prompt"),
         (&["logits", "--output", "x"], "--tokens"),
         (&["logits", "--tokens", "1"], "--output"),
@@ -56,11 +65,10 @@ fn what_contradicts_or_is_missing() {
 
 #[test]
 fn prompts_that_are_none() {
-    refused(&["generate"], &["prompt", "standard input"]);
-    refused(&["generate", ""], &["prompt is empty"]);
-    refused(&["generate", "-"], &["prompt is empty"]);
-    let args = ["generate", "-"];
-    check_refused(&args, run_with(program(&args), b"ab\xff"), &["not UTF-8", "byte 2"]);
+    for args in [&["generate"][..], &["generate", "-"], &["generate", "--file", "-"]] {
+        check_refused(args, run_with(program(args), b"ab\xff"), &["standard input is not UTF-8", "byte 2"]);
+    }
+    refused(&["generate", "--file", "absent.txt"], &["absent.txt"]);
 }
 
 #[test]
@@ -70,7 +78,7 @@ fn an_unknown_instruction_set() {
     command.env("BITNET_ISA", "abacus");
     check_refused(&args, run_with(command, b""), &["abacus", "scalar"]);
     let dir = golden("bitnet-offline");
-    let out = folder("unknown-isa").join("out");
+    let out = folder("unknown-isa").join("out.npy");
     let args = ["logits", "--model", str(&dir), "--tokens", "1", "--output", str(&out)];
     let mut command = program(&args);
     command.env("BITNET_ISA", "abacus");

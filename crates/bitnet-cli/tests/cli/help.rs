@@ -2,7 +2,7 @@
 
 use super::*;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "generate",
     "chat",
     "logits",
@@ -15,6 +15,8 @@ const COMMANDS: [&str; 12] = [
     "train",
     "bench",
     "devices",
+    "completions",
+    "man",
 ];
 
 #[test]

@@ -2,10 +2,13 @@
 
 mod bad_checkpoints;
 mod bad_flags;
+mod files;
 mod golden;
 mod help;
 mod model;
+mod prompts;
 mod quantize;
+mod terminal;
 mod text;
 mod train;
 

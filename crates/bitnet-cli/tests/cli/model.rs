@@ -60,7 +60,7 @@ fn convert_keeps_every_weight() {
     assert_eq!(stdout(&["convert", str(&source), str(&copy), "--to", "hf"]), "");
     let logits = |model: &Path| {
         let out = folder.join("logits.safetensors");
-        stdout(&["logits", "--model", str(model), "--tokens", "1,2,3", "--output", str(&out)]);
+        stdout(&["logits", "--model", str(model), "--tokens", "1,2,3", "--output", str(&out), "--force"]);
         fs::read(&out).unwrap()
     };
     assert!(logits(&source) == logits(&copy));
@@ -72,4 +72,68 @@ fn convert_names_a_type_that_fits() {
     let source = golden("bitnet-offline");
     refused(&["convert", str(&source), str(&out), "--to", "tq2_0"], &["64", "--to hf"]);
     assert!(!out.exists());
+}
+
+/// A type is advised only if every layer fits it.
+#[test]
+fn a_refused_format_names_one_that_takes_the_whole_model() {
+    use bitnet::model::checkpoint::{Checkpoint, OpenOptions, RandomWeights};
+    use bitnet::model::convert::{Embeddings, Target, convert};
+    let out = folder("convert-advice").join("out.gguf");
+    for (intermediate, advice) in [(256, "use --to i2_s"), (200, "use --to hf")] {
+        let checkpoint = Checkpoint::open(&golden("bitnet-offline"), &OpenOptions::default()).unwrap();
+        let mut config = checkpoint.weights().config().clone();
+        (config.hidden_size, config.intermediate_size, config.head_dim) = (384, intermediate, 96);
+        let checkpoint = checkpoint.map_weights(|_| Box::new(RandomWeights::new(config, 0)));
+        let refused = convert(&checkpoint, &out, Target::Tq2_0, Embeddings::F16, &mut |_, _| {}).unwrap_err();
+        assert!(refused.to_string().contains(advice), "{refused}");
+    }
+}
+
+#[test]
+fn the_default_model_is_inspected() {
+    if !repository().join("models").is_dir() {
+        return eprintln!("skipped: no models folder");
+    }
+    let mut command = program(&["inspect"]);
+    command.current_dir(repository().join("crates"));
+    let text = success(&["inspect"], run_with(command, b""));
+    assert!(text.starts_with("path") && text.contains(".gguf"), "{text}");
+}
+
+#[test]
+fn a_safetensors_file_stands_for_its_directory() {
+    let dir = golden("bitnet-offline");
+    let file = dir.join("model.safetensors");
+    let parameters = |path: &Path| json(&["inspect", str(path), "--json"])["parameters"].clone();
+    assert_eq!(parameters(&dir), parameters(&file));
+    let alone = folder("weights-alone").join("model.safetensors");
+    fs::copy(&file, &alone).unwrap();
+    refused(&["inspect", str(&alone)], &["config.json"]);
+}
+
+#[test]
+fn training_from_a_file_says_what_it_needs() {
+    let file = golden("gguf/bitnet-b1.58-i2_s.gguf");
+    for command in ["finetune", "distill"] {
+        let run = folder("from-a-file").join("run");
+        let args = [command, str(&file), "--data", "text.txt", "--run", str(&run)];
+        refused(&args, &["bitnet-b1.58-i2_s.gguf is a file", "Hugging Face directory", "bitnet convert"]);
+        assert!(!run.exists());
+    }
+    let text = repository().join("LICENSE");
+    let out = folder("from-a-file").join("out.tokens");
+    refused(&["tokenize", str(&text), "--tokenizer", str(&file), "-o", str(&out)], &["GGUF", "tokenizer.json"]);
+}
+
+#[test]
+fn more_threads_than_cores_are_not_started() {
+    let out = folder("threads").join("out.npy");
+    let model = golden("bitnet-offline");
+    let args = ["logits", "--model", str(&model), "--tokens", "1", "-o", str(&out), "-t", "1000"];
+    let output = run_with(program(&args), b"");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    success(&args, output);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert!(stderr.contains(&format!("1000 threads on {cores} cores")), "{stderr}");
 }

@@ -20,10 +20,14 @@ fn a_report_alone_writes_no_model() {
 fn rounding_master_weights_changes_nothing() {
     let folder = folder("quantize-rtn");
     let (source, out) = (golden("bitnet-online-f32"), folder.join("packed"));
-    stdout(&["quantize", str(&source), str(&out)]);
+    let args = ["quantize", str(&source), str(&out)];
+    let output = run_with(program(&args), b"");
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    success(&args, output);
+    assert!(stderr.contains("linear layers made ternary by rtn; most lost") && !stderr.contains("warning"), "{stderr}");
     let logits = |model: &Path| {
         let file = folder.join("logits.safetensors");
-        stdout(&["logits", "--model", str(model), "--tokens", "1,2,3", "--output", str(&file)]);
+        stdout(&["logits", "--model", str(model), "--tokens", "1,2,3", "--output", str(&file), "--force"]);
         fs::read(&file).unwrap()
     };
     assert!(logits(&source) == logits(&out));
@@ -42,16 +46,20 @@ fn error_feedback_reads_a_text() {
     fs::write(&text, "ROMEO:\nBut, soft! what light through yonder window breaks?\n".repeat(40)).unwrap();
     let lost = |method: &str, more: &[&str]| {
         let mut args = vec!["quantize", str(&source), "--method", method, "--calibration", str(&text)];
-        args.extend(["--window", "64", "--max-windows", "4", "--report", str(&report)]);
+        args.extend(["--window", "64", "--max-windows", "4", "--report", str(&report), "--force"]);
         args.extend(more);
         stdout(&args);
         let value: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
         let errors = value["layers"].as_array().unwrap().iter().filter_map(|l| l["output_error"].as_f64());
         errors.sum::<f64>()
     };
+    // A master of a ternary model is ruined by it, which is said.
+    let args = ["quantize", str(&source), "--method", "gptq", "--calibration", str(&text), "--max-windows", "1"];
+    let stderr = run_with(program(&args), b"").stderr;
+    assert!(String::from_utf8_lossy(&stderr).contains("warning: this model was trained ternary"));
     let feedback = lost("gptq", &[str(&out), "--to", "tq2_0", "--keep", "*.0.mlp.*", "--keep-sensitive", "2"]);
     assert!(feedback < 0.5 * lost("rtn", &[]));
-    stdout(&["logits", "--model", str(&out), "--tokens", "1,2,3", "--output", str(&folder.join("logits"))]);
+    stdout(&["logits", "--model", str(&out), "--tokens", "1,2,3", "--output", str(&folder.join("logits.npy"))]);
 }
 
 #[test]

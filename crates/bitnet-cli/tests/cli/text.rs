@@ -14,7 +14,7 @@ fn shared() -> Option<PathBuf> {
 }
 
 /// A small model that writes text.
-fn model() -> Option<PathBuf> {
+pub(super) fn model() -> Option<PathBuf> {
     let entries = fs::read_dir(repository().join("models")).into_iter().flatten().flatten();
     let gguf = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "gguf")).min();
     gguf.or_else(shared)
@@ -157,9 +157,9 @@ fn a_conversation() {
     for word in ["/reset", "no /dance", "forgotten"] {
         assert!(stderr.contains(word), "{word}: {stderr}");
     }
-    // A message that leaves no room is not part of the conversation, which goes on.
+    // A message that does not fit is not part of the conversation, which goes on.
     let long = format!("{}\nWho art thou?\n", "words ".repeat(500));
     let output = run_with(program(&args), long.as_bytes());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/reset"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not fit the context"));
     assert!(!success(&args, output).trim().is_empty());
 }
