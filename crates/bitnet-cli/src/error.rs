@@ -1,4 +1,4 @@
-//! What can go wrong, and the one place that tells the user.
+//! Errors of commands, and how they are printed.
 
 use crate::output;
 use bitnet::core::BitNetError;
