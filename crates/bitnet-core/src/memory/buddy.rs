@@ -1,31 +1,31 @@
-//! One region divided by the buddy method: a free block of 2^k pages joins the free block beside it into one of
-//! 2^(k+1). What is taken need not be a whole block: it may begin or end within one and reach over several, so that
-//! no page is lost to powers of two. Everything known about the region stands outside it.
+//! A region managed by the buddy method: a free block of 2^k pages merges with its free neighbour into one of 2^(k+1).
+//! An allocation need not be a whole block: it may begin or end within one and span several, so that rounding to powers
+//! of two wastes no pages. All metadata is outside the region.
 
 use std::ops::Range;
 use std::time::Instant;
 
-/// What a region is divided into.
+/// Page size.
 pub(super) const PAGE: usize = 4096;
 
-/// Which slab a page belongs to, if none.
+/// Slab of a page that belongs to none.
 pub(super) const NO_SLAB: u32 = u32::MAX;
 
-/// Free blocks of each size that are looked at for the best one.
+/// Free blocks of each size that are examined for the best fit.
 const TRIES: usize = 16;
 
-/// A region and which of its pages are free.
+/// A region and its free pages.
 #[derive(Debug)]
 pub(super) struct Arena {
     pub(super) base: usize,
     pub(super) pages: usize,
-    /// When pages were last taken or given back.
+    /// Time of the last allocation or free.
     pub(super) touched: Instant,
     /// `free[k]`, bit `i`: pages `i << k .. (i + 1) << k` are free and not part of a larger free block.
     free: Vec<Bits>,
     /// The free pages one by one.
     open: Bits,
-    /// Pages that were in use since the system gave them: they hold memory and are not zero.
+    /// Pages used since the system provided them: committed, and not zero.
     dirty: Bits,
     /// The slab of every page.
     slabs: Vec<u32>,
@@ -45,8 +45,8 @@ impl Arena {
         self.pages - self.open.count
     }
 
-    /// `pages` pages of which the first is a multiple of `align`: the first of the shortest run of free pages found
-    /// that has room. Also whether none of them was in use before.
+    /// Allocates `pages` pages aligned to `align`, from the shortest run of free pages found that fits. Also returns
+    /// whether none of them was used before.
     pub(super) fn take(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
         if self.open.count < pages {
             return None;
@@ -74,14 +74,14 @@ impl Arena {
         Some((first, self.dirty.set_range(first..first + pages) == pages))
     }
 
-    /// Pages that `take` gave.
+    /// Frees pages that `take` allocated.
     pub(super) fn give_back(&mut self, pages: Range<usize>) {
         self.touched = Instant::now();
         self.open.set_range(pages.clone());
         self.insert(pages);
     }
 
-    /// Cuts pages out of the free blocks that hold them.
+    /// Removes pages from the free blocks that contain them.
     fn remove(&mut self, pages: Range<usize>) {
         self.open.clear_range(pages.clone());
         let mut at = pages.start;
@@ -97,7 +97,7 @@ impl Arena {
         }
     }
 
-    /// Free pages as the largest blocks that they make, joined with what lies beside them.
+    /// Adds free pages as the largest possible blocks, merged with their neighbours.
     fn insert(&mut self, mut pages: Range<usize>) {
         while !pages.is_empty() {
             let aligned = if pages.start == 0 { usize::MAX } else { pages.start.trailing_zeros() as usize };
@@ -113,7 +113,7 @@ impl Arena {
         }
     }
 
-    /// Runs of pages that are free but hold memory; they count as fresh from now on.
+    /// Runs of free but committed pages; they count as fresh from now on.
     pub(super) fn clean(&mut self) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();
         for k in 0..self.free.len() {
@@ -135,7 +135,7 @@ impl Arena {
         runs
     }
 
-    /// Pages that hold memory, in use or not.
+    /// Committed pages, in use or not.
     pub(super) fn dirty(&self) -> usize {
         self.dirty.count
     }
@@ -148,7 +148,7 @@ impl Arena {
         self.slabs[(address - self.base) / PAGE..][..pages].fill(slab);
     }
 
-    /// Bytes of what is known about the region.
+    /// Bytes of the region's metadata.
     pub(super) fn metadata(&self) -> usize {
         let bits =
             self.free.iter().chain([&self.open, &self.dirty]).map(|bits| bits.words.len() * 8 + size_of::<Bits>());
@@ -198,7 +198,7 @@ impl Bits {
         })
     }
 
-    /// The first of the numbers in a row, all in the set, that end with `i`.
+    /// First number of the run in the set that ends with `i`.
     fn run_start(&self, i: usize) -> usize {
         let mut word = i / 64;
         let mut gaps = !self.words[word] & (u64::MAX >> (63 - i % 64));
@@ -209,7 +209,7 @@ impl Bits {
         if gaps == 0 { 0 } else { word * 64 + 64 - gaps.leading_zeros() as usize }
     }
 
-    /// The end of the numbers in a row, all in the set, that begin with `i`.
+    /// End of the run in the set that begins with `i`.
     fn run_end(&self, i: usize) -> usize {
         let mut word = i / 64;
         let mut gaps = !self.words[word] & (u64::MAX << (i % 64));
@@ -224,7 +224,7 @@ impl Bits {
         range.end <= self.words.len() * 64 && Self::masks(range).all(|(word, mask)| self.words[word] & mask == mask)
     }
 
-    /// The words that hold `range`, with the bits of it.
+    /// The words that contain `range`, with its bits.
     fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
         (range.start / 64..range.end.div_ceil(64)).map(move |word| {
             let (from, to) = (range.start.saturating_sub(word * 64), (range.end - word * 64).min(64));
@@ -232,7 +232,7 @@ impl Bits {
         })
     }
 
-    /// How many were not in the set before.
+    /// Returns how many were not in the set before.
     fn set_range(&mut self, range: Range<usize>) -> usize {
         let before = self.count;
         for (word, mask) in Self::masks(range) {
@@ -243,7 +243,7 @@ impl Bits {
         self.count - before
     }
 
-    /// How many were in the set before.
+    /// Returns how many were in the set before.
     fn clear_range(&mut self, range: Range<usize>) -> usize {
         let before = self.count;
         for (word, mask) in Self::masks(range) {
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Random use against a plain list of pages: blocks are disjoint, aligned, and all pages come back as one.
+    /// Random use compared with a plain list of pages: blocks are disjoint and aligned, and all pages merge again.
     #[test]
     fn blocks_are_disjoint_and_join_again() {
         for pages in [1, 5, 64, 1000, 4096] {

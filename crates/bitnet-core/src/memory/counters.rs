@@ -1,13 +1,13 @@
-//! Counters that every thread keeps for itself, so that counting costs no traffic between cores, and their sum.
+//! Per-thread counters, so that counting causes no traffic between cores, and their sum.
 //!
-//! `tests/loom.rs` includes this file and runs it under every order of events that the memory model allows.
+//! `tests/loom.rs` includes this file and runs it under every interleaving that the memory model allows.
 
 use super::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
-/// A thread tells the sum of its changes when they exceed this many bytes.
+/// A thread publishes its changes when they exceed this many bytes.
 const STEP: isize = 256 << 10;
 
-/// What all threads together did, but for what each still keeps.
+/// The sum of all threads, without unpublished changes.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     live: AtomicIsize,
@@ -21,19 +21,20 @@ impl Totals {
         self.peak.fetch_max(before + high, Relaxed);
     }
 
-    /// Counts an allocation outside of any thread's own counters.
+    /// Counts an allocation without a per-thread counter.
     pub(super) fn allocated(&self, bytes: usize) {
         self.allocations.fetch_add(1, Relaxed);
         self.add(bytes as isize, bytes as isize);
     }
 
-    /// Counts the end of a block outside of any thread's own counters.
+    /// Counts a free without a per-thread counter.
     pub(super) fn freed(&self, bytes: usize) {
         self.add(-(bytes as isize), 0);
     }
 
-    /// Live bytes, their peak and allocations, with what `shards` still keep. Exact while no other thread allocates;
-    /// a thread that is telling may be counted twice, and the peak of many threads is up to a [`STEP`] of each off.
+    /// Live bytes, their peak and allocations, including the unpublished changes of `shards`. Exact while no other
+    /// thread allocates; a thread that is publishing may be counted twice, and the peak is off by up to a [`STEP`] per
+    /// thread.
     pub(super) fn sum<'a>(&self, shards: impl Iterator<Item = &'a Shard>) -> (usize, usize, usize) {
         let (mut live, mut high) = (self.live.load(Relaxed), 0);
         let mut allocations = self.allocations.load(Relaxed);
@@ -48,11 +49,11 @@ impl Totals {
     }
 }
 
-/// What one thread did since it last told. Only that thread writes here.
+/// The unpublished changes of one thread. Only that thread writes here.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     delta: AtomicIsize,
-    /// Most that `delta` was.
+    /// Maximum of `delta`.
     high: AtomicIsize,
     allocations: AtomicUsize,
 }

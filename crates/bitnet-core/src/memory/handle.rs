@@ -1,4 +1,4 @@
-//! A block of a pool in somebody's hands.
+//! Handles of allocated blocks.
 
 use super::pool::Core;
 use super::raw::HUGE_PAGE;
@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-/// A reference to a pool. Those to the process's own pool, which never ends, are not counted: counting would cost more
-/// than all the rest, and make every core wait for every other.
+/// A reference to a pool. References to the global pool, which is never dropped, are not counted: counting would cost
+/// more than the allocation and cause contention between cores.
 pub(super) struct PoolRef(NonNull<Core>);
 
 // SAFETY: a shared reference to a pool, which is `Sync`, with a count that is atomic.
@@ -60,42 +60,42 @@ impl std::fmt::Debug for PoolRef {
     }
 }
 
-/// Class of a block that is not small.
+/// Class of a large block.
 pub(super) const LARGE: u8 = u8::MAX;
 
-/// Exclusive use of a block; goes back to its pool when dropped.
+/// An allocated block; dropping it frees the block.
 #[derive(Debug)]
 pub struct MemoryHandle {
     pub(super) address: usize,
     pub(super) len: usize,
     pub(super) pool: PoolRef,
     pub(super) class: u8,
-    /// Nobody used it since the system gave it.
+    /// Not used since the system provided it.
     pub(super) fresh: bool,
 }
 
 impl MemoryHandle {
-    /// Where it lies, in the addresses of its device; a multiple of 64.
+    /// Its address on its device; a multiple of 64.
     pub fn address(&self) -> usize {
         self.address
     }
 
-    /// Bytes asked for.
+    /// Requested bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no bytes were asked for.
+    /// Whether zero bytes were requested.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether nobody used the block since the system gave it, so that a block of host memory is known to be zero.
+    /// Whether the block was not used since the system provided it, so that host memory is known to be zero.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// The block's bytes: zero, or what its last user left.
+    /// The bytes of the block: zeroed or uninitialised.
     ///
     /// # Panics
     /// If the block is memory of another device, which has an [`address`](Self::address) only.
@@ -106,7 +106,7 @@ impl MemoryHandle {
         unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(self.address), self.len) }
     }
 
-    /// The block's bytes, to write.
+    /// The bytes of the block, mutable.
     ///
     /// # Panics
     /// As [`bytes`](Self::bytes).
@@ -122,11 +122,11 @@ impl MemoryHandle {
         assert!(self.pool.host, "a block of another device's memory has no bytes here: copy through its backend");
     }
 
-    /// Asks the system for huge pages or for small ones, a hint for large blocks. Huge ones need fewer faults and
-    /// address translations where a block is written whole, as results and weights are; small ones take memory only
-    /// as far as a block is filled, for caches that may stay half empty.
+    /// Hints the system to use huge or small pages for large blocks. Huge pages need fewer faults and address
+    /// translations for blocks that are written completely, such as results and weights; small pages commit only the
+    /// written part, for caches that may stay partly empty.
     pub fn advise_huge_pages(&self, wanted: bool) {
-        // Whole huge pages only: what lies beside the block is another's.
+        // Whole huge pages only: neighbouring memory belongs to other blocks.
         let len = self.len / HUGE_PAGE * HUGE_PAGE;
         if self.class == LARGE && len > 0 {
             self.pool.raw.advise_huge_pages(self.address, len, wanted);

@@ -1,4 +1,4 @@
-//! Files to read from, mapped where they are large.
+//! Read-only files, memory-mapped if large.
 
 use super::signals::MappedRange;
 use crate::{BitNetError, Result};
@@ -8,15 +8,14 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Files up to this size are read: a mapping would save little, and what was read cannot change any more.
+/// Files up to this size are read: mapping them saves little, and read bytes cannot change any more.
 const READ_UP_TO: u64 = 4 << 20;
 
-/// A file's bytes. Those of a large file are read from disk as they are touched and dropped by the system when memory is
-/// short.
+/// The bytes of a file. A large file is read from disk on access and evicted by the system under memory pressure.
 ///
 /// A large file must not be truncated or rewritten in place while it is in use (replace files by renaming, as this project
-/// does): the bytes would change under the reader, which [`check_unchanged`](Self::check_unchanged) tells, and reading
-/// beyond a new end is SIGBUS, see [`install_signal_handlers`](crate::install_signal_handlers).
+/// does): the bytes would change under the reader, which [`check_unchanged`](Self::check_unchanged) detects, and reading
+/// beyond a new end raises SIGBUS, see [`install_signal_handlers`](crate::install_signal_handlers).
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
@@ -69,7 +68,7 @@ impl MappedFile {
         Ok(Self { path, bytes })
     }
 
-    /// Where the file is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -16,7 +16,7 @@ mod small;
 mod thread_cache;
 mod tracking;
 
-/// What `counters` counts with; the model in `tests/loom.rs` gives it loom's.
+/// Atomics of `counters`; `tests/loom.rs` substitutes loom's.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 }

@@ -1,41 +1,41 @@
-//! Where a pool takes its memory from: regions of one device, known by their addresses.
+//! Raw allocators of pools: regions of memory of one device.
 
 use std::fmt::Debug;
 use std::io;
 
-/// Size and alignment of a huge page on the systems that have them; elsewhere an alignment that wastes little.
+/// Size and alignment of huge pages; on systems without them, an alignment that wastes little.
 pub(super) const HUGE_PAGE: usize = if cfg!(any(unix, miri)) { 2 << 20 } else { 64 << 10 };
 
-/// The allocator under a pool. A pool divides regions by their addresses and never reads or writes them, so that the
-/// same pool serves memory that only a device can reach.
+/// The allocator below a pool. A pool divides regions by address and never reads or writes them, so that it can manage
+/// memory that only a device can access.
 ///
-/// The pool calls it while its lock is held, so it must not allocate from or free to the pool that it serves; where that
-/// pool would have to wait for its own lock, it panics. Other pools may be used.
+/// The pool calls it while its lock is held, so it must not allocate from or free to the pool that it serves; where
+/// that pool would have to wait for its own lock, it panics. Other pools may be used.
 pub trait RawMemory: Debug + Send + Sync {
     /// Name of the device, for messages.
     fn name(&self) -> String;
     /// A region of `len` bytes whose address is a multiple of `align`, a power of two.
     fn reserve(&self, len: usize, align: usize) -> io::Result<usize>;
-    /// Gives back a whole region that [`reserve`](Self::reserve) gave; nothing in it is in use.
+    /// Frees a whole region that [`reserve`](Self::reserve) returned; nothing in it is in use.
     fn release(&self, address: usize, len: usize);
-    /// Whether a region takes memory only as far as it is used and gives back what is [discarded](Self::discard). A pool
-    /// reserves no more than it needs, and discards nothing, where this is false.
+    /// Whether a region commits memory only when used and returns [discarded](Self::discard) pages. If not, a pool
+    /// reserves no more than it needs, and discards nothing.
     fn is_lazy(&self) -> bool {
         true
     }
-    /// Nobody needs the contents of these pages of a region, so the system may have them until they are used again.
+    /// The contents of these pages are not needed, so the system may reclaim them until they are used again.
     fn discard(&self, _address: usize, _len: usize) {}
     /// Whether these pages of a region should be huge ones, a hint.
     fn advise_huge_pages(&self, _address: usize, _len: usize, _wanted: bool) {}
-    /// Bytes of the device that are free, and all it has; `None` where nobody knows.
+    /// Free and total bytes of the device; `None` if unknown.
     fn available(&self) -> Option<(u64, u64)> {
         None
     }
 }
 
-/// Memory of this computer. Regions are zero at first and after `discard`, and take memory by the page that is touched
-/// where [`is_lazy`](RawMemory::is_lazy).
-/// Not public: whoever could call `release` could free another's memory.
+/// Host memory. Regions are zero at first and after `discard`, and pages are committed on first access if
+/// [`is_lazy`](RawMemory::is_lazy).
+/// Not public: a caller of `release` could free memory in use.
 #[derive(Debug)]
 pub(super) struct HostMemory;
 
@@ -99,7 +99,7 @@ mod system {
     }
 
     pub(super) fn reserve(len: usize, align: usize) -> io::Result<usize> {
-        // Mapped wider than asked, so that an aligned start exists; the rest goes back at once.
+        // Mapped larger than requested, to find an aligned start; the rest is unmapped at once.
         let align = align.max(HUGE_PAGE);
         let wide = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
         let base = map(ptr::null_mut(), wide, NORESERVE)?;
@@ -109,8 +109,8 @@ mod system {
                 release(at, spare);
             }
         }
-        // Memory by the page that is touched, also where the system would rather give huge ones, until a block asks:
-        // a cache for a long text must not take its whole room at the first token.
+        // Small pages until a block asks for huge ones: a KV cache for a long context must not commit its whole
+        // capacity at the first token.
         advise_huge_pages(start, len, false);
         Ok(start)
     }

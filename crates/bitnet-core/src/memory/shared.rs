@@ -1,4 +1,4 @@
-//! Memory that other processes read without a copy.
+//! Shared memory that other processes read without a copy.
 
 use super::MappedFile;
 use crate::{BitNetError, Result};
@@ -8,11 +8,11 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-/// Memory to be filled, then shared under a name with other processes of the same user. Nobody else sees it before it is
-/// published. Afterwards it is a file that can only be read, by its owner alone, so that readers need no lock.
+/// Memory to be filled, then published under a name to other processes of the same user. It is private before.
+/// Afterwards it is a read-only file, readable by its owner alone, so that readers need no lock.
 ///
-/// What that does not keep out: the same user (and the system's administrator) may change the file's mode and write to it
-/// or cut it off, as they may with any mapped file ([`MappedFile`]). Other users can neither read, write nor replace it:
+/// This does not protect against the same user or the administrator, who can change the file's mode and write to it or
+/// truncate it, as with any mapped file ([`MappedFile`]). Other users can neither read, write nor replace it:
 /// [`SharedMemory::open`] refuses what is not a plain file of this user with exactly these rights.
 ///
 /// ```
@@ -25,18 +25,18 @@ use std::path::{Path, PathBuf};
 /// let file = std::sync::Arc::new(SharedMemory::open(name)?);
 /// let x = BitNetTensor::from_mapped(&file, 0..16, &[2, 2], BitNetDType::F32, &Device::cpu())?;
 /// assert_eq!(x.to_vec::<f32>()?, [1., 2., 3., 4.]);
-/// drop(published); // the name goes; who has it open keeps it
+/// drop(published); // removes the name; open mappings stay valid
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
 #[derive(Debug)]
 pub struct SharedMemory {
     map: MmapMut,
     name: PublishedMemory,
-    /// Where it will be found.
+    /// Final path.
     path: PathBuf,
 }
 
-/// A name under which memory is shared; dropping it removes the name.
+/// Published memory; dropping it removes the name.
 #[derive(Debug)]
 pub struct PublishedMemory(PathBuf);
 
@@ -44,7 +44,7 @@ impl SharedMemory {
     /// `len` zero bytes, at least one, to be shared as `name` (letters, digits, `-`, `_` and `.`).
     pub fn create(name: &str, len: usize) -> Result<Self> {
         let path = path_of(name)?;
-        // A name of its own until it is published, in the same folder.
+        // A temporary name in the same folder until it is published.
         let hidden = path.with_extension(format!("{}.part", std::process::id()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
@@ -58,7 +58,7 @@ impl SharedMemory {
 
     fn map(file: &File, len: usize) -> io::Result<MmapMut> {
         file.set_len(len.max(1) as u64)?;
-        // Takes the memory now: where there is too little, this is an error, but a write would end the process.
+        // Commits the memory now: a lack of memory is an error here, but would kill the process at a later write.
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
@@ -73,8 +73,8 @@ impl SharedMemory {
         unsafe { MmapMut::map_mut(file) }
     }
 
-    /// Makes the memory known under its name, from now on to read only; an error if the name is taken, which a process
-    /// that was killed may have left so.
+    /// Publishes the memory under its name, read-only from now on; an error if the name is taken, perhaps by a process
+    /// that was killed.
     pub fn publish(self) -> Result<PublishedMemory> {
         drop(self.map);
         #[cfg(unix)]
@@ -84,8 +84,8 @@ impl SharedMemory {
         Ok(PublishedMemory(self.path))
     }
 
-    /// Memory that this user published as `name`. Errors: there is none, or what stands there is not a plain file of this
-    /// user that nobody may write to.
+    /// Memory that this user published as `name`. Errors: there is none, or what stands there is not a plain file of
+    /// this user that nobody may write to.
     pub fn open(name: &str) -> Result<MappedFile> {
         let path = path_of(name)?;
         let file = open_published(&path).map_err(io_error(&path))?;

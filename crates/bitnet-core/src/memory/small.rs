@@ -10,7 +10,7 @@ pub(super) const LINE: usize = 64;
 pub(super) const LARGEST: usize = 1 << 20;
 /// Classes that hold `1..=LARGEST` bytes: multiples of 64 up to 512, then eight steps to every doubling.
 pub(super) const CLASSES: usize = 8 + 8 * (LARGEST.ilog2() - 9) as usize;
-/// Most blocks of a slab.
+/// Maximum number of blocks of a slab.
 const MOST: usize = 512;
 
 /// The smallest class that holds `len` bytes, at most [`LARGEST`].
@@ -24,13 +24,14 @@ pub(super) const fn class_of(len: usize) -> usize {
     (doubling - 9) * 8 + 8 + ((last >> (doubling - 3)) & 7)
 }
 
-/// Bytes of a block of a class. From 512 on at most an eighth more than asked.
+/// Bytes of a block of a class; from 512 on at most an eighth more than requested.
 #[inline]
 pub(super) const fn class_bytes(class: usize) -> usize {
     if class < 8 { (class + 1) * LINE } else { (class % 8 + 9) << (class / 8 + 5) }
 }
 
-/// Blocks and pages of a slab of a class, which leave no rest. Blocks of whole pages, from 32 KiB on, stand alone.
+/// Blocks and pages of a slab of a class, without remainder. Blocks of whole pages, from 32 KiB on, have their own
+/// slab.
 const fn slab_shape(class: usize) -> (usize, usize) {
     let bytes = class_bytes(class);
     let pages = match class {
@@ -42,13 +43,13 @@ const fn slab_shape(class: usize) -> (usize, usize) {
     (pages * PAGE / bytes, pages)
 }
 
-/// Blocks below the threshold, on free lists of bits beside their slabs.
+/// Blocks below the threshold, with bitmaps of free blocks outside their slabs.
 #[derive(Debug)]
 pub(super) struct SmallBlockPool {
     slabs: Vec<Slab>,
-    /// Places in `slabs` that are free.
+    /// Free indices of `slabs`.
     vacant: Vec<u32>,
-    /// Slabs of a class that have free blocks; the last is filled first.
+    /// Slabs of a class with free blocks; the last is used first.
     partial: Vec<Vec<u32>>,
 }
 
@@ -58,7 +59,7 @@ struct Slab {
     free: [u64; MOST / 64],
     free_blocks: u32,
     class: u32,
-    /// Place in `partial` while there are free blocks.
+    /// Index in `partial` while there are free blocks.
     place: u32,
 }
 
@@ -67,7 +68,8 @@ impl SmallBlockPool {
         Self { slabs: Vec::new(), vacant: Vec::new(), partial: vec![Vec::new(); CLASSES] }
     }
 
-    /// Puts blocks of a class into `out`, at least one: how many, and whether they lie in memory used before.
+    /// Allocates blocks of a class into `out`, at least one: returns their number, and whether the memory was used
+    /// before.
     pub(super) fn take(
         &mut self,
         class: usize,
@@ -121,7 +123,7 @@ impl SmallBlockPool {
         Ok(memory.fresh)
     }
 
-    /// Takes a block back. A slab that nobody uses any more goes back unless it is the only one with room.
+    /// Frees a block. An empty slab is freed unless it is the only one with free blocks.
     pub(super) fn give_back(&mut self, class: usize, address: usize, large: &mut LargeBlockPool) {
         let (blocks, pages) = slab_shape(class);
         if blocks == 1 {
@@ -159,7 +161,7 @@ impl SmallBlockPool {
         self.vacant.push(id);
     }
 
-    /// Gives back every slab that nobody uses.
+    /// Frees every empty slab.
     pub(super) fn give_back_empty(&mut self, large: &mut LargeBlockPool) {
         for class in 0..CLASSES {
             let (blocks, _) = slab_shape(class);

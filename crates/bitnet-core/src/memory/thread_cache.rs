@@ -1,4 +1,4 @@
-//! Free blocks that a thread keeps for itself, so that taking and giving back a small block needs no lock.
+//! Per-thread caches of free blocks, so that allocating and freeing a small block needs no lock.
 
 use super::counters::Shard;
 use super::pool::Core;
@@ -7,17 +7,17 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-/// Most blocks of a class that a thread keeps.
+/// Maximum number of blocks of a class in a cache.
 const MOST: usize = 64;
-/// Bytes of a class that it keeps, but for two blocks that it always may.
+/// Maximum bytes of a class in a cache; two blocks are always allowed.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A thread's blocks of one pool. The thread uses all of it, others only what is atomic.
+/// A thread's cache for one pool. Other threads access only the atomic fields.
 #[derive(Debug)]
 pub(super) struct ThreadCache {
     pool: u64,
     pub(super) shard: Shard,
-    /// Somebody asks for the blocks back; the thread gives them when it next frees one.
+    /// A request to return the blocks, which the thread does when it next frees one.
     pub(super) flush: AtomicBool,
     /// Bytes of the lists themselves.
     pub(super) list_bytes: AtomicUsize,
@@ -38,7 +38,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    /// The list of a class with room for as many blocks as it may keep, and half of that, which moves at a time.
+    /// The list of a class with its capacity, and half of that, the number of blocks moved at a time.
     fn class(&mut self, class: usize) -> (&mut Vec<usize>, usize) {
         let most = (MOST_BYTES / class_bytes(class)).clamp(2, MOST);
         let list = &mut self.classes[class];
@@ -64,7 +64,7 @@ impl Blocks {
         true
     }
 
-    /// Adds blocks of a class as far as its list has room: how many.
+    /// Adds blocks of a class up to the capacity of its list, and returns their number.
     fn keep(&mut self, class: usize, blocks: &[usize]) -> usize {
         let list = &mut self.classes[class];
         let kept = blocks.len().min(list.capacity() - list.len());
@@ -73,7 +73,7 @@ impl Blocks {
         kept
     }
 
-    /// Takes the older half of a class out, or all.
+    /// Removes the older half of a class, or all.
     fn take(&mut self, class: usize, all: bool) -> impl Iterator<Item = usize> + '_ {
         let list = &mut self.classes[class];
         let taken = if all { list.len() } else { list.len().div_ceil(2) };
@@ -82,11 +82,11 @@ impl Blocks {
     }
 }
 
-/// Blocks and lists of all caches of a thread; gives everything back when the thread ends.
+/// All caches of a thread; returns everything when the thread ends.
 struct Caches(RefCell<Vec<(Weak<Core>, Arc<ThreadCache>)>>);
 
 thread_local! {
-    /// The cache used last: one that `CACHES` holds, or none. Needs no destructor, so that reading it is one load.
+    /// The cache used last, from `CACHES`, or none. It needs no destructor, so that reading it is one load.
     static CURRENT: Cell<*const ThreadCache> = const { Cell::new(std::ptr::null()) };
     static CACHES: Caches = const { Caches(RefCell::new(Vec::new())) };
 }
@@ -103,15 +103,15 @@ impl Drop for Caches {
     }
 }
 
-/// This thread's cache for the pool of number `pool`, if that is the one it used last.
+/// This thread's cache for pool number `pool`, if it was used last.
 #[inline]
 fn current<'a>(pool: u64) -> Option<&'a ThreadCache> {
     // SAFETY: null or a cache that `CACHES` keeps alive; it is not used after this thread's caches are dropped, as
-    // `CURRENT` is cleared first, and no caller keeps it beyond its call.
+    // `CURRENT` is cleared first, and no caller keeps it after its call.
     unsafe { CURRENT.get().as_ref() }.filter(|cache| cache.pool == pool)
 }
 
-/// This thread's cache for a pool, new if there is none; `None` while the thread ends.
+/// This thread's cache for a pool, created if missing; `None` while the thread ends.
 fn find<'a>(core: &Core) -> Option<&'a ThreadCache> {
     if let Some(cache) = current(core.id) {
         return Some(cache);
@@ -136,7 +136,7 @@ fn find<'a>(core: &Core) -> Option<&'a ThreadCache> {
     current(core.id)
 }
 
-/// A cached block, counted: the common way.
+/// Fast path of allocation: a cached block, counted.
 #[inline]
 pub(super) fn pop(core: &Core, class: usize) -> Option<usize> {
     let cache = current(core.id)?;
@@ -148,7 +148,7 @@ pub(super) fn pop(core: &Core, class: usize) -> Option<usize> {
     Some(address)
 }
 
-/// Keeps a freed block, counted: the common way. `false` where there is no room.
+/// Fast path of freeing: keeps a block, counted. `false` if the cache is full.
 #[inline]
 pub(super) fn push(core: &Core, class: usize, address: usize) -> bool {
     let Some(cache) = current(core.id) else { return false };
@@ -162,7 +162,7 @@ pub(super) fn push(core: &Core, class: usize, address: usize) -> bool {
     true
 }
 
-/// As [`pop`], from the pool's lists where the cache has none; also whether the memory was used before.
+/// As [`pop`], from the pool's lists if the cache has none; also returns whether the memory was used before.
 #[cold]
 pub(super) fn refill(core: &Core, class: usize) -> std::io::Result<(usize, bool)> {
     let Some(cache) = find(core) else {
@@ -198,7 +198,7 @@ pub(super) fn refill(core: &Core, class: usize) -> std::io::Result<(usize, bool)
     Ok((address, warm))
 }
 
-/// As [`push`], where the cache had no room: half of it goes to the pool's lists, or all if somebody asked for it.
+/// As [`push`] with a full cache: moves half of it to the pool's lists, or all if that was requested.
 #[cold]
 pub(super) fn make_room(core: &Core, class: usize, address: usize) {
     let Some(cache) = find(core) else {
@@ -213,7 +213,7 @@ pub(super) fn make_room(core: &Core, class: usize, address: usize) {
     if !blocks().push(class, address) {
         core.give_back_small(class, blocks().take(class, false));
         if !blocks().push(class, address) {
-            // Other classes fill the cache, or this thread never took a block of this one.
+            // Other classes fill the cache, or this thread never allocated a block of this one.
             flush(core, cache);
             core.give_back_small(class, std::iter::once(address));
         }
@@ -223,7 +223,7 @@ pub(super) fn make_room(core: &Core, class: usize, address: usize) {
     }
 }
 
-/// Counts a block that no cache knows: with this thread's other counts, so that their sum has one peak.
+/// Counts a block outside the caches with this thread's other counts, so that their sum has one peak.
 pub(super) fn count_allocated(core: &Core, bytes: usize) {
     match find(core) {
         Some(cache) => cache.shard.allocated(bytes, &core.totals),
@@ -231,7 +231,7 @@ pub(super) fn count_allocated(core: &Core, bytes: usize) {
     }
 }
 
-/// As [`count_allocated`], at its end.
+/// As [`count_allocated`], when it is freed.
 pub(super) fn count_freed(core: &Core, bytes: usize) {
     match find(core) {
         Some(cache) => cache.shard.freed(bytes, &core.totals),
@@ -239,7 +239,7 @@ pub(super) fn count_freed(core: &Core, bytes: usize) {
     }
 }
 
-/// Gives all blocks of this thread back to the pool's lists.
+/// Returns all blocks of this thread to the pool's lists.
 pub(super) fn flush_own(core: &Core) {
     if let Some(cache) = find(core) {
         flush(core, cache);
