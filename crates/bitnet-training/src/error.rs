@@ -60,16 +60,18 @@ pub enum TrainingError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// A run came apart.
+    /// A diverged run.
     #[error(
-        "step {step} diverged: {what}. Weights are as before it; resume from the last checkpoint with a lower learning rate, \
-         a longer warm-up or a smaller clip"
+        "diverged at step {step}: {what}.{} Resume with a lower learning rate, a longer warm-up or a smaller clip",
+        saved.map_or(String::new(), |step| format!(" The weights after {step} updates are saved as the newest checkpoint."))
     )]
     Diverged {
         /// The update that was not made.
         step: u64,
         /// What was seen.
         what: String,
+        /// Updates of the weights that were saved.
+        saved: Option<u64>,
     },
     /// A file of tokens or texts that cannot be used.
     #[error("{path}: {problem}")]

@@ -1,9 +1,10 @@
-//! The way back from training: master weights as a Hugging Face directory, and from there packed ternary files.
+//! Export of a trained model: master weights as a Hugging Face directory, and packed ternary files.
 
+use crate::fingerprint::fingerprint;
 use crate::lora::{self, Lora};
 use crate::model::{ComputeOptions, Transformer, parameter_shapes};
-use crate::run_directory::{Resumed, RunDirectory};
-use crate::trainer::{quantizer, weights};
+use crate::run_directory::{MODEL_CONFIG, Resumed, RunDirectory};
+use crate::trainer::{Progress, quantizer, weights};
 use crate::{Result, TrainingError};
 use bitnet_core::serialize::TensorMap;
 use bitnet_core::serialize::output::AtomicFile;
@@ -19,8 +20,8 @@ use bitnet_quant::quantizers::Quantizer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a run's directory calls the configuration of its model, as Hugging Face has it.
-pub const CONFIG: &str = "config.json";
+/// What a directory calls the configuration of a model, as Hugging Face has it.
+pub const CONFIG: &str = MODEL_CONFIG;
 
 /// A model with its latent weights: all that a file needs.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub enum Which {
     Best,
     /// That of so many updates.
     Step(u64),
+    /// The mean of the weights of so many of the newest.
+    Average(usize),
 }
 
 /// The quantization of a model in training: weights and inputs of all linear layers but the head, online.
@@ -53,26 +56,37 @@ pub fn online() -> QuantizationConfig {
 }
 
 impl Masters {
-    /// The weights of a run; gives the number of updates they have had, too.
+    /// The weights of a run; gives the number of updates they have had, too. The run may go on meanwhile, and nothing is
+    /// written.
     ///
     /// # Errors
-    /// When the run has no such checkpoint, or it is of another model than its configuration.
+    /// When the run has no such checkpoint, or the base of its adapters is not the one that they were trained on.
     pub fn from_run(path: &Path, which: Which) -> Result<(Self, u64)> {
-        let run = RunDirectory::open(path, usize::MAX)?;
+        let run = RunDirectory::open_to_read(path)?;
         let cpu = Device::cpu();
         let missing = |what: &str| TrainingError::run(path, format!("there is no {what} checkpoint yet"));
-        let Resumed { step, checkpoint, .. } = match which {
-            Which::Latest => run.latest(&cpu)?.ok_or_else(|| missing("whole"))?,
+        let resumed = match which {
+            Which::Latest => latest(&run)?.ok_or_else(|| missing("whole"))?,
             Which::Best => run.best(&cpu)?.ok_or_else(|| missing("best"))?,
             Which::Step(step) => run.load(step, &cpu)?,
+            Which::Average(count) => return averaged(&run, count),
         };
+        Self::from_checkpoint(&run, resumed)
+    }
+
+    /// The weights of a checkpoint, as the configuration and the tokenizer that are in it say.
+    fn from_checkpoint(run: &RunDirectory, resumed: Resumed) -> Result<(Self, u64)> {
+        let Resumed { step, checkpoint, path, .. } = resumed;
+        // Checkpoints of earlier versions have these files in the directory of the run only.
+        let folder = if path.join(CONFIG).is_file() { path.as_path() } else { run.path() };
+        let (config, tokenizer) = (read_config(&folder.join(CONFIG))?, tokenizer(folder)?);
         let mut tensors = weights(&checkpoint);
-        if lora::are_adapters(&tensors) {
-            tensors = merged(&run.config()?, tensors)?;
-        }
-        let config = read_config(&path.join(CONFIG))?;
         let quantizer = quantizer(&checkpoint)?.into();
-        Ok((Self { config, tensors, quantizer, tokenizer: tokenizer(path)? }, step))
+        if lora::are_adapters(&tensors) {
+            let progress = Progress::of(step, &checkpoint)?;
+            tensors = merged(&run.config()?, &config, &progress, tensors)?;
+        }
+        Ok((Self { config, tensors, quantizer, tokenizer }, step))
     }
 
     /// The weights of a Hugging Face directory: those of a dense model, or master weights that are quantized online.
@@ -233,26 +247,69 @@ pub fn write_config(config: &Config, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The newest checkpoint; a run that goes on may remove it while it is read, after it has written another.
+fn latest(run: &RunDirectory) -> Result<Option<Resumed>> {
+    let cpu = Device::cpu();
+    run.latest(&cpu).or_else(|_| run.latest(&cpu))
+}
+
+/// The mean of the weights of the newest checkpoints (of adapters, when they are in the weights).
+fn averaged(run: &RunDirectory, count: usize) -> Result<(Masters, u64)> {
+    let steps = run.steps()?;
+    if count == 0 || steps.len() < count {
+        let problem =
+            format!("there are {} checkpoints, {count} were asked for: training.keep says how many stay", steps.len());
+        return Err(TrainingError::run(run.path(), problem));
+    }
+    let mut sum: Option<Masters> = None;
+    for &step in &steps[steps.len() - count..] {
+        let (next, _) = Masters::from_checkpoint(run, run.load(step, &Device::cpu())?)?;
+        let Some(sum) = &mut sum else {
+            sum = Some(next);
+            continue;
+        };
+        if next.config != sum.config || next.quantizer != sum.quantizer {
+            let problem = format!("the checkpoint of step {step} is of another model than the one before it");
+            return Err(TrainingError::run(run.path(), problem));
+        }
+        for (name, tensor) in &mut sum.tensors {
+            let other = next.tensors.get(name).ok_or_else(|| TrainingError::MissingTensor { name: name.clone() })?;
+            *tensor = tensor.add(other)?;
+        }
+    }
+    let mut mean = sum.ok_or_else(|| TrainingError::run(run.path(), "there is no checkpoint yet"))?;
+    for tensor in mean.tensors.values_mut() {
+        *tensor = tensor.div(count as f64)?;
+    }
+    Ok((mean, steps[steps.len() - 1]))
+}
+
 /// The weights of the model that a run began with, with its adapters in them.
-fn merged(config: &crate::Config, adapters: TensorMap) -> Result<TensorMap> {
-    let (Some(folder), Some(lora)) = (&config.model.init, &config.lora) else {
+fn merged(config: &crate::Config, shape: &Config, progress: &Progress, adapters: TensorMap) -> Result<TensorMap> {
+    let lora = progress.lora.as_ref().or(config.lora.as_ref());
+    let (Some(folder), Some(lora)) = (&config.model.init, lora) else {
         return Err(TrainingError::Invalid(
             "the run has adapters, but its config.toml no [lora] and model.init".into(),
         ));
     };
     let masters = Masters::from_hugging_face(folder, &Device::cpu())?.prepared(&config.quantization)?;
     let base = masters.into_model(ComputeOptions::default())?;
+    let trained_on = progress.fixed_model;
+    if base.config() != shape || trained_on.is_some_and(|before| !fingerprint(&base).is_ok_and(|now| now == before)) {
+        let problem = "it is not the model that the adapters of the run were trained on: put that one back";
+        return Err(TrainingError::run(folder, problem));
+    }
     let merged = Lora::from_adapters(base, lora.alpha / lora.rank as f64, adapters)?.merged()?;
     Ok(merged.tensors().iter().map(|(name, x)| (name.clone(), x.detach())).collect())
 }
 
 /// Reads a `config.json`.
-fn read_config(path: &Path) -> Result<Config> {
+pub(crate) fn read_config(path: &Path) -> Result<Config> {
     let text = fs::read_to_string(path).map_err(|e| TrainingError::io(path, e))?;
     Config::from_json(&text).map_err(|e| TrainingError::data(path, e.to_string()))
 }
 
-fn tokenizer(folder: &Path) -> Result<Option<Tokenizer>> {
+pub(crate) fn tokenizer(folder: &Path) -> Result<Option<Tokenizer>> {
     let there = folder.join("tokenizer.json").is_file();
     let read = || Tokenizer::from_file(folder).map_err(|e| TrainingError::data(folder, e.to_string()));
     there.then(read).transpose()

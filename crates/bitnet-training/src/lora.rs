@@ -2,6 +2,7 @@
 //! is added to them before they are quantized. So the merged model, quantized anew, is exactly what was trained.
 
 use crate::data::Batch;
+use crate::fingerprint::fingerprint;
 use crate::model::Transformer;
 use crate::module::{Module, init};
 use crate::objective::{Objective, documents};
@@ -43,12 +44,13 @@ pub struct Lora {
 const A: &str = ".lora_a";
 const B: &str = ".lora_b";
 const SCALE: &str = "lora_scale";
+const BASE: &str = "lora_base_fingerprint";
 
 impl Lora {
     /// Adapters that change nothing yet: `A` uniform within `1 / sqrt(inputs)`, `B` zero.
     ///
     /// # Errors
-    /// When a target is no linear layer of the model, or a number cannot be meant.
+    /// When a target is no linear layer of the model, or a number is out of range.
     pub fn new(base: Transformer, config: &LoraConfig, generator: &mut Generator) -> Result<Self> {
         let bad = |problem: String| Err(TrainingError::Invalid(format!("lora: {problem}")));
         if config.rank == 0 || !config.alpha.is_finite() {
@@ -116,24 +118,28 @@ impl Lora {
         self.result(None)
     }
 
-    /// Writes the adapters and their factor alone, as safetensors.
+    /// Writes the adapters, their factor and the fingerprint of their base, as safetensors.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let scale = self.scale.to_string();
-        save(path, &self.adapters, &[("format", "pt"), (SCALE, &scale)])?;
+        let (scale, base) = (self.scale.to_string(), fingerprint(&self.base)?.to_string());
+        save(path, &self.adapters, &[("format", "pt"), (SCALE, &scale), (BASE, &base)])?;
         Ok(())
     }
 
     /// Reads what [`save`](Self::save) wrote, for the model that it was trained on.
     ///
     /// # Errors
-    /// When it cannot be read, or does not fit the model.
+    /// When it cannot be read, does not fit the model, or was trained on another.
     pub fn load(base: Transformer, path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let scale = file.header().metadata.get(SCALE).and_then(|scale| scale.parse().ok());
         let scale = scale.ok_or_else(|| TrainingError::data(path, format!("is no file of adapters: no {SCALE}")))?;
+        let trained_on = file.header().metadata.get(BASE);
+        if trained_on.is_some_and(|trained_on| !fingerprint(&base).is_ok_and(|own| *trained_on == own.to_string())) {
+            return Err(TrainingError::data(path, "the adapters were trained on another base model: give that one"));
+        }
         let read = |name: &str| Ok((name.to_owned(), file.tensor(name, &Device::cpu())?));
         let adapters = file.header().tensors().map(|info| read(&info.name)).collect::<Result<_>>()?;
         Self::from_adapters(base, scale, adapters)
@@ -184,6 +190,10 @@ impl Objective for Lora {
 
     fn loss(&self, batch: &Batch, generator: Option<&mut Generator>) -> Result<BitNetTensor> {
         self.applied(&self.adapters)?.loss(&batch.inputs, &batch.targets, documents(batch), generator)
+    }
+
+    fn fixed_model(&self) -> Option<&Transformer> {
+        Some(&self.base)
     }
 
     fn result(&self, average: Option<&TensorMap>) -> Result<Transformer> {

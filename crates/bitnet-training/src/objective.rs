@@ -1,4 +1,4 @@
-//! What a trainer improves: a model by its loss, or something that changes one.
+//! Objectives of training: parameters and the loss that is minimized.
 
 use crate::Result;
 use crate::data::Batch;
@@ -8,7 +8,7 @@ use bitnet_core::serialize::TensorMap;
 use bitnet_core::{BitNetTensor, Generator};
 use std::fmt::Debug;
 
-/// Parameters and the loss that they are to lessen.
+/// Parameters and the loss that is minimized.
 pub trait Objective: Module + Debug + Send {
     /// The model that is trained, or that the parameters change.
     fn model(&self) -> &Transformer;
@@ -16,8 +16,13 @@ pub trait Objective: Module + Debug + Send {
     /// How much of quantization the forward pass has, 0 to 1.
     fn set_lambda(&mut self, lambda: f64);
 
-    /// The mean loss over a batch; with a generator it drops out, as training does.
+    /// The mean loss over the targets of a batch that count; with a generator it drops out, as training does.
     fn loss(&self, batch: &Batch, generator: Option<&mut Generator>) -> Result<BitNetTensor>;
+
+    /// A model that the loss depends on and that stays as it is: the base of adapters, a teacher.
+    fn fixed_model(&self) -> Option<&Transformer> {
+        None
+    }
 
     /// The model that these parameters make, or `average` in their place, quantized whole: what is evaluated and exported.
     fn result(&self, average: Option<&TensorMap>) -> Result<Transformer>;

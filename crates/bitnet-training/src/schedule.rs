@@ -1,4 +1,4 @@
-//! What changes while a run goes on: learning rate, weight decay, and how much of the quantizer is felt.
+//! Schedules of a run: learning rate, weight decay, and the share of quantization.
 
 use crate::config::{LambdaShape, QuantizationConfig, ScheduleConfig, ScheduleKind};
 
@@ -19,6 +19,9 @@ pub struct Rates {
 /// - constant: `peak`
 /// - linear: `peak + (end - peak) p`
 /// - cosine: `end + (peak - end) (1 + cos(pi p)) / 2`
+/// - wsd (warm-up, stable, decay): `peak` until the switch, then `end + (peak - end) (1 - sqrt(q))`, where `q` is how much of
+///   the decay has passed. The last part is a small share of the steps, so that a run can be made longer from a checkpoint
+///   before it (Hu et al. 2024, MiniCPM; the shape is that of Hägele et al. 2024, section 4).
 /// - two-stage: linear from `peak` to `stage_one_end` until the switch, then linear from `stage_two` to `end`; the weight
 ///   decay drops at the switch. The schedule of BitNet b1.58 ("The Era of 1-bit LLMs: Training Tips, Code and FAQ", and
 ///   the technical report of BitNet b1.58 2B4T, section 2.2): ternary weights bear a high rate at first, and a large decay
@@ -61,15 +64,17 @@ impl Schedule {
             ScheduleKind::Constant => peak,
             ScheduleKind::Linear => line(peak, c.end, p),
             ScheduleKind::Cosine => c.end + (peak - c.end) * (1.0 + (std::f64::consts::PI * p).cos()) / 2.0,
+            ScheduleKind::Wsd if step < self.switch() => peak,
+            ScheduleKind::Wsd => line(peak, c.end, passed(self.switch(), self.steps).sqrt()),
             ScheduleKind::TwoStage if second => line(c.stage_two_rate(), c.end, passed(self.switch(), self.steps)),
             ScheduleKind::TwoStage => line(peak, c.stage_one_end_rate(), passed(c.warmup, self.switch())),
         };
         Rates { learning_rate, weight_decay }
     }
 
-    /// The first step of the second stage.
+    /// The first step of the second stage, or of the decay.
     fn switch(&self) -> u64 {
-        ((self.steps as f64 * self.config.switch_at).round() as u64).max(self.config.warmup)
+        ((self.steps as f64 * self.config.switch_share()).round() as u64).max(self.config.warmup)
     }
 }
 
@@ -123,7 +128,13 @@ mod tests {
 
     #[test]
     fn all_kinds_warm_up_alike_and_end_at_their_end() {
-        for kind in [ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::TwoStage] {
+        for kind in [
+            ScheduleKind::Constant,
+            ScheduleKind::Linear,
+            ScheduleKind::Cosine,
+            ScheduleKind::TwoStage,
+            ScheduleKind::Wsd,
+        ] {
             let s = schedule(kind);
             near(s.at(0).learning_rate, 2e-5);
             near(s.at(99).learning_rate, 2e-3);
@@ -141,6 +152,19 @@ mod tests {
         near(cosine.at(600).learning_rate, 1.1e-3);
         // A quarter of the way: (1 + cos(pi / 4)) / 2 of the distance is left.
         near(cosine.at(350).learning_rate, 2e-4 + 1.8e-3 * (1.0 + 0.5f64.sqrt()) / 2.0);
+    }
+
+    #[test]
+    fn wsd_stays_at_its_peak_and_decays_at_the_end() {
+        let s = schedule(ScheduleKind::Wsd);
+        // Four fifths of 1100 steps are 880; the decay takes 220.
+        for step in [100, 500, 879, 880] {
+            near(s.at(step).learning_rate, 2e-3);
+        }
+        near(s.at(935).learning_rate, 2e-3 - 1.8e-3 * 0.5);
+        near(s.at(1100).learning_rate, 2e-4);
+        let config = ScheduleConfig { kind: ScheduleKind::Wsd, switch_at: Some(0.5), ..ScheduleConfig::default() };
+        near(Schedule::new(&config, 100, 0.1).at(75).learning_rate, 1e-3 * (1.0 - 0.5f64.sqrt()));
     }
 
     #[test]

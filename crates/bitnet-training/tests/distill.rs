@@ -45,12 +45,16 @@ fn losses_and_gradients_are_those_of_pytorch() {
     let all = leaf(get("relations", "student"));
     let student = Projections { all: &all, query: 8, kv: 4 };
     let teacher = Projections { all: get("relations", "teacher"), query: 12, kv: 12 };
-    let loss = relation_loss(student, teacher, 2, 2).unwrap();
+    let related = |batch: usize| {
+        let targets = BitNetTensor::from_slice(&vec![1i64; 10 / batch * batch], &[batch, 10 / batch], &Device::cpu());
+        Related::new(&targets.unwrap(), None).unwrap()
+    };
+    let loss = relation_loss(student, teacher, &related(2), 2).unwrap();
     agree(&loss, get("relations", "loss"), "loss of relations");
     loss.backward().unwrap();
     agree(&all.grad().unwrap(), get("relations", "d_student"), "gradient of queries, keys and values");
-    assert!(relation_loss(student, teacher, 2, 3).is_err(), "three heads do not divide 8");
-    assert!(relation_loss(student, teacher, 3, 2).is_err(), "ten tokens are not three texts");
+    assert!(relation_loss(student, teacher, &related(2), 3).is_err(), "three heads do not divide 8");
+    assert!(relation_loss(student, teacher, &related(3), 2).is_err(), "ten tokens are not three texts");
 }
 
 fn model(seed: u64, ternary: bool) -> Transformer {

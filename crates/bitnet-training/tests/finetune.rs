@@ -86,6 +86,35 @@ fn runs_that_go_on_from_a_model_resume_and_export() {
             assert_eq!(!old.equal(value).unwrap(), name != "lora" || adapted, "{name} {tensor}");
         }
     }
+    // A fine-tune holds all weights: it resumes without its base. Adapters need the very base that they were trained on.
+    let more_steps = |name: &str| {
+        let path = at(&format!("{name}-whole/config.toml"));
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("steps = 12", "steps = 13")).unwrap();
+    };
+    let resume = |name: &str| TrainingRun::resume(&at(&format!("{name}-whole")), None, &mut |_, _| Ok(()));
+    ["ternary", "lora", "distill"].into_iter().for_each(more_steps);
+    fs::rename(at("base"), at("moved")).unwrap();
+    let outcome = resume("ternary").unwrap().train(&mut (), &AtomicBool::new(false)).unwrap();
+    assert_eq!(outcome.step, 13);
+    for name in ["lora", "distill"] {
+        let error = resume(name).unwrap_err().to_string();
+        assert!(error.contains("base"), "{name}: {error}");
+    }
+    let mut other = masters;
+    let norm = &mut other.tensors["model.norm.weight"];
+    *norm = norm.add(0.001).unwrap();
+    other.write_hugging_face(&at("base")).unwrap();
+    for (name, says) in [("lora", "the base of the adapters is not"), ("distill", "the teacher is not")] {
+        let error = resume(name).unwrap_err().to_string();
+        assert!(error.contains(says), "{name}: {error}");
+    }
+    let error = Masters::from_run(&at("lora-whole"), Which::Latest).unwrap_err().to_string();
+    assert!(error.contains("not the model that the adapters of the run were trained on"), "{error}");
+    fs::remove_dir_all(at("base")).unwrap();
+    fs::rename(at("moved"), at("base")).unwrap();
+    assert_eq!(resume("lora").unwrap().trainer().step(), 12);
+
     let both = format!("[model]\ninit = '{base}'\n{data}[lora]\n[distill]\nteacher = '{base}'\n{rest}");
     let both = ConfigSource::new(&both, "test.toml");
     let error = TrainingRun::start(&both, &at("both"), &mut |_, _| Ok(())).unwrap_err().to_string();

@@ -101,6 +101,11 @@ fn adapters_are_saved_on_their_own() {
     trained(&mut lora, 5);
     lora.save(&path).unwrap();
     assert_eq!(loss(&Lora::load(base(), &path).unwrap()), loss(&lora));
+    // Another base of the same shape would answer with other words, in silence.
+    let mut other = base();
+    let norm = &mut other.tensors_mut()["model.norm.weight"];
+    *norm = norm.detach().add(0.001).unwrap();
+    assert!(Lora::load(other, &path).unwrap_err().to_string().contains("another base model"));
     // Not a file of adapters; adapters of another model; a target that is not there.
     let other = folder.path().join("other.safetensors");
     bitnet_core::serialize::safetensors::save(&other, &lora.state_dict(), &[]).unwrap();

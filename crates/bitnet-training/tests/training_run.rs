@@ -2,6 +2,7 @@
 
 use bitnet_core::Device;
 use bitnet_training::config::ConfigSource;
+use bitnet_training::export::{Masters, Which};
 use bitnet_training::{End, Observer, Outcome, Result, RunDirectory, StepReport, TrainingRun};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -144,7 +145,7 @@ fn a_resumed_run_is_the_run_that_was_not_interrupted() {
 }
 
 #[test]
-fn a_checkpoint_of_another_model_or_other_data_is_refused() {
+fn a_checkpoint_of_another_model_or_other_data_is_refused_and_stays_as_it_is() {
     let folder = Folder::new("other");
     let directory = folder.0.join("run");
     finish(start(&folder.config("", ""), &directory).unwrap());
@@ -152,21 +153,83 @@ fn a_checkpoint_of_another_model_or_other_data_is_refused() {
     assert!(message.contains("there is a run already"), "{message}");
     let path = directory.join("config.toml");
     let text = fs::read_to_string(&path).unwrap();
+    let shape = fs::read(directory.join("config.json")).unwrap();
     for (old, new, says) in [
-        ("layers = 2", "layers = 1", "model.layers.1."),
-        ("hidden_size = 32", "hidden_size = 64", "another shape"),
-        ("context = 16", "context = 8", "go on with the data"),
+        ("layers = 2", "layers = 1", "model.layers is 1, but"),
+        ("hidden_size = 32", "hidden_size = 64", "model.hidden_size is 64, but"),
+        ("heads = 2", "heads = 4", "model.heads is 4, but"),
+        ("context = 16", "context = 8", "model.context is 8, but"),
+        ("dropout = 0.1", "activation = 'silu'", "model.activation is silu, but"),
+        ("dropout = 0.1", "rope_theta = 500.0", "model.rope_theta is 500, but"),
+        ("dropout = 0.1", "tie_embeddings = false", "model.tie_embeddings is false, but"),
+        ("dropout = 0.1", "norm_eps = 1e-6", "model.norm_eps is 0.000001, but"),
+        ("[quantization]", "[quantization]\nenabled = false", "quantization.enabled is false, but"),
+        ("[quantization]", "[quantization]\nsub_norm = false", "quantization.sub_norm is false, but"),
+        ("kind = \"char\"", "kind = \"bytes\"", "tokenizer.kind is Some(Bytes), but"),
         ("validation_fraction = 0.1", "validation_fraction = 0.2", "go on with the data"),
         ("layers = 2", "layer = 2", "did you mean layers?"),
         ("[quantization]", "[quantization]\nweights = 'absmedian'", "was trained with absmean"),
     ] {
+        assert!(text.contains(old), "{old}");
         fs::write(&path, text.replacen(old, new, 1)).unwrap();
         let message = resume(&directory, None).unwrap_err().to_string();
         assert!(message.contains(says) && !message.contains('\n'), "{new}: {message}");
+        assert!(fs::read(directory.join("config.json")).unwrap() == shape, "{new}: config.json was rewritten");
     }
     // More steps are no other run.
     fs::write(&path, text.replacen("steps = 24", "steps = 26", 1)).unwrap();
     assert_eq!(finish(resume(&directory, None).unwrap()).step, 26);
+    // Another tokenizer in the place of its own.
+    let tokenizer = directory.join("tokenizer.json");
+    let own = fs::read_to_string(&tokenizer).unwrap();
+    fs::write(&tokenizer, own.replacen("\"w\"", "\"X\"", 1)).unwrap();
+    assert!(resume(&directory, None).is_err());
+}
+
+/// What stands in the directory of the run may change: a checkpoint is of the model that it was trained as.
+#[test]
+fn an_export_is_of_the_configuration_that_the_checkpoint_was_trained_with() {
+    let folder = Folder::new("own");
+    let directory = folder.0.join("run");
+    finish(start(&folder.config("", ""), &directory).unwrap());
+    let (before, _) = Masters::from_run(&directory, Which::Latest).unwrap();
+    let shape = fs::read_to_string(directory.join("config.json")).unwrap();
+    fs::write(directory.join("config.json"), shape.replace("relu2", "silu")).unwrap();
+    fs::remove_file(directory.join("tokenizer.json")).unwrap();
+    for which in [Which::Latest, Which::Best, Which::Step(16), Which::Average(2)] {
+        let (after, _) = Masters::from_run(&directory, which).unwrap();
+        assert_eq!(after.config, before.config, "{which:?}");
+        assert!(after.tokenizer.is_some(), "{which:?}");
+    }
+}
+
+#[test]
+fn the_mean_of_the_newest_checkpoints_is_exported() {
+    let folder = Folder::new("average");
+    let directory = folder.0.join("run");
+    let run = start(&folder.config("", ""), &directory).unwrap();
+    assert!(Masters::from_run(&directory, Which::Average(1)).is_err(), "there is no checkpoint yet");
+    finish(run);
+    let of = |which| Masters::from_run(&directory, which).unwrap().0.tensors;
+    let (first, second, mean) = (of(Which::Step(16)), of(Which::Step(24)), of(Which::Average(2)));
+    for (name, x) in &mean {
+        let expected = first[name].add(&second[name]).unwrap().mul(0.5).unwrap();
+        assert!(x.allclose(&expected, 1e-6, 1e-7, false).unwrap(), "{name}");
+    }
+    let message = Masters::from_run(&directory, Which::Average(3)).unwrap_err().to_string();
+    assert!(message.contains("there are 2 checkpoints, 3 were asked for"), "{message}");
+}
+
+#[test]
+fn a_run_that_is_stopped_while_it_starts_has_a_checkpoint() {
+    let folder = Folder::new("stopped");
+    let directory = folder.0.join("run");
+    let stop = AtomicBool::new(true);
+    let outcome = start(&folder.config("", ""), &directory).unwrap().train(&mut (), &stop).unwrap();
+    assert_eq!((outcome.end, outcome.step), (End::Stopped, 0));
+    let run = resume(&directory, None).unwrap();
+    assert_eq!(run.directory().steps().unwrap(), [0]);
+    assert_eq!(finish(run).step, 24);
 }
 
 #[test]
@@ -175,8 +238,12 @@ fn what_cannot_be_trained_on_is_named_and_leaves_nothing_in_the_way() {
     let directory = folder.0.join("run");
     let good = folder.config("", "");
     let absent = good.text().replace("text.txt", "absent.txt");
-    let message = start(&ConfigSource::new(&absent, "test.toml"), &directory).unwrap_err().to_string();
-    assert!(message.contains("absent.txt"), "{message}");
+    let deep = folder.0.join("runs/deep/run");
+    for directory in [&directory, &deep] {
+        let message = start(&ConfigSource::new(&absent, "test.toml"), directory).unwrap_err().to_string();
+        assert!(message.contains("absent.txt"), "{message}");
+        assert!(!directory.exists() && !folder.0.join("runs").exists(), "an empty directory is left");
+    }
     // Text that was cut in the middle of a character.
     let text = folder.0.join("text.txt");
     let whole = fs::read(&text).unwrap();

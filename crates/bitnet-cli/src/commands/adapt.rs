@@ -42,7 +42,7 @@ pub struct AdaptArgs {
     #[arg(long)]
     sub_norm: bool,
     /// Numbers to multiply matrices in
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = Numbers::F32)]
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = Numbers::Auto)]
     compute: Numbers,
     /// Equal seeds give equal runs
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -54,6 +54,8 @@ pub struct AdaptArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Numbers {
+    /// bf16 where that is faster, else f32
+    Auto,
     F32,
     Bf16,
 }
@@ -80,7 +82,7 @@ fn needs_masters(model: &Path) -> Result<()> {
     )))
 }
 
-/// Begins the run; its directory has a `config.toml` that says all of it.
+/// Starts the run; its directory has a `config.toml` that says all of it.
 pub fn run(args: &AdaptArgs, adaptation: Adaptation) -> Result<()> {
     needs_masters(adaptation.model)?;
     if let Some(distill) = &adaptation.distill {
@@ -124,6 +126,7 @@ pub fn run(args: &AdaptArgs, adaptation: Adaptation) -> Result<()> {
             clip: 1.,
             seed: args.seed,
             compute: match args.compute {
+                Numbers::Auto => Compute::Auto,
                 Numbers::F32 => Compute::F32,
                 Numbers::Bf16 => Compute::Bf16,
             },

@@ -54,6 +54,8 @@ pub(super) enum Format {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum EmbeddingType {
+    /// 32 bits a weight: nothing is rounded
+    F32,
     /// 16 bits a weight
     F16,
     /// 8.5 bits a weight
@@ -67,6 +69,7 @@ pub enum EmbeddingType {
 impl From<EmbeddingType> for Embeddings {
     fn from(embeddings: EmbeddingType) -> Self {
         match embeddings {
+            EmbeddingType::F32 => Self::F32,
             EmbeddingType::F16 => Self::F16,
             EmbeddingType::Q8_0 => Self::Q8_0,
             EmbeddingType::Q6K => Self::Q6K,

@@ -1,11 +1,11 @@
-//! `bitnet train`: a run, begun or resumed.
+//! `bitnet train`: a run, started or resumed.
 
 use crate::error::{CliError, Result};
 use crate::progress::Progress;
 use crate::{interrupt, output};
 use bitnet::training::config::ConfigSource;
 use bitnet::training::tokenize::OnProgress;
-use bitnet::training::{End, Observer, Outcome, StepReport, TrainingError, TrainingRun};
+use bitnet::training::{End, Observer, Outcome, RunDirectory, StepReport, TrainingError, TrainingRun};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{IsTerminal, stderr};
@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 #[command(after_help = "\
 Examples:
   bitnet train configs/shakespeare-char.toml            a new run in runs/shakespeare-char
-  bitnet train --resume runs/shakespeare-char           after Ctrl-C, a crash, or with more steps in its config.toml
+  bitnet train --resume runs/shakespeare-char           after Ctrl-C, SIGTERM or a crash
+  bitnet train --resume runs/shakespeare-char --steps 4000   and go on to 4000 updates
 
-Ctrl-C ends a run after the update in progress, with a checkpoint; a resumed run goes on bit for bit. The directory of a \
+Ctrl-C or SIGTERM ends a run after the update in progress, with a checkpoint; a resumed run goes on bit for bit. The directory of a \
 run has its curves (curves.svg), metrics.jsonl, and an event file for TensorBoard.")]
 pub struct TrainArgs {
     /// The configuration of a new run, TOML
@@ -30,6 +31,9 @@ pub struct TrainArgs {
     /// Go on with the run of a directory
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     resume: Option<PathBuf>,
+    /// Updates in all, instead of the configuration's; a shorter run has a shorter warm-up
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
     /// Go on after this many steps instead of from the newest checkpoint
     #[arg(long, value_name = "STEP", requires = "resume")]
     from_step: Option<u64>,
@@ -41,20 +45,27 @@ pub struct TrainArgs {
 pub fn run(args: TrainArgs) -> Result<()> {
     match (&args.config, &args.resume) {
         (_, Some(directory)) => {
+            interrupt::catch_termination()?;
+            if let Some(steps) = args.steps {
+                RunDirectory::open(directory, usize::MAX)?.set_steps(steps)?;
+            }
             let run = prepared(|report| TrainingRun::resume(directory, args.from_step, report))?;
             go_on(run, directory, args.json)
         }
         (Some(path), None) => {
             let directory =
                 args.run.clone().unwrap_or_else(|| Path::new("runs").join(path.file_stem().unwrap_or_default()));
-            start(&ConfigSource::read(path)?, &directory, args.json)
+            let source = ConfigSource::read(path)?;
+            let source = args.steps.map_or(Ok(source.clone()), |steps| source.with_steps(steps))?;
+            start(&source, &directory, args.json)
         }
         (None, None) => Err(CliError::refused("name a configuration, or a run with --resume DIR")),
     }
 }
 
-/// Begins a run and trains to its end.
+/// Starts a run and trains to its end.
 pub fn start(config: &ConfigSource, directory: &Path, as_json: bool) -> Result<()> {
+    interrupt::catch_termination()?;
     go_on(prepared(|report| TrainingRun::start(config, directory, report))?, directory, as_json)
 }
 
@@ -63,7 +74,11 @@ fn prepared(make: impl FnOnce(OnProgress) -> Result<TrainingRun, TrainingError>)
     let mut progress = Progress::new("tokenizing");
     let mut report = |done: u64, total: u64| {
         progress.update((done >> 10) as usize, (total >> 10) as usize);
-        Ok(())
+        match interrupt::pressed() {
+            // There is nothing to keep yet; once the model is there, a checkpoint is written instead.
+            true => Err(TrainingError::Invalid("interrupted while tokenizing: nothing was trained yet".into())),
+            false => Ok(()),
+        }
     };
     Ok(make(&mut report)?)
 }
@@ -73,7 +88,6 @@ fn go_on(mut run: TrainingRun, directory: &Path, as_json: bool) -> Result<()> {
     let parameters: usize = model.tensors().values().map(|x| x.elements()).sum();
     let from = run.trainer().step();
     output::note(&format!("{parameters} parameters, from step {from}, in {}", directory.display()));
-    interrupt::catch()?;
     let mut watch = Watch { bar: None, shown: Instant::now() };
     let outcome = run.train(&mut watch, interrupt::flag());
     watch.finish();

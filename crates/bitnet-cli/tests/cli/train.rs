@@ -87,16 +87,14 @@ fn a_configuration_error_names_file_line_and_key() {
 
 #[test]
 fn a_run_is_trained_and_resumed() {
-    let place = Place::new("run", 4);
+    let place = Place::new("run", 400);
     let (config, run) = (place.at("run.toml"), place.at("run"));
-    let outcome = json(&["train", &config, "--run", &run, "--json"]);
+    let outcome = json(&["train", &config, "--run", &run, "--steps", "4", "--json"]);
     assert_eq!((&outcome["end"], &outcome["step"]), (&"finished".into(), &4.into()));
     assert!(outcome["validation_loss"].as_f64().unwrap() < 3.0);
     assert_eq!(place.checkpoints(), [3, 4]);
     refused(&["train", &config, "--run", &run], &["there is a run already"]);
-    let own = place.at("run/config.toml");
-    fs::write(&own, fs::read_to_string(&own).unwrap().replace("steps = 4", "steps = 6")).unwrap();
-    let text = stdout(&["train", "--resume", &run]);
+    let text = stdout(&["train", "--resume", &run, "--steps", "6"]);
     assert!(text.contains("finished after 6 updates") && text.contains("nats a token"), "{text}");
 }
 
@@ -112,18 +110,48 @@ fn wait_for(place: &Place, step: u64) {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_run_with_a_checkpoint() {
-    let place = Place::new("interrupt", 1_000_000);
-    let child = program(&["train", &place.at("run.toml"), "--run", &place.at("run"), "--json"]).spawn().unwrap();
-    wait_for(&place, 6);
-    refused(&["train", "--resume", &place.at("run")], &["another process trains"]);
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    let output = child.wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("go on with bitnet train --resume"));
-    let outcome: serde_json::Value = serde_json::from_str(&success(&["train"], output)).unwrap();
-    assert_eq!(outcome["end"], "stopped");
-    assert_eq!(outcome["step"].as_u64(), place.checkpoints().last().copied());
+fn ctrl_c_and_sigterm_end_a_run_with_a_checkpoint() {
+    for signal in ["-INT", "-TERM"] {
+        let place = Place::new(&format!("signal{signal}"), 1_000_000);
+        let child = program(&["train", &place.at("run.toml"), "--run", &place.at("run"), "--json"]).spawn().unwrap();
+        wait_for(&place, 6);
+        refused(&["train", "--resume", &place.at("run")], &["another process trains"]);
+        // An export takes no lock: while the run goes on there are checkpoints to take.
+        success(&["export"], run_with(program(&["export", &place.at("run"), &place.at("out"), "--to", "hf"]), b""));
+        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let output = child.wait_with_output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("go on with bitnet train --resume"), "{signal}");
+        let outcome: serde_json::Value = serde_json::from_str(&success(&["train"], output)).unwrap();
+        assert_eq!(outcome["end"], "stopped");
+        assert_eq!(outcome["step"].as_u64(), place.checkpoints().last().copied());
+    }
+}
+
+/// At whatever moment a request to end comes, there is a checkpoint afterwards, or no directory at all.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_ended_while_it_starts_leaves_a_checkpoint_or_nothing() {
+    for milliseconds in [15, 30, 60, 120] {
+        let place = Place::new(&format!("starting{milliseconds}"), 1_000_000);
+        let text = fs::read_to_string(place.at("text.txt")).unwrap().repeat(20);
+        fs::write(place.at("text.txt"), text).unwrap();
+        let mut child = program(&["train", &place.at("run.toml"), "--run", &place.at("runs/run")]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        // Before the program has come to listen, the signal ends it; then nothing was made yet.
+        let checkpoints = fs::read_dir(place.0.join("runs/run/checkpoints")).map_or(0, |entries| entries.count());
+        assert_eq!(place.0.join("runs").exists(), checkpoints > 0, "after {milliseconds} ms: {status}");
+    }
+}
+
+#[test]
+fn a_run_that_cannot_start_leaves_no_directory() {
+    let place = Place::new("absent", 4);
+    fs::remove_file(place.at("text.txt")).unwrap();
+    refused(&["train", &place.at("run.toml"), "--run", &place.at("runs/run")], &["text.txt"]);
+    assert!(!place.0.join("runs").exists());
 }
 
 /// Killed at twelve moments, each time a little later in what it does: it goes on from a whole checkpoint, and ends with

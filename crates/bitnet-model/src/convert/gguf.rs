@@ -43,6 +43,7 @@ pub(super) fn write(
         (Architecture::BitNet, _) => (Family::BitNet, tq(target)),
     };
     let embeddings = match embeddings {
+        Embeddings::F32 => BitNetDType::F32,
         Embeddings::F16 => BitNetDType::F16,
         Embeddings::Q8_0 => BitNetDType::Q8_0,
         Embeddings::Q6K => BitNetDType::Q6K,

@@ -27,6 +27,8 @@ pub enum Target {
 /// Type of embeddings and heads in a GGUF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Embeddings {
+    /// 32-bit floats: nothing is rounded.
+    F32,
     /// 16-bit floats.
     F16,
     /// 8.5 bits a weight.

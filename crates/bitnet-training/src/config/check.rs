@@ -1,4 +1,4 @@
-//! What a configuration must hold beyond being well formed.
+//! Checks of the values of a configuration.
 
 use super::{Config, Order, Packing, ScheduleKind, TokenizerKind};
 
@@ -86,7 +86,7 @@ fn model(config: &Config) -> Checked {
             ("norm_eps", m.norm_eps, f64::MIN_POSITIVE..1.0),
             ("rope_theta", m.rope_theta, 1.0..f64::INFINITY),
             ("dropout", m.dropout, 0.0..1.0),
-            ("init_std", m.init_std, 0.0..f64::INFINITY),
+            ("init_std", m.initial_deviation(), 0.0..f64::INFINITY),
         ],
     )
 }
@@ -163,7 +163,7 @@ fn rates(config: &Config) -> Checked {
         &[
             ("learning_rate", s.learning_rate, f64::MIN_POSITIVE..most),
             ("end", s.end, 0.0..most),
-            ("switch_at", s.switch_at, f64::MIN_POSITIVE..1.0),
+            ("switch_at", s.switch_share(), f64::MIN_POSITIVE..1.0),
             ("stage_one_end", s.stage_one_end_rate(), 0.0..most),
             ("stage_two", s.stage_two_rate(), 0.0..most),
             ("stage_two_weight_decay", s.stage_two_weight_decay, 0.0..most),
@@ -174,6 +174,9 @@ fn rates(config: &Config) -> Checked {
             &["schedule", "warmup"],
             format!("{} updates are more than the run's {}", s.warmup, config.training.steps),
         );
+    }
+    if s.switch_at.is_some() && !matches!(s.kind, ScheduleKind::TwoStage | ScheduleKind::Wsd) {
+        return refuse(&["schedule", "switch_at"], "only kind = \"two-stage\" and \"wsd\" have two parts: remove it");
     }
     if s.kind != ScheduleKind::TwoStage {
         let given = [("stage_one_end", s.stage_one_end.is_some()), ("stage_two", s.stage_two.is_some())];

@@ -1,4 +1,4 @@
-//! What a run is told, in TOML. A mistake is an error that names the file, the line and the key, and says what to do.
+//! The configuration of a run, in TOML. A mistake is an error that names the file, the line and the key, and says what to do.
 //!
 //! The whole of it, with the defaults:
 //!
@@ -81,6 +81,19 @@ impl Config {
             config.model.kv_heads = config.model.heads;
         }
         Ok(config)
+    }
+
+    /// Makes relative paths start from `folder`, unless what they name is only to be found from where the program runs.
+    pub(crate) fn resolve_paths(&mut self, folder: &Path) {
+        let data = self.data.train.iter_mut().chain(&mut self.data.validation);
+        let own = self.model.init.iter_mut().chain(&mut self.tokenizer.path);
+        let teacher = self.distill.iter_mut().map(|distill| &mut distill.teacher);
+        for path in data.chain(own).chain(teacher) {
+            let from_folder = folder.join(&*path);
+            if from_folder.exists() || !path.exists() {
+                *path = from_folder;
+            }
+        }
     }
 
     /// As TOML, every default written out.

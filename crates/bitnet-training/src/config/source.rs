@@ -1,5 +1,6 @@
 //! TOML text whose errors name file, line and key.
 
+use super::Config;
 use crate::error::{Result, TrainingError};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -41,6 +42,44 @@ impl ConfigSource {
     /// When the text is not TOML, or does not make a `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         toml::from_str(&self.text).map_err(|e| self.located(&e))
+    }
+
+    /// The same text with another value for a key that it has, such as `["training", "steps"]`; everything else, comments
+    /// too, stays. Without such a key the text stays as it is.
+    pub fn with_value(&self, path: &[&str], value: impl std::fmt::Display) -> Self {
+        let mut text = self.text.clone();
+        if let Some(span) = self.value_span(path) {
+            text.replace_range(span, &value.to_string());
+        }
+        Self { name: self.name.clone(), text }
+    }
+
+    /// The same run with another number of updates. One that is made shorter has its warm-up and the fading-in of its
+    /// quantizer shortened in proportion.
+    ///
+    /// # Errors
+    /// When the configuration is none.
+    pub fn with_steps(&self, steps: u64) -> Result<Self> {
+        let config = Config::from_source(self)?;
+        let before = config.training.steps;
+        let mut source = self.with_value(&["training", "steps"], steps);
+        if steps < before {
+            let shorter = |updates: u64| (u128::from(updates) * u128::from(steps) / u128::from(before)) as u64;
+            source = source
+                .with_value(&["schedule", "warmup"], shorter(config.schedule.warmup))
+                .with_value(&["quantization", "lambda_steps"], shorter(config.quantization.lambda_steps));
+        }
+        Ok(source)
+    }
+
+    fn value_span(&self, path: &[&str]) -> Option<Range<usize>> {
+        let root = DeTable::parse(&self.text).ok()?;
+        let (last, sections) = path.split_last()?;
+        let mut table = root.get_ref();
+        for name in sections {
+            table = table.iter().find(|(key, _)| key.get_ref().as_ref() == *name)?.1.get_ref().as_table()?;
+        }
+        Some(table.iter().find(|(key, _)| key.get_ref().as_ref() == *last)?.1.span())
     }
 
     /// The error that the value at `path` (`["model", "heads"]`) cannot be; `problem` says why and what to do.

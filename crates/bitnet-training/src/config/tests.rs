@@ -46,6 +46,11 @@ fn the_defaults_that_the_example_shows_are_those() {
             "vocab_size" => assert_eq!(read.model.vocab_size.take(), Some(65)),
             "sub_norm" => assert_eq!(read.quantization.sub_norm.take(), Some(true)),
             "context" => assert_eq!(read.data.context.take(), Some(64)),
+            "init_std" => {
+                let (shown, meant) = (read.model.init_std.take().unwrap(), config.model.initial_deviation());
+                assert!((shown / meant - 1.).abs() < 0.01, "{shown} {meant}");
+            }
+            "switch_at" => assert_eq!(read.schedule.switch_at.take(), Some(config.schedule.switch_share())),
             "stage_one_end" => {
                 assert_eq!(read.schedule.stage_one_end.take(), Some(config.schedule.stage_one_end_rate()))
             }
@@ -156,4 +161,16 @@ fn a_model_to_go_on_from_has_its_own_sizes_and_tokenizer() {
 fn a_file_that_is_not_there_is_named() {
     let message = Config::load("no/such/run.toml").unwrap_err().to_string();
     assert!(message.starts_with("no/such/run.toml: "), "{message}");
+}
+
+#[test]
+fn the_number_of_updates_is_changed_and_nothing_else() {
+    let source = ConfigSource::new(EXAMPLE, "run.toml");
+    let longer = source.with_steps(3000).unwrap();
+    assert_eq!(longer.text(), EXAMPLE.replace("steps = 2000  ", "steps = 3000  "));
+    // A warm-up of more updates than there are would be refused.
+    let shorter = Config::from_source(&source.with_steps(40).unwrap()).unwrap();
+    assert_eq!((shorter.training.steps, shorter.schedule.warmup), (40, 2));
+    let message = Config::from_source(&source.with_steps(0).unwrap()).unwrap_err().to_string();
+    assert!(message.contains("training.steps"), "{message}");
 }

@@ -6,6 +6,8 @@ use bitnet_quant::linear::{Compute, matmul};
 
 /// Rows whose logits are held at once.
 const ROWS: usize = 1024;
+/// A logarithm whose exponential is 0 in f32.
+const LEAST: f64 = -1e4;
 
 /// The output layer of a model: `hidden` f32 `[N, H]` and `table` f32 `[V, H]`, whose product are the logits.
 #[derive(Debug, Clone, Copy)]
@@ -113,16 +115,52 @@ impl Projections<'_> {
     }
 }
 
+/// Which tokens of a batch have relations: `Bool`, broadcastable to `[B, 1, T, T]`, a row for each query and a column for each
+/// key; and the weight of each query, f32 `[B, 1, T]`, whose sum over the batch is 1.
+#[derive(Debug, Clone)]
+pub struct Related {
+    keys: BitNetTensor,
+    queries: BitNetTensor,
+}
+
+impl Related {
+    /// Queries are the tokens whose `targets` `I64` `[B, T]` count; their keys are the tokens of the same document
+    /// (`segments` `I64` `[B, T]`, where documents share rows) that are not padding.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn new(targets: &BitNetTensor, segments: Option<&BitNetTensor>) -> Result<Self> {
+        let counted = targets.ge(0)?;
+        let queries = counted.to_dtype(BitNetDType::F32)?;
+        let count = f64::from(queries.sum(.., false)?.item::<f32>()?.max(1.));
+        // Padding is what follows the last target of a row.
+        let left = counted.to_dtype(BitNetDType::I64)?.flip(&[1])?.cumsum(1)?.flip(&[1])?;
+        let mut keys = left.gt(0)?.unsqueeze(1)?;
+        if let Some(segments) = segments {
+            keys = keys.bitwise_and(&segments.unsqueeze(1)?.eq(&segments.unsqueeze(2)?)?)?;
+        }
+        Ok(Self { keys: keys.unsqueeze(1)?, queries: queries.div(count)?.unsqueeze(1)? })
+    }
+}
+
 /// Attention-relation distillation (Wang et al. 2021, MiniLMv2; Wu et al. 2025, BitNet Distillation): for queries, keys and
 /// values `X`, split into `heads` relation heads of any width `d`, the relations between tokens `softmax(X X^T / sqrt(d))` of
-/// the student are to be those of the teacher. The sum over the three of the mean `KL(teacher || student)` over texts, heads
-/// and tokens. Widths of student and teacher may differ. Gradients reach the student.
+/// the student are to be those of the teacher. The sum over the three of the mean `KL(teacher || student)` over heads and the
+/// tokens of `related` `[B, T]`. Widths of student and teacher may differ. Gradients reach the student.
 ///
 /// # Errors
 /// When tokens differ or the heads do not divide a width.
-pub fn relation_loss(student: Projections, teacher: Projections, batch: usize, heads: usize) -> Result<BitNetTensor> {
+pub fn relation_loss(
+    student: Projections,
+    teacher: Projections,
+    related: &Related,
+    heads: usize,
+) -> Result<BitNetTensor> {
     const OP: &str = "relation_loss";
-    let rows = student.all.dims()[0];
+    let (rows, batch) = (student.all.dims()[0], related.queries.dims()[0]);
+    // Keys that are no relations have no share, and no -inf - -inf in the difference of logarithms.
+    let unrelated = related.keys.bitwise_not()?;
+    let weights = related.queries.div(heads as f64)?;
     let whole = |p: &Projections| {
         p.all.dims() == [rows, p.query + 2 * p.kv] && p.query.is_multiple_of(heads) && p.kv.is_multiple_of(heads)
     };
@@ -138,17 +176,17 @@ pub fn relation_loss(student: Projections, teacher: Projections, batch: usize, h
             let relations = |projections: &Projections| -> bitnet_core::Result<_> {
                 let x = projections.split(part, batch, heads)?;
                 let scale = (x.shape().last() as f64).sqrt().recip();
-                let logs = x.matmul(&x.transpose(-1, -2)?)?.mul(scale)?.log_softmax(-1)?;
-                Ok((x, scale, logs))
+                let products = x.matmul(&x.transpose(-1, -2)?)?.mul(scale)?;
+                let logs = products.masked_fill(&unrelated, f64::NEG_INFINITY)?.log_softmax(-1)?;
+                Ok((x, scale, logs.masked_fill(&unrelated, LEAST)?))
             };
             let ((x, scale, own), (_, _, theirs)) = (relations(&student)?, relations(&teacher)?);
             let share = theirs.exp()?;
-            let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, false)?;
-            let count = losses.elements().max(1) as f64;
-            sum += losses.to_dtype(BitNetDType::F64)?.sum(.., false)?.item::<f64>()? / count;
+            let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, false)?.mul(&weights)?;
+            sum += losses.to_dtype(BitNetDType::F64)?.sum(.., false)?.item::<f64>()?;
             if recorded {
                 // With respect to X X^T; X is on both sides of it.
-                let slope = own.exp()?.sub(&share)?.mul(scale / count)?;
+                let slope = own.exp()?.sub(&share)?.mul(&weights.unsqueeze(-1)?.mul(scale)?)?;
                 let both = slope.add(&slope.transpose(-1, -2)?)?;
                 let gradient = both.matmul(&x)?.transpose(1, 2)?;
                 parts.push(gradient.reshape(&[rows, student.parts()[part].1])?);

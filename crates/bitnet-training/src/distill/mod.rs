@@ -3,7 +3,7 @@
 
 mod losses;
 
-pub use losses::{Head, Projections, logit_loss, relation_loss};
+pub use losses::{Head, Projections, Related, logit_loss, relation_loss};
 
 use crate::data::Batch;
 use crate::model::Transformer;
@@ -67,8 +67,8 @@ impl Distillation {
     /// Brings both together.
     ///
     /// # Errors
-    /// When their vocabularies differ, a block is not there, relation heads do not divide a width, or a number cannot be
-    /// meant.
+    /// When their vocabularies differ, a block is not there, relation heads do not divide a width, or a number is
+    /// out of range.
     pub fn new(student: Transformer, mut teacher: Transformer, config: DistillConfig) -> Result<Self> {
         let refuse = |problem: String| Err(TrainingError::Invalid(format!("distill: {problem}")));
         let (own, theirs) = (student.config(), teacher.config());
@@ -147,12 +147,17 @@ impl Objective for Distillation {
         let relations = match (&own, &theirs) {
             (Some(own), Some(theirs)) => {
                 let (own, theirs) = (Self::projections(student, own), Self::projections(teacher, theirs));
-                Some(relation_loss(own, theirs, batch.inputs.dims()[0], self.relation_heads)?)
+                let related = Related::new(&batch.targets, batch.segments.as_ref())?;
+                Some(relation_loss(own, theirs, &related, self.relation_heads)?)
             }
             _ => None,
         };
         all.extend(relations.as_ref().map(|relations| (self.config.relations, relations)));
         losses::weighted_sum(&all)
+    }
+
+    fn fixed_model(&self) -> Option<&Transformer> {
+        Some(&self.teacher)
     }
 
     fn result(&self, average: Option<&TensorMap>) -> Result<Transformer> {

@@ -1,4 +1,4 @@
-//! What a run reports: lines of JSON, TensorBoard's events, a plot, and whoever watches.
+//! Metrics of a run: JSON lines, TensorBoard events, a plot, observers.
 
 mod events;
 mod jsonl;
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::run_directory::RunDirectory;
 use std::path::Path;
 
-/// Who watches a run: a progress bar, a test. All methods do nothing unless they are written.
+/// Is told of the progress of a run: a progress bar, a test. All methods do nothing by default.
 pub trait Observer {
     /// An update was made.
     fn step(&mut self, report: &StepReport) {
@@ -32,7 +32,7 @@ pub trait Observer {
     }
 }
 
-/// Nobody watches.
+/// Does nothing.
 impl Observer for () {}
 
 /// An update, as an [`Observer`] sees it.

@@ -1,4 +1,4 @@
-//! A classifier of ternary layers: the library is not for language models only.
+//! A classifier of ternary layers.
 
 use super::{Module, prefixed, prefixed_mut};
 use bitnet_core::neural::derivative::{cross_entropy_backward, relu_backward};

@@ -1,4 +1,4 @@
-//! Dropout with numbers of its own.
+//! Dropout with its own random numbers.
 
 use bitnet_core::{BitNetTensor, Generator, Result};
 

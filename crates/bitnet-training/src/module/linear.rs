@@ -1,4 +1,4 @@
-//! Matrices and tables that are trained.
+//! Linear layers and embeddings.
 
 use super::{Module, init, trained};
 use bitnet_core::{BitNetTensor, Device, Generator, Result};

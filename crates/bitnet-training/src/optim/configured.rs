@@ -13,7 +13,7 @@ impl GroupedOptimizer {
     /// serves both.
     ///
     /// # Errors
-    /// Where a number cannot be meant.
+    /// Where a number is out of range.
     pub fn from_config(config: &OptimizerConfig, learning_rate: f64) -> Result<Self> {
         let (betas, eps) = ((config.betas[0], config.betas[1]), config.eps);
         let momentum = config.momentum;

@@ -1,4 +1,4 @@
-//! What is done to gradients between the backward pass and the step.
+//! The norm of gradients, clipping, scaling.
 
 use crate::Result;
 use bitnet_core::BitNetTensor;
@@ -27,7 +27,7 @@ pub fn clip_grad_norm(parameters: &[(String, &BitNetTensor)], max_norm: f64) -> 
     Ok(norm)
 }
 
-/// Multiplies all gradients by `factor`: by `1 / n` after `n` backward passes whose gradients were added, they are the mean.
+/// Multiplies all gradients by `factor`.
 pub fn scale_grad(parameters: &[(String, &BitNetTensor)], factor: f64) -> Result<()> {
     for (_, parameter) in parameters {
         if let Some(mut gradient) = parameter.take_grad() {

@@ -1,4 +1,4 @@
-//! Which parameters are changed how.
+//! Parameter groups: a rule, a learning rate and a weight decay for the parameters of some names.
 
 use super::Rule;
 use crate::{Result, TrainingError};

@@ -1,7 +1,7 @@
-//! Optimizers: gradients in, better parameters out.
+//! Optimizers.
 //!
 //! A [`Rule`] holds the formulas of SGD, Adam, AdamW, Lion or Muon; a [`Group`] gives a rule, a learning rate and a weight
-//! decay to the parameters whose names match; [`GroupedOptimizer`] keeps what the rules remember of each parameter. So
+//! decay to the parameters whose names match; [`GroupedOptimizer`] keeps the state of each parameter. So
 //! "no weight decay on norms" is two groups of one rule, and "Muon for hidden matrices, AdamW for the rest" two of two.
 //!
 //! ```
@@ -98,7 +98,7 @@ pub struct Update<'a> {
     pub gradient: BitNetTensor,
 }
 
-/// What an optimizer remembers.
+/// The state of an optimizer.
 #[derive(Debug, Clone, Default)]
 pub struct OptimizerState {
     /// Updates made.
@@ -107,14 +107,14 @@ pub struct OptimizerState {
     pub tensors: TensorMap,
 }
 
-/// What is remembered of one parameter.
+/// The state of one parameter.
 #[derive(Debug)]
 struct Slot {
     step: u64,
     moments: Moments,
 }
 
-/// The tensors that a rule remembers, in the order of [`Rule::moments`].
+/// The tensors of a rule's state, in the order of [`Rule::moments`].
 #[derive(Debug)]
 enum Moments {
     Full(Vec<BitNetTensor>),
@@ -130,10 +130,10 @@ pub struct GroupedOptimizer {
 }
 
 impl GroupedOptimizer {
-    /// An optimizer that has seen nothing yet.
+    /// An optimizer without state.
     ///
     /// # Errors
-    /// Where a number of a rule or group cannot be meant.
+    /// Where a number of a rule or group is out of range.
     pub fn new(groups: Vec<Group>) -> Result<Self> {
         groups.iter().try_for_each(Group::check)?;
         Ok(Self { groups, step: 0, slots: IndexMap::new() })

@@ -1,4 +1,4 @@
-//! What Muon makes of the momentum of a matrix: the nearest orthogonal one, about (Jordan et al. 2024).
+//! The orthogonalization of momentum in Muon (Jordan et al. 2024).
 
 use crate::{Result, TrainingError};
 use BitNetDType::{BF16, F32};

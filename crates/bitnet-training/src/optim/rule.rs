@@ -11,7 +11,7 @@ pub enum Rule {
     /// `b = momentum b + (g + wd p)`, `p -= lr b`, or with Nesterov's momentum `p -= lr (g + wd p + momentum b)`
     /// (`torch.optim.SGD`; Sutskever et al. 2013).
     Sgd {
-        /// Share of the last step in this one; 0 for plain descent, which remembers nothing.
+        /// Share of the last step in this one; 0 for plain descent, which has no state.
         momentum: f64,
         /// Whether the gradient is taken ahead.
         nesterov: bool,
@@ -78,7 +78,7 @@ impl Rule {
         Self::Muon { momentum: 0.95, nesterov: true, scale: MuonScale::Original }
     }
 
-    /// Names of the tensors that it remembers of a parameter, and whether they hold negative numbers.
+    /// Names of the tensors of its state of a parameter, and whether they hold negative numbers.
     pub(super) fn moments(&self) -> &'static [(&'static str, bool)] {
         match self {
             Self::Sgd { momentum: 0., .. } => &[],
@@ -109,7 +109,7 @@ impl Rule {
         }
     }
 
-    /// Changes a parameter and what is remembered of it.
+    /// Updates a parameter and the state of the rule for it.
     pub(super) fn apply(
         &self,
         p: &mut BitNetTensor,

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! config.toml                 what was asked for
+//! started_in                  the directory that relative paths of config.toml start from
+//! config.json                 of the model, as Hugging Face has it
 //! tokenizer.json              of the data and the model
 //! data/                       texts as token files
 //! metrics.jsonl               a line for each report
 //! events.out.tfevents...      the same for TensorBoard
 //! curves.svg                  the same to look at
 //! best/                       the checkpoint with the least validation loss
-//! checkpoints/step-000800/    tensors.safetensors, state.json
+//! checkpoints/step-000800/    tensors.safetensors, state.json, and the model's config.json and tokenizer.json
 //! ```
+//!
+//! What a checkpoint is of stands in the checkpoint: nothing that happens to the files above changes it.
 //!
 //! A checkpoint is written into a hidden directory, synced and renamed, so that what has a name is whole. A kill at any
 //! moment leaves the ones before, and perhaps a hidden directory that the next [`RunDirectory::open`] removes. Older checkpoints
@@ -17,7 +21,7 @@
 
 mod lock;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigSource};
 use crate::error::{Result, TrainingError};
 use bitnet_core::Device;
 use bitnet_core::serialize::TensorMap;
@@ -29,7 +33,10 @@ use std::path::{Path, PathBuf};
 
 const TENSORS: &str = "tensors.safetensors";
 const STATE: &str = "state.json";
+const STARTED_IN: &str = "started_in";
 const VERSION: u32 = 1;
+/// The configuration of a model, as Hugging Face has it.
+pub(crate) const MODEL_CONFIG: &str = "config.json";
 /// Files of a tokenizer that a run may have.
 pub(crate) const TOKENIZER: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
@@ -50,6 +57,8 @@ pub struct Resumed {
     pub step: u64,
     /// What it holds.
     pub checkpoint: TrainingCheckpoint,
+    /// Its directory.
+    pub path: PathBuf,
     /// What a user should know of newer ones that could not be used.
     pub notes: Vec<String>,
 }
@@ -64,13 +73,17 @@ struct State {
     state: serde_json::Value,
 }
 
-/// A run's directory, locked while this lives.
+/// A run's directory, locked while this lives unless it was opened to read.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     keep: usize,
+    /// Files of the model that every checkpoint gets.
+    model_files: Vec<(&'static str, Vec<u8>)>,
+    /// The topmost directory that [`RunDirectory::create`] made.
+    made: Option<PathBuf>,
     /// Held, not read.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl RunDirectory {
@@ -83,11 +96,13 @@ impl RunDirectory {
         let path = path.as_ref();
         let folder = path.join("checkpoints");
         let begun = path.join("config.toml").is_file();
+        let made = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).last();
+        let made = made.map(Path::to_owned);
         if path.exists() && !begun && !names(path)?.is_empty() {
             return Err(TrainingError::run(path, "other files are in this directory: name one that is empty or new"));
         }
         fs::create_dir_all(&folder).map_err(|e| TrainingError::io(&folder, e))?;
-        let run = Self::lock(path, keep)?;
+        let run = Self { made, ..Self::lock(path, keep)? };
         if begun {
             run.recover(&folder)?;
             if !run.steps()?.is_empty() {
@@ -96,12 +111,25 @@ impl RunDirectory {
             run.clear()?;
         }
         run.write("config.toml", config.as_bytes())?;
+        let started_in = std::env::current_dir().map_err(|e| TrainingError::io(path, e))?;
+        run.write(STARTED_IN, started_in.to_string_lossy().as_bytes())?;
         Ok(run)
+    }
+
+    /// Removes the directory of a run that could not be started, if [`create`](Self::create) made it.
+    pub fn discard(self) {
+        let Some(made) = &self.made else { return };
+        // What cannot be removed is only untidy, and the reason why the run did not start is what must be told.
+        let _ = fs::remove_dir_all(&self.path);
+        for folder in self.path.ancestors().skip(1).take_while(|folder| folder.starts_with(made)) {
+            // Not where another run has been started meanwhile.
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Removes what depends on a configuration that is no longer that of the run.
     fn clear(&self) -> Result<()> {
-        for name in ["data", "best", "config.json", "metrics.jsonl", "curves.svg"].iter().chain(&TOKENIZER) {
+        for name in ["data", "best", MODEL_CONFIG, "metrics.jsonl", "curves.svg"].iter().chain(&TOKENIZER) {
             let path = self.path.join(name);
             let removed = match fs::symlink_metadata(&path) {
                 Ok(data) if data.is_dir() => fs::remove_dir_all(&path),
@@ -128,9 +156,7 @@ impl RunDirectory {
     /// When there is no run, or another process works in it.
     pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let path = path.as_ref();
-        if !path.join("config.toml").is_file() {
-            return Err(TrainingError::run(path, "there is no run here: it has no config.toml"));
-        }
+        check(path)?;
         let run = Self::lock(path, keep)?;
         run.recover(&run.folder())?;
         run.recover(&run.path)?;
@@ -141,11 +167,24 @@ impl RunDirectory {
         Ok(run)
     }
 
+    /// Opens the directory of a run to read from it, while it may go on or where nothing can be written.
+    ///
+    /// # Errors
+    /// When there is no run.
+    pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        check(path)?;
+        Ok(Self { path: path.to_owned(), keep: usize::MAX, model_files: Vec::new(), made: None, _lock: None })
+    }
+
     fn lock(path: &Path, keep: usize) -> Result<Self> {
         let file = path.join("run.lock");
         let lock = File::create(&file).map_err(|e| TrainingError::io(&file, e))?;
         match lock::try_lock(&lock) {
-            Ok(()) => Ok(Self { path: path.to_owned(), keep: keep.max(1), _lock: lock }),
+            Ok(()) => {
+                let (path, keep) = (path.to_owned(), keep.max(1));
+                Ok(Self { path, keep, model_files: Vec::new(), made: None, _lock: Some(lock) })
+            }
             Err(TryLockError::WouldBlock) => {
                 Err(TrainingError::run(path, "another process trains in this directory: wait for it or end it"))
             }
@@ -158,12 +197,41 @@ impl RunDirectory {
         &self.path
     }
 
-    /// The configuration it began with.
+    /// The configuration it began with. Relative paths start from where the run was started, wherever this program is.
     ///
     /// # Errors
     /// As [`Config::load`].
     pub fn config(&self) -> Result<Config> {
-        Config::load(self.path.join("config.toml"))
+        let mut config = Config::load(self.path.join("config.toml"))?;
+        // Runs of earlier versions do not say.
+        if let Ok(started_in) = fs::read_to_string(self.path.join(STARTED_IN)) {
+            config.resolve_paths(Path::new(&started_in));
+        }
+        Ok(config)
+    }
+
+    /// Changes the number of updates in its `config.toml`.
+    ///
+    /// # Errors
+    /// When the configuration is none, or cannot be written.
+    pub fn set_steps(&self, steps: u64) -> Result<()> {
+        let source = ConfigSource::read(&self.path.join("config.toml"))?.with_value(&["training", "steps"], steps);
+        Config::from_source(&source)?;
+        self.write("config.toml", source.text().as_bytes())
+    }
+
+    /// Takes in the files that tell what the model of this run is, from a directory: every checkpoint gets a copy.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn set_model_files(&mut self, folder: &Path) -> Result<()> {
+        let present = [MODEL_CONFIG].into_iter().chain(TOKENIZER).map(|name| (name, folder.join(name)));
+        let read = |(name, path): (&'static str, PathBuf)| match fs::read(&path) {
+            Ok(bytes) => Ok((name, bytes)),
+            Err(e) => Err(TrainingError::io(path, e)),
+        };
+        self.model_files = present.filter(|(_, path)| path.is_file()).map(read).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Writes a file of the run whole or not at all.
@@ -187,6 +255,18 @@ impl RunDirectory {
         Ok(path)
     }
 
+    /// As [`save`](Self::save), and removes the checkpoints of later steps: those of a diverged run.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_last(&self, step: u64, checkpoint: &TrainingCheckpoint) -> Result<PathBuf> {
+        let path = self.save(step, checkpoint)?;
+        for later in self.steps()?.into_iter().filter(|&later| later > step) {
+            remove(&self.folder().join(directory_name(later)))?;
+        }
+        Ok(path)
+    }
+
     /// Writes the checkpoint with the least validation loss, beside the others and in place of the one before.
     ///
     /// # Errors
@@ -201,7 +281,11 @@ impl RunDirectory {
     /// When it is damaged.
     pub fn best(&self, device: &Device) -> Result<Option<Resumed>> {
         let path = self.path.join("best");
-        path.exists().then(|| read(&path, device)).transpose()
+        // While a newer one takes its place, the one before has another name.
+        match [path.clone(), hidden(&path, "replaced"), path].into_iter().find(|path| path.exists()) {
+            Some(path) => read(&path, device).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Steps of the checkpoints, oldest first.
@@ -265,7 +349,7 @@ impl RunDirectory {
     fn place(&self, parent: &Path, name: &str, step: u64, checkpoint: &TrainingCheckpoint) -> Result<PathBuf> {
         let path = parent.join(name);
         let partial = hidden(&path, "partial");
-        let written = fill(&partial, step, checkpoint).and_then(|()| put_in_place(&partial, &path));
+        let written = fill(&partial, step, checkpoint, &self.model_files).and_then(|()| put_in_place(&partial, &path));
         if written.is_err() {
             // What could not be written is not wanted; the next `open` removes it if this fails as well.
             let _ = fs::remove_dir_all(&partial);
@@ -296,6 +380,14 @@ impl RunDirectory {
     }
 }
 
+/// Refuses a directory that is no run's.
+fn check(path: &Path) -> Result<()> {
+    match path.join("config.toml").is_file() {
+        true => Ok(()),
+        false => Err(TrainingError::run(path, "there is no run here: it has no config.toml")),
+    }
+}
+
 fn directory_name(step: u64) -> String {
     format!("step-{step:06}")
 }
@@ -322,7 +414,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes the files of a checkpoint, all on the disk.
-fn fill(folder: &Path, step: u64, checkpoint: &TrainingCheckpoint) -> Result<()> {
+fn fill(folder: &Path, step: u64, checkpoint: &TrainingCheckpoint, files: &[(&str, Vec<u8>)]) -> Result<()> {
     let io = |e| TrainingError::io(folder, e);
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(io)?;
@@ -330,6 +422,7 @@ fn fill(folder: &Path, step: u64, checkpoint: &TrainingCheckpoint) -> Result<()>
     fs::create_dir(folder).map_err(io)?;
     let tensors = checkpoint.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let tensor_bytes = save(folder.join(TENSORS), tensors, &[("format", "pt")])?;
+    files.iter().try_for_each(|(name, bytes)| write(&folder.join(name), bytes))?;
     let state = State { version: VERSION, step, tensor_bytes, state: checkpoint.state.clone() };
     let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainingError::run(folder, e.to_string()))?;
     write(&folder.join(STATE), &json)?;
@@ -402,8 +495,8 @@ fn read(path: &Path, device: &Device) -> Result<Resumed> {
     let state = whole(path)?.map_err(|problem| {
         TrainingError::run(path, format!("the checkpoint is incomplete ({problem}): name the step of another one"))
     })?;
-    let tensors = load(path.join(TENSORS), device)?;
-    Ok(Resumed { step: state.step, checkpoint: TrainingCheckpoint { tensors, state: state.state }, notes: Vec::new() })
+    let checkpoint = TrainingCheckpoint { tensors: load(path.join(TENSORS), device)?, state: state.state };
+    Ok(Resumed { step: state.step, checkpoint, path: path.to_owned(), notes: Vec::new() })
 }
 
 #[cfg(test)]
