@@ -1,6 +1,8 @@
 //! Batched decompositions into triangular and orthogonal factors.
 
-use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use super::factors::Factors;
+use super::scaled::{Scaled, times_power};
+use super::stack::{Real, Stack, by_dtype, not_converged, push, push_scaled};
 use super::{argument, derivative};
 use crate::autograd::is_recorded;
 use crate::{BitNetTensor, Result};
@@ -80,18 +82,18 @@ fn lu<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor, BitNetTe
     let (m, n) = (stack.rows, stack.columns);
     let k = m.min(n);
     let (mut p, mut l, mut u) = (Vec::new(), Vec::new(), Vec::new());
-    for matrix in stack.matrices() {
+    for i in 0..stack.count() {
         if k == 0 {
             push(&mut p, Mat::<T>::identity(m, m).as_ref());
             continue;
         }
-        let factors = matrix.partial_piv_lu();
-        // Row i of L U is row forward[i] of the matrix.
-        let forward = factors.P().arrays().0;
-        let place = |i: usize, j: usize| T::of((forward[j] == i) as u8 as f64);
+        let scaled = Scaled::for_quotients(&stack, i);
+        let factors = Factors::of(scaled.matrix(), scaled.finite);
+        let rows = factors.rows();
+        let place = |i: usize, j: usize| T::of((rows[j] == i) as u8 as f64);
         p.extend((0..m * m).map(|at| place(at / m, at % m)));
-        push(&mut l, factors.L());
-        push(&mut u, factors.U());
+        push(&mut l, factors.l());
+        push_scaled(&mut u, factors.u(), scaled.exponent);
     }
     Ok((stack.tensor(&p, &[m, m])?, stack.tensor(&l, &[m, k])?, stack.tensor(&u, &[k, n])?))
 }
@@ -101,10 +103,11 @@ fn qr<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     let (m, n) = (stack.rows, stack.columns);
     let (mut q, mut r) = (Vec::new(), Vec::new());
     if m > 0 && n > 0 {
-        for matrix in stack.matrices() {
-            let factors = matrix.qr();
+        for i in 0..stack.count() {
+            let scaled = Scaled::for_quotients(&stack, i);
+            let factors = scaled.matrix().qr();
             push(&mut q, factors.compute_thin_Q().as_ref());
-            push(&mut r, factors.thin_R());
+            push_scaled(&mut r, factors.thin_R(), scaled.exponent);
         }
     }
     Ok((stack.tensor(&q, &[m, m.min(n)])?, stack.tensor(&r, &[m.min(n), n])?))
@@ -114,12 +117,14 @@ fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("cholesky", x)?;
     let n = stack.rows;
     let mut l = Vec::new();
-    for (i, matrix) in stack.matrices().enumerate().filter(|_| n > 0) {
-        let Ok(factors) = matrix.llt(Side::Lower) else {
+    for i in (0..stack.count()).filter(|_| n > 0) {
+        let scaled = Scaled::lower(&stack, i);
+        let Ok(factors) = scaled.matrix().llt(Side::Lower) else {
             return Err(argument("cholesky", format!("matrix {i} of the batch is not positive definite")));
         };
         let factor = factors.L();
-        l.extend((0..n * n).map(|at| if at % n <= at / n { factor[(at / n, at % n)] } else { T::of(0.0) }));
+        let element = |i: usize, j: usize| times_power(factor[(i, j)], scaled.exponent / 2);
+        l.extend((0..n * n).map(|at| if at % n <= at / n { element(at / n, at % n) } else { T::of(0.0) }));
         if l[l.len() - n * n..].iter().any(|x| x.f64().is_nan()) {
             return Err(argument(
                 "cholesky",
@@ -136,16 +141,17 @@ fn svd<T: Real>(x: &BitNetTensor, full: bool) -> Result<(BitNetTensor, BitNetTen
     let k = m.min(n);
     let (rows, columns) = if full { (m, n) } else { (k, k) };
     let (mut u, mut s, mut v) = (Vec::new(), Vec::new(), Vec::new());
-    for matrix in stack.matrices() {
+    for i in 0..stack.count() {
         if k == 0 {
             push(&mut u, Mat::<T>::identity(m, rows).as_ref());
             push(&mut v, Mat::<T>::identity(columns, n).as_ref());
             continue;
         }
-        finite("svd", matrix)?;
+        let scaled = Scaled::for_squares("svd", &stack, i)?;
+        let matrix = scaled.matrix();
         let factors = if full { matrix.svd() } else { matrix.thin_svd() }.map_err(|_| not_converged("svd"))?;
         push(&mut u, factors.U());
-        s.extend((0..k).map(|i| factors.S()[i]));
+        s.extend((0..k).map(|i| scaled.back(factors.S()[i])));
         push(&mut v, factors.V().transpose());
     }
     Ok((stack.tensor(&u, &[m, rows])?, stack.tensor(&s, &[k])?, stack.tensor(&v, &[columns, n])?))
@@ -155,15 +161,10 @@ fn svdvals<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::of("svdvals", x)?;
     let k = stack.rows.min(stack.columns);
     let mut s: Vec<T> = Vec::new();
-    for matrix in stack.matrices().filter(|_| k > 0) {
-        finite("svdvals", matrix)?;
-        s.extend(matrix.singular_values().map_err(|_| not_converged("svdvals"))?);
+    for i in (0..stack.count()).filter(|_| k > 0) {
+        let scaled = Scaled::for_squares("svdvals", &stack, i)?;
+        let values = scaled.matrix().singular_values().map_err(|_| not_converged("svdvals"))?;
+        s.extend(values.into_iter().map(|value| scaled.back(value)));
     }
     stack.tensor(&s, &[k])
-}
-
-/// Iterations may not converge on other values.
-pub(super) fn finite<T: Real>(op: &'static str, matrix: faer::MatRef<'_, T>) -> Result<()> {
-    let finite = (0..matrix.nrows()).all(|i| (0..matrix.ncols()).all(|j| matrix[(i, j)].f64().is_finite()));
-    if finite { Ok(()) } else { Err(not_converged(op)) }
 }

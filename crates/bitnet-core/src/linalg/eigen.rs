@@ -1,11 +1,11 @@
 //! Eigenvalues and eigenvectors.
 
-use super::decompose::finite;
 use super::derivative;
+use super::scaled::Scaled;
 use super::stack::{Real, Stack, by_dtype, not_converged, push};
 use crate::autograd::is_recorded;
 use crate::{BitNetTensor, Result};
-use faer::Side;
+use faer::{Mat, MatRef, Side, c64};
 
 /// Complex eigenvalues and eigenvectors as pairs of real tensors: `x v = w v` of each column v.
 #[derive(Clone, Debug)]
@@ -46,10 +46,13 @@ fn eigh<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     let stack = Stack::<T>::square("eigh", x)?;
     let n = stack.rows;
     let (mut w, mut v) = (Vec::new(), Vec::new());
-    for matrix in stack.matrices().filter(|_| n > 0) {
-        finite("eigh", matrix)?;
-        let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| not_converged("eigh"))?;
-        w.extend((0..n).map(|i| eigen.S()[i]));
+    for i in (0..stack.count()).filter(|_| n > 0) {
+        let scaled = Scaled::lower(&stack, i);
+        if !scaled.finite {
+            return Err(not_converged("eigh"));
+        }
+        let eigen = scaled.matrix().self_adjoint_eigen(Side::Lower).map_err(|_| not_converged("eigh"))?;
+        w.extend((0..n).map(|i| scaled.back(eigen.S()[i])));
         push(&mut v, eigen.U());
     }
     Ok((stack.tensor(&w, &[n])?, stack.tensor(&v, &[n, n])?))
@@ -59,17 +62,21 @@ fn eig<T: Real>(x: &BitNetTensor) -> Result<Eigen> {
     let stack = Stack::<T>::square("eig", x)?;
     let n = stack.rows;
     let [mut values, mut values_imag, mut vectors, mut vectors_imag] = [const { Vec::<T>::new() }; 4];
-    for matrix in stack.matrices().filter(|_| n > 0) {
-        finite("eig", matrix)?;
-        let eigen = matrix.eigen().map_err(|_| not_converged("eig"))?;
-        let u = eigen.U();
-        let part = |i: usize, j: usize| (u[(i, j)].re.f64(), u[(i, j)].im.f64());
-        let length = |j: usize| (0..n).map(|i| part(i, j)).map(|(re, im)| re * re + im * im).sum::<f64>().sqrt();
-        let lengths: Vec<f64> = (0..n).map(length).collect();
-        values.extend((0..n).map(|j| eigen.S()[j].re));
-        values_imag.extend((0..n).map(|j| eigen.S()[j].im));
-        vectors.extend((0..n * n).map(|at| T::of(part(at / n, at % n).0 / lengths[at % n])));
-        vectors_imag.extend((0..n * n).map(|at| T::of(part(at / n, at % n).1 / lengths[at % n])));
+    for i in (0..stack.count()).filter(|_| n > 0) {
+        let scaled = Scaled::for_squares("eig", &stack, i)?;
+        let eigen = scaled.matrix().eigen().map_err(|_| not_converged("eig"))?;
+        let (s, u) = (eigen.S(), eigen.U());
+        let roots: Vec<c64> = (0..n).map(|j| c64::new(s[j].re.f64(), s[j].im.f64())).collect();
+        let columns: Vec<Vec<c64>> = (0..n)
+            .map(|j| {
+                let column: Vec<c64> = (0..n).map(|i| c64::new(u[(i, j)].re.f64(), u[(i, j)].im.f64())).collect();
+                unit(column).map_or_else(|| null_vector(scaled.matrix(), &roots, j), Ok)
+            })
+            .collect::<Result<_>>()?;
+        values.extend((0..n).map(|j| scaled.back(s[j].re)));
+        values_imag.extend((0..n).map(|j| scaled.back(s[j].im)));
+        vectors.extend((0..n * n).map(|at| T::of(columns[at % n][at / n].re)));
+        vectors_imag.extend((0..n * n).map(|at| T::of(columns[at % n][at / n].im)));
     }
     Ok(Eigen {
         values: stack.tensor(&values, &[n])?,
@@ -77,4 +84,33 @@ fn eig<T: Real>(x: &BitNetTensor) -> Result<Eigen> {
         vectors: stack.tensor(&vectors, &[n, n])?,
         vectors_imag: stack.tensor(&vectors_imag, &[n, n])?,
     })
+}
+
+/// The vector made one of length 1; `None` of one that has no direction.
+fn unit(mut vector: Vec<c64>) -> Option<Vec<c64>> {
+    let largest = vector.iter().fold(0.0, |top: f64, x| top.max(x.re.abs()).max(x.im.abs()));
+    let finite = vector.iter().all(|x| x.re.is_finite() && x.im.is_finite());
+    if !finite || largest == 0.0 {
+        return None;
+    }
+    // Squares of what is near 1 neither overflow nor vanish.
+    vector.iter_mut().for_each(|x| *x = c64::new(x.re / largest, x.im / largest));
+    let length = vector.iter().map(|x| x.re * x.re + x.im * x.im).sum::<f64>().sqrt();
+    vector.iter_mut().for_each(|x| *x = c64::new(x.re / length, x.im / length));
+    Some(vector)
+}
+
+/// An eigenvector of `roots[j]` where substitution overflowed, as it does for long chains of a defective matrix: the direction
+/// that `matrix - root` shortens most. Equal roots take one direction after the other while these are eigenvectors.
+fn null_vector<T: Real>(matrix: MatRef<'_, T>, roots: &[c64], j: usize) -> Result<Vec<c64>> {
+    let (n, root) = (matrix.nrows(), roots[j]);
+    let shifted = Mat::<c64>::from_fn(n, n, |i, k| {
+        c64::new(matrix[(i, k)].f64() - if i == k { root.re } else { 0.0 }, if i == k { -root.im } else { 0.0 })
+    });
+    let svd = shifted.svd().map_err(|_| not_converged("eig"))?;
+    let size = |i: usize| svd.S()[i].re;
+    let nothing = n as f64 * T::EPSILON * size(0);
+    let nullity = (0..n).filter(|&i| size(i) <= nothing).count().max(1);
+    let place = roots[..j].iter().filter(|&&other| other == root).count() % nullity;
+    Ok((0..n).map(|i| svd.V()[(i, n - 1 - place)]).collect())
 }

@@ -10,7 +10,11 @@ mod derivative;
 #[cfg(feature = "linalg")]
 mod eigen;
 #[cfg(feature = "linalg")]
+mod factors;
+#[cfg(feature = "linalg")]
 mod norms;
+#[cfg(feature = "linalg")]
+mod scaled;
 #[cfg(feature = "linalg")]
 mod solve;
 #[cfg(feature = "linalg")]

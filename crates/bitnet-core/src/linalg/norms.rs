@@ -1,5 +1,6 @@
 //! Matrix norms, rank, condition number and powers.
 
+use super::solve::{are_singular, scales};
 use super::stack::by_dtype;
 use crate::autograd::{is_recorded, no_grad};
 use crate::{BitNetDType, BitNetTensor, Result};
@@ -85,16 +86,16 @@ impl BitNetTensor {
                 values.amin(-1, false)?.div(&values.amax(-1, false)?)
             }
             _ => {
-                let singular = self.det()?.eq(0.0)?;
-                if singular.any(.., false)?.to_bools()?[0] {
-                    if self.rank() == 2 {
-                        return Self::full(&[], f64::INFINITY, self.dtype(), self.device());
-                    }
-                    let each = (0..self.dims()[0] as isize).map(|i| self.select(0, i)?.cond(norm));
-                    let each: Vec<Self> = each.collect::<Result<_>>()?;
-                    return Self::stack(&each.iter().collect::<Vec<_>>(), 0);
+                if !matches!(self.dims(), [.., m, n] if m == n) {
+                    return Err(self.needs("cond", "square matrices in this norm"));
                 }
-                self.matrix_norm(norm)?.mul(&self.inv()?.matrix_norm(norm)?)
+                let host = self.detach();
+                let singular = by_dtype!("cond", &host, are_singular(&host))?;
+                // It does not depend on the scale, in which an inverse could overflow.
+                let x = self.mul(&by_dtype!("cond", &host, scales(&host))?)?;
+                let eye = Self::eye(x.shape().last(), x.dtype(), x.device())?;
+                let x = Self::where_(&singular.unsqueeze(-1)?.unsqueeze(-1)?, &eye, &x)?;
+                x.matrix_norm(norm)?.mul(&x.inv()?.matrix_norm(norm)?)?.masked_fill(&singular, f64::INFINITY)
             }
         }
     }

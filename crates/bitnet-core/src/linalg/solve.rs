@@ -1,13 +1,13 @@
 //! Determinants, inverses and linear systems.
 
 use super::argument;
-use super::decompose::finite;
 use super::derivative;
-use super::stack::{Real, Stack, by_dtype, not_converged, push};
+use super::factors::Factors;
+use super::scaled::Scaled;
+use super::stack::{Real, Stack, by_dtype, not_converged, push_scaled};
 use crate::autograd::{differentiable, differentiable_by_result, is_recorded};
 use crate::{BitNetError, BitNetTensor, Result};
-use faer::linalg::solvers::{PartialPivLu, Solve};
-use faer::{Mat, MatRef};
+use faer::Mat;
 
 impl BitNetTensor {
     /// Determinants (`torch.linalg.det`), `[..]`; 1 for an empty matrix.
@@ -85,7 +85,7 @@ impl BitNetTensor {
     pub fn solve(&self, b: &Self) -> Result<Self> {
         self.same_device("solve", b)?;
         if is_recorded(&[self, b]) {
-            let vector = b.rank() == 1 || b.dims() == &self.dims()[..self.rank().max(1) - 1];
+            let vector = is_vector(self, b);
             let (a, dims) = (self.clone(), (self.dims().to_vec(), b.dims().to_vec()));
             // db = A^-T grad, dA = -db x^T (Giles 2008)
             return differentiable_by_result(
@@ -117,7 +117,10 @@ impl BitNetTensor {
         if !fits {
             return Err(b.needs("lstsq", &format!("as many rows and matrices as {}", self.shape())));
         }
-        self.pinv()?.matmul(b)
+        if is_recorded(&[self, b]) {
+            return self.pinv()?.matmul(b);
+        }
+        by_dtype!("lstsq", self, lstsq(self, b))
     }
 
     /// Pseudoinverses (`torch.linalg.pinv`), singular values truncated as in [`lstsq`](Self::lstsq).
@@ -132,55 +135,73 @@ impl BitNetTensor {
     }
 }
 
-/// Sign of the determinant, and the diagonal, the product of whose magnitudes is its magnitude.
-fn diagonal<T: Real>(matrix: MatRef<'_, T>) -> (f64, Vec<f64>) {
-    if matrix.nrows() == 0 {
-        return (1.0, Vec::new());
+/// Pivots of LU, and the sign and the power of two that their product has beside them; of singular matrices the sign is 0.
+struct Pivots {
+    sign: f64,
+    exponent: i64,
+    values: Vec<f64>,
+}
+
+fn pivots<T: Real>(stack: &Stack<T>, i: usize) -> Pivots {
+    if stack.rows == 0 {
+        return Pivots { sign: 1.0, exponent: 0, values: Vec::new() };
     }
-    let lu = matrix.partial_piv_lu();
-    let mut forward = lu.P().arrays().0.to_vec();
+    let scaled = Scaled::for_quotients(stack, i);
+    let factors = Factors::of(scaled.matrix(), scaled.finite);
+    let mut rows = factors.rows().to_vec();
     let mut sign = 1.0;
-    for i in 0..forward.len() {
-        while forward[i] != i {
-            let j = forward[i];
-            forward.swap(i, j);
+    for i in 0..rows.len() {
+        while rows[i] != i {
+            let j = rows[i];
+            rows.swap(i, j);
             sign = -sign;
         }
     }
-    let diagonal = (0..matrix.nrows()).map(|i| lu.U()[(i, i)].f64()).collect::<Vec<_>>();
-    // What follows a pivot of zero is not a number.
-    match diagonal.iter().position(|&d| d == 0.0) {
-        Some(at) if diagonal[..at].iter().all(|d| !d.is_nan()) => (0.0, vec![0.0]),
-        _ => (sign, diagonal),
+    let values: Vec<f64> = factors.diagonal().collect();
+    if values.contains(&0.0) {
+        sign = 0.0;
     }
+    Pivots { sign, exponent: i64::from(scaled.exponent) * stack.rows as i64, values }
 }
 
 fn det<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("det", x)?;
-    let value = |matrix| {
-        let (sign, diagonal) = diagonal(matrix);
-        T::of(diagonal.iter().product::<f64>() * if sign == 0.0 { 1.0 } else { sign })
+    let value = |i| {
+        let Pivots { sign, mut exponent, values } = pivots(&stack, i);
+        if sign == 0.0 {
+            return T::of(0.0);
+        }
+        // The product may leave the range of f64 on its way.
+        let mut product = sign;
+        for value in values {
+            let (fraction, power) = libm::frexp(product * libm::frexp(value).0);
+            product = fraction;
+            exponent += i64::from(power) + i64::from(libm::frexp(value).1);
+        }
+        T::of(libm::scalbn(product, exponent.clamp(-5000, 5000) as i32))
     };
-    stack.tensor(&stack.matrices().map(value).collect::<Vec<T>>(), &[])
+    stack.tensor(&(0..stack.count()).map(value).collect::<Vec<T>>(), &[])
 }
 
 fn slogdet<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
     let stack = Stack::<T>::square("slogdet", x)?;
     let (mut signs, mut logs) = (Vec::new(), Vec::new());
-    for matrix in stack.matrices() {
-        let (sign, diagonal) = diagonal(matrix);
-        signs.push(T::of(diagonal.iter().fold(sign, |sign, d| if d.is_nan() { *d } else { sign * d.signum() })));
-        logs.push(T::of(diagonal.iter().map(|d| d.abs().ln()).sum()));
+    for i in 0..stack.count() {
+        let Pivots { sign, exponent, values } = pivots(&stack, i);
+        signs.push(T::of(values.iter().fold(sign, |sign, d| if d.is_nan() { *d } else { sign * d.signum() })));
+        let log: f64 = values.iter().map(|d| d.abs().ln()).sum();
+        logs.push(T::of(if sign == 0.0 { f64::NEG_INFINITY } else { log + exponent as f64 * std::f64::consts::LN_2 }));
     }
     Ok((stack.tensor(&signs, &[])?, stack.tensor(&logs, &[])?))
 }
 
-/// Factors of an invertible matrix.
-fn invertible<T: Real>(op: &'static str, matrix: MatRef<'_, T>, at: usize) -> Result<PartialPivLu<T>> {
-    let lu = matrix.partial_piv_lu();
-    match (0..matrix.nrows()).find(|&i| lu.U()[(i, i)].f64() == 0.0) {
+/// Factors of a matrix that can be inverted.
+fn invertible<T: Real>(op: &'static str, scaled: &Scaled<T>, at: usize) -> Result<Factors<T>> {
+    let factors = Factors::of(scaled.matrix(), scaled.finite);
+    let zero = factors.diagonal().position(|d| d == 0.0);
+    match zero {
         Some(i) => Err(singular(op, at, i)),
-        None => Ok(lu),
+        None => Ok(factors),
     }
 }
 
@@ -191,14 +212,38 @@ fn singular(op: &'static str, at: usize, pivot: usize) -> BitNetError {
     )
 }
 
+/// Which matrices have a pivot of zero, `Bool` `[..]`.
+pub(super) fn are_singular<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
+    let stack = Stack::<T>::square("cond", x)?;
+    let found: Vec<bool> = (0..stack.count()).map(|i| pivots(&stack, i).sign == 0.0).collect();
+    BitNetTensor::from_bools(&found, &stack.batch, x.device())
+}
+
+/// Powers of two `[.., 1, 1]` that bring the largest element of each matrix near 1.
+pub(super) fn scales<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
+    let stack = Stack::<T>::of("cond", x)?;
+    let scale = |i| match T::largest(stack.elements(i)).log2() {
+        size if size.is_finite() => T::of((-size.floor()).clamp(T::LOWEST, -T::LOWEST).exp2()),
+        _ => T::of(1.0),
+    };
+    stack.tensor(&(0..stack.count()).map(scale).collect::<Vec<T>>(), &[1, 1])
+}
+
 fn inv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("inv", x)?;
     let n = stack.rows;
     let mut data = Vec::new();
-    for (i, matrix) in stack.matrices().enumerate().filter(|_| n > 0) {
-        push(&mut data, invertible("inv", matrix, i)?.solve(Mat::<T>::identity(n, n)).as_ref());
+    for i in (0..stack.count()).filter(|_| n > 0) {
+        let scaled = Scaled::for_quotients(&stack, i);
+        let inverse = invertible("inv", &scaled, i)?.solve(Mat::<T>::identity(n, n).as_ref());
+        push_scaled(&mut data, inverse.as_ref(), -scaled.exponent);
     }
     stack.tensor(&data, &[n, n])
+}
+
+/// Whether `b` holds one vector for each matrix of `a`.
+fn is_vector(a: &BitNetTensor, b: &BitNetTensor) -> bool {
+    b.rank() == 1 || b.dims() == &a.dims()[..a.rank().max(1) - 1]
 }
 
 fn solve<T: Real>(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
@@ -208,9 +253,12 @@ fn solve<T: Real>(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
         return Err(crate::TensorOpError::DType { op: OP, what: "b", got, needed }.into());
     }
     let matrices = Stack::<T>::square(OP, a)?;
-    if b.rank() == 1 || b.dims() == &a.dims()[..a.rank() - 1] {
-        return solve::<T>(a, &b.unsqueeze(-1)?)?.squeeze(-1);
-    }
+    if is_vector(a, b) { columns(a, matrices, &b.unsqueeze(-1)?)?.squeeze(-1) } else { columns(a, matrices, b) }
+}
+
+/// `x` with `a x = b` of columns `b` `[.., N, R]`.
+fn columns<T: Real>(a: &BitNetTensor, matrices: Stack<T>, b: &BitNetTensor) -> Result<BitNetTensor> {
+    const OP: &str = "solve";
     let n = matrices.rows;
     let &[ref batch_b @ .., rows, columns] = b.dims() else {
         return Err(b.needs(OP, "at least 1 dimension"));
@@ -227,24 +275,54 @@ fn solve<T: Real>(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
         Stack::<T>::of(OP, &b.broadcast_to(&[batch.dims(), &[n, columns]].concat())?)?,
     );
     let mut data = Vec::new();
-    for (i, matrix) in matrices.matrices().enumerate().filter(|_| n > 0) {
-        push(&mut data, invertible(OP, matrix, i)?.solve(sides.matrix(i)).as_ref());
+    for i in (0..matrices.count()).filter(|_| n > 0) {
+        let (scaled, side) = (Scaled::for_quotients(&matrices, i), Scaled::for_quotients(&sides, i));
+        let x = invertible(OP, &scaled, i)?.solve(side.matrix());
+        push_scaled(&mut data, x.as_ref(), side.exponent - scaled.exponent);
     }
     matrices.tensor(&data, &[n, columns])
+}
+
+/// V divided by the singular values that are not cut off, and U, of the matrix that was scaled.
+fn inverse_parts<T: Real>(op: &'static str, scaled: &Scaled<T>) -> Result<(Mat<T>, Mat<T>)> {
+    let matrix = scaled.matrix();
+    let (m, n) = (matrix.nrows(), matrix.ncols());
+    let svd = matrix.thin_svd().map_err(|_| not_converged(op))?;
+    let cut = svd.S()[0].f64() * T::EPSILON * m.max(n) as f64;
+    let inverse = |i: usize| if svd.S()[i].f64() > cut { T::of(1.0 / svd.S()[i].f64()) } else { T::of(0.0) };
+    let v = Mat::<T>::from_fn(n, m.min(n), |i, j| svd.V()[(i, j)] * inverse(j));
+    Ok((v, svd.U().to_owned()))
 }
 
 fn pinv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::of("pinv", x)?;
     let (m, n) = (stack.rows, stack.columns);
     let mut data = Vec::new();
-    for matrix in stack.matrices().filter(|_| m > 0 && n > 0) {
-        finite("pinv", matrix)?;
-        let svd = matrix.thin_svd().map_err(|_| not_converged("pinv"))?;
-        let cut = svd.S()[0].f64() * T::EPSILON * m.max(n) as f64;
-        let k = m.min(n);
-        let inverse = |i: usize| if svd.S()[i].f64() > cut { T::of(1.0 / svd.S()[i].f64()) } else { T::of(0.0) };
-        let scaled = Mat::<T>::from_fn(n, k, |i, j| svd.V()[(i, j)] * inverse(j));
-        push(&mut data, (scaled.as_ref() * svd.U().transpose()).as_ref());
+    for i in (0..stack.count()).filter(|_| m > 0 && n > 0) {
+        let scaled = Scaled::for_squares("pinv", &stack, i)?;
+        let (v, u) = inverse_parts("pinv", &scaled)?;
+        push_scaled(&mut data, (v.as_ref() * u.transpose()).as_ref(), -scaled.exponent);
     }
     stack.tensor(&data, &[n, m])
+}
+
+fn lstsq<T: Real>(a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
+    const OP: &str = "lstsq";
+    let (got, needed) = (b.dtype(), a.dtype());
+    if got != needed {
+        return Err(crate::TensorOpError::DType { op: OP, what: "b", got, needed }.into());
+    }
+    let (matrices, sides) = (Stack::<T>::of(OP, a)?, Stack::<T>::of(OP, b)?);
+    let (m, n, columns) = (matrices.rows, matrices.columns, sides.columns);
+    if m == 0 {
+        return BitNetTensor::zeros(&[&matrices.batch[..], &[n, columns]].concat(), a.dtype(), a.device());
+    }
+    let mut data = Vec::new();
+    for i in (0..matrices.count()).filter(|_| n > 0) {
+        let (scaled, side) = (Scaled::for_squares(OP, &matrices, i)?, Scaled::for_squares(OP, &sides, i)?);
+        let (v, u) = inverse_parts(OP, &scaled)?;
+        let x = v.as_ref() * (u.transpose() * side.matrix()).as_ref();
+        push_scaled(&mut data, x.as_ref(), side.exponent - scaled.exponent);
+    }
+    matrices.tensor(&data, &[n, columns])
 }

@@ -1,6 +1,7 @@
 //! Conversion of batches of matrices between tensors and faer.
 
 use super::argument;
+use super::scaled::times_power;
 use crate::dtype::Element;
 use crate::{BitNetError, BitNetTensor, Device, Result};
 use faer::MatRef;
@@ -10,27 +11,48 @@ use faer::traits::RealField;
 pub(super) trait Real: Element + RealField + Copy + PartialOrd {
     /// Distance from 1 to the next number.
     const EPSILON: f64;
+    /// Largest and smallest power of two whose square is far from the ends of the type: `sqrt(smallest) / EPSILON`.
+    const SQUARES: i32;
+    /// Power of two that leaves room for growth, and whose reciprocal is a normal number.
+    const QUOTIENTS: i32;
+    /// Power of two of the smallest normal number.
+    const LOWEST: f64;
     fn f64(self) -> f64;
     fn of(x: f64) -> Self;
+    /// The largest magnitude; infinite or NaN where an element is.
+    fn largest(data: &[Self]) -> f64;
 }
 
 impl Real for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
+    const SQUARES: i32 = 40;
+    const QUOTIENTS: i32 = 100;
+    const LOWEST: f64 = -126.0;
     fn f64(self) -> f64 {
         self.into()
     }
     fn of(x: f64) -> f32 {
         x as f32
     }
+    fn largest(data: &[f32]) -> f64 {
+        // Without their sign the bits of floats are in the order of their sizes, NaN last.
+        f32::from_bits(data.iter().fold(0, |top, x| top.max(x.to_bits() << 1)) >> 1).into()
+    }
 }
 
 impl Real for f64 {
     const EPSILON: f64 = f64::EPSILON;
+    const SQUARES: i32 = 458;
+    const QUOTIENTS: i32 = 960;
+    const LOWEST: f64 = -1022.0;
     fn f64(self) -> f64 {
         self
     }
     fn of(x: f64) -> f64 {
         x
+    }
+    fn largest(data: &[f64]) -> f64 {
+        f64::from_bits(data.iter().fold(0, |top, x| top.max(x.to_bits() << 1)) >> 1)
     }
 }
 
@@ -81,9 +103,14 @@ impl<T: Real> Stack<T> {
         self.batch.iter().product()
     }
 
-    pub fn matrix(&self, i: usize) -> MatRef<'_, T> {
+    /// Matrix `i`, row-major.
+    pub fn elements(&self, i: usize) -> &[T] {
         let size = self.rows * self.columns;
-        MatRef::from_row_major_slice(&self.data[i * size..][..size], self.rows, self.columns)
+        &self.data[i * size..][..size]
+    }
+
+    pub fn matrix(&self, i: usize) -> MatRef<'_, T> {
+        MatRef::from_row_major_slice(self.elements(i), self.rows, self.columns)
     }
 
     pub fn matrices(&self) -> impl Iterator<Item = MatRef<'_, T>> {
@@ -100,6 +127,15 @@ impl<T: Real> Stack<T> {
 pub(super) fn push<T: Real>(data: &mut Vec<T>, matrix: MatRef<'_, T>) {
     for i in 0..matrix.nrows() {
         data.extend((0..matrix.ncols()).map(|j| matrix[(i, j)]));
+    }
+}
+
+/// [`push`] of a matrix times `2^exponent`.
+pub(super) fn push_scaled<T: Real>(data: &mut Vec<T>, matrix: MatRef<'_, T>, exponent: i32) {
+    let start = data.len();
+    push(data, matrix);
+    if exponent != 0 {
+        data[start..].iter_mut().for_each(|x| *x = times_power(*x, exponent));
     }
 }
 

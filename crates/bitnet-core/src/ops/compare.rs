@@ -5,7 +5,7 @@ use super::{Operand, Scalar};
 use crate::autograd::no_grad;
 use crate::backend::{BinaryOp, CompareOp, UnaryOp};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result};
-use BitNetDType::{BF16, Bool, F16, F32, F64, U8};
+use BitNetDType::{BF16, Bool, F16, F32, F64, I64, U8, U64};
 
 fn compare(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand) -> Result<BitNetTensor> {
     let (_, shape) = broadcast_and_promote(name, a.into(), b)?;
@@ -124,8 +124,11 @@ impl BitNetTensor {
     /// (`torch.isclose`).
     pub fn isclose(&self, other: &Self, rtol: f64, atol: f64, equal_nan: bool) -> Result<Self> {
         const OP: &str = "isclose";
-        // Differences of unsigned integers would wrap; those of f16 and bf16 would be rounded twice.
         let (dtype, _) = broadcast_and_promote(OP, self.into(), other.into())?;
+        if dtype.is_integer() {
+            return self.isclose_exactly(other, dtype, rtol, atol);
+        }
+        // Differences of f16 and bf16 would be rounded twice.
         let wide = match dtype {
             F16 | BF16 => F32,
             F32 => F32,
@@ -144,6 +147,18 @@ impl BitNetTensor {
         let near = difference.le(&allowed)?.bitwise_and(&difference.lt(f64::INFINITY)?)?;
         close.bitwise_or_(&near)?;
         Ok(close)
+    }
+
+    /// [`isclose`](Self::isclose) of integers: f64 does not hold them all.
+    fn isclose_exactly(&self, other: &Self, dtype: BitNetDType, rtol: f64, atol: f64) -> Result<Self> {
+        let (a, b) = (self.to_dtype(dtype)?, other.to_dtype(dtype)?);
+        let mut allowed = b.to_dtype(F64)?.abs()?;
+        allowed.mul_(rtol.abs())?.add_(atol)?;
+        // In 64 bits, where what wraps below zero is the distance without its sign.
+        let wide = if dtype == U64 { U64 } else { I64 };
+        let (a, b) = (a.to_dtype(wide)?, b.to_dtype(wide)?);
+        let distance = a.maximum(&b)?.sub(&a.minimum(&b)?)?.to_dtype(U64)?;
+        distance.le(&allowed.floor()?.to_dtype(U64)?)
     }
 
     /// Whether all elements are close, see [`isclose`](Self::isclose) (`torch.allclose`).

@@ -136,15 +136,14 @@ pub(super) fn reduce(
 ) -> Result<BitNetTensor> {
     let reduction = Reduction::new(name, x, axes, keepdim)?;
     let dtype = result_dtype(op, x.dtype());
-    match op {
-        ReduceOp::Max | ReduceOp::Min => reduction.not_empty(x)?,
-        _ if reduction.count == 0 => {
+    if matches!(op, ReduceOp::Max | ReduceOp::Min) {
+        reduction.not_empty(x)?;
+    }
+    let forward = || {
+        if reduction.count == 0 {
             let identity = Scalar::Bool(matches!(op, ReduceOp::Prod | ReduceOp::All));
             return reduction.filled(identity, dtype, x);
         }
-        _ => {}
-    }
-    let forward = || {
         let mut out = BitNetTensor::empty(reduction.result.dims(), dtype, x.device())?;
         if out.elements() > 0 {
             reduce_into(op, x, &reduction, &mut out)?;

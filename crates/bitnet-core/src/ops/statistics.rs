@@ -75,10 +75,10 @@ impl BitNetTensor {
         }
         self.floats("var")?;
         let reduction = Reduction::new("var", self, axes, keepdim)?;
-        if reduction.count == 0 {
-            return reduction.filled(f64::NAN.into(), self.dtype(), self);
-        }
-        let forward = || Ok(moments(self, &reduction, correction)?.1);
+        let forward = || match reduction.count {
+            0 => reduction.filled(f64::NAN.into(), self.dtype(), self),
+            _ => Ok(moments(self, &reduction, correction)?.1),
+        };
         if !is_recorded(&[self]) {
             return forward();
         }

@@ -45,25 +45,30 @@ impl BitNetTensor {
     /// # Ok::<(), bitnet_core::BitNetError>(())
     /// ```
     pub fn clamp(&self, min: Option<Scalar>, max: Option<Scalar>) -> Result<Self> {
-        let (low, high) = self.limits("clamp", min, max)?;
+        let (low, high, dtype) = self.limits("clamp", min, max)?;
         if is_recorded(&[self]) {
             return derivative::clamp(self, low, high, || self.clamp(min, max));
         }
+        // A limit of another kind decides for both.
+        let x = self.to_dtype(dtype)?;
         match (low, high) {
             (Some(low), Some(high)) => {
-                let mut out = self.maximum(low)?;
+                let mut out = x.maximum(low)?;
                 out.minimum_(high)?;
                 Ok(out)
             }
-            (Some(low), None) => self.maximum(low),
-            (_, Some(high)) => self.minimum(high),
+            (Some(low), None) => x.maximum(low),
+            (_, Some(high)) => x.minimum(high),
             (None, None) => unreachable!("one limit is there"),
         }
     }
 
     /// [`clamp`](Self::clamp) in place.
     pub fn clamp_(&mut self, min: Option<Scalar>, max: Option<Scalar>) -> Result<&mut Self> {
-        let (low, high) = self.limits("clamp_", min, max)?;
+        let (low, high, from) = self.limits("clamp_", min, max)?;
+        if !super::promote::can_cast(from, self.dtype()) {
+            return Err(TensorOpError::CannotCast { op: "clamp_", from, to: self.dtype() }.into());
+        }
         if self.is_rewritten("clamp_", &[])? {
             *self = self.clamp(min, max)?.to_dtype(self.dtype())?;
             return Ok(self);
@@ -76,13 +81,13 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// The limits saturated to the common dtype of the limits and this tensor.
+    /// Limits that the common dtype holds, and this dtype.
     fn limits(
         &self,
         op: &'static str,
         min: Option<Scalar>,
         max: Option<Scalar>,
-    ) -> Result<(Option<Scalar>, Option<Scalar>)> {
+    ) -> Result<(Option<Scalar>, Option<Scalar>, BitNetDType)> {
         let operands: Vec<Operand> = [min, max].into_iter().flatten().map(Operand::from).chain([self.into()]).collect();
         if operands.len() == 1 {
             let message = "neither a lower nor an upper limit is given".into();
@@ -90,7 +95,7 @@ impl BitNetTensor {
         }
         let dtype = result_type(&operands)?;
         let fit = |limit: Option<Scalar>| limit.map(|limit| limit.saturate(dtype));
-        Ok((fit(min), fit(max)))
+        Ok((fit(min), fit(max), dtype))
     }
 
     /// `self + weight * (end - self)` (`torch.lerp`), exact at the weights 0 and 1; floats.

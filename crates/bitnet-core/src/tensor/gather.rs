@@ -5,7 +5,7 @@ use crate::autograd::derivative;
 use crate::backend::ScatterOp;
 use crate::ops::broadcast_shapes;
 use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, TensorShape};
-use BitNetDType::{I64, U32};
+use BitNetDType::{I64, U32, U64};
 
 impl BitNetTensor {
     /// `out[i, j, ..] = self[indices[i, j, ..], j, ..]` for `axis` 0, and so on (`torch.gather`): `indices` has the
@@ -163,6 +163,8 @@ impl BitNetTensor {
     pub(super) fn as_indices(&self, op: &'static str) -> Result<Self> {
         match self.dtype {
             I64 | U32 => Ok(self.clone()),
+            // Beyond i64 they would wrap to negative ones; the largest i64 is outside of every dimension too.
+            U64 => self.minimum(i64::MAX)?.to_dtype(I64),
             dtype if dtype.is_integer() => self.to_dtype(I64),
             got => Err(TensorOpError::DType { op, what: "indices", got, needed: I64 }.into()),
         }

@@ -11,18 +11,21 @@ impl BitNetTensor {
     pub fn cat(tensors: &[&Self], axis: isize) -> Result<Self> {
         const OP: &str = "cat";
         let none = || argument(OP, "no tensors: give at least one".into());
-        let mut tensors: Vec<_> = tensors.to_vec();
         let one = *tensors.first().ok_or_else(none)?;
-        tensors.retain(|t| *t.dims() != [0]);
-        let first = *tensors.first().unwrap_or(&one);
+        // What goes with any other shape still counts for the dtype.
+        let fits_all = |t: &Self| *t.dims() == [0];
+        let first = tensors.iter().copied().find(|t| !fits_all(t)).unwrap_or(one);
         let axis = first.shape().axis(OP, axis)?;
         let mut dtype = one.dtype;
         let mut dims = first.dims().to_vec();
         dims[axis] = 0;
-        for t in &tensors {
+        for t in tensors {
             t.unpacked(OP)?;
             one.same_device(OP, t)?;
             dtype = crate::promote_types(dtype, t.dtype)?;
+            if fits_all(t) {
+                continue;
+            }
             if t.rank() != dims.len() || (0..dims.len()).any(|d| d != axis && t.dims()[d] != dims[d]) {
                 let needed = format!("{} but in dimension {axis}", first.shape());
                 return Err(TensorOpError::Shape { op: OP, what: "tensor", got: *t.shape(), needed }.into());
@@ -32,20 +35,25 @@ impl BitNetTensor {
         let forward = || {
             let mut out = Self::empty(&dims, dtype, one.device())?;
             let mut start = 0;
-            for t in &tensors {
+            for t in tensors.iter().filter(|t| !fits_all(t)) {
                 let len = t.dims()[axis];
                 out.write(out.layout.narrow(axis, start, len)?, &t.to_dtype(dtype)?)?;
                 start += len;
             }
             Ok(out)
         };
-        differentiable(OP, &tensors, forward, |_| {
-            let parts: Vec<_> = tensors.iter().map(|t| (t.dims()[axis], t.dtype, t.requires_grad())).collect();
+        differentiable(OP, tensors, forward, |_| {
+            let len = |t: &Self| if fits_all(t) { None } else { Some(t.dims()[axis]) };
+            let parts: Vec<_> = tensors.iter().map(|t| (len(t), t.dtype, t.requires_grad())).collect();
             move |grad: &Self| {
                 let mut start = 0;
-                let part = |&(len, dtype, wanted): &(usize, crate::BitNetDType, bool)| {
-                    start += len;
-                    let part = || grad.narrow(axis as isize, start - len, len)?.to_dtype(dtype);
+                let part = |&(len, dtype, wanted): &(Option<usize>, crate::BitNetDType, bool)| {
+                    let from = start;
+                    start += len.unwrap_or(0);
+                    let part = || match len {
+                        Some(len) => grad.narrow(axis as isize, from, len)?.to_dtype(dtype),
+                        None => Self::zeros(&[0], dtype, grad.device()),
+                    };
                     wanted.then(part).transpose()
                 };
                 parts.iter().map(part).collect()

@@ -118,7 +118,9 @@ impl BitNetTensor {
     /// Dimension `from` moved to position `to`, the others in their order.
     pub fn movedim(&self, from: isize, to: isize) -> Result<Self> {
         self.unpacked("movedim")?;
-        let (from, to) = (self.shape().axis("movedim", from)?, self.shape().axis("movedim", to)?);
+        let (Some(from), Some(to)) = (self.axis_of_any("movedim", from)?, self.axis_of_any("movedim", to)?) else {
+            return Ok(self.clone());
+        };
         self.viewed("movedim", move |layout| layout.movedim(from, to))
     }
 
@@ -224,7 +226,10 @@ impl BitNetTensor {
     /// Windows of `size` elements every `step` elements of dimension `axis`, as a new last dimension.
     pub fn unfold(&self, axis: isize, size: usize, step: usize) -> Result<Self> {
         self.unpacked("unfold")?;
-        let axis = self.shape().axis("unfold", axis)?;
+        let Some(axis) = self.axis_of_any("unfold", axis)? else {
+            // One element is one window.
+            return self.view(&[1])?.unfold(0, size, step)?.select(0, 0);
+        };
         self.viewed("unfold", move |layout| layout.unfold(axis, size, step))
     }
 

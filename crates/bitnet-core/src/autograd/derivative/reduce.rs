@@ -42,6 +42,9 @@ pub fn reduce(
 
 /// For each element the product of the others over `axes`, without division, which fails at zeros.
 pub fn others(x: &BitNetTensor, axes: &[isize]) -> Result<BitNetTensor> {
+    if x.elements() == 0 {
+        return x.zeros_like();
+    }
     let rank = x.rank() as isize;
     let kept: Vec<isize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
     let order: Vec<isize> = kept.iter().chain(axes).copied().collect();

@@ -177,6 +177,6 @@ fn mask_columns(mask: BitNetTensor, axis: usize) -> Result<Vec<Column>> {
     let count = positions.len() / rank;
     let shape = TensorShape::new(&[count])?;
     let column =
-        |d: usize| Column { axis: axis + d, places: positions[d..].iter().step_by(rank).copied().collect(), shape };
+        |d: usize| Column { axis: axis + d, places: positions.iter().skip(d).step_by(rank).copied().collect(), shape };
     Ok((0..rank).map(column).collect())
 }
