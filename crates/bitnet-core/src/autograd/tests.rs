@@ -133,3 +133,45 @@ fn a_long_tape_does_not_exhaust_the_stack() {
     assert_eq!(values(x.grad()), [1.]);
     drop((y, other));
 }
+
+/// First and second derivatives of the sum of `f`.
+fn slopes(f: impl Fn(&BitNetTensor) -> Result<BitNetTensor>, at: &[f64]) -> [Vec<f64>; 2] {
+    let x = leaf(at);
+    let first = gradients(&[&f(&x).unwrap()], &[&x], true).unwrap().remove(0).unwrap();
+    let second = match first.requires_grad() {
+        true => gradients(&[&first], &[&x], false).unwrap().remove(0),
+        false => None,
+    };
+    [values(Some(first)), second.map_or_else(|| vec![0.; at.len()], |second| values(Some(second)))]
+}
+
+#[test]
+fn slopes_at_zero_are_numbers() {
+    const INF: f64 = f64::INFINITY;
+    // As PyTorch's, but for the second of norms 2 and 1.5, which are NaN there.
+    assert_eq!(slopes(|x| x.pow(0), &[0., 2.]), [[0., 0.], [0., 0.]]);
+    assert_eq!(slopes(|x| x.pow(1), &[0., 2.]), [[1., 1.], [0., 0.]]);
+    assert_eq!(slopes(|x| x.pow(2), &[0., 2.]), [[0., 4.], [2., 2.]]);
+    assert_eq!(slopes(|x| x.pow(3), &[0., 2.]), [[0., 12.], [0., 12.]]);
+    assert_eq!(slopes(|x| x.pow(0.5), &[0.]), [[INF], [-INF]]);
+    for powers in [[0., 0.], [1., 1.], [2., 2.], [3., 3.]] {
+        let powers = BitNetTensor::from_slice(&powers, &[2], &Device::cpu()).unwrap();
+        let by_number = slopes(|x| x.pow(powers.to_vec::<f64>().unwrap()[0]), &[0., 2.]);
+        assert_eq!(slopes(|x| x.pow(&powers), &[0., 2.]), by_number);
+    }
+    for p in [1., 1.5, 2., 3., INF] {
+        assert_eq!(slopes(|x| x.norm(p, .., false), &[0., 0.]), [[0., 0.], [0., 0.]], "norm {p}");
+    }
+    assert_eq!(slopes(|x| x.norm(3., .., false), &[0., 2.]), [[0., 1.], [0., 0.]]);
+    assert_eq!(slopes(|x| x.norm(2., .., false), &[0., 2.]), [[0., 1.], [0.5, 0.]]);
+    assert_eq!(slopes(|x| x.std(.., 1., false), &[1., 1.]), [[0., 0.], [0., 0.]]);
+    let zero = || ones(1).zeros_like().unwrap();
+    assert_eq!(slopes(|y| y.atan2(&zero()), &[0.]), [[0.], [0.]]);
+    assert_eq!(slopes(|x| zero().atan2(x), &[0.]), [[-0.], [0.]]);
+    assert_eq!(slopes(|y| y.atan2(&zero()), &[1.]), [[0.], [0.]]);
+    // The base of a power.
+    let base = BitNetTensor::from_slice(&[0., 2.], &[2], &Device::cpu()).unwrap();
+    let [first, second] = slopes(|x| base.pow(x), &[2., 2.]);
+    assert_eq!((first[0], second[0]), (0., 0.));
+    assert!((first[1] - 2.772588722239781).abs() < 1e-15 && (second[1] - 1.9218120556728056).abs() < 1e-14);
+}

@@ -7,7 +7,7 @@ pub(super) mod temp;
 use super::*;
 use crate::{TensorOpError, TensorShape};
 use BinaryOp::*;
-use BitNetDType::{Bool, F32, I8};
+use BitNetDType::{Bool, F32, F64, I8};
 use temp::{Temp, binary, cast, wide};
 
 /// See [`Backend::unary_assign`].
@@ -97,7 +97,10 @@ pub fn variance(
     out: TensorMut,
 ) -> Result<()> {
     let count = x.layout.dims()[axis] as f64;
-    let x = wide(backend, x)?;
+    let x = match out.dtype {
+        F64 if x.dtype != F64 => temp::Wide::Cast(cast(backend, x, F64)?),
+        _ => wide(backend, x)?,
+    };
     let mut sum = Temp::new(backend, mean.layout.dims(), x.view().dtype)?;
     backend.reduce(ReduceOp::Sum, x.view(), axis, sum.view_mut())?;
     let average = sum.scalar(Div, count)?;

@@ -150,7 +150,8 @@ pub trait Backend: Debug + Send + Sync {
     fn copy(&self, source: TensorRef, out: TensorMut) -> Result<()>;
     /// `out = op(x)`, equal shapes and dtypes.
     fn unary(&self, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()>;
-    /// `out = op(a, b)`, equal shapes and dtypes (broadcast views and cast beforehand).
+    /// `out = op(a, b)`, equal shapes and dtypes (broadcast views and cast beforehand); beside an `F16` or `BF16` result one
+    /// operand may be `F32`, a number that is not to be rounded first.
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
     /// `out = a op b`, a `Bool` tensor; equal shapes, `a` and `b` of one dtype.
     fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()>;
@@ -198,7 +199,7 @@ pub trait Backend: Debug + Send + Sync {
     fn unary_assign(&self, op: UnaryOp, x: TensorMut) -> Result<()> {
         fused::unary_assign(self.as_dyn(), op, x)
     }
-    /// `y = op(y, x)`, `x` broadcast to the shape of `y`, one dtype.
+    /// `y = op(y, x)`, `x` broadcast to the shape of `y`, dtypes as in [`Backend::binary`].
     fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
         fused::binary_assign(self.as_dyn(), op, y, x)
     }
@@ -227,8 +228,8 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         fused::layer_norm(self.as_dyn(), x, weight, bias, eps, out)
     }
-    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent
-    /// 1 in the results); floats of one dtype.
+    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent 1 in
+    /// the results); floats of one dtype, or results in f64, which holds the squares of what f32 holds.
     fn variance(&self, x: TensorRef, axis: usize, correction: f64, mean: TensorMut, out: TensorMut) -> Result<()> {
         fused::variance(self.as_dyn(), x, axis, correction, mean, out)
     }

@@ -101,6 +101,8 @@ pub enum ReduceOp {
     Sum,
     /// Dtypes as `Sum`.
     Prod,
+    /// Root of the sum of squares of f32 and f64, which neither overflow nor vanish on the way; their dtype.
+    Norm,
     /// NaN where one is. No elements is an error.
     Max,
     /// NaN where one is. No elements is an error.

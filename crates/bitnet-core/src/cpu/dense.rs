@@ -2,9 +2,9 @@
 //!
 //! Each function returns whether it did the work; otherwise the strided engine or the composed operation does.
 
-use super::CpuBackend;
 use super::fused::{slice, slice_mut};
-use crate::BitNetDType::{BF16, F16, F32, I8, I32, U32};
+use super::{CpuBackend, norm};
+use crate::BitNetDType::{BF16, F16, F32, F64, I8, I32, U32};
 use crate::backend::{BinaryOp, ReduceOp, TensorMut, TensorRef, UnaryOp};
 use crate::{Layout, Result, TensorOpError};
 use bitnet_kernels::dense::parallel::{self, Reduction};
@@ -168,7 +168,10 @@ pub(super) fn variance(
     out: TensorMut,
 ) -> Result<bool> {
     const OP: &str = "variance";
-    if ![*x, mean.as_ref(), out.as_ref()].iter().all(plain) || axis >= x.layout.dims().len() {
+    let wide_results =
+        mean.dtype == F64 && out.dtype == F64 && mean.layout.is_contiguous() && out.layout.is_contiguous();
+    let fits = plain(x) && (wide_results || plain(&mean.as_ref()) && plain(&out.as_ref()));
+    if !fits || axis >= x.layout.dims().len() {
         return Ok(false);
     }
     let extents = extents_around(&x.layout, axis);
@@ -177,10 +180,28 @@ pub(super) fn variance(
     if !wide(extents) || sizes != [results; 2] {
         return Ok(false);
     }
+    let (kernel, x) = (cpu.kernels()?.dense, slice::<f32>(OP, "x", x)?);
+    let divisor = (extents[1] as f64 - correction).max(0.);
+    if wide_results {
+        let (means, out) = (slice_mut::<f64>(OP, "mean", mean)?, slice_mut::<f64>(OP, "out", out)?);
+        let [_, n, inner] = extents;
+        parallel::moments(kernel, &cpu.threads, x, extents, |i, all| {
+            means[i] = all.sum / all.count;
+            // The kernel squares in f32, which has no squares of the smallest and largest numbers.
+            let squares = match all.squares {
+                squares if (1e-28..=f32::MAX.into()).contains(&squares) => squares,
+                _ => {
+                    norm::squares_in_f64(x[i / inner * n * inner + i % inner..].iter().step_by(inner).take(n).copied())
+                }
+            };
+            out[i] = squares / divisor;
+        });
+        return Ok(true);
+    }
     let (means, out) = (slice_mut::<f32>(OP, "mean", mean)?, slice_mut::<f32>(OP, "out", out)?);
-    parallel::moments(cpu.kernels()?.dense, &cpu.threads, slice(OP, "x", x)?, extents, |i, all| {
+    parallel::moments(kernel, &cpu.threads, x, extents, |i, all| {
         means[i] = (all.sum / all.count) as f32;
-        out[i] = (all.squares / (all.count - correction).max(0.)) as f32;
+        out[i] = (all.squares / divisor) as f32;
     });
     Ok(true)
 }

@@ -34,16 +34,13 @@ pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Resul
 }
 
 pub(super) fn binary(threads: &ThreadPool, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    same_dtype("binary", "b", b.dtype, a.dtype)?;
-    same_dtype("binary", "out", out.dtype, a.dtype)?;
-    let f = binary_chunk(op, &b)?;
+    let f = binary_chunk(op, a.dtype, &b, out.dtype)?;
     map("binary", threads, &[a, b], out, &|x, out| f(op, Some(x[0]), x[1], out))
 }
 
 pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
-    same_dtype("binary", "x", x.dtype, y.dtype)?;
     let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
-    let f = binary_chunk(op, &x)?;
+    let f = binary_chunk(op, y.dtype, &x, y.dtype)?;
     update("binary", threads, &[x], y, &|x, out| f(op, None, x[0], out))
 }
 
@@ -87,8 +84,36 @@ fn unary_chunk(op: UnaryOp, dtype: BitNetDType) -> Result<UnaryChunk> {
     })
 }
 
-fn binary_chunk(op: BinaryOp, b: &TensorRef) -> Result<BinaryChunk> {
+fn binary_chunk(op: BinaryOp, a: BitNetDType, b: &TensorRef, out: BitNetDType) -> Result<BinaryChunk> {
     use BitNetDType::*;
+    /// One operand is an f32 beside the other and a result of a half.
+    macro_rules! with_number {
+        ($a:ident, $b:ident => $half:ident) => {
+            |op, a, b, out| {
+                let (mut left, mut right) = ([0f32; CHUNK], [0f32; CHUNK]);
+                let b = read($b, b, &mut right);
+                match a.map(|a| read($a, a, &mut left)) {
+                    Some(a) => write($half, out, |out| float::binary_f32(op, a, b, out)),
+                    None => with_first::<f32>($half, None, out, |a, out| float::binary_f32(op, a, b, out)),
+                }
+            }
+        };
+    }
+    let f: BinaryChunk = match (a, b.dtype, out) {
+        (F16, F32, F16) => with_number!(F16, F32 => F16),
+        (F32, F16, F16) => with_number!(F32, F16 => F16),
+        (BF16, F32, BF16) => with_number!(BF16, F32 => BF16),
+        (F32, BF16, BF16) => with_number!(F32, BF16 => BF16),
+        _ => return binary_chunk_of_one(op, a, b, out),
+    };
+    if float::has_binary(op) { Ok(f) } else { Err(unsupported("binary", out)) }
+}
+
+/// [`binary_chunk`] of operands and a result of one dtype.
+fn binary_chunk_of_one(op: BinaryOp, a: BitNetDType, b: &TensorRef, out: BitNetDType) -> Result<BinaryChunk> {
+    use BitNetDType::*;
+    same_dtype("binary", "b", b.dtype, a)?;
+    same_dtype("binary", "out", out, a)?;
     macro_rules! chunk {
         ($number:ty, $function:path, $dtype:ident) => {
             |op, a, b, out| {

@@ -11,6 +11,7 @@ mod gather;
 mod gradient;
 mod integer;
 mod matmul;
+mod norm;
 mod operand;
 mod random;
 mod reduce;
@@ -132,6 +133,9 @@ impl Backend for CpuBackend {
     }
 
     fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, mut out: TensorMut) -> Result<()> {
+        if op == ReduceOp::Norm {
+            return norm::norm(self, x, axis, out);
+        }
         if dense::reduce(self, op, &x, axis, out.reborrow())? {
             return Ok(());
         }

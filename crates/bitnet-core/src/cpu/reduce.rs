@@ -18,7 +18,7 @@ fn summed(dtype: BitNetDType) -> BitNetDType {
 }
 
 /// Element types of reductions, and their value in the accumulation type.
-trait Value: Element {
+pub(super) trait Value: Element {
     type Wide: Number;
     fn wide(self) -> Self::Wide;
     fn is_nan(self) -> bool {
@@ -85,6 +85,9 @@ macro_rules! by_dtype {
 
 pub(super) fn reduce(threads: &ThreadPool, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
     const OP: &str = "reduce";
+    if op == ReduceOp::Norm {
+        return Err(unsupported(OP, x.dtype));
+    }
     let extent = extent(OP, &x, axis)?;
     let mut dims = *x.layout.shape();
     dims = crate::TensorShape::new(&[&dims.dims()[..axis], &[1], &dims.dims()[axis + 1..]].concat())?;
@@ -95,7 +98,7 @@ pub(super) fn reduce(threads: &ThreadPool, op: ReduceOp, x: TensorRef, axis: usi
     }
     let needed = match op {
         ReduceOp::Sum | ReduceOp::Prod => summed(x.dtype),
-        ReduceOp::Max | ReduceOp::Min => x.dtype,
+        ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => x.dtype,
         ReduceOp::Any | ReduceOp::All => Bool,
         ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
     };
@@ -127,6 +130,7 @@ fn reduce_typed<T: Value<Wide: Arithmetic>>(
         ReduceOp::Min => lanes.fold(threads, out, |v| v, |a, _, v| if better(v, a, false) { v } else { a }, T::wide),
         ReduceOp::Any => lanes.fold(threads, out, |_| 0i64, |a, _, v| a | (v.wide() != zero) as i64, |a| a),
         ReduceOp::All => lanes.fold(threads, out, |_| 1i64, |a, _, v| a & (v.wide() != zero) as i64, |a| a),
+        ReduceOp::Norm => Err(unsupported("reduce", x.dtype)),
         ReduceOp::ArgMax | ReduceOp::ArgMin => {
             let largest = op == ReduceOp::ArgMax;
             let step = |(a, at): (T, i64), k, v| if better(v, a, largest) { (v, k) } else { (a, at) };
@@ -142,16 +146,16 @@ fn better<T: Value>(v: T, a: T, largest: bool) -> bool {
 }
 
 /// The elements of a tensor as lanes along a dimension, one for each result.
-struct Lanes<'a, T> {
+pub(super) struct Lanes<'a, T> {
     elements: &'a [T],
     /// The first element of each lane.
-    starts: Layout,
+    pub starts: Layout,
     extent: usize,
     stride: isize,
 }
 
 impl<'a, T: Value> Lanes<'a, T> {
-    fn new(op: &'static str, x: &TensorRef<'a>, axis: usize) -> Result<Self> {
+    pub fn new(op: &'static str, x: &TensorRef<'a>, axis: usize) -> Result<Self> {
         let (extent, stride) = (x.layout.dims()[axis], x.layout.strides()[axis]);
         let elements = bytemuck::try_cast_slice(x.storage.cpu(op, x.dtype)?.bytes());
         let elements = elements.map_err(|_| TensorOpError::Unaligned { dtype: x.dtype })?;
@@ -194,6 +198,11 @@ impl<'a, T: Value> Lanes<'a, T> {
             threads.for_each_chunk(&mut sums, BLOCK, &block);
         }
         write_all(out, sums.into_iter().map(end))
+    }
+
+    /// The elements of the lane that begins at `start`.
+    pub fn lane(&self, start: usize) -> impl Iterator<Item = T> + Clone {
+        (0..self.extent).map(move |k| self.at(start, k))
     }
 
     fn at(&self, start: usize, k: usize) -> T {

@@ -13,6 +13,8 @@ mod eigen;
 mod factors;
 #[cfg(feature = "linalg")]
 mod norms;
+#[cfg(all(test, feature = "linalg"))]
+mod scale_tests;
 #[cfg(feature = "linalg")]
 mod scaled;
 #[cfg(feature = "linalg")]

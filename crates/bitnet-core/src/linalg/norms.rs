@@ -36,6 +36,17 @@ impl BitNetTensor {
             return Err(self.needs("matrix_norm", "at least 2 dimensions"));
         }
         let sums = |axis: isize| self.norm(1.0, axis, false);
+        let &[ref batch @ .., rows, columns] = self.dims() else { unreachable!("it has two dimensions") };
+        let nothing = match norm {
+            MatrixNorm::LargestRow => rows == 0,
+            MatrixNorm::LargestColumn => columns == 0,
+            MatrixNorm::LargestSingular => rows.min(columns) == 0,
+            _ => false,
+        };
+        if nothing {
+            // As a sum, so that it is on the tape.
+            return self.sum([-2, -1], false)?.reshape(batch);
+        }
         match norm {
             MatrixNorm::Frobenius => self.norm(2.0, [-2, -1], false),
             MatrixNorm::LargestRow => sums(-1)?.amax(-1, false),
@@ -76,6 +87,9 @@ impl BitNetTensor {
     /// # Errors
     /// As [`svd`](Self::svd); matrices that are not square in other norms.
     pub fn cond(&self, norm: MatrixNorm) -> Result<Self> {
+        if self.rank() >= 2 && self.dims()[self.rank() - 2..].contains(&0) {
+            return self.norm(2.0, [-2, -1], false);
+        }
         match norm {
             MatrixNorm::LargestSingular => {
                 let values = self.svdvals()?;

@@ -13,7 +13,7 @@ pub(super) trait Real: Element + RealField + Copy + PartialOrd {
     const EPSILON: f64;
     /// Largest and smallest power of two whose square is far from the ends of the type: `sqrt(smallest) / EPSILON`.
     const SQUARES: i32;
-    /// Power of two that leaves room for growth, and whose reciprocal is a normal number.
+    /// Power of two that elements may still grow from, and whose reciprocal is a normal number.
     const QUOTIENTS: i32;
     /// Power of two of the smallest normal number.
     const LOWEST: f64;

@@ -7,7 +7,7 @@ fn tensor(data: &[f64], dims: &[usize]) -> BitNetTensor {
     BitNetTensor::from_slice(data, dims, &Device::cpu()).unwrap()
 }
 
-fn numbers(dims: &[usize], seed: u64) -> BitNetTensor {
+pub(super) fn numbers(dims: &[usize], seed: u64) -> BitNetTensor {
     let mut x = seed;
     let data: Vec<f64> = (0..dims.iter().product::<usize>())
         .map(|_| {

@@ -4,7 +4,7 @@ use super::derivative::scaled_dot_product_attention_backward;
 use super::shape_error;
 use crate::autograd::{differentiable, is_recorded};
 use crate::precision::operands;
-use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
+use crate::{BitNetDType, BitNetTensor, MAX_DIMS, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64};
 
 /// Options of [`BitNetTensor::scaled_dot_product_attention`].
@@ -38,6 +38,16 @@ impl BitNetTensor {
     /// masked gives zeros.
     pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
+        let alike = |x: &Self| x.rank() == MAX_DIMS && x.dims()[..2] == self.dims()[..2];
+        if [self, k, v].into_iter().all(alike) {
+            // The groups of heads need one dimension more.
+            let merged = |x: &Self| x.flatten(0, 1);
+            let scores = [&self.dims()[..MAX_DIMS - 1], &[k.dims()[MAX_DIMS - 2]]].concat();
+            let mask = options.mask.map(|mask| merged(&mask.expand(&scores)?)).transpose()?;
+            let options = AttentionOptions { mask: mask.as_ref(), ..*options };
+            let out = merged(self)?.scaled_dot_product_attention(&merged(k)?, &merged(v)?, &options)?;
+            return out.unflatten(0, &self.dims()[..2]);
+        }
         let mask = options.mask.filter(|mask| mask.dtype() != Bool);
         let given: Vec<&Self> = [Some(self), Some(k), Some(v), mask].into_iter().flatten().collect();
         if is_recorded(&given) {
@@ -90,7 +100,7 @@ impl Attention {
         let group = heads / kv_heads;
         let q = q.wide(op)?.reshape(&[lead, &[kv_heads, group, tokens, width]].concat())?;
         let (k, v) = (k.wide(op)?.unsqueeze(-3)?, v.wide(op)?.unsqueeze(-3)?);
-        let scale = options.scale.unwrap_or(1. / (width as f64).sqrt());
+        let scale = options.scale.unwrap_or(1. / (width.max(1) as f64).sqrt());
 
         let mut scores = product(&q, &k.transpose(-2, -1)?)?;
         scores.mul_(scale)?;

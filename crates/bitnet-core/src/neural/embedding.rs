@@ -1,7 +1,7 @@
 //! Embedding, one-hot encoding, and rotary position embedding.
 
 use crate::tensor::views::argument;
-use crate::{BitNetDType, BitNetTensor, Result};
+use crate::{BitNetDType, BitNetTensor, Result, Scalar};
 
 impl BitNetTensor {
     /// Row `ids[..]` of this table `[V, H]` as `[.., H]` (`torch.nn.functional.embedding`); `ids` `I64` or `U32` of any
@@ -28,14 +28,14 @@ impl BitNetTensor {
             return Err(argument(OP, format!("takes integers, got {}", self.dtype())));
         }
         if self.elements() > 0 {
-            let (low, high) =
-                (self.amin(.., false)?.to_scalar()?.to_i64(), self.amax(.., false)?.to_scalar()?.to_i64());
-            if low < 0 || high >= classes as i64 {
+            let (low, high) = (self.amin(.., false)?.to_scalar()?, self.amax(.., false)?.to_scalar()?);
+            let fits = |x: Scalar| u64::try_from(x.to_i64()).is_ok_and(|x| x < classes as u64);
+            if !fits(low) || !fits(high) {
                 return Err(argument(OP, format!("indices {low} to {high} do not fit {classes} classes")));
             }
         }
-        let class = Self::arange(0, classes, 1, self.dtype(), self.device())?;
-        self.unsqueeze(-1)?.eq(&class)?.to_dtype(BitNetDType::I64)
+        let class = Self::arange(0, classes, 1, BitNetDType::I64, self.device())?;
+        self.to_dtype(BitNetDType::I64)?.unsqueeze(-1)?.eq(&class)?.to_dtype(BitNetDType::I64)
     }
 
     /// Rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX and Hugging Face): of `x`

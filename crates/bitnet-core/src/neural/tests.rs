@@ -23,3 +23,32 @@ fn a_query_that_sees_nothing_gives_zero() -> Result<()> {
     assert!(q.scaled_dot_product_attention(&tensor(&[1.; 6], &[3, 2, 1]), &v, &AttentionOptions::default()).is_err());
     Ok(())
 }
+
+#[test]
+fn attention_of_width_0_weighs_all_alike() -> Result<()> {
+    let (q, k) = (tensor(&[], &[1, 2, 0]), tensor(&[], &[1, 3, 0]));
+    let v = tensor(&[0., 1., 2., 3., 4., 5.], &[1, 3, 2]);
+    close(&q.scaled_dot_product_attention(&k, &v, &AttentionOptions::default())?, &[2., 3., 2., 3.]);
+    let causal = AttentionOptions { causal: true, ..Default::default() };
+    close(&q.scaled_dot_product_attention(&k, &v, &causal)?, &[0., 1., 1., 2.]);
+    Ok(())
+}
+
+#[test]
+fn attention_of_8_dimensions_is_that_of_4() -> Result<()> {
+    let numbers = |n: usize| (0..n).map(|i| (i * 7 % 11) as f32 / 5. - 1.).collect::<Vec<_>>();
+    let [full, plain] = [[2, 1, 3, 1, 1, 2, 2, 4].to_vec(), [6, 2, 2, 4].to_vec()];
+    let data = numbers(96);
+    let of = |dims: &[usize]| tensor(&data, dims);
+    let mask = BitNetTensor::from_bools(&[true, false, true, true], &[2, 2], &Device::cpu())?;
+    let options = AttentionOptions { mask: Some(&mask), ..Default::default() };
+    let mut leaf = of(&full);
+    leaf.requires_grad_(true)?;
+    let got = leaf.scaled_dot_product_attention(&of(&full), &of(&full), &options)?;
+    let expected = of(&plain).scaled_dot_product_attention(&of(&plain), &of(&plain), &options)?;
+    assert_eq!(got.dims(), full);
+    close(&got, &expected.to_vec::<f32>()?);
+    got.sum(.., false)?.backward()?;
+    assert_eq!(leaf.grad().unwrap().dims(), full);
+    Ok(())
+}

@@ -6,7 +6,7 @@ use super::{Operand, Scalar, broadcast_shapes, result_type};
 use crate::autograd::{derivative, is_recording, no_grad, not_into};
 use crate::backend::{BinaryOp, TensorRef};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpError, TensorShape};
-use BitNetDType::{Bool, F32};
+use BitNetDType::{BF16, Bool, F16, F32};
 use std::borrow::Cow;
 
 /// The promoted dtype and broadcast shape of two operands; an error if there is none, or if they are on different
@@ -69,6 +69,18 @@ impl Plan {
         };
         Ok(Self { op, dtype, shape })
     }
+
+    /// The operand as the device takes it. In sums, products and quotients a number beside f16 or bf16 is an f32, so that
+    /// only the result is rounded, as in PyTorch.
+    fn prepared<'a>(&self, x: Operand<'a>, device: &Device) -> Result<Cow<'a, BitNetTensor>> {
+        use BinaryOp::*;
+        let number = match x {
+            Operand::Scalar(_) => true,
+            Operand::Tensor(tensor) => tensor.rank() == 0 && tensor.dtype() != self.dtype,
+        };
+        let exact = number && matches!(self.dtype, F16 | BF16) && matches!(self.op, Add | Sub | Mul | Div);
+        in_dtype(x, if exact { F32 } else { self.dtype }, device)
+    }
 }
 
 /// `x` broadcast to the shape of the result.
@@ -101,10 +113,10 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     if recorded(a, b) {
         return derivative::binary(name, op, a, b, || binary(name, op, a, b));
     }
-    let (a, b) = (in_dtype(a, plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
+    let (a, b) = (plan.prepared(a, device)?, plan.prepared(b, device)?);
     match a {
         // The cast made new storage, which the result can reuse.
-        Cow::Owned(mut out) if *out.shape() == plan.shape => {
+        Cow::Owned(mut out) if *out.shape() == plan.shape && out.dtype() == plan.dtype => {
             device.binary_assign(plan.op, out.as_mut()?, b.as_ref().as_ref())?;
             Ok(out)
         }
@@ -132,7 +144,7 @@ impl BitNetTensor {
         }
         if plan.dtype == self.dtype() && self.is_writable() {
             let device = self.device().clone();
-            let b = in_dtype(b, plan.dtype, &device)?;
+            let b = plan.prepared(b, &device)?;
             device.binary_assign(plan.op, self.as_mut()?, b.as_ref().as_ref())?;
         } else {
             self.set_values(no_grad(|| binary(name, op, (&*self).into(), b)?.to_dtype(self.dtype()))?);
@@ -151,7 +163,7 @@ impl BitNetTensor {
             return Ok(());
         }
         let device = self.device();
-        let (a, b) = (in_dtype(self.into(), plan.dtype, device)?, in_dtype(b, plan.dtype, device)?);
+        let (a, b) = (plan.prepared(self.into(), device)?, plan.prepared(b, device)?);
         device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)
     }
 

@@ -129,3 +129,44 @@ fn tensors_without_elements_or_dimensions_are_legal() {
     assert!(none.add(&tensor(&[1f32, 2.])).unwrap_err().to_string().contains("[0, 3] and [2] do not broadcast"));
     assert!(one.add(&BitNetTensor::scalar(1, F32, &Device::cpu_with_threads(1)).unwrap()).is_err());
 }
+
+#[test]
+fn a_number_beside_a_half_is_not_rounded_first() {
+    let of = |x: f64, dtype| BitNetTensor::scalar(x, dtype, &Device::cpu()).unwrap();
+    let half = |x: f64| of(x, F16).reshape(&[1]).unwrap();
+    let value = |x: BitNetTensor| {
+        assert_eq!(x.dtype(), F16);
+        values::<f32>(x.to_dtype(F32).unwrap())[0]
+    };
+    let x = half(60000.);
+    // h(60000.) / 70000, 70000 / h(60000.), h(1e-3) * 1e5; 70000 and 1e5 are infinite in f16
+    assert_eq!(value(x.div(70000).unwrap()), 0.85693359375);
+    assert_eq!(value(70000 / &x), 1.16796875);
+    assert_eq!(value(half(1e-3).mul(1e5).unwrap()), 100.0625);
+    assert_eq!(value(half(-60000.).add(70000.).unwrap()), 10000.);
+    assert_eq!(value(70000. - &x), 10000.);
+    for number in [of(70000., F32), of(70000., F64), of(70000., I64)] {
+        assert_eq!(value(x.div(&number).unwrap()), 0.85693359375);
+        assert_eq!(value(number.div(&x).unwrap()), 1.16796875);
+        assert_eq!(value(x.clone().div_(&number).unwrap().clone()), 0.85693359375);
+    }
+    assert_eq!(value(x.clone().div_(70000).unwrap().clone()), 0.85693359375);
+    assert_eq!(value(x.copy().unwrap() / 70000), 0.85693359375);
+    let mut out = half(0.);
+    x.div_into(70000, &mut out).unwrap();
+    assert_eq!(value(out), 0.85693359375);
+    let matrix = half(60000.).expand(&[3, 5]).unwrap();
+    assert_eq!(value(matrix.t().unwrap().div(70000).unwrap()), 0.85693359375);
+    // torch.addcmul(h(0.), h(1e-3), h(1.), value=1e5)
+    assert_eq!(value(half(0.).addcmul(&half(1e-3), &half(1.), 1e5).unwrap()), 100.0625);
+    // bf16: 1 + 2^-8 is between two numbers, and 256 times it is not.
+    let b = of(256., BF16).reshape(&[1]).unwrap();
+    assert_eq!(values::<f32>(b.mul(1.00390625).unwrap().to_dtype(F32).unwrap()), [256.]);
+    assert_eq!(values::<f32>(b.div(1.00390625).unwrap().to_dtype(F32).unwrap()), [255.]);
+    // Where PyTorch rounds the number, so do comparisons and the other functions: h(0.1) == 0.1, b(1000.) ** 0.1
+    assert_eq!(half(0.1).eq(0.1).unwrap().to_bools().unwrap(), [true]);
+    let power = of(1000., BF16).reshape(&[1]).unwrap().pow(0.1).unwrap();
+    assert_eq!(values::<f32>(power.to_dtype(F32).unwrap()), [2.]);
+    // Two tensors are as they were.
+    assert_eq!(value(x.div(&half(70000.)).unwrap()), 0.);
+}

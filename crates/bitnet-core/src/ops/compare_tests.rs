@@ -73,3 +73,21 @@ fn equal_is_of_shape_and_elements() {
     assert!(!a.equal(&tensor(&[1f32])).unwrap());
     assert!(!tensor(&[NAN]).equal(&tensor(&[NAN])).unwrap());
 }
+
+#[test]
+fn integers_are_close_exactly() {
+    let close = |a: &[i64], b: &[i64], rtol, atol| truth(tensor(a).isclose(&tensor(b), rtol, atol, false).unwrap());
+    let big = 1i64 << 53;
+    // torch.isclose(torch.tensor([2**53, 5, 100]), torch.tensor([2**53 + 1, 5, 101]), rtol=0, atol=0)
+    assert_eq!(close(&[big, 5, 100], &[big + 1, 5, 101], 0., 0.), [0, 1, 0]);
+    // rtol=1e-2
+    assert_eq!(close(&[big, 5, 100], &[big + 1, 5, 101], 1e-2, 0.), [1, 1, 1]);
+    assert_eq!(close(&[big, 7, -7], &[big + 1, 9, -9], 0., 1.5), [1, 0, 0]);
+    assert_eq!(close(&[i64::MIN, i64::MAX, -1], &[i64::MAX, i64::MIN, 1], 0., 1.), [0, 0, 0]);
+    assert_eq!(close(&[i64::MIN], &[i64::MAX], 0., 2e19), [1]);
+    assert_eq!(close(&[1, 1], &[1, 2], f64::NAN, 0.), [1, 0]);
+    let unsigned = tensor(&[u64::MAX, 0, 3]).isclose(&tensor(&[u64::MAX - 1, u64::MAX, 4]), 0., 1., false).unwrap();
+    assert_eq!(truth(unsigned), [1, 0, 1]);
+    let bytes = tensor(&[250u8, 3]).isclose(&tensor(&[3u8, 250]), 0., 9., false).unwrap();
+    assert_eq!(truth(bytes), [0, 0]);
+}

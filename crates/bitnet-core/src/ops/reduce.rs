@@ -121,7 +121,7 @@ fn result_dtype(op: ReduceOp, dtype: BitNetDType) -> BitNetDType {
     match op {
         ReduceOp::Sum | ReduceOp::Prod if dtype.is_float() || dtype == U64 => dtype,
         ReduceOp::Sum | ReduceOp::Prod | ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
-        ReduceOp::Max | ReduceOp::Min => dtype,
+        ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => dtype,
         ReduceOp::Any | ReduceOp::All => Bool,
     }
 }
@@ -186,14 +186,15 @@ fn reduce_into(op: ReduceOp, x: &BitNetTensor, reduction: &Reduction, out: &mut 
     device.reduce(op, left, collapsed.axis(), TensorMut { layout: collapsed.out, ..out.as_mut()? })
 }
 
-/// Mean and variance over `axes`, floats, at least one element; see [`Backend::variance`](crate::Backend::variance).
+/// Mean and variance over `axes` in `dtype`, floats, at least one element; see [`Backend::variance`](crate::Backend::variance).
 pub(super) fn moments(
     x: &BitNetTensor,
     reduction: &Reduction,
     correction: f64,
+    dtype: BitNetDType,
 ) -> Result<(BitNetTensor, BitNetTensor)> {
     let device = x.device();
-    let empty = || BitNetTensor::empty(reduction.result.dims(), x.dtype(), device);
+    let empty = || BitNetTensor::empty(reduction.result.dims(), dtype, device);
     let (mut mean, mut variance) = (empty()?, empty()?);
     if mean.elements() == 0 {
         return Ok((mean, variance));

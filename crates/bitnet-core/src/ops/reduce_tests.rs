@@ -166,3 +166,104 @@ fn sum_to_shape_reverses_a_broadcast() {
     let axes: Axes = [0, 1].into();
     near(ones.sum(axes, false).unwrap(), &[6.; 4]);
 }
+
+/// Zeros of `[0, 3]` that need a gradient.
+fn nothing() -> BitNetTensor {
+    let mut x = BitNetTensor::zeros(&[0, 3], F32, &Device::cpu()).unwrap();
+    x.requires_grad_(true).unwrap();
+    x
+}
+
+#[test]
+fn reductions_of_nothing_have_a_gradient_of_its_shape() {
+    use crate::neural::CrossEntropyOptions;
+    use crate::{Reduction, Result};
+    type Function = fn(&BitNetTensor) -> Result<BitNetTensor>;
+    // Values are PyTorch's.
+    let cases: [(&str, Function, f32); 19] = [
+        ("sum", |x| x.sum(.., false), 0.),
+        ("mean", |x| x.mean(.., false), f32::NAN),
+        ("prod", |x| x.prod(.., false), 1.),
+        ("var", |x| x.var(.., 1., false), f32::NAN),
+        ("std", |x| x.std(.., 1., false), f32::NAN),
+        ("norm", |x| x.norm(2., .., false), 0.),
+        ("norm 0", |x| x.norm(0., .., false), 0.),
+        ("norm 1", |x| x.norm(1., .., false), 0.),
+        ("norm 3", |x| x.norm(3., .., false), 0.),
+        ("logsumexp", |x| x.logsumexp(.., false), f32::NEG_INFINITY),
+        ("sum of columns", |x| x.sum(0, false), 0.),
+        ("mean of columns", |x| x.mean(0, true), f32::NAN),
+        ("prod of columns", |x| x.prod(0, true), 1.),
+        ("std of columns", |x| x.std(0, 0., false), f32::NAN),
+        ("mse_loss", |x| x.mse_loss(&x.zeros_like()?, Reduction::Mean), f32::NAN),
+        ("mse_loss, sum", |x| x.mse_loss(&x.zeros_like()?, Reduction::Sum), 0.),
+        ("kl_div", |x| x.kl_div(&x.zeros_like()?, false, Reduction::Mean), f32::NAN),
+        (
+            "cross_entropy",
+            |x| {
+                let targets = BitNetTensor::zeros(&[0], I64, x.device())?;
+                x.cross_entropy(&targets, &CrossEntropyOptions::default())
+            },
+            f32::NAN,
+        ),
+        ("matmul", |x| x.t()?.matmul(x), 0.),
+    ];
+    for (name, f, value) in cases {
+        let x = nothing();
+        let y = f(&x).unwrap();
+        let got = y.to_vec::<f32>().unwrap();
+        assert!(got.iter().all(|y| y == &value || y.is_nan() && value.is_nan()), "{name}: {got:?}");
+        assert!(y.requires_grad(), "{name} is not on the tape");
+        y.sum(.., false).unwrap().backward().unwrap();
+        assert_eq!(x.grad().unwrap().dims(), [0, 3], "{name}");
+    }
+}
+
+#[test]
+fn deviations_and_norms_of_what_has_no_square() {
+    let rows = |scale: f32| {
+        BitNetTensor::from_slice(&[1., 2., 4., 3., 4., 12.].map(|x: f32| x * scale), &[2, 3], &Device::cpu()).unwrap()
+    };
+    // 1.5275 and 4.9329 times the scale: PyTorch's. Norms are sqrt(21) and 13.
+    for scale in [1e-38, 1e-25, 1e-12, 1., 1e12, 1e19, 1e25, 1e37] {
+        let x = rows(scale);
+        let close = |what: &str, got: &BitNetTensor, expected: &[f64]| {
+            for (got, expected) in got.to_dtype(F64).unwrap().to_vec::<f64>().unwrap().iter().zip(expected) {
+                let got = got / f64::from(scale);
+                assert!((got / expected - 1.).abs() < 1e-5, "{what} at {scale:e}: {got}, not {expected}");
+            }
+        };
+        let deviations = [1.5275252316519468, 4.932882862316247];
+        close("std", &x.std(-1, 1., false).unwrap(), &deviations);
+        close("std of columns", &x.t().unwrap().copy().unwrap().std(0, 1., false).unwrap(), &deviations);
+        close("std of a view", &x.t().unwrap().std(0, 1., false).unwrap(), &deviations);
+        close("std of all", &x.std(.., 0., false).unwrap(), &[3.590109871423003]);
+        close("norm", &x.norm(2., -1, true).unwrap(), &[21f64.sqrt(), 13.]);
+        close("norm of columns", &x.norm(2., 0, false).unwrap(), &[10f64.sqrt(), 20f64.sqrt(), 160f64.sqrt()]);
+        close("norm of all", &x.norm(2., .., false).unwrap(), &[190f64.sqrt()]);
+        close("norm of a flip", &x.flip(&[1]).unwrap().norm(2., 1, false).unwrap(), &[21f64.sqrt(), 13.]);
+        close("3-norm", &x.norm(3., -1, false).unwrap(), &[73f64.cbrt(), 1819f64.cbrt()]);
+        close("half norm", &x.norm(0.5, 0, false).unwrap(), &[(1. + 3f64.sqrt()).powi(2)]);
+        let mut leaf = rows(scale);
+        leaf.requires_grad_(true).unwrap();
+        leaf.std(-1, 1., false).unwrap().sum(.., false).unwrap().backward().unwrap();
+        // (x - mean) / (2 std)
+        let slope = leaf.grad().unwrap().to_vec::<f32>().unwrap();
+        assert!((slope[2] - 0.5455447).abs() < 1e-4 && (slope[0] + 0.436436).abs() < 1e-4, "{scale:e}: {slope:?}");
+        let half = x.to_dtype(BF16).unwrap();
+        let norm = half.norm(2., .., false).unwrap().to_dtype(F32).unwrap().to_vec::<f32>().unwrap()[0] / scale;
+        assert!((norm / 190f32.sqrt() - 1.).abs() < 0.01, "{norm}");
+    }
+    let of = |data: &[f32]| BitNetTensor::from_slice(data, &[data.len()], &Device::cpu()).unwrap();
+    let norm = |data: &[f32]| of(data).norm(2., .., false).unwrap().to_vec::<f32>().unwrap()[0];
+    assert_eq!((norm(&[0., 0.]), norm(&[3., f32::NEG_INFINITY])), (0., f32::INFINITY));
+    assert!(norm(&[1e-30, f32::NAN]).is_nan() && norm(&[f32::INFINITY, f32::NAN]).is_nan());
+    assert_eq!(of(&[7e30; 5]).std(.., 1., false).unwrap().to_vec::<f32>().unwrap(), [0.]);
+    assert!(of(&[1.]).std(.., 1., false).unwrap().to_vec::<f32>().unwrap()[0].is_nan());
+    // f64 beyond its squares, where PyTorch gives 0 and infinity.
+    for scale in [1e-300, 1e-170, 1e170, 1e300] {
+        let x = BitNetTensor::from_slice(&[3. * scale, 4. * scale], &[2], &Device::cpu()).unwrap();
+        let norm = x.norm(2., .., false).unwrap().to_vec::<f64>().unwrap()[0] / scale;
+        assert!((norm - 5.).abs() < 1e-14, "{norm}");
+    }
+}

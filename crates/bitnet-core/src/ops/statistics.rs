@@ -77,7 +77,7 @@ impl BitNetTensor {
         let reduction = Reduction::new("var", self, axes, keepdim)?;
         let forward = || match reduction.count {
             0 => reduction.filled(f64::NAN.into(), self.dtype(), self),
-            _ => Ok(moments(self, &reduction, correction)?.1),
+            _ => Ok(moments(self, &reduction, correction, self.dtype())?.1),
         };
         if !is_recorded(&[self]) {
             return forward();
@@ -92,9 +92,25 @@ impl BitNetTensor {
             return x.std(axes, correction, keepdim);
         }
         self.floats("std")?;
-        // f16 would round twice, and overflow in the square.
-        let variance = self.to_dtype(wide(self.dtype()))?.var(axes, correction, keepdim)?;
-        derivative::root(variance)?.to_dtype(self.dtype())
+        // f16 would round twice.
+        let x = self.to_dtype(wide(self.dtype()))?;
+        let reduction = Reduction::new("std", &x, axes, keepdim)?;
+        let forward = || {
+            if reduction.count == 0 {
+                return reduction.filled(f64::NAN.into(), x.dtype(), &x);
+            }
+            // The variance of f32 may be beyond f32 where its root is not.
+            let (_, mut variance) = moments(&x, &reduction, correction, BitNetDType::F64)?;
+            variance.sqrt_()?;
+            variance.to_dtype(x.dtype())
+        };
+        let out = match is_recorded(&[&x]) {
+            true => {
+                derivative::std(&x, reduction.reduced_axes(&x), reduction.kept, reduction.count, correction, forward)
+            }
+            false => forward(),
+        };
+        out?.to_dtype(self.dtype())
     }
 
     /// The p-norm over `axes`, `(sum |x|^p)^(1/p)` (`torch.linalg.vector_norm`), floats: `p` 2 is the Euclidean norm,
@@ -121,13 +137,24 @@ impl BitNetTensor {
         } else if p == 1. {
             sum(&x.abs()?)?
         } else if p == 2. {
-            let mut out = sum(&x.square()?)?;
-            out.sqrt_()?;
-            out
+            reduce("norm", ReduceOp::Norm, &x, axes, keepdim)?
         } else {
             let mut powers = x.abs()?;
-            let mut out = sum(powers.pow_(p)?)?;
-            out.pow_(p.recip())?;
+            let reduction = Reduction::new("norm", &x, axes, keepdim)?;
+            if reduction.count == 0 {
+                return sum(powers.pow_(p)?)?.pow(p.recip())?.to_dtype(self.dtype());
+            }
+            // Powers of what is near 1 neither overflow nor vanish: divided by what counts most.
+            let op = if p > 0. { ReduceOp::Max } else { ReduceOp::Min };
+            let most = reduce("norm", op, &powers, axes, true)?;
+            let usable = most.gt(0)?.bitwise_and(&most.lt(f64::INFINITY)?)?;
+            let most = most.masked_fill(&usable.bitwise_not()?, 1)?;
+            powers.div_(&most)?;
+            let mut out = match p {
+                3. => sum(&powers.square()?.mul(&powers)?)?,
+                _ => sum(powers.pow_(p)?)?,
+            };
+            out.pow_(p.recip())?.mul_(&most.reshape(reduction.result.dims())?)?;
             out
         };
         out.to_dtype(self.dtype())

@@ -81,7 +81,7 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// Limits that the common dtype holds, and this dtype.
+    /// The limits saturated to the common dtype of the limits and this tensor, and that dtype.
     fn limits(
         &self,
         op: &'static str,
@@ -155,7 +155,7 @@ impl BitNetTensor {
         replace("addcdiv_", self, result)
     }
 
-    /// `self + value * (a op b)` in the dtype common to the three; `value` is cast to it.
+    /// `self + value * (a op b)` in the dtype common to the three; of integers `value` is cast to it.
     fn add_scaled(&self, name: &'static str, op: BinaryOp, a: &Self, b: &Self, value: Scalar) -> Result<Self> {
         let dtype = result_type(&[self.into(), a.into(), b.into()])?;
         if dtype == Bool || op == BinaryOp::Div && !dtype.is_float() {
@@ -167,7 +167,8 @@ impl BitNetTensor {
         let a = in_dtype(a.into(), compute, self.device())?;
         let mut product = super::binary::binary(name, op, a.as_ref().into(), (&b.to_dtype(compute)?).into())?;
         if value.to_f64() != 1. {
-            product.binary_assign(name, BinaryOp::Mul, value.cast(dtype).into())?;
+            let value = if dtype.is_float() { value } else { value.cast(dtype) };
+            product.binary_assign(name, BinaryOp::Mul, value.into())?;
         }
         product.binary_owned(name, BinaryOp::Add, (&self.to_dtype(compute)?).into())?.to_dtype(dtype)
     }

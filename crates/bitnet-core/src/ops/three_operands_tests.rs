@@ -57,3 +57,21 @@ fn products_are_added() {
     assert_eq!(whole.to_vec::<i64>().unwrap(), [31, 50]);
     assert!(tensor(&[1i64]).addcdiv(&tensor(&[1i64]), &tensor(&[1i64]), 1).is_err());
 }
+
+#[test]
+fn one_float_limit_makes_integers_floats() {
+    let x = tensor(&[1i64, 5]);
+    let clamp = |x: &BitNetTensor, low: Option<crate::Scalar>, high: Option<crate::Scalar>| {
+        let out = x.clamp(low, high).unwrap();
+        assert_eq!(out.dtype(), crate::BitNetDType::F32);
+        out.to_vec::<f32>().unwrap()
+    };
+    // torch.tensor([1, 5]).clamp(0.5, 3), .clamp(2, 3.5); torch.tensor([1, 5], dtype=torch.uint8).clamp(min=2.5)
+    assert_eq!(clamp(&x, Some(0.5.into()), Some(3.into())), [1., 3.]);
+    assert_eq!(clamp(&x, Some(2.into()), Some(3.5.into())), [2., 3.5]);
+    assert_eq!(clamp(&tensor(&[1u8, 5]), Some(2.5.into()), None), [2.5, 5.]);
+    // In place it cannot, and nothing is changed.
+    let mut x = x.copy().unwrap();
+    assert!(x.clamp_(Some(2.into()), Some(3.5.into())).unwrap_err().to_string().contains("f32"));
+    assert_eq!(x.to_vec::<i64>().unwrap(), [1, 5]);
+}

@@ -5,7 +5,7 @@ use crate::{
     BitNetDType, BitNetTensor, CpuStorage, Device, HybridMemoryPool, Result, Scalar, TensorOpError, TensorShape,
     TensorStorage,
 };
-use BitNetDType::Bool;
+use BitNetDType::{Bool, I64};
 
 /// Shape, dtype and device: all that an uninitialised tensor needs.
 ///
@@ -44,7 +44,7 @@ impl BitNetTensor {
     pub fn zeros(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         if dtype.is_packed() {
             let shape = TensorShape::new(dims)?;
-            let bytes = vec![0; super::storage_bytes(&shape, dtype)?];
+            let bytes = super::try_zeroed::<u8>("zeros", super::storage_bytes(&shape, dtype)?)?;
             return Ok(Self::new(device.upload(&bytes)?, shape, dtype, device));
         }
         Self::full(dims, 0, dtype, device)
@@ -115,7 +115,8 @@ impl BitNetTensor {
         Ok(self)
     }
 
-    /// `start`, `start + step`, ... below `end`. Integer dtypes are computed in integers, others in f64.
+    /// `start`, `start + step`, ... below `end` (`torch.arange`). Integer dtypes are computed in integers, `start` and `step`
+    /// truncated, others in f64.
     pub fn arange(
         start: impl Into<Scalar>,
         end: impl Into<Scalar>,
@@ -123,41 +124,47 @@ impl BitNetTensor {
         dtype: BitNetDType,
         device: &Device,
     ) -> Result<Self> {
+        const OP: &str = "arange";
         let (start, end, step) = (start.into(), end.into(), step.into());
-        let wrong = || argument("arange", format!("no count leads from {start} to {end} in steps of {step}"));
+        let wrong = || argument(OP, format!("no count leads from {start} to {end} in steps of {step}"));
         let cpu = Device::cpu();
-        let counted = if dtype.is_integer() {
-            let (first, last, step) = (start.to_i64(), end.to_i64(), step.to_i64());
-            let span = (i128::from(last) - i128::from(first)) * i128::from(step.signum());
+        let floats = [start, end, step].iter().any(|x| matches!(x, Scalar::Float(_)));
+        let count = if floats || !dtype.is_integer() {
+            let count = ((end.to_f64() - start.to_f64()) / step.to_f64()).ceil();
+            if !(0. ..=(isize::MAX / 64) as f64).contains(&count) || step.to_f64() == 0. {
+                return Err(wrong());
+            }
+            count as usize
+        } else {
+            let step = exact(step);
+            let span = (exact(end) - exact(start)) * step.signum();
             if step == 0 || span < 0 {
                 return Err(wrong());
             }
-            let count = (span as u128).div_ceil(step.unsigned_abs().into());
-            let shape = TensorShape::new(&[usize::try_from(count).map_err(|_| wrong())?])?;
-            let values: Vec<i64> =
-                (0..shape.elements() as i64).map(|i| first.wrapping_add(step.wrapping_mul(i))).collect();
-            Self::from_slice(&values, shape.dims(), &cpu)?
+            usize::try_from(span.unsigned_abs().div_ceil(step.unsigned_abs())).map_err(|_| wrong())?
+        };
+        let shape = TensorShape::new(&[count])?;
+        let counted = if dtype.is_integer() {
+            // What wraps here wraps back in the dtype.
+            let (first, step) = (start.to_i64(), step.to_i64());
+            let value = |i| first.wrapping_add(step.wrapping_mul(i as i64));
+            Self::from_slice(&numbers(OP, count, value)?, shape.dims(), &cpu)?
         } else {
             let (first, step) = (start.to_f64(), step.to_f64());
-            let count = ((end.to_f64() - first) / step).ceil();
-            if !(0. ..=(isize::MAX / 64) as f64).contains(&count) || step == 0. {
-                return Err(wrong());
-            }
-            let values: Vec<f64> = (0..count as usize).map(|i| first + step * i as f64).collect();
-            Self::from_slice(&values, &[values.len()], &cpu)?
+            Self::from_slice(&numbers(OP, count, |i| first + step * i as f64)?, shape.dims(), &cpu)?
         };
         counted.to_dtype(dtype)?.to_device(device)
     }
 
     /// `steps` evenly spaced values from `start` to `end`, both included.
     pub fn linspace(start: f64, end: f64, steps: usize, dtype: BitNetDType, device: &Device) -> Result<Self> {
+        const OP: &str = "linspace";
         let shape = TensorShape::new(&[steps])?;
         let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0. };
         // From both ends, as PyTorch: the last value is exactly `end`.
         let value =
             |i| if i < steps.div_ceil(2) { start + step * i as f64 } else { end - step * (steps - 1 - i) as f64 };
-        let values: Vec<f64> = (0..steps).map(value).collect();
-        Self::from_slice(&values, shape.dims(), &Device::cpu())?.to_dtype(dtype)?.to_device(device)
+        Self::from_slice(&numbers(OP, steps, value)?, shape.dims(), &Device::cpu())?.to_dtype(dtype)?.to_device(device)
     }
 
     /// An identity matrix.
@@ -171,22 +178,27 @@ impl BitNetTensor {
 
     /// The lower triangle of matrices, zeros above diagonal `diagonal` (0: the main one, positive: above it).
     pub fn tril(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("tril", |row, column| column - row <= diagonal as i128)
+        self.triangle("tril", diagonal, Self::le)
     }
 
     /// The upper triangle of matrices, zeros below diagonal `diagonal`.
     pub fn triu(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("triu", |row, column| column - row >= diagonal as i128)
+        self.triangle("triu", diagonal, Self::ge)
     }
 
-    fn triangle(&self, op: &'static str, keep: impl Fn(i128, i128) -> bool) -> Result<Self> {
+    /// The elements whose column minus `diagonal` is `kept` beside their row, zeros elsewhere.
+    fn triangle(&self, op: &'static str, diagonal: isize, kept: fn(&Self, &Self) -> Result<Self>) -> Result<Self> {
         self.unpacked(op)?;
         let [.., rows, columns] = *self.dims() else {
             return Err(self.needs(op, "at least 2 dimensions"));
         };
-        let kept = |i: usize| keep((i / columns) as i128, (i % columns) as i128);
-        let mask: Vec<bool> = (0..rows * columns).map(kept).collect();
-        let mask = Self::from_bools(&mask, &[rows, columns], &self.device)?;
+        if self.elements() == 0 {
+            return self.copy();
+        }
+        // Further away than the corners there is nothing.
+        let diagonal = diagonal.clamp(-(rows as isize), columns as isize);
+        let count = |n: usize| Self::arange(0, n, 1, I64, &self.device);
+        let mask = kept(&count(columns)?.sub(diagonal as i64)?, &count(rows)?.unsqueeze(1)?)?;
         Self::where_(&mask, self, &Self::zeros(&[], self.dtype, &self.device)?)
     }
 
@@ -225,5 +237,20 @@ impl BitNetTensor {
         }
         let bytes = self.to_bytes()?;
         Ok(by_dtype!(self.dtype, T => bytemuck::pod_read_unaligned::<T>(&bytes).into(), bool => (bytes[0] != 0).into()))
+    }
+}
+
+/// `value(i)` of the numbers below `count`, which may be more than memory holds.
+fn numbers<T>(op: &'static str, count: usize, value: impl Fn(usize) -> T) -> Result<Vec<T>> {
+    let mut out = super::try_with_capacity(op, count)?;
+    out.extend((0..count).map(value));
+    Ok(out)
+}
+
+/// An integer or truth value without loss.
+fn exact(x: Scalar) -> i128 {
+    match x {
+        Scalar::UInt(x) => x.into(),
+        x => x.to_i64().into(),
     }
 }

@@ -29,8 +29,15 @@ impl BitNetTensor {
 
     /// The entries `indices` (one dimension) of dimension `axis`.
     pub fn index_select(&self, axis: isize, indices: &Self) -> Result<Self> {
-        let axis = self.shape().axis("index_select", axis)?;
-        let (_, expanded) = self.expand_along("index_select", axis, indices)?;
+        const OP: &str = "index_select";
+        let Some(axis) = self.axis_of_any(OP, axis)? else {
+            // PyTorch lets a scalar pass as a vector of one.
+            if indices.elements() != 1 {
+                return Err(indices.needs(OP, "one element: a scalar has one place"));
+            }
+            return self.view(&[1])?.index_select(0, indices)?.squeeze(0);
+        };
+        let (_, expanded) = self.expand_along(OP, axis, indices)?;
         self.gather(axis as isize, &expanded)
     }
 
@@ -104,7 +111,13 @@ impl BitNetTensor {
         indices: &Self,
         source: Operand,
     ) -> Result<&mut Self> {
-        let axis = self.shape().axis(op, axis)?;
+        let Some(axis) = self.axis_of_any(op, axis)? else {
+            let one = indices.elements() == 1 && !matches!(source, Operand::Tensor(source) if source.rank() > 0);
+            if !one {
+                return Err(indices.needs(op, "one element, and the source no dimensions: a scalar has one place"));
+            }
+            return self.scatter_with(op, scatter, 0, &indices.reshape(&[])?, source);
+        };
         let (rows, expanded) = self.expand_along(op, axis, indices)?;
         if let Operand::Tensor(source) = source
             && source.dims() != rows.dims()

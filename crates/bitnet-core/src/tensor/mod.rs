@@ -238,14 +238,14 @@ impl BitNetTensor {
         if self.dtype != T::DTYPE {
             return Err(TensorOpError::DType { op: "to_vec", what: "tensor", got: self.dtype, needed: T::DTYPE }.into());
         }
-        let mut out = vec![T::zeroed(); self.elements()];
+        let mut out = try_zeroed::<T>("to_vec", self.elements())?;
         self.read_bytes(bytemuck::cast_slice_mut(&mut out))?;
         Ok(out)
     }
 
     /// The bytes of the elements in row-major order.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; storage_bytes(self.shape(), self.dtype)?];
+        let mut bytes = try_zeroed::<u8>("to_bytes", storage_bytes(self.shape(), self.dtype)?)?;
         self.read_bytes(&mut bytes)?;
         Ok(bytes)
     }
@@ -298,4 +298,21 @@ fn refuse_bad_elements(op: &'static str, bytes: &[u8], dtype: BitNetDType) -> Re
 fn storage_bytes(shape: &TensorShape, dtype: BitNetDType) -> Result<usize> {
     let rows = shape.elements() / shape.last().max(1);
     rows.checked_mul(dtype.row_bytes(shape.last())).ok_or_else(|| TensorOpError::TooLarge(*shape).into())
+}
+
+/// A vector with space for `count` values: an error where host memory has none, where a `Vec` of its own would end the program.
+pub(crate) fn try_with_capacity<T>(op: &'static str, count: usize) -> Result<Vec<T>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(count).map_err(|_| too_many::<T>(op, count))?;
+    Ok(out)
+}
+
+/// `count` zeros in host memory, see [`try_with_capacity`].
+fn try_zeroed<T: Element>(op: &'static str, count: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(count).map_err(|()| too_many::<T>(op, count))
+}
+
+fn too_many<T>(op: &'static str, count: usize) -> crate::BitNetError {
+    let message = format!("host memory holds no {count} values of {} bytes: ask for fewer", size_of::<T>());
+    TensorOpError::Argument { op, message }.into()
 }

@@ -190,11 +190,8 @@ impl BitNetTensor {
         if size == 0 && extent > 0 {
             return Err(argument("split", "pieces of size 0: take at least 1".into()));
         }
-        let sizes: Vec<_> = match extent {
-            0 => vec![0],
-            _ => (0..extent).step_by(size).map(|start| size.min(extent - start)).collect(),
-        };
-        self.split_sizes(&sizes, axis)
+        let count = if extent == 0 { 1 } else { extent.div_ceil(size) };
+        self.pieces("split", count, axis, |i| size.min(extent - size * i))
     }
 
     /// Pieces of the given sizes, which sum to the extent of `axis`.
@@ -203,12 +200,18 @@ impl BitNetTensor {
         if sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(extent) {
             return Err(argument("split_sizes", format!("sizes {sizes:?} must sum to {extent}")));
         }
+        self.pieces("split_sizes", sizes.len(), axis, |i| sizes[i])
+    }
+
+    /// `count` pieces one behind the other.
+    fn pieces(&self, op: &'static str, count: usize, axis: isize, size: impl Fn(usize) -> usize) -> Result<Vec<Self>> {
+        let mut out = super::try_with_capacity(op, count)?;
         let mut start = 0;
-        let piece = |&size: &usize| {
-            start += size;
-            self.narrow(axis, start - size, size)
-        };
-        sizes.iter().map(piece).collect()
+        for i in 0..count {
+            out.push(self.narrow(axis, start, size(i))?);
+            start += size(i);
+        }
+        Ok(out)
     }
 
     /// At most `n` pieces of equal size along `axis`; the last may be shorter.
@@ -216,9 +219,8 @@ impl BitNetTensor {
         let extent = self.dims()[self.shape().axis("chunk", axis)?];
         match (n, extent) {
             (0, _) => Err(argument("chunk", "into 0 pieces: take at least 1".into())),
-            (_, 0) if n > isize::MAX as usize / size_of::<Self>() => Err(argument("chunk", format!("{n} pieces"))),
             // PyTorch gives all the pieces that were asked for, empty as they are.
-            (_, 0) => self.split_sizes(&vec![0; n], axis),
+            (_, 0) => self.pieces("chunk", n, axis, |_| 0),
             _ => self.split(extent.div_ceil(n), axis),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::number::Number;
 use super::{Bytes, ReferenceBackend, elementwise, elsewhere, random, reduce};
-use bitnet_core::BitNetDType::{self, BF16, Bool, F32, I8, I32, I64, U32, U64};
+use bitnet_core::BitNetDType::{self, BF16, Bool, F16, F32, I8, I32, I64, U32, U64};
 use bitnet_core::backend::*;
 use bitnet_core::{Backend, Layout, Result, TensorOpError, TensorStorage};
 
@@ -124,11 +124,15 @@ impl Backend for ReferenceBackend {
     fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
         same_shape("binary", &a.layout, &out.layout)?;
         same_shape("binary", &b.layout, &out.layout)?;
-        same_dtype("binary", "b", b.dtype, a.dtype)?;
-        same_dtype("binary", "out", out.dtype, a.dtype)?;
-        let f = elementwise::binary(op, a.dtype).ok_or_else(|| unsupported(self, "binary", a.dtype))?;
+        for (what, dtype) in [("a", a.dtype), ("b", b.dtype)] {
+            let number = dtype == F32 && matches!(out.dtype, F16 | BF16) && a.dtype != b.dtype;
+            if !number {
+                same_dtype("binary", what, dtype, out.dtype)?;
+            }
+        }
+        let f = elementwise::binary(op, out.dtype).ok_or_else(|| unsupported(self, "binary", out.dtype))?;
         let pairs = self.read("binary", &a)?.into_iter().zip(self.read("binary", &b)?);
-        let values: Result<Vec<_>, _> = pairs.map(|(x, y)| f(x, y, a.dtype)).collect();
+        let values: Result<Vec<_>, _> = pairs.map(|(x, y)| f(x, y, out.dtype)).collect();
         let by_zero =
             |_| TensorOpError::DivisionByZero { op: if op == BinaryOp::FloorDiv { "floor_div" } else { "remainder" } };
         self.write("binary", out, values.map_err(by_zero)?)
@@ -171,7 +175,7 @@ impl Backend for ReferenceBackend {
         }
         let result = match op {
             ReduceOp::Sum | ReduceOp::Prod => wide(x.dtype),
-            ReduceOp::Max | ReduceOp::Min => x.dtype,
+            ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => x.dtype,
             ReduceOp::Any | ReduceOp::All => Bool,
             ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
         };

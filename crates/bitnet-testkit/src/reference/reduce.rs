@@ -11,6 +11,7 @@ pub(super) fn reduce(op: ReduceOp, line: &[Number]) -> Option<Number> {
     match op {
         ReduceOp::Sum => Some(total(line)),
         ReduceOp::Prod => Some(line.iter().fold(one(line), |a, b| times(a, *b))),
+        ReduceOp::Norm => Some(Float(length(line))),
         ReduceOp::Max => first(line, Ordering::Greater).map(|i| line[i]),
         ReduceOp::Min => first(line, Ordering::Less).map(|i| line[i]),
         ReduceOp::ArgMax => first(line, Ordering::Greater).map(|i| Int(i as i128)),
@@ -18,6 +19,16 @@ pub(super) fn reduce(op: ReduceOp, line: &[Number]) -> Option<Number> {
         ReduceOp::Any => Some(Int(line.iter().any(|v| !v.is_zero()).into())),
         ReduceOp::All => Some(Int(line.iter().all(|v| !v.is_zero()).into())),
     }
+}
+
+/// Euclid's norm, by the largest so that no square overflows.
+fn length(line: &[Number]) -> f64 {
+    let sizes = line.iter().map(|x| x.float().abs());
+    let largest = sizes.clone().fold(0., |a: f64, b| if b > a || b.is_nan() { b } else { a });
+    if largest == 0. || !largest.is_finite() {
+        return largest;
+    }
+    sizes.map(|x| (x / largest).powi(2)).sum::<f64>().sqrt() * largest
 }
 
 fn total(line: &[Number]) -> Number {

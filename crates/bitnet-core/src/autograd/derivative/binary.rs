@@ -96,6 +96,13 @@ fn selected_gradient(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNe
     halved.masked_fill(&other, 0)
 }
 
+/// `x / (a^2 + b^2)`, 0 where both are.
+fn over_square_length(x: &BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
+    let length = a.square()?.add(&b.square()?)?;
+    let none = length.eq(0)?;
+    x.div(&length.masked_fill(&none, 1)?)?.masked_fill(&none, 0)
+}
+
 /// The gradient of the left operand, in the shape of the result.
 fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Operand) -> Result<BitNetTensor> {
     match op {
@@ -104,14 +111,20 @@ fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Op
         Div => g.div(b),
         FloorDiv => g.zeros_like(),
         Pow => {
-            let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            let slope = a.pow(&b.sub(1)?)?.mul(&b)?;
-            // Of a constant, 0 too where the base is 0.
-            g.mul(&BitNetTensor::where_(&b.eq(0)?, 0., &slope)?)
+            let a = tensor(a, g)?;
+            let b = match b {
+                Operand::Scalar(b) if b.to_f64() == 0. => return g.zeros_like(),
+                Operand::Scalar(b) => return g.mul(&a.pow(b.to_f64() - 1.)?.mul(b)?),
+                Operand::Tensor(b) => b,
+            };
+            // Of a constant, 0 too where the base is 0; a power of 0 there, for the slopes of the slope.
+            let constant = b.eq(0)?;
+            let slope = a.pow(&b.sub(1)?.masked_fill(&constant, 0)?)?.mul(b)?;
+            g.mul(&BitNetTensor::where_(&constant, 0., &slope)?)
         }
         Atan2 => {
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            g.mul(&b)?.div(&a.square()?.add(&b.square()?)?)
+            over_square_length(&g.mul(&b)?, &a, &b)
         }
         Minimum | Maximum => selected_gradient(op, g, &tensor(a, g)?, &tensor(b, g)?),
         And | Or | Xor | Shl | Shr => none(name),
@@ -132,14 +145,13 @@ fn by_right(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: O
         Remainder => g.mul(&tensor(a, g)?.floor_div(b)?)?.neg(),
         Pow => {
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            let slope = a.pow(&b)?.mul(&a.log()?)?;
-            // 0^b is 0 for all b above 0.
-            let zero = a.eq(0)?.logical_and(&b.ge(0)?)?;
-            g.mul(&BitNetTensor::where_(&zero, 0., &slope)?)
+            // 0^b is 0 for all b above 0, as 1^b is 1: there the slope is 0 too, and has finite slopes itself.
+            let a = BitNetTensor::where_(&a.eq(0)?.logical_and(&b.ge(0)?)?, 1., &a)?;
+            g.mul(&a.pow(&b)?.mul(&a.log()?)?)
         }
         Atan2 => {
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            g.mul(&a)?.div(&a.square()?.add(&b.square()?)?)?.neg()
+            over_square_length(&g.mul(&a)?.neg()?, &a, &b)
         }
         Minimum | Maximum => selected_gradient(op, g, &tensor(b, g)?, &tensor(a, g)?),
         And | Or | Xor | Shl | Shr => none(name),

@@ -15,7 +15,7 @@ pub use clamp::clamp;
 pub use product::matmul;
 #[cfg(feature = "linalg")]
 pub use reduce::others;
-pub use reduce::{logsumexp, norm, reduce, root, var};
+pub use reduce::{logsumexp, norm, reduce, std, var};
 pub use scan::scan;
 pub use scatter::{gather, scatter};
 pub use unary::unary;

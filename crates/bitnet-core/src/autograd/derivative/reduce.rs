@@ -1,6 +1,6 @@
 //! Reductions.
 
-use crate::autograd::{differentiable, differentiable_by_result, is_recorded};
+use crate::autograd::{differentiable, differentiable_by_result};
 use crate::backend::ReduceOp;
 use crate::{BitNetTensor, Result, TensorOpError, TensorShape};
 
@@ -84,22 +84,26 @@ pub fn var(
     })
 }
 
-/// The root of a variance; gradient 0 where the variance is 0.
-pub fn root(mut variance: BitNetTensor) -> Result<BitNetTensor> {
-    if !is_recorded(&[&variance]) {
-        variance.sqrt_()?;
-        return Ok(variance);
-    }
-    differentiable_by_result(
-        "std",
-        &[&variance],
-        || variance.sqrt(),
-        || {
-            move |grad: &BitNetTensor, y: &BitNetTensor| {
-                Ok(vec![Some(grad.div(&y.mul(2)?)?.masked_fill(&y.eq(0)?, 0)?)])
-            }
-        },
-    )
+/// The standard deviation over `axes`, computed by `forward`: `(x - mean) grad / (std (N - correction))`, 0 where it is 0.
+pub fn std(
+    x: &BitNetTensor,
+    axes: Vec<isize>,
+    kept: TensorShape,
+    count: usize,
+    correction: f64,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    differentiable_by_result("std", &[x], forward, || {
+        let x = x.clone();
+        move |grad: &BitNetTensor, y: &BitNetTensor| {
+            let (grad, y) = (grad.reshape(kept.dims())?, y.reshape(kept.dims())?);
+            // No division by zero, whose slopes are NaN even where they count nothing.
+            let none = y.eq(0)?;
+            let slope = grad.div(&y.masked_fill(&none, 1)?)?.masked_fill(&none, 0)?;
+            let centred = x.sub(&x.mean(&axes[..], true)?)?;
+            Ok(vec![Some(centred.mul(&slope)?.div((count as f64 - correction).max(0.))?)])
+        }
+    })
 }
 
 /// The p-norm over `axes`: `sign(x) |x|^(p-1) grad / norm^(p-1)`, 0 where the norm is 0. For the largest or smallest
@@ -115,19 +119,23 @@ pub fn norm(
         let x = x.clone();
         move |grad: &BitNetTensor, y: &BitNetTensor| {
             let (grad, y) = (grad.reshape(kept.dims())?, y.reshape(kept.dims())?);
-            let none = |slope: BitNetTensor| slope.masked_fill(&y.eq(0)?.expand(x.dims())?, 0);
+            // No division by zero, whose slopes are NaN even where they count nothing.
+            let zero = y.eq(0)?;
+            let none = |slope: BitNetTensor| slope.masked_fill(&zero.expand(x.dims())?, 0);
+            let safe = y.masked_fill(&zero, 1)?;
             let direction = if p == 0. {
                 x.zeros_like()?
             } else if p == 1. {
                 x.sign()?
             } else if p == 2. {
-                none(x.div(&y)?)?
+                none(x.div(&safe)?)?
             } else if p.is_infinite() {
                 let found = x.abs()?.eq(&y)?.to_dtype(x.dtype())?;
                 found.div(&found.sum(&axes[..], true)?)?.mul(&x.sign()?)?
             } else {
-                let slope = x.abs()?.div(&y)?.pow(p - 1.)?.mul(&x.sign()?)?;
-                none(slope.masked_fill(&x.eq(0)?, 0)?)?
+                let none_of_x = x.eq(0)?;
+                let share = x.abs()?.masked_fill(&none_of_x, 1)?.div(&safe)?;
+                none(share.pow(p - 1.)?.mul(&x.sign()?)?.masked_fill(&none_of_x, 0)?)?
             };
             Ok(vec![Some(direction.mul(&grad)?)])
         }

@@ -38,16 +38,31 @@ impl Plan {
         if indices.iter().filter(|index| matches!(index, Index::Ellipsis)).count() > 1 {
             return Err(error("more than one Ellipsis: the dimensions of each are ambiguous".into()));
         }
+        let is_place = |t: &BitNetTensor| !is_mask(t) && t.rank() == 0;
+        // Places first, from the last dimension on: a new axis may take the one that is free then.
         let mut layout = *x.layout();
+        let mut named_at = Vec::new();
+        let mut source = 0;
+        for index in indices {
+            match *index {
+                Index::At(at) => named_at.push((source, wrap(op, at as i64, x, source)?)),
+                Index::Tensor(t) if is_place(t) => {
+                    x.same_device(op, t)?;
+                    named_at.push((source, places(op, t, x, source)?[0]));
+                }
+                _ => {}
+            }
+            source += if matches!(index, Index::Ellipsis) { left } else { taken(index) };
+        }
+        for &(axis, place) in named_at.iter().rev() {
+            layout = layout.select(axis, place as usize)?;
+        }
         let mut columns: Vec<Column> = Vec::new();
         // Dimension of the view that the next index applies to, and the same of `x`.
         let (mut axis, mut source) = (0, 0);
         for index in indices {
             match *index {
-                Index::At(at) => {
-                    let place = wrap(op, at as i64, x, source)?;
-                    layout = layout.select(axis, place as usize)?;
-                }
+                Index::At(_) => {}
                 Index::Slice(slice) => {
                     layout = layout.slice(axis, slice.start, slice.end, slice.step)?;
                     axis += 1;
@@ -60,6 +75,7 @@ impl Plan {
                     layout = layout.unsqueeze(axis)?;
                     axis += 1;
                 }
+                Index::Tensor(t) if is_place(t) => {}
                 Index::Tensor(t) => {
                     x.same_device(op, t)?;
                     if is_mask(t) && t.rank() == 0 {
@@ -75,13 +91,8 @@ impl Plan {
                         columns.extend(mask_columns((*t).clone(), axis)?);
                         axis += t.rank();
                     } else {
-                        let places = places(op, t, x, source)?;
-                        if t.rank() == 0 {
-                            layout = layout.select(axis, places[0] as usize)?;
-                        } else {
-                            columns.push(Column { axis, places, shape: *t.shape() });
-                            axis += 1;
-                        }
+                        columns.push(Column { axis, places: places(op, t, x, source)?, shape: *t.shape() });
+                        axis += 1;
                     }
                 }
             }

@@ -81,3 +81,76 @@ fn without_a_gpu_the_best_device_is_the_cpu() {
         Err(e) => assert_eq!(x.to_gpu().unwrap_err().to_string(), e.to_string()),
     }
 }
+
+#[test]
+fn counts_of_integers_reach_their_end() {
+    let cpu = &Device::cpu();
+    let count = |start: Scalar, end: Scalar, step: Scalar, dtype| BitNetTensor::arange(start, end, step, dtype, cpu);
+    let ints = |start: Scalar, end: Scalar, step: Scalar| {
+        let wide = count(start, end, step, I64).unwrap().to_vec::<i64>().unwrap();
+        let narrow = count(start, end, step, I32).unwrap().to_dtype(I64).unwrap().to_vec::<i64>().unwrap();
+        assert_eq!(wide, narrow);
+        wide
+    };
+    // torch.arange(0, 2.5, dtype=torch.int64), (0.5, 3), (0, -2.5, -1), (0, 3, 1.5)
+    assert_eq!(ints(0.into(), 2.5.into(), 1.into()), [0, 1, 2]);
+    assert_eq!(ints(0.5.into(), 3.into(), 1.into()), [0, 1, 2]);
+    assert_eq!(ints(0.into(), (-2.5).into(), (-1).into()), [0, -1, -2]);
+    assert_eq!(ints(0.into(), 3.into(), 1.5.into()), [0, 1]);
+    let end = u64::MAX;
+    let last = count((end - 3).into(), end.into(), 1.into(), U64).unwrap().to_vec::<u64>().unwrap();
+    assert_eq!(last, [end - 3, end - 2, end - 1]);
+    let middle = i64::MAX as u64;
+    let across = count((middle - 1).into(), (middle + 3).into(), 2.into(), U64).unwrap().to_vec::<u64>().unwrap();
+    assert_eq!(across, [middle - 1, middle + 1]);
+    let down = count(end.into(), (end - 2).into(), (-1).into(), U64).unwrap().to_vec::<u64>().unwrap();
+    assert_eq!(down, [end, end - 1]);
+    for wrong in
+        [(0.into(), f64::NAN.into(), 1.into()), (0.into(), 1.into(), 0.0.into()), (3.into(), 0.5.into(), 1.into())]
+    {
+        assert!(count(wrong.0, wrong.1, wrong.2, I64).is_err());
+    }
+}
+
+#[test]
+fn what_no_memory_holds_is_an_error() {
+    let cpu = &Device::cpu();
+    for n in [1usize << 40, 1 << 45, 1 << 50, 1 << 58, 1 << 59, 1 << 62, usize::MAX] {
+        assert!(BitNetTensor::linspace(0., 1., n, F32, cpu).is_err());
+        assert!(BitNetTensor::arange(0, n, 1, U8, cpu).is_err());
+        assert!(BitNetTensor::arange(0, n, 1, F64, cpu).is_err());
+        assert!(BitNetTensor::arange(0., n as f64, 1, I32, cpu).is_err());
+        assert!(BitNetTensor::from_slice(&[0i64], &[1], cpu).unwrap().one_hot(n).is_err());
+        let empty = BitNetTensor::zeros(&[0], F32, cpu).unwrap();
+        assert!(empty.chunk(n, 0).is_err());
+        for dims in [[0, n, 1], [n, 1, 0], [0, 1, n]] {
+            // A shape that cannot be is an error before.
+            let Ok(x) = BitNetTensor::zeros(&dims, F32, cpu) else { continue };
+            assert_eq!(x.tril(0).unwrap().dims(), dims);
+            assert_eq!(x.triu(isize::MIN).unwrap().dims(), dims);
+            assert_eq!(x.to_vec::<f32>().unwrap(), []);
+        }
+        let Ok(all) = BitNetTensor::zeros(&[1], F32, cpu).unwrap().expand(&[n]) else { continue };
+        assert!(all.to_vec::<f32>().is_err() && all.to_bytes().is_err());
+        assert!(all.split(1, 0).is_err() && all.chunk(n, 0).is_err());
+    }
+}
+
+#[test]
+fn triangles_of_every_diagonal() {
+    let x = BitNetTensor::from_vec((1..=6i32).collect(), &[2, 3], &Device::cpu()).unwrap();
+    let lower = |d| x.tril(d).unwrap().to_vec::<i32>().unwrap();
+    let upper = |d| x.triu(d).unwrap().to_vec::<i32>().unwrap();
+    assert_eq!([lower(0), lower(-1), lower(1)], [[1, 0, 0, 4, 5, 0], [0, 0, 0, 4, 0, 0], [1, 2, 0, 4, 5, 6]]);
+    assert_eq!([upper(0), upper(-1), upper(2)], [[1, 2, 3, 0, 5, 6], [1, 2, 3, 4, 5, 6], [0, 0, 3, 0, 0, 0]]);
+    assert_eq!([lower(isize::MIN), upper(isize::MAX)], [[0; 6]; 2]);
+    assert_eq!([lower(isize::MAX), upper(isize::MIN)], [[1, 2, 3, 4, 5, 6]; 2]);
+}
+
+#[test]
+fn one_hot_of_narrow_types_and_many_classes() {
+    let classes = BitNetTensor::from_slice(&[5u8], &[1], &Device::cpu()).unwrap().one_hot(300).unwrap();
+    let found = classes.to_vec::<i64>().unwrap();
+    assert_eq!((found.iter().sum::<i64>(), found[5]), (1, 1));
+    assert!(BitNetTensor::from_slice(&[u64::MAX], &[1], &Device::cpu()).unwrap().one_hot(3).is_err());
+}

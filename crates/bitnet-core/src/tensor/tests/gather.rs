@@ -119,3 +119,35 @@ fn an_index_outside_writes_nothing() {
     assert!(y.gather(0, &ids(&[0; 5], &[1, 5])).is_err());
     assert_eq!(ints(&y), (0..12).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_unsigned_index_beyond_i64_is_outside() {
+    use crate::idx;
+    let x = x();
+    let last = BitNetTensor::from_slice(&[u64::MAX], &[1], &Device::cpu()).unwrap();
+    assert!(x.index(&idx![&last]).is_err());
+    assert!(x.index(&idx![&last.reshape(&[]).unwrap()]).is_err());
+    assert!(x.clone().index_put_(&idx![&last], 1).is_err());
+    assert!(x.index_select(0, &last).is_err());
+    assert!(x.gather(0, &last.reshape(&[1, 1]).unwrap()).is_err());
+    assert!(x.clone().index_fill_(0, &last, 1).is_err());
+    assert!(last.bincount().is_err());
+    let good = BitNetTensor::from_slice(&[2u64, 0], &[2], &Device::cpu()).unwrap();
+    assert_eq!(x.index(&idx![&good, 1]).unwrap().to_vec::<i32>().unwrap(), [9, 1]);
+}
+
+#[test]
+fn a_scalar_is_indexed_as_a_vector_of_one() {
+    let five = BitNetTensor::from_slice(&[5i32], &[], &Device::cpu()).unwrap();
+    let (zero, two) = (ids(&[0], &[1]), ids(&[0, 0], &[2]));
+    // torch.tensor(5).index_select(0, torch.tensor([0])) and its like
+    let selected = five.index_select(0, &zero).unwrap();
+    assert_eq!((selected.dims(), ints(&selected)), (&[][..], vec![5]));
+    assert_eq!(ints(five.clone().index_fill_(-1, &zero, 3).unwrap()), [3]);
+    assert_eq!(ints(five.clone().index_add_(0, &zero, &five).unwrap()), [10]);
+    let three = BitNetTensor::from_slice(&[3i32], &[], &Device::cpu()).unwrap();
+    assert_eq!(ints(five.clone().index_copy_(0, &zero, &three).unwrap()), [3]);
+    assert!(five.index_select(0, &two).is_err() && five.clone().index_fill_(0, &two, 1).is_err());
+    assert!(five.clone().index_add_(0, &zero, &five.reshape(&[1]).unwrap()).is_err());
+    assert!(five.index_select(0, &ids(&[1], &[1])).is_err());
+}

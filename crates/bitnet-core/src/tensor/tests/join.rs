@@ -47,3 +47,18 @@ fn copies_of_one() {
     check(&grid[1], &[2, 3], &[0, 1, 2, 0, 1, 2]);
     assert_eq!(grid[0].dtype(), BitNetDType::I32);
 }
+
+#[test]
+fn what_goes_with_any_shape_counts_for_the_dtype() {
+    let (cpu, x) = (&Device::cpu(), x(&[2, 2]));
+    let nothing = BitNetTensor::zeros(&[0], BitNetDType::F32, cpu).unwrap();
+    // torch.cat([torch.zeros(2, 2, dtype=torch.int32), torch.zeros(0)]).dtype
+    for tensors in [[&x, &nothing], [&nothing, &x]] {
+        let joined = BitNetTensor::cat(&tensors, 0).unwrap();
+        assert_eq!((joined.dtype(), joined.dims()), (BitNetDType::F32, &[2, 2][..]));
+    }
+    let mut leaf = nothing.clone();
+    leaf.requires_grad_(true).unwrap();
+    BitNetTensor::cat(&[&x, &leaf], 1).unwrap().sum(.., false).unwrap().backward().unwrap();
+    assert_eq!(leaf.grad().unwrap().dims(), [0]);
+}

@@ -20,3 +20,29 @@ fn masks_choose_fill_and_count() {
     y.masked_fill_(&mask, -1).unwrap();
     assert_eq!((y.to_vec::<f32>().unwrap()[0], x.to_vec::<f32>().unwrap()[0]), (-1., 1.));
 }
+
+#[test]
+fn a_mask_with_nothing_true_selects_and_writes_nothing() {
+    use crate::{BitNetDType, idx};
+    let cpu = &Device::cpu();
+    for dims in [&[2, 3][..], &[2, 3, 4], &[3], &[0, 3], &[3, 0], &[1, 1, 1, 1, 2]] {
+        let x = BitNetTensor::ones(dims, BitNetDType::F32, cpu).unwrap();
+        for rank in 1..=dims.len() {
+            let none = BitNetTensor::zeros(&dims[..rank], BitNetDType::Bool, cpu).unwrap();
+            let selected = x.index(&idx![&none]).unwrap();
+            assert_eq!(selected.dims(), [&[0], &dims[rank..]].concat());
+            let mut y = x.clone();
+            y.index_put_(&idx![&none], 5.).unwrap();
+            y.index_put_accumulate_(&idx![&none], 5.).unwrap();
+            y.index_put_(&idx![&none], &selected).unwrap();
+            assert!(y.equal(&x).unwrap());
+            let mut leaf = x.clone();
+            leaf.requires_grad_(true).unwrap();
+            leaf.index(&idx![&none]).unwrap().sum(.., false).unwrap().backward().unwrap();
+            assert_eq!(leaf.grad().unwrap().dims(), dims);
+        }
+        let none = BitNetTensor::zeros(dims, BitNetDType::Bool, cpu).unwrap();
+        assert_eq!(x.masked_select(&none).unwrap().dims(), [0]);
+        assert_eq!(none.nonzero().unwrap().dims(), [0, dims.len()]);
+    }
+}

@@ -96,3 +96,24 @@ fn a_write_through_a_view_leaves_the_others() {
     let mut expanded = x(&[1]).expand(&[6]).unwrap();
     assert_eq!(expanded.as_mut().unwrap().layout.strides(), [1]);
 }
+
+#[test]
+fn a_scalar_passes_as_a_vector_of_one() {
+    let five = x(&[1]).reshape(&[]).unwrap();
+    // torch.tensor(5.).movedim(0, -1), .unfold(0, 1, 1), .unfold(0, 0, 1)
+    check(&five.movedim(0, -1).unwrap(), &five, &[], &[0]);
+    check(&five.unfold(0, 1, 1).unwrap(), &five, &[1], &[0]);
+    check(&five.unfold(-1, 0, 1).unwrap(), &five, &[0], &[]);
+    assert!(five.unfold(0, 2, 1).is_err() && five.unfold(1, 1, 1).is_err() && five.movedim(0, 1).is_err());
+}
+
+#[test]
+fn a_new_axis_takes_the_dimension_that_a_place_frees() {
+    use crate::idx;
+    let full = x(&[2, 1, 1, 1, 1, 1, 1, 3]);
+    check(&full.index(&idx![NewAxis, 1]).unwrap(), &full, &[1, 1, 1, 1, 1, 1, 1, 3], &[3, 4, 5]);
+    check(&full.index(&idx![NewAxis, Ellipsis, 2]).unwrap(), &full, &[1, 2, 1, 1, 1, 1, 1, 1], &[2, 5]);
+    let place = BitNetTensor::from_slice(&[1i64], &[], &Device::cpu()).unwrap();
+    check(&full.index(&idx![NewAxis, &place]).unwrap(), &full, &[1, 1, 1, 1, 1, 1, 1, 3], &[3, 4, 5]);
+    assert!(full.index(&idx![NewAxis]).is_err());
+}
