@@ -175,3 +175,12 @@ fn slopes_at_zero_are_numbers() {
     assert_eq!((first[0], second[0]), (0., 0.));
     assert!((first[1] - 2.772588722239781).abs() < 1e-15 && (second[1] - 1.9218120556728056).abs() < 1e-14);
 }
+
+#[test]
+fn an_operand_of_a_backend_has_no_history_and_does_not_panic() {
+    let x = leaf(&[3.]);
+    let mut out = ones(1);
+    x.device().unary(crate::backend::UnaryOp::Neg, x.as_ref(), out.as_mut().unwrap()).unwrap();
+    assert_eq!((out.to_vec::<f64>().unwrap(), out.requires_grad()), (vec![-3.], false));
+    assert_eq!(x.mul(2).unwrap().as_ref().layout.dims(), [1]);
+}

@@ -29,7 +29,7 @@ fn finish<T: Value<Wide = f64> + PartialOrd>(
     cpu: &CpuBackend,
     x: TensorRef,
     axis: usize,
-    mut out: TensorMut,
+    out: TensorMut,
     safe: RangeInclusive<T>,
     narrow: fn(f64) -> T,
 ) -> Result<()> {

@@ -92,10 +92,12 @@ fn plain<T: Real>(matrix: MatRef<'_, T>) -> Plain<T> {
             (a[(k, j)], a[(pivot, j)]) = (a[(pivot, j)], a[(k, j)]);
         }
         for i in k + 1..m {
-            let factor = a[(i, k)] / a[(k, k)];
-            a[(i, k)] = factor;
-            for j in k + 1..n {
-                a[(i, j)] = a[(i, j)] - factor * a[(k, j)];
+            a[(i, k)] = a[(i, k)] / a[(k, k)];
+        }
+        for j in k + 1..n {
+            let top = a[(k, j)];
+            for i in k + 1..m {
+                a[(i, j)] = a[(i, j)] - a[(i, k)] * top;
             }
         }
     }

@@ -158,7 +158,7 @@ fn pivots<T: Real>(stack: &Stack<T>, i: usize) -> Pivots {
         }
     }
     let values: Vec<f64> = factors.diagonal().collect();
-    if values.contains(&0.0) {
+    if values.contains(&0.0) && !values.iter().any(|value| value.is_nan()) {
         sign = 0.0;
     }
     Pivots { sign, exponent: i64::from(scaled.exponent) * stack.rows as i64, values }

@@ -113,10 +113,6 @@ impl<T: Real> Stack<T> {
         MatRef::from_row_major_slice(self.elements(i), self.rows, self.columns)
     }
 
-    pub fn matrices(&self) -> impl Iterator<Item = MatRef<'_, T>> {
-        (0..self.count()).map(|i| self.matrix(i))
-    }
-
     /// A tensor of `tail` for each matrix.
     pub fn tensor<U: Element>(&self, data: &[U], tail: &[usize]) -> Result<BitNetTensor> {
         BitNetTensor::from_slice(data, &[&self.batch, tail].concat(), &self.device)

@@ -178,12 +178,12 @@ impl BitNetTensor {
 
     /// The lower triangle of matrices, zeros above diagonal `diagonal` (0: the main one, positive: above it).
     pub fn tril(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("tril", diagonal, Self::le)
+        self.triangle("tril", diagonal, |column, row| column.le(row))
     }
 
     /// The upper triangle of matrices, zeros below diagonal `diagonal`.
     pub fn triu(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("triu", diagonal, Self::ge)
+        self.triangle("triu", diagonal, |column, row| column.ge(row))
     }
 
     /// The elements whose column minus `diagonal` is `kept` beside their row, zeros elsewhere.

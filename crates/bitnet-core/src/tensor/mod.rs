@@ -47,7 +47,7 @@ pub use create::TensorMetadata;
 pub use index::{Index, Slice};
 pub use random::Generator;
 
-use crate::autograd::{Node, differentiable, is_recorded, not_into};
+use crate::autograd::{Node, differentiable, not_into};
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
@@ -187,9 +187,10 @@ impl BitNetTensor {
         self.storage.len_bytes()
     }
 
-    /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records.
+    /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records: what is computed from it has
+    /// no history, as after [`detach`](Self::detach). Operations with a gradient use it inside
+    /// [`differentiable`](crate::autograd::differentiable).
     pub fn as_ref(&self) -> TensorRef<'_> {
-        assert!(!is_recorded(&[self]), "a gradient is lost: call this in differentiable() or no_grad()");
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
 

@@ -128,7 +128,10 @@ fn what_no_memory_holds_is_an_error() {
             let Ok(x) = BitNetTensor::zeros(&dims, F32, cpu) else { continue };
             assert_eq!(x.tril(0).unwrap().dims(), dims);
             assert_eq!(x.triu(isize::MIN).unwrap().dims(), dims);
-            assert_eq!(x.to_vec::<f32>().unwrap(), []);
+            assert!(x.to_vec::<f32>().unwrap().is_empty());
+        }
+        if n == crate::INFER {
+            continue;
         }
         let Ok(all) = BitNetTensor::zeros(&[1], F32, cpu).unwrap().expand(&[n]) else { continue };
         assert!(all.to_vec::<f32>().is_err() && all.to_bytes().is_err());
