@@ -97,10 +97,7 @@ pub fn variance(
     out: TensorMut,
 ) -> Result<()> {
     let count = x.layout.dims()[axis] as f64;
-    let x = match out.dtype {
-        F64 if x.dtype != F64 => temp::Wide::Cast(cast(backend, x, F64)?),
-        _ => wide(backend, x)?,
-    };
+    let x = wide(backend, x)?;
     let mut sum = Temp::new(backend, mean.layout.dims(), x.view().dtype)?;
     backend.reduce(ReduceOp::Sum, x.view(), axis, sum.view_mut())?;
     let average = sum.scalar(Div, count)?;
@@ -109,6 +106,21 @@ pub fn variance(
     backend.reduce(ReduceOp::Sum, squares.view(), axis, sum.view_mut())?;
     average.cast_to(mean)?;
     sum.scalar(Div, (count - correction).max(0.))?.cast_to(out)
+}
+
+/// See [`Backend::standard_deviation`]: in f64, which holds the squares of f32.
+pub fn standard_deviation(
+    backend: &dyn Backend,
+    x: TensorRef,
+    axis: usize,
+    correction: f64,
+    out: TensorMut,
+) -> Result<()> {
+    let x = cast(backend, x, F64)?;
+    let dims = *out.layout.shape();
+    let (mut mean, mut squares) = (Temp::new(backend, dims.dims(), F64)?, Temp::new(backend, dims.dims(), F64)?);
+    variance(backend, x.view(), axis, correction, mean.view_mut(), squares.view_mut())?;
+    squares.unary(UnaryOp::Sqrt)?.cast_to(out)
 }
 
 /// See [`Backend::rope`].

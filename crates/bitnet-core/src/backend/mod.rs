@@ -228,10 +228,15 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Result<()> {
         fused::layer_norm(self.as_dyn(), x, weight, bias, eps, out)
     }
-    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent 1 in
-    /// the results); floats of one dtype, or results in f64, which holds the squares of what f32 holds.
+    /// Mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension `axis` (extent
+    /// 1 in the results); floats of one dtype.
     fn variance(&self, x: TensorRef, axis: usize, correction: f64, mean: TensorMut, out: TensorMut) -> Result<()> {
         fused::variance(self.as_dyn(), x, axis, correction, mean, out)
+    }
+    /// Root of the variance over dimension `axis` (extent 1 in the result), also where f32 does not hold the variance;
+    /// floats of one dtype.
+    fn standard_deviation(&self, x: TensorRef, axis: usize, correction: f64, out: TensorMut) -> Result<()> {
+        fused::standard_deviation(self.as_dyn(), x, axis, correction, out)
     }
     /// Rotary position embedding in place, halves rotated: `x` f32 `[T, heads, D]`, `cos` and `sin` f32
     /// `[positions, D/2]`, first token at position `start`.

@@ -4,7 +4,7 @@
 
 use super::fused::{slice, slice_mut};
 use super::{CpuBackend, norm};
-use crate::BitNetDType::{BF16, F16, F32, F64, I8, I32, U32};
+use crate::BitNetDType::{BF16, F16, F32, I8, I32, U32};
 use crate::backend::{BinaryOp, ReduceOp, TensorMut, TensorRef, UnaryOp};
 use crate::{Layout, Result, TensorOpError};
 use bitnet_kernels::dense::parallel::{self, Reduction};
@@ -168,42 +168,43 @@ pub(super) fn variance(
     out: TensorMut,
 ) -> Result<bool> {
     const OP: &str = "variance";
-    let wide_results =
-        mean.dtype == F64 && out.dtype == F64 && mean.layout.is_contiguous() && out.layout.is_contiguous();
-    let fits = plain(x) && (wide_results || plain(&mean.as_ref()) && plain(&out.as_ref()));
-    if !fits || axis >= x.layout.dims().len() {
-        return Ok(false);
-    }
-    let extents = extents_around(&x.layout, axis);
-    let results = extents[0] * extents[2];
-    let sizes = [mean.layout.shape().elements(), out.layout.shape().elements()];
-    if !wide(extents) || sizes != [results; 2] {
-        return Ok(false);
-    }
-    let (kernel, x) = (cpu.kernels()?.dense, slice::<f32>(OP, "x", x)?);
-    let divisor = (extents[1] as f64 - correction).max(0.);
-    if wide_results {
-        let (means, out) = (slice_mut::<f64>(OP, "mean", mean)?, slice_mut::<f64>(OP, "out", out)?);
-        let [_, n, inner] = extents;
-        parallel::moments(kernel, &cpu.threads, x, extents, |i, all| {
-            means[i] = all.sum / all.count;
-            // The kernel squares in f32, which has no squares of the smallest and largest numbers.
-            let squares = match all.squares {
-                squares if (1e-28..=f32::MAX.into()).contains(&squares) => squares,
-                _ => {
-                    norm::squares_in_f64(x[i / inner * n * inner + i % inner..].iter().step_by(inner).take(n).copied())
-                }
-            };
-            out[i] = squares / divisor;
-        });
-        return Ok(true);
-    }
+    let Some(extents) = lanes(x, axis, &[&mean.as_ref(), &out.as_ref()]) else { return Ok(false) };
     let (means, out) = (slice_mut::<f32>(OP, "mean", mean)?, slice_mut::<f32>(OP, "out", out)?);
-    parallel::moments(kernel, &cpu.threads, x, extents, |i, all| {
+    parallel::moments(cpu.kernels()?.dense, &cpu.threads, slice(OP, "x", x)?, extents, |i, all| {
         means[i] = (all.sum / all.count) as f32;
-        out[i] = (all.squares / divisor) as f32;
+        out[i] = (all.squares / (all.count - correction).max(0.)) as f32;
     });
     Ok(true)
+}
+
+pub(super) fn standard_deviation(
+    cpu: &CpuBackend,
+    x: &TensorRef,
+    axis: usize,
+    correction: f64,
+    out: TensorMut,
+) -> Result<bool> {
+    const OP: &str = "standard_deviation";
+    let Some(extents) = lanes(x, axis, &[&out.as_ref()]) else { return Ok(false) };
+    let [_, n, inner] = extents;
+    let (x, out) = (slice::<f32>(OP, "x", x)?, slice_mut::<f32>(OP, "out", out)?);
+    parallel::moments(cpu.kernels()?.dense, &cpu.threads, x, extents, |i, all| {
+        let lane = || x[i / inner * n * inner + i % inner..].iter().step_by(inner).take(n).copied();
+        // The kernel squares in f32, which has no squares of the smallest and largest numbers.
+        let squares = if norm::is_safe(all.squares) { all.squares } else { norm::squares_in_f64(lane()) };
+        out[i] = (squares / (all.count - correction).max(0.)).sqrt() as f32;
+    });
+    Ok(true)
+}
+
+/// Extents before, of and after dimension `axis` of `x`, where the kernels can reduce it to `results`.
+fn lanes(x: &TensorRef, axis: usize, results: &[&TensorRef]) -> Option<[usize; 3]> {
+    if !plain(x) || !results.iter().all(|t| plain(t)) || axis >= x.layout.dims().len() {
+        return None;
+    }
+    let extents = extents_around(&x.layout, axis);
+    let fit = results.iter().all(|t| t.layout.shape().elements() == extents[0] * extents[2]);
+    (wide(extents) && fit).then_some(extents)
 }
 
 pub(super) fn softmax(cpu: &CpuBackend, x: &TensorRef, logarithm: bool, out: TensorMut) -> Result<bool> {

@@ -227,6 +227,13 @@ impl Backend for CpuBackend {
         crate::backend::fused::variance(self, x, axis, correction, mean, out)
     }
 
+    fn standard_deviation(&self, x: TensorRef, axis: usize, correction: f64, mut out: TensorMut) -> Result<()> {
+        if dense::standard_deviation(self, &x, axis, correction, out.reborrow())? {
+            return Ok(());
+        }
+        norm::standard_deviation(self, x, axis, correction, out)
+    }
+
     fn rope(&self, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
         fused::rope(self, x, cos, sin, start)
     }

@@ -1,12 +1,15 @@
-//! Euclid's norm along a dimension, and the variance of what f32 cannot square.
+//! Euclid's norm and the standard deviation along a dimension, of numbers that their dtype cannot square too.
 
 use super::CpuBackend;
 use super::operand::unsupported;
 use super::reduce::{Lanes, Value};
 use crate::BitNetDType::{F32, F64};
-use crate::backend::{Backend, ReduceOp, TensorMut, TensorRef, UnaryOp};
+use crate::backend::{Backend, ReduceOp, TensorMut, TensorRef, UnaryOp, fused};
 use crate::{Layout, Result};
 use std::ops::RangeInclusive;
+
+/// Sums of squares of f32 in f32 that lost nothing that counts.
+const SAFE_F32: RangeInclusive<f32> = 1e-28..=f32::MAX;
 
 /// See [`ReduceOp::Norm`]: the root of a sum of squares, and where that left the range of normal numbers, once more by the
 /// largest element.
@@ -19,7 +22,7 @@ pub(super) fn norm(cpu: &CpuBackend, x: TensorRef, axis: usize, mut out: TensorM
     cpu.unary(UnaryOp::Square, x, TensorMut { storage: &mut squares, layout, dtype: x.dtype })?;
     cpu.reduce(ReduceOp::Sum, TensorRef { storage: &squares, layout, dtype: x.dtype }, axis, out.reborrow())?;
     match x.dtype {
-        F32 => finish(cpu, x, axis, out, 1e-28..=f32::MAX, |x| x as f32),
+        F32 => finish(cpu, x, axis, out, SAFE_F32, |x| x as f32),
         _ => finish(cpu, x, axis, out, 1e-280..=f64::MAX, |x| x),
     }
 }
@@ -61,6 +64,33 @@ fn length(x: impl Iterator<Item = f64> + Clone) -> f64 {
     let exponent = largest.log2() as i32;
     let squares: f64 = x.map(|x| libm::scalbn(x, -exponent)).map(|x| x * x).sum();
     libm::scalbn(squares.sqrt(), exponent)
+}
+
+/// Root of the variance of f32 numbers that the kernels do not take: composed in f32, and in f64 where that left its range.
+pub(super) fn standard_deviation(
+    cpu: &CpuBackend,
+    x: TensorRef,
+    axis: usize,
+    correction: f64,
+    mut out: TensorMut,
+) -> Result<()> {
+    if x.dtype == F32 && out.layout.is_contiguous() {
+        let layout = Layout::contiguous(*out.layout.shape());
+        let mut mean = cpu.allocate(layout.shape().elements() * size_of::<f32>())?;
+        let mean = TensorMut { storage: &mut mean, layout, dtype: F32 };
+        fused::variance(cpu, x, axis, correction, mean, out.reborrow())?;
+        let variances = out.storage.cpu("standard_deviation", F32)?.elements::<f32>()?;
+        let variances = &variances[out.layout.offset()..][..out.layout.shape().elements()];
+        if variances.iter().all(|v| SAFE_F32.contains(v)) {
+            return cpu.unary_assign(UnaryOp::Sqrt, out);
+        }
+    }
+    fused::standard_deviation(cpu, x, axis, correction, out)
+}
+
+/// Whether a sum of squares of f32 that was made in f32 lost nothing that counts.
+pub(super) fn is_safe(squares: f64) -> bool {
+    SAFE_F32.contains(&(squares as f32))
 }
 
 /// The sum of squared differences of f32 numbers from their mean, in f64.

@@ -155,16 +155,35 @@ pub fn eigh(
     })
 }
 
-/// With `P` the pseudoinverse: `-P^T g P^T + (I - A P) g^T P P^T + P^T P g^T (I - P A)`.
+/// With `P` the pseudoinverse of `A`: `-P^T g P^T + (I - A P) g^T P P^T + P^T P g^T (I - P A)`.
+fn through_pinv(a: &BitNetTensor, p: &BitNetTensor, grad: &BitNetTensor) -> Result<BitNetTensor> {
+    let (pt, gt) = (turned(p)?, turned(grad)?);
+    let left = gt.sub(&a.matmul(&p.matmul(&gt)?)?)?.matmul(&p.matmul(&pt)?)?;
+    let right = pt.matmul(p)?.matmul(&gt.sub(&gt.matmul(p)?.matmul(a)?)?)?;
+    let inner = pt.matmul(grad)?.matmul(&pt)?;
+    left.add(&right)?.sub(&inner)
+}
+
+/// See [`through_pinv`].
 pub fn pinv(x: &BitNetTensor, forward: impl FnOnce() -> Result<BitNetTensor>) -> Result<BitNetTensor> {
     differentiable_by_result("pinv", &[x], forward, || {
         let a = x.clone();
-        move |grad: &BitNetTensor, p: &BitNetTensor| {
-            let (pt, gt) = (turned(p)?, turned(grad)?);
-            let left = gt.sub(&a.matmul(&p.matmul(&gt)?)?)?.matmul(&p.matmul(&pt)?)?;
-            let right = pt.matmul(p)?.matmul(&gt.sub(&gt.matmul(p)?.matmul(&a)?)?)?;
-            let inner = pt.matmul(grad)?.matmul(&pt)?;
-            Ok(vec![Some(left.add(&right)?.sub(&inner)?)])
+        move |grad: &BitNetTensor, p: &BitNetTensor| Ok(vec![Some(through_pinv(&a, p, grad)?)])
+    })
+}
+
+/// Of `P b` with the pseudoinverse `P` of `a`: that of `P` is `g b^T`, that of `b` `P^T g`.
+pub fn lstsq(
+    a: &BitNetTensor,
+    b: &BitNetTensor,
+    forward: impl FnOnce() -> Result<BitNetTensor>,
+) -> Result<BitNetTensor> {
+    differentiable("lstsq", &[a, b], forward, |_| {
+        let (a, b) = (a.clone(), b.clone());
+        move |grad: &BitNetTensor| {
+            let p = a.pinv()?;
+            let of_a = through_pinv(&a, &p, &grad.matmul(&turned(&b)?)?)?;
+            Ok(vec![Some(of_a), Some(turned(&p)?.matmul(grad)?)])
         }
     })
 }

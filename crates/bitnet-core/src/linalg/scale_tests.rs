@@ -6,7 +6,7 @@ use crate::{BitNetTensor, Device, MatrixNorm};
 const MATRIX: [f64; 6] = [3., 1., 0., 2., -1., 4.];
 /// What an element of each dtype can be multiplied with.
 const SCALES: [(BitNetDType, &[f64]); 2] =
-    [(F32, &[1e-38, 1e-25, 1e-12, 1., 1e19, 1e25, 1e37]), (F64, &[1e-306, 1e-165, 1e-154, 1., 1e154, 1e165, 1e306])];
+    [(F32, &[1e-38, 1e-25, 1e-12, 1., 1e19, 1e25, 1e36]), (F64, &[1e-306, 1e-165, 1e-154, 1., 1e154, 1e165, 1e306])];
 
 fn tensor(data: &[f64], dims: &[usize], dtype: BitNetDType) -> BitNetTensor {
     BitNetTensor::from_slice(data, dims, &Device::cpu()).unwrap().to_dtype(dtype).unwrap()

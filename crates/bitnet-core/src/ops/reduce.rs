@@ -186,34 +186,63 @@ fn reduce_into(op: ReduceOp, x: &BitNetTensor, reduction: &Reduction, out: &mut 
     device.reduce(op, left, collapsed.axis(), TensorMut { layout: collapsed.out, ..out.as_mut()? })
 }
 
-/// Mean and variance over `axes` in `dtype`, floats, at least one element; see [`Backend::variance`](crate::Backend::variance).
+/// Mean and variance over the axes of `reduction`, floats, at least one element; see
+/// [`Backend::variance`](crate::Backend::variance).
 pub(super) fn moments(
     x: &BitNetTensor,
     reduction: &Reduction,
     correction: f64,
-    dtype: BitNetDType,
 ) -> Result<(BitNetTensor, BitNetTensor)> {
-    let device = x.device();
-    let empty = || BitNetTensor::empty(reduction.result.dims(), dtype, device);
+    let empty = || BitNetTensor::empty(reduction.result.dims(), x.dtype(), x.device());
     let (mut mean, mut variance) = (empty()?, empty()?);
-    if mean.elements() == 0 {
-        return Ok((mean, variance));
-    }
-    let collapsed = Collapsed::new(x.layout(), reduction)?;
-    if collapsed.passes() == 1 {
-        let (from, layout) = (TensorRef { layout: collapsed.x, ..x.as_ref() }, collapsed.out);
-        let mean_out = TensorMut { layout, ..mean.as_mut()? };
-        device.variance(from, collapsed.axis(), correction, mean_out, TensorMut { layout, ..variance.as_mut()? })?;
-    } else {
-        // Kept dimensions first, then a contiguous row for each result.
-        let (reduced, kept): (Vec<usize>, Vec<usize>) = (0..x.rank()).partition(|&axis| reduction.reduced[axis]);
-        let order: Vec<_> = kept.into_iter().chain(reduced).map(|axis| axis as isize).collect();
-        let rows = x.permute(&order)?.copy()?.reshape(&[mean.elements(), reduction.count])?;
-        let layout = Layout::contiguous(TensorShape::new(&[mean.elements(), 1])?);
-        let mean_out = TensorMut { layout, ..mean.as_mut()? };
-        device.variance(rows.as_ref(), 1, correction, mean_out, TensorMut { layout, ..variance.as_mut()? })?;
+    if mean.elements() > 0 {
+        let one_run = OneRun::new(x, reduction)?;
+        let mean = TensorMut { layout: one_run.out, ..mean.as_mut()? };
+        let out = TensorMut { layout: one_run.out, ..variance.as_mut()? };
+        x.device().variance(one_run.operand(), one_run.axis, correction, mean, out)?;
     }
     Ok((mean, variance))
+}
+
+/// Standard deviation over the axes of `reduction`, floats, at least one element; see
+/// [`Backend::standard_deviation`](crate::Backend::standard_deviation).
+pub(super) fn standard_deviation(x: &BitNetTensor, reduction: &Reduction, correction: f64) -> Result<BitNetTensor> {
+    let mut out = BitNetTensor::empty(reduction.result.dims(), x.dtype(), x.device())?;
+    if out.elements() > 0 {
+        let one_run = OneRun::new(x, reduction)?;
+        let out = TensorMut { layout: one_run.out, ..out.as_mut()? };
+        x.device().standard_deviation(one_run.operand(), one_run.axis, correction, out)?;
+    }
+    Ok(out)
+}
+
+/// An operand whose reduced dimensions are one, so that a device reduces it in one call.
+struct OneRun {
+    tensor: BitNetTensor,
+    x: Layout,
+    axis: usize,
+    /// The layout of the result.
+    out: Layout,
+}
+
+impl OneRun {
+    fn new(x: &BitNetTensor, reduction: &Reduction) -> Result<Self> {
+        let collapsed = Collapsed::new(x.layout(), reduction)?;
+        if collapsed.passes() == 1 {
+            return Ok(Self { tensor: x.clone(), x: collapsed.x, axis: collapsed.axis(), out: collapsed.out });
+        }
+        // Copied: kept dimensions first, a row for each result.
+        let (reduced, kept): (Vec<usize>, Vec<usize>) = (0..x.rank()).partition(|&axis| reduction.reduced[axis]);
+        let order: Vec<_> = kept.into_iter().chain(reduced).map(|axis| axis as isize).collect();
+        let results = reduction.result.elements();
+        let tensor = x.permute(&order)?.copy()?.reshape(&[results, reduction.count])?;
+        let layout = *tensor.layout();
+        Ok(Self { tensor, x: layout, axis: 1, out: Layout::contiguous(TensorShape::new(&[results, 1])?) })
+    }
+
+    fn operand(&self) -> TensorRef<'_> {
+        TensorRef { layout: self.x, ..self.tensor.as_ref() }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Sums, means, variances, norms and counts over any dimensions.
 
 use super::Axes;
-use super::reduce::{Reduction, moments, reduce};
+use super::reduce::{Reduction, moments, reduce, standard_deviation};
 use super::three_operands::wide;
 use crate::autograd::{derivative, is_recorded};
 use crate::backend::ReduceOp;
@@ -77,7 +77,7 @@ impl BitNetTensor {
         let reduction = Reduction::new("var", self, axes, keepdim)?;
         let forward = || match reduction.count {
             0 => reduction.filled(f64::NAN.into(), self.dtype(), self),
-            _ => Ok(moments(self, &reduction, correction, self.dtype())?.1),
+            _ => Ok(moments(self, &reduction, correction)?.1),
         };
         if !is_recorded(&[self]) {
             return forward();
@@ -95,14 +95,9 @@ impl BitNetTensor {
         // f16 would round twice.
         let x = self.to_dtype(wide(self.dtype()))?;
         let reduction = Reduction::new("std", &x, axes, keepdim)?;
-        let forward = || {
-            if reduction.count == 0 {
-                return reduction.filled(f64::NAN.into(), x.dtype(), &x);
-            }
-            // The variance of f32 may be beyond f32 where its root is not.
-            let (_, mut variance) = moments(&x, &reduction, correction, BitNetDType::F64)?;
-            variance.sqrt_()?;
-            variance.to_dtype(x.dtype())
+        let forward = || match reduction.count {
+            0 => reduction.filled(f64::NAN.into(), x.dtype(), &x),
+            _ => standard_deviation(&x, &reduction, correction),
         };
         let out = match is_recorded(&[&x]) {
             true => {

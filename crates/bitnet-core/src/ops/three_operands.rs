@@ -50,7 +50,7 @@ impl BitNetTensor {
             return derivative::clamp(self, low, high, || self.clamp(min, max));
         }
         // A limit of another kind decides for both.
-        let x = self.to_dtype(dtype)?;
+        let x = in_dtype(self.into(), dtype, self.device())?;
         match (low, high) {
             (Some(low), Some(high)) => {
                 let mut out = x.maximum(low)?;

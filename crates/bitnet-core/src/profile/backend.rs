@@ -235,6 +235,11 @@ impl Backend for Profiled {
         self.run(call, |b| b.variance(x, axis, correction, mean, out))
     }
 
+    fn standard_deviation(&self, x: TensorRef, axis: usize, correction: f64, out: TensorMut) -> Result<()> {
+        let call = Call::new("standard_deviation").reads(&x).writes(&out);
+        self.run(call, |b| b.standard_deviation(x, axis, correction, out))
+    }
+
     fn rope(&self, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
         let tokens = x.layout.dims().first().copied().unwrap_or(0);
         let angles = 2 * tokens * cos.layout.shape().last() * cos.dtype.size();

@@ -5,7 +5,8 @@ use crate::{
     BitNetDType, BitNetTensor, CpuStorage, Device, HybridMemoryPool, Result, Scalar, TensorOpError, TensorShape,
     TensorStorage,
 };
-use BitNetDType::{Bool, I64};
+use BitNetDType::Bool;
+use std::ops::Range;
 
 /// Shape, dtype and device: all that an uninitialised tensor needs.
 ///
@@ -178,16 +179,16 @@ impl BitNetTensor {
 
     /// The lower triangle of matrices, zeros above diagonal `diagonal` (0: the main one, positive: above it).
     pub fn tril(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("tril", diagonal, |column, row| column.le(row))
+        self.triangle("tril", |row| 0..row + diagonal as i128 + 1)
     }
 
     /// The upper triangle of matrices, zeros below diagonal `diagonal`.
     pub fn triu(&self, diagonal: isize) -> Result<Self> {
-        self.triangle("triu", diagonal, |column, row| column.ge(row))
+        self.triangle("triu", |row| row + diagonal as i128..i128::MAX)
     }
 
-    /// The elements whose column minus `diagonal` is `kept` beside their row, zeros elsewhere.
-    fn triangle(&self, op: &'static str, diagonal: isize, kept: fn(&Self, &Self) -> Result<Self>) -> Result<Self> {
+    /// The elements whose column is `kept` in their row, zeros elsewhere.
+    fn triangle(&self, op: &'static str, kept: impl Fn(i128) -> Range<i128>) -> Result<Self> {
         self.unpacked(op)?;
         let [.., rows, columns] = *self.dims() else {
             return Err(self.needs(op, "at least 2 dimensions"));
@@ -195,10 +196,13 @@ impl BitNetTensor {
         if self.elements() == 0 {
             return self.copy();
         }
-        // Further away than the corners there is nothing.
-        let diagonal = diagonal.clamp(-(rows as isize), columns as isize);
-        let count = |n: usize| Self::arange(0, n, 1, I64, &self.device);
-        let mask = kept(&count(columns)?.sub(diagonal as i64)?, &count(rows)?.unsqueeze(1)?)?;
+        let mut mask = super::try_zeroed::<u8>(op, rows * columns)?;
+        let edge = |at: i128| at.clamp(0, columns as i128) as usize;
+        for (row, mask) in mask.chunks_exact_mut(columns).enumerate() {
+            let kept = kept(row as i128);
+            mask[edge(kept.start)..edge(kept.end)].fill(1);
+        }
+        let mask = Self::from_bytes(&mask, &[rows, columns], Bool, &self.device)?;
         Self::where_(&mask, self, &Self::zeros(&[], self.dtype, &self.device)?)
     }
 

@@ -187,8 +187,8 @@ impl BitNetTensor {
         self.storage.len_bytes()
     }
 
-    /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records: what is computed from it has
-    /// no history, as after [`detach`](Self::detach). Operations with a gradient use it inside
+    /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records. What is computed from it
+    /// has no history, as after [`detach`](Self::detach); operations with a gradient use it inside
     /// [`differentiable`](crate::autograd::differentiable).
     pub fn as_ref(&self) -> TensorRef<'_> {
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
