@@ -115,7 +115,9 @@ fn counts_of_integers_reach_their_end() {
 #[test]
 fn what_no_memory_holds_is_an_error() {
     let cpu = &Device::cpu();
-    for n in [1usize << 40, 1 << 45, 1 << 50, 1 << 58, 1 << 59, 1 << 62, usize::MAX] {
+    // Elsewhere than on Linux memory is promised that is not there.
+    let first = if cfg!(target_os = "linux") { 40 } else { 50 };
+    for n in [1usize << first, 1 << 50, 1 << 58, 1 << 59, 1 << 62, usize::MAX] {
         assert!(BitNetTensor::linspace(0., 1., n, F32, cpu).is_err());
         assert!(BitNetTensor::arange(0, n, 1, U8, cpu).is_err());
         assert!(BitNetTensor::arange(0, n, 1, F64, cpu).is_err());
