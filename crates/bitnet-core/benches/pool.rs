@@ -21,7 +21,7 @@ fn pair(allocator: &impl GlobalAlloc, len: usize) {
 
 /// The allocators to compare.
 fn allocators(run: &mut dyn FnMut(&str, Pair)) {
-    let (global, own) = (HybridMemoryPool::global(), HybridMemoryPool::new());
+    let (global, own) = (HybridMemoryPool::global(), HybridMemoryPool::new().unwrap());
     run("pool", &|len| drop(black_box(global.allocate_bytes(len).unwrap())));
     run("separate pool", &|len| drop(black_box(own.allocate_bytes(len).unwrap())));
     run("system", &|len| pair(&System, len));
@@ -106,7 +106,8 @@ fn vectors(group: &mut BenchmarkGroup<WallTime>, name: &str, x: &[f32], allocato
 /// after a million random allocations.
 fn figures(_: &mut Criterion) {
     let tracking = TrackingConfig { level: TrackingLevel::Standard, ..Default::default() };
-    let config = MemoryPoolConfig { tracking, ..Default::default() };
+    let config =
+        MemoryPoolConfig { enable_advanced_tracking: true, tracking_config: Some(tracking), ..Default::default() };
     let percent = |part: usize, whole: usize| part as f64 / whole as f64 * 100.0;
 
     // A decoder of 8 layers, width 512, feed-forward 1408, 16 x 64 tokens, vocabulary 4096: weights, gradients, two
@@ -121,13 +122,13 @@ fn figures(_: &mut Criterion) {
         sizes.extend(&activations);
         sizes.extend([1; 16]);
     }
-    let pool = HybridMemoryPool::with_config(config);
+    let pool = HybridMemoryPool::with_config(config).unwrap();
     let step =
         |pool: &HybridMemoryPool| -> Vec<_> { sizes.iter().map(|n| pool.allocate_bytes(n * 4).unwrap()).collect() };
     drop(step(&pool));
     let first = pool.get_metrics();
     let blocks = step(&pool);
-    let told = pool.get_detailed_metrics();
+    let told = pool.get_detailed_metrics().unwrap();
     println!(
         "training step after the first: {} blocks, {} MB asked for, tables {:.3} % of it ({:.3} % with a handle each), fragmentation {:.2} %, {:.2} % \
          of allocations from the pool",
@@ -135,13 +136,13 @@ fn figures(_: &mut Criterion) {
         told.requested_bytes / 1_000_000,
         percent(told.metadata_bytes, told.requested_bytes),
         percent(told.metadata_bytes + blocks.len() * size_of::<MemoryHandle>(), told.requested_bytes),
-        told.fragmentation() * 100.0,
+        told.fragmentation_ratio * 100.0,
         percent(told.metrics.hits - first.hits, told.metrics.allocations - first.allocations),
     );
     drop(blocks);
 
     // Sizes of 256 bytes to 1 MiB, every doubling as often, freed in random order; 512 MiB live.
-    let pool = HybridMemoryPool::with_config(config);
+    let pool = HybridMemoryPool::with_config(config).unwrap();
     let mut seed = 1u64;
     let mut below = |n: usize| {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -159,15 +160,15 @@ fn figures(_: &mut Criterion) {
             bytes -= blocks.swap_remove(below(blocks.len())).len();
         }
     }
-    let told = pool.get_detailed_metrics();
+    let told = pool.get_detailed_metrics().unwrap();
     pool.compact();
-    let rest = pool.get_detailed_metrics();
+    let rest = pool.get_detailed_metrics().unwrap();
     println!(
         "a million random allocations: {:.0} ns each, tables {:.3} %, fragmentation {:.2} %, {:.2} % of allocations from the \
          pool; {:.2} % of the memory held is warm; compacted, {:.2} % of it nobody asked for",
         time.as_nanos() as f64 / 1e6,
         percent(told.metadata_bytes, bytes),
-        told.fragmentation() * 100.0,
+        told.fragmentation_ratio * 100.0,
         percent(told.metrics.hits, told.metrics.allocations),
         percent(told.held_bytes - told.used_bytes, told.held_bytes),
         percent(rest.held_bytes - bytes, rest.held_bytes),

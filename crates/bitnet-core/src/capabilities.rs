@@ -1,7 +1,7 @@
-//! What was detected or measured of a device, never guessed.
+//! What a device can do: detected or measured, never guessed.
 
 use crate::{Device, Result};
-use bitnet_kernels::{Isa, ThreadPool, probe};
+use bitnet_kernels::Isa;
 use std::path::Path;
 use std::{fs, thread};
 
@@ -10,7 +10,15 @@ use std::{fs, thread};
 pub struct DeviceCapabilities {
     /// Name of the device.
     pub name: String,
-    /// Instruction set of the kernels that run, on a CPU.
+    /// Whether it computes through CUDA.
+    pub supports_cuda: bool,
+    /// Whether it computes through Metal.
+    pub supports_metal: bool,
+    /// Whether it computes through MLX.
+    pub supports_mlx: bool,
+    /// Whether it computes through Vulkan.
+    pub supports_vulkan: bool,
+    /// Instruction set of the kernels that run, on a CPU; `None` if `BITNET_ISA` asks for what it cannot run.
     pub isa: Option<Isa>,
     /// Instruction sets the CPU can run, slowest first.
     pub available_isas: Vec<Isa>,
@@ -26,8 +34,9 @@ pub struct DeviceCapabilities {
     pub memory_bytes: Option<u64>,
     /// Memory in bytes that could be had now, where the system tells it.
     pub available_bytes: Option<u64>,
-    /// GB/s (1e9) at which all threads together read memory, once [measured](Self::measured).
-    pub bandwidth: Option<f64>,
+    /// GB/s (1e9) at which the device reads its memory, all threads of a CPU together: measured once for a device, when its
+    /// capabilities are first asked for, in at most 50 milliseconds. 0 for a device that does not tell.
+    pub memory_bandwidth_gbps: f64,
 }
 
 /// A cache for data.
@@ -42,24 +51,24 @@ pub struct CacheLevel {
 }
 
 impl DeviceCapabilities {
-    /// What a device says of itself; for the CPU an error if `BITNET_ISA` asks for what it cannot run.
-    pub fn for_device(device: &Device) -> Result<Self> {
+    /// The capabilities of a device.
+    pub fn for_device(device: &Device) -> Self {
         device.capabilities()
     }
 
-    /// What the CPU of this computer offers; an error if `BITNET_ISA` asks for what it cannot run.
+    /// The capabilities of this computer's CPU; an error if `BITNET_ISA` asks for what it cannot run.
     pub fn cpu() -> Result<Self> {
-        let threads = available_cores();
-        Ok(Self::of_cpu(Isa::selected()?, threads))
+        Isa::selected()?;
+        Ok(Self::for_device(&Device::cpu()))
     }
 
-    /// This computer's CPU with the kernels of `isa` on `threads` threads.
-    pub(crate) fn of_cpu(isa: Isa, threads: usize) -> Self {
+    /// This computer's CPU with the kernels of `isa` on `threads` threads, which read memory at `memory_bandwidth_gbps`.
+    pub(crate) fn of_cpu(isa: Option<Isa>, threads: usize, memory_bandwidth_gbps: f64) -> Self {
         let kib = |name| {
             linux_field("/proc/meminfo", name)?.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
         };
         Self {
-            isa: Some(isa),
+            isa,
             available_isas: Isa::available(),
             cores: available_cores(),
             threads,
@@ -67,6 +76,7 @@ impl DeviceCapabilities {
             caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
             memory_bytes: kib("MemTotal"),
             available_bytes: kib("MemAvailable"),
+            memory_bandwidth_gbps,
             ..Self::named("cpu".into())
         }
     }
@@ -75,6 +85,10 @@ impl DeviceCapabilities {
     pub fn named(name: String) -> Self {
         Self {
             name,
+            supports_cuda: false,
+            supports_metal: false,
+            supports_mlx: false,
+            supports_vulkan: false,
             isa: None,
             available_isas: Vec::new(),
             cores: available_cores(),
@@ -83,16 +97,8 @@ impl DeviceCapabilities {
             caches: Vec::new(),
             memory_bytes: None,
             available_bytes: None,
-            bandwidth: None,
+            memory_bandwidth_gbps: 0.0,
         }
-    }
-
-    /// With the bandwidth measured on a CPU, for about `seconds` and with half a GiB of memory.
-    pub fn measured(mut self, seconds: f64) -> Self {
-        if self.isa.is_some() {
-            self.bandwidth = Some(probe::read_bandwidth(&ThreadPool::new(self.threads), seconds));
-        }
-        self
     }
 }
 
@@ -139,16 +145,27 @@ fn linux_field(path: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auto_select_device;
+    use crate::{auto_select_device, explain_device_selection};
 
     #[test]
     fn a_cpu_knows_its_kernels_and_threads() {
         let scalar = Device::cpu_with_isa(Isa::Scalar, 3).unwrap();
-        let found = DeviceCapabilities::for_device(&scalar).unwrap();
-        assert_eq!((found.isa, found.threads, found.bandwidth), (Some(Isa::Scalar), 3, None));
+        let found = DeviceCapabilities::for_device(&scalar);
+        assert_eq!((found.isa, found.threads), (Some(Isa::Scalar), 3));
         assert!(found.available_isas.contains(&Isa::Scalar) && found.cores > 0);
-        let (selected, why) = auto_select_device();
-        assert_eq!((selected, why.is_empty()), (Device::cpu(), false));
+        assert!(
+            ![found.supports_cuda, found.supports_metal, found.supports_mlx, found.supports_vulkan].contains(&true)
+        );
+        let (selected, why) = (auto_select_device(), explain_device_selection());
+        assert_eq!((selected, why), (Device::cpu(), "no GPU backend is compiled into this build"));
+    }
+
+    #[test]
+    fn memory_bandwidth_is_measured_once() {
+        let device = Device::cpu_with_threads(1);
+        let first = DeviceCapabilities::for_device(&device).memory_bandwidth_gbps;
+        assert!((0.01..1e5).contains(&first), "{first} GB/s");
+        assert_eq!(DeviceCapabilities::for_device(&device).memory_bandwidth_gbps, first);
     }
 
     #[test]

@@ -1,7 +1,25 @@
-//! Where tensors live and who computes on them.
+//! Devices: where tensors live and what computes on them.
+//!
+//! ```
+//! # fn main() -> bitnet_core::Result<()> {
+//! use bitnet_core::device::{auto_select_device, DeviceCapabilities};
+//!
+//! // Automatic device selection
+//! let device = auto_select_device();
+//! println!("Selected device: {:?}", device);
+//!
+//! // Check device capabilities
+//! let caps = DeviceCapabilities::for_device(&device);
+//! println!("Supports Metal: {}", caps.supports_metal);
+//! println!("Memory bandwidth: {} GB/s", caps.memory_bandwidth_gbps);
+//! # Ok(())
+//! # }
+//! ```
+
+pub use crate::capabilities::{CacheLevel, DeviceCapabilities};
+pub use bitnet_kernels::threads::available_threads;
 
 use crate::backend::Backend;
-use crate::capabilities::available_cores;
 use crate::cpu::CpuBackend;
 use crate::profile::{self, Profiled};
 use crate::{BitNetError, HybridMemoryPool, Result};
@@ -18,7 +36,7 @@ impl Device {
     /// This computer's CPU, with a thread for each core; one device for the whole process.
     pub fn cpu() -> Self {
         static CPU: OnceLock<Device> = OnceLock::new();
-        CPU.get_or_init(|| Self::cpu_with_threads(available_cores())).clone()
+        CPU.get_or_init(|| Self::cpu_with_threads(available_threads())).clone()
     }
 
     /// The CPU with a number of threads of its own (at least one).
@@ -64,6 +82,8 @@ impl Device {
 
     /// A device that lives outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
+        #[cfg(feature = "validation")]
+        let backend = Arc::new(crate::validate::Validated(backend));
         Self(Arc::new(Profiled(backend)))
     }
 }
@@ -92,8 +112,17 @@ impl fmt::Debug for Device {
     }
 }
 
-/// The best device compiled in and present, and why it was taken.
-pub fn auto_select_device() -> (Device, &'static str) {
+/// The best device that is compiled in and present.
+pub fn auto_select_device() -> Device {
+    select().0
+}
+
+/// Why [`auto_select_device`] gives the device that it gives, in one line.
+pub fn explain_device_selection() -> &'static str {
+    select().1
+}
+
+fn select() -> (Device, &'static str) {
     match Device::gpu() {
         Ok(gpu) => (gpu, "it is the first GPU present"),
         Err(_) => (Device::cpu(), "no GPU backend is compiled into this build"),

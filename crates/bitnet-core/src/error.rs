@@ -21,15 +21,15 @@ pub enum BitNetError {
     /// A device that is not compiled in or not present.
     #[error("{0}")]
     NoDevice(String),
-    /// Memory could not be had.
-    #[error("{device}: out of memory: {requested} bytes asked for, {live} in use{}", limit_text(*.limit))]
-    OutOfMemory {
-        device: String,
-        requested: usize,
-        live: usize,
-        /// The pool's limit in bytes; `usize::MAX` is none.
-        limit: usize,
-    },
+    /// The system or the device has no more memory.
+    #[error("{device}: out of memory: {requested} bytes asked for, {in_use} in use")]
+    OutOfMemory { device: String, requested: usize, in_use: usize },
+    /// A limit in a pool's configuration leaves no room; `setting` is its field.
+    #[error("{device}: {requested} bytes asked for, {in_use} in use, and {setting} is {limit}: free some or raise it")]
+    PoolLimit { device: String, requested: usize, in_use: usize, setting: &'static str, limit: usize },
+    /// A result that is not a finite number.
+    #[error(transparent)]
+    Numerical(#[from] NumericalError),
     /// A file could not be opened or mapped.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
@@ -39,10 +39,6 @@ pub enum BitNetError {
     /// `BITNET_ISA` asks for what this CPU cannot run.
     #[error(transparent)]
     Isa(#[from] bitnet_kernels::IsaError),
-}
-
-fn limit_text(limit: usize) -> String {
-    if limit == usize::MAX { String::new() } else { format!(", limit {limit}") }
 }
 
 impl From<TensorOpError> for BitNetError {
@@ -61,6 +57,26 @@ impl From<WriteError> for BitNetError {
     fn from(error: WriteError) -> Self {
         FileError::from(error).into()
     }
+}
+
+/// A result that is not a finite number though the operands were; looked for with the feature `validation`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NumericalError {
+    /// A result became infinite.
+    #[error("{op}: a result is infinite and no operand was: it exceeds {dtype}, or divides by zero")]
+    Overflow {
+        /// Operation.
+        op: String,
+        /// The result's dtype.
+        dtype: BitNetDType,
+    },
+    /// A result became NaN.
+    #[error("{op}: a result is NaN and no operand was")]
+    NotANumber {
+        /// Operation.
+        op: String,
+    },
 }
 
 /// Operands that do not fit together.
@@ -127,8 +143,11 @@ pub enum TensorOpError {
 
 #[cfg(test)]
 #[test]
-fn memory_without_a_limit_is_not_said_to_have_one() {
-    let of = |limit| BitNetError::OutOfMemory { device: "cpu".into(), requested: 9, live: 5, limit }.to_string();
-    assert_eq!(of(usize::MAX), "cpu: out of memory: 9 bytes asked for, 5 in use");
-    assert_eq!(of(10), "cpu: out of memory: 9 bytes asked for, 5 in use, limit 10");
+fn out_of_memory_names_a_limit_only_where_there_is_one() {
+    let (device, requested, in_use) = ("cpu".to_string(), 9, 5);
+    let none = BitNetError::OutOfMemory { device: device.clone(), requested, in_use };
+    assert_eq!(none.to_string(), "cpu: out of memory: 9 bytes asked for, 5 in use");
+    let limit = BitNetError::PoolLimit { device, requested, in_use, setting: "max_large_pool_size", limit: 12 };
+    let wanted = "cpu: 9 bytes asked for, 5 in use, and max_large_pool_size is 12: free some or raise it";
+    assert_eq!(limit.to_string(), wanted);
 }

@@ -3,36 +3,38 @@
 pub mod autograd;
 pub mod backend;
 mod capabilities;
-mod context;
 mod cpu;
-mod device;
+pub mod device;
 mod dtype;
 mod error;
+pub mod execution;
 mod layout;
 mod linalg;
-mod memory;
+pub mod memory;
+pub mod mixed_precision;
 pub mod neural;
 mod ops;
-pub mod precision;
 mod profile;
 pub mod serialize;
 mod shape;
 mod storage;
-mod tensor;
+pub mod tensor;
+#[cfg(feature = "validation")]
+mod validate;
 
 pub use backend::Backend;
 pub use capabilities::{CacheLevel, DeviceCapabilities};
-pub use context::{ExecutionContext, ExecutionContextBuilder};
 pub use cpu::CpuBackend;
-pub use device::{Device, auto_select_device};
+pub use device::{Device, auto_select_device, explain_device_selection};
 pub use dtype::{BitNetDType, DTypeCategory, Element};
-pub use error::{BitNetError, Result, TensorOpError};
+pub use error::{BitNetError, NumericalError, Result, TensorOpError};
+pub use execution::{ExecutionContext, ExecutionContextBuilder};
 pub use layout::{Indices, Layout};
 #[cfg(feature = "linalg")]
 pub use linalg::{Eigen, MatrixNorm};
 pub use memory::{
     CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
-    MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
+    MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PoolTuning, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
     TrackingConfig, TrackingLevel, install_signal_handlers,
 };
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};

@@ -314,20 +314,20 @@ fn gradient_by_backward(f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<f64
 
 #[test]
 fn memory_returns_after_backward() -> Result<()> {
-    let pool = bitnet_core::HybridMemoryPool::new();
+    let pool = bitnet_core::HybridMemoryPool::new().unwrap();
     let device = Device::cpu_with_pool(&pool, 1);
     let mut x = Tensor::from_vec(values(64 * 64), &[64, 64], &device)?;
     x.requires_grad_(true)?;
-    let live = pool.get_metrics().live_bytes;
+    let live = pool.get_metrics().total_allocated;
     let y = x.matmul(&x)?.tanh()?.softmax(-1)?.matmul(&x)?.sum(.., false)?;
-    let recorded = pool.get_metrics().live_bytes;
+    let recorded = pool.get_metrics().total_allocated;
     assert!(recorded >= live + 2 * x.storage_bytes(), "{recorded} after {live}");
     y.backward()?;
     // The gradient, and the result, which is still held.
-    let left = pool.get_metrics().live_bytes;
+    let left = pool.get_metrics().total_allocated;
     assert!(left <= live + x.storage_bytes() + 8192, "{left} after {live}");
     x.zero_grad();
     drop(y);
-    assert!(pool.get_metrics().live_bytes <= live);
+    assert!(pool.get_metrics().total_allocated <= live);
     Ok(())
 }

@@ -6,9 +6,27 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 fn config(level: TrackingLevel) -> MemoryPoolConfig {
-    let tracking = TrackingConfig { level, ..Default::default() };
+    let enable_leak_detection = level == TrackingLevel::Detailed;
+    tracked(TrackingConfig { level, enable_leak_detection, ..Default::default() })
+}
+
+fn tracked(tracking: TrackingConfig) -> MemoryPoolConfig {
     // Small regions, so that Miri need not set up 64 MiB.
-    MemoryPoolConfig { tracking, arena_bytes: 4 << 20, ..Default::default() }
+    MemoryPoolConfig {
+        initial_small_pool_size: 4 << 20,
+        initial_large_pool_size: 4 << 20,
+        enable_advanced_tracking: true,
+        tracking_config: Some(tracking),
+        ..Default::default()
+    }
+}
+
+fn pool(level: TrackingLevel) -> HybridMemoryPool {
+    HybridMemoryPool::with_config(config(level)).unwrap()
+}
+
+fn detailed(pool: &HybridMemoryPool) -> DetailedMetrics {
+    pool.get_detailed_metrics().unwrap()
 }
 
 /// The next number below `n`, the same ones in every run.
@@ -29,7 +47,7 @@ impl Random {
 
 #[test]
 fn blocks_are_aligned_disjoint_and_reused() {
-    let pool = HybridMemoryPool::with_config(config(TrackingLevel::Basic));
+    let pool = pool(TrackingLevel::Basic);
     let mut blocks: Vec<_> = [0, 1, 63, 64, 65, 4096, 40_000, 1 << 20, (1 << 20) + 1, 5 << 20]
         .iter()
         .cycle()
@@ -44,10 +62,10 @@ fn blocks_are_aligned_disjoint_and_reused() {
     for (i, block) in blocks.iter().enumerate() {
         assert!(block.bytes().iter().all(|&b| b == i as u8 + 1), "block {i} was written by another");
     }
-    let peak = pool.get_metrics().live_bytes;
+    let peak = pool.get_metrics().total_allocated;
     drop(blocks);
     let before = pool.get_metrics();
-    assert_eq!((before.live_bytes, before.peak_bytes), (0, peak));
+    assert_eq!((before.total_allocated, before.peak_allocated), (0, peak));
     for len in [100, 40_000, 1 << 20, 5 << 20] {
         pool.allocate_bytes(len).unwrap();
     }
@@ -57,7 +75,7 @@ fn blocks_are_aligned_disjoint_and_reused() {
 
 #[test]
 fn alignment_is_kept_and_a_wrong_one_is_an_error() {
-    let pool = HybridMemoryPool::with_config(config(TrackingLevel::Basic));
+    let pool = pool(TrackingLevel::Basic);
     let cpu = Device::cpu();
     for align in [1, 64, 128, 4096, 1 << 14, 1 << 20, 2 << 20, if cfg!(miri) { 1 } else { 8 << 20 }] {
         let blocks: Vec<_> = [1, 65, 3000, 100_000].map(|len| pool.allocate(len, align, &cpu).unwrap()).into();
@@ -66,34 +84,112 @@ fn alignment_is_kept_and_a_wrong_one_is_an_error() {
     for wrong in [0, 3, 96] {
         assert!(pool.allocate(10, wrong, &cpu).is_err());
     }
-    assert_eq!(pool.get_metrics().live_bytes, 0);
+    assert_eq!(pool.get_metrics().total_allocated, 0);
+}
+
+/// A pool with a limit for each kind of block.
+fn limited(small: usize, large: usize) -> HybridMemoryPool {
+    let config =
+        MemoryPoolConfig { max_small_pool_size: small, max_large_pool_size: large, ..config(TrackingLevel::Basic) };
+    HybridMemoryPool::with_config(config).unwrap()
 }
 
 #[test]
-fn the_limit_is_an_error_and_is_given_back() {
-    let limited = |limit| HybridMemoryPool::with_config(MemoryPoolConfig { limit, ..Default::default() });
-    let pool = limited(4 << 20);
+fn a_limit_is_an_error_that_names_it_and_is_given_back() {
+    let pool = limited(1 << 20, 4 << 20);
     let held = pool.allocate_bytes(3 << 20).unwrap();
-    assert!(matches!(pool.allocate_bytes(2 << 20), Err(BitNetError::OutOfMemory { live, .. }) if live == 3 << 20));
+    let full = pool.allocate_bytes(2 << 20).unwrap_err();
+    assert_eq!(
+        full.to_string(),
+        "cpu: 2097152 bytes asked for, 3145728 in use, and max_large_pool_size is 4194304: free some or raise it"
+    );
+    assert!(
+        matches!(pool.allocate_bytes(usize::MAX / 4), Err(BitNetError::PoolLimit { limit, .. }) if limit == 4 << 20)
+    );
     assert!(matches!(pool.allocate_bytes(usize::MAX), Err(BitNetError::OutOfMemory { .. })));
     let mut small = Vec::new();
-    while let Ok(block) = pool.allocate_bytes(10_000) {
-        small.push(block);
-    }
+    let full = loop {
+        match pool.allocate_bytes(10_000) {
+            Ok(block) => small.push(block),
+            Err(error) => break error,
+        }
+    };
+    assert!(full.to_string().contains("max_small_pool_size is 1048576"), "{full}");
     assert!(small.len() > 90, "{} small blocks fit beside the large one", small.len());
-    assert!(pool.get_detailed_metrics().reserved_bytes <= 4 << 20);
+    assert!(detailed(&pool).reserved_bytes <= 5 << 20);
     small.clear();
     drop(held);
     assert!(pool.allocate_bytes(2 << 20).is_ok());
     assert!(pool.allocate_bytes(4 << 20).is_ok(), "cached blocks make way");
-    assert!(limited(3 << 20).allocate_bytes((5 << 20) / 2).is_ok(), "also where no whole region fits");
-    assert!(limited(0).allocate_bytes(1).is_err());
+    assert!(limited(0, 3 << 20).allocate_bytes((5 << 20) / 2).is_ok(), "also where no whole region fits");
+    assert!(limited(0, 1 << 20).allocate_bytes(1).is_err() && limited(1 << 20, 0).allocate_bytes(1 << 20).is_err());
+    if !cfg!(miri) {
+        let pool = HybridMemoryPool::new().unwrap();
+        assert!(matches!(pool.allocate_bytes(isize::MAX as usize), Err(BitNetError::OutOfMemory { .. })));
+    }
+}
+
+#[test]
+fn initial_sizes_are_reserved_when_a_pool_is_made() {
+    let sizes = |small, large| MemoryPoolConfig {
+        initial_small_pool_size: small,
+        initial_large_pool_size: large,
+        max_small_pool_size: 8 << 20,
+        ..config(TrackingLevel::Basic)
+    };
+    let told = detailed(&HybridMemoryPool::with_config(sizes(2 << 20, 3 << 20)).unwrap());
+    assert_eq!((told.arenas, told.reserved_bytes, told.held_bytes), (2, (2 << 20) + (4 << 20), 0));
+    let told = detailed(&HybridMemoryPool::with_config(sizes(64 << 20, 1 << 20)).unwrap());
+    assert_eq!(told.reserved_bytes, (8 << 20) + (1 << 20), "never more than the maximum");
+    if !cfg!(miri) && usize::BITS == 64 {
+        let error = HybridMemoryPool::with_config(sizes(1 << 20, usize::MAX >> 1)).err();
+        assert!(error.is_none(), "a region has at most 1 TiB of address space: {error:?}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_met_is_an_error() {
+    let message = |config| HybridMemoryPool::with_config(config).unwrap_err().to_string();
+    let tracking = TrackingConfig { pressure_threshold_ratio: 1.5, ..Default::default() };
+    assert!(message(tracked(tracking)).contains("pressure_threshold_ratio is 1.5: give a part of the memory"));
+    let cleanup_config = Some(CleanupConfig { pressure_cleanup_threshold: f64::NAN, ..Default::default() });
+    let config = MemoryPoolConfig { cleanup_config, ..Default::default() };
+    assert!(message(config).contains("pressure_cleanup_threshold is NaN"));
+}
+
+#[test]
+fn a_block_of_another_pool_is_an_error_and_goes_back_there() {
+    let (one, other) = (pool(TrackingLevel::Basic), pool(TrackingLevel::Basic));
+    let error = other.deallocate(one.allocate_bytes(100).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("of another pool"), "{error}");
+    assert_eq!(one.get_metrics().total_allocated, 0);
+    one.deallocate(one.allocate_bytes(100).unwrap()).unwrap();
+}
+
+#[test]
+fn detailed_metrics_are_for_advanced_tracking() {
+    let pool = HybridMemoryPool::new().unwrap();
+    let _block = pool.allocate_bytes(100).unwrap();
+    assert!(pool.get_detailed_metrics().is_none() && pool.leak_report().0.is_empty());
+    assert_eq!(pool.get_metrics().total_allocated, 128);
+}
+
+#[test]
+fn old_blocks_are_suspected_leaks() {
+    let interval = Duration::from_millis(600); // looked for at most twice a second
+    let tracking =
+        TrackingConfig { enable_leak_detection: true, leak_detection_interval: interval, ..Default::default() };
+    let pool = HybridMemoryPool::with_config(tracked(tracking)).unwrap();
+    let _old = pool.allocate_bytes(100).unwrap();
+    std::thread::sleep(interval);
+    let _new = pool.allocate_bytes(100).unwrap();
+    assert_eq!((detailed(&pool).suspected_leaks, pool.leak_report().0.len()), (1, 2));
 }
 
 #[test]
 fn threads_share_a_pool_and_free_each_others_blocks() {
     for level in [TrackingLevel::None, TrackingLevel::Basic, TrackingLevel::Detailed] {
-        let pool = HybridMemoryPool::with_config(config(level));
+        let pool = pool(level);
         let (rounds, largest) = if cfg!(miri) { (30, 13) } else { (20_000, 17) };
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
@@ -121,11 +217,11 @@ fn threads_share_a_pool_and_free_each_others_blocks() {
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         let metrics = pool.get_metrics();
-        assert_eq!(metrics.live_bytes, 0);
+        assert_eq!(metrics.total_allocated, 0);
         assert_eq!(metrics.allocations, if level == TrackingLevel::None { 0 } else { 4 * rounds });
         assert!(pool.leak_report().0.is_empty());
         pool.compact();
-        let after = pool.get_detailed_metrics();
+        let after = detailed(&pool);
         assert_eq!((after.used_bytes, after.held_bytes, after.slabs, after.arenas), (0, 0, 0, 0), "{level:?}");
     }
 }
@@ -133,8 +229,11 @@ fn threads_share_a_pool_and_free_each_others_blocks() {
 #[test]
 fn tables_are_small_and_fragmentation_after_a_million_random_allocations() {
     let rounds = if cfg!(miri) { 500 } else { 1_000_000 };
-    let pool =
-        HybridMemoryPool::with_config(MemoryPoolConfig { arena_bytes: 64 << 20, ..config(TrackingLevel::Standard) });
+    let pool = HybridMemoryPool::with_config(MemoryPoolConfig {
+        initial_small_pool_size: 64 << 20,
+        ..config(TrackingLevel::Standard)
+    })
+    .unwrap();
     // Sizes of 256 bytes to 1 MiB, every doubling as often, freed in random order; 512 MiB live.
     let (mut random, live) = (Random(1), if cfg!(miri) { 2 << 20 } else { 512 << 20 });
     let (mut blocks, mut bytes) = (Vec::new(), 0);
@@ -146,32 +245,36 @@ fn tables_are_small_and_fragmentation_after_a_million_random_allocations() {
             bytes -= blocks.swap_remove(random.below(blocks.len())).len();
         }
     }
-    let detailed = pool.get_detailed_metrics();
+    let told = detailed(&pool);
     let percent = |part: usize, whole: usize| part as f64 / whole as f64 * 100.0;
-    let tables = percent(detailed.metadata_bytes, bytes);
-    let hits = percent(detailed.metrics.hits, rounds);
-    let warm = percent(detailed.held_bytes - detailed.used_bytes, detailed.held_bytes);
+    let tables = percent(told.metadata_bytes, bytes);
+    let hits = percent(told.metrics.hits, rounds);
+    let warm = percent(told.held_bytes - told.used_bytes, told.held_bytes);
     pool.compact();
-    let rest = pool.get_detailed_metrics();
+    let rest = detailed(&pool);
     println!(
         "{bytes} bytes live: tables {tables:.2} %, {hits:.3} % from the pool, fragmentation {:.2} %, {warm:.2} % held warm; \
          compacted: {:.2} % of the memory held not asked for",
-        detailed.fragmentation() * 100.0,
+        told.fragmentation_ratio * 100.0,
         percent(rest.held_bytes - bytes, rest.held_bytes)
     );
-    assert_eq!((detailed.requested_bytes, rest.held_bytes), (bytes, rest.used_bytes));
+    assert_eq!((told.requested_bytes, rest.held_bytes), (bytes, rest.used_bytes));
     if !cfg!(miri) {
-        assert!(tables < 3.2 && hits > 98.0 && detailed.fragmentation() < 0.10 && warm < 20.0, "{detailed:?}");
+        assert!(tables < 3.2 && hits > 98.0 && told.fragmentation_ratio < 0.10 && warm < 20.0, "{told:?}");
         assert!(percent(rest.held_bytes - bytes, rest.held_bytes) < 10.0, "{rest:?}");
     }
-    assert_eq!(detailed.sizes.iter().sum::<usize>(), rounds);
+    assert_eq!(told.sizes.iter().sum::<usize>(), rounds);
     drop(blocks);
-    assert_eq!((pool.get_metrics().live_bytes, pool.get_detailed_metrics().requested_bytes), (0, 0));
+    assert_eq!((pool.get_metrics().total_allocated, detailed(&pool).requested_bytes), (0, 0));
 }
 
 #[test]
 fn a_large_block_stays_warm_until_compaction() {
-    let pool = HybridMemoryPool::with_config(MemoryPoolConfig::default());
+    let pool = HybridMemoryPool::with_config(MemoryPoolConfig {
+        initial_large_pool_size: 64 << 20,
+        ..config(TrackingLevel::Basic)
+    })
+    .unwrap();
     for len in [40 << 20, 80 << 20, if cfg!(miri) { 1 << 20 } else { 200 << 20 }] {
         let mut block = pool.allocate_bytes(len).unwrap();
         assert!(block.is_fresh());
@@ -182,7 +285,7 @@ fn a_large_block_stays_warm_until_compaction() {
         assert_eq!((again.address(), again.is_fresh(), again.bytes()[len - 1]), (address, false, 1));
         drop(again);
         assert!(pool.compact() >= len);
-        assert_eq!(pool.get_detailed_metrics().held_bytes, 0);
+        assert_eq!(detailed(&pool).held_bytes, 0);
         assert!(pool.allocate_bytes(len).unwrap().bytes()[len - 1] == 0);
         pool.compact();
     }
@@ -190,8 +293,8 @@ fn a_large_block_stays_warm_until_compaction() {
 
 #[test]
 fn leaks_are_told_with_their_place() {
-    let tracking = TrackingConfig { level: TrackingLevel::Detailed, backtraces: !cfg!(miri) };
-    let pool = HybridMemoryPool::with_config(MemoryPoolConfig { tracking, ..config(TrackingLevel::Detailed) });
+    let tuning = PoolTuning { backtraces: !cfg!(miri), ..Default::default() };
+    let pool = HybridMemoryPool::with_tuning(config(TrackingLevel::Detailed), tuning).unwrap();
     let line = line!() + 1;
     let kept: Vec<_> = (0..3).map(|i| pool.allocate_bytes(1000 * i + 1).unwrap()).collect();
     let (small, report) = (pool.allocate_bytes(5).unwrap(), pool.leak_report());
@@ -206,16 +309,16 @@ fn leaks_are_told_with_their_place() {
         drop(pool.allocate_bytes(100));
     }
     drop(kept);
-    let detailed = pool.get_detailed_metrics();
+    let told = detailed(&pool);
     assert!(pool.leak_report().0.is_empty());
-    assert!((TIMELINE / 2 - 1..TIMELINE).contains(&detailed.timeline.len()), "{}", detailed.timeline.len());
-    assert!(detailed.timeline.is_sorted_by_key(|&(at, _)| at));
-    assert_eq!(detailed.lifetimes.iter().sum::<usize>(), 2 * TIMELINE + 4);
+    assert!((TIMELINE / 2 - 1..TIMELINE).contains(&told.timeline.len()), "{}", told.timeline.len());
+    assert!(told.timeline.is_sorted_by_key(|&(at, _)| at));
+    assert_eq!(told.lifetimes.iter().sum::<usize>(), 2 * TIMELINE + 4);
 }
 
 #[test]
 fn tensors_of_a_pool_leave_nothing_behind() {
-    let pool = HybridMemoryPool::with_config(config(TrackingLevel::Detailed));
+    let pool = pool(TrackingLevel::Detailed);
     let device = Device::cpu_with_pool(&pool, 1);
     {
         let x = BitNetTensor::from_slice(&[1f32, 2., 3., 4., 5., 6.], &[2, 3], &device).unwrap();
@@ -228,15 +331,15 @@ fn tensors_of_a_pool_leave_nothing_behind() {
 
 #[test]
 fn pressure_is_told_and_relieved() {
-    let pool = HybridMemoryPool::with_config(MemoryPoolConfig { limit: 128 << 20, ..Default::default() });
+    let pool = limited(usize::MAX, 128 << 20);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (notes, own) = (seen.clone(), pool.clone());
-    pool.register_pressure_callback(move |level| {
+    pool.register_pressure_callback(Box::new(move |level| {
         drop(own.allocate_bytes(100)); // it may use the pool
         notes.lock().unwrap().push(level);
-    });
+    }));
     let parts: Vec<_> = (0..4).map(|_| pool.allocate_bytes(31 << 20).unwrap()).collect();
-    assert_eq!(pool.get_detailed_metrics().pressure, MemoryPressureLevel::Critical);
+    assert_eq!(detailed(&pool).pressure_level, MemoryPressureLevel::Critical);
     drop(parts);
     let seen = seen.lock().unwrap();
     // What else runs on this computer may have raised it too; 93 MiB of 128 are Medium at least, 124 Critical.
@@ -246,35 +349,78 @@ fn pressure_is_told_and_relieved() {
 
 #[test]
 fn idle_memory_goes_back_without_being_asked() {
-    let idle = Some(Duration::from_millis(20));
+    let idle_cleanup_interval = Duration::from_millis(20);
     for period in [None, Some(Duration::from_millis(20))] {
-        let cleanup = CleanupConfig { idle, period, pressure: None };
-        let pool = HybridMemoryPool::with_config(MemoryPoolConfig { cleanup, ..config(TrackingLevel::Basic) });
+        let cleanup_config = Some(CleanupConfig { idle_cleanup_interval, ..Default::default() });
+        let config = MemoryPoolConfig { cleanup_config, ..config(TrackingLevel::Basic) };
+        let tuning = PoolTuning { cleanup_period: period, ..Default::default() };
+        let pool = HybridMemoryPool::with_tuning(config, tuning).unwrap();
         drop(pool.allocate_bytes(3 << 20));
-        assert!(pool.get_detailed_metrics().held_bytes >= 3 << 20);
+        assert!(detailed(&pool).held_bytes >= 3 << 20);
         for _ in 0..200 {
             std::thread::sleep(Duration::from_millis(20));
             if period.is_none() {
                 drop(pool.allocate_bytes(9 << 20)); // a use of the pool; a mapping of its own
             }
-            if pool.get_detailed_metrics().arenas == 0 {
+            if detailed(&pool).arenas == 0 {
                 break;
             }
         }
-        assert_eq!(pool.get_detailed_metrics().arenas, 0, "{period:?}");
+        assert_eq!(detailed(&pool).arenas, 0, "{period:?}");
     }
 }
 
 #[test]
+fn pressure_detection_and_automatic_cleanup_can_be_off() {
+    let tracking_config = Some(TrackingConfig { enable_pressure_detection: false, ..Default::default() });
+    let config = MemoryPoolConfig {
+        max_large_pool_size: 16 << 20,
+        tracking_config,
+        enable_automatic_cleanup: false,
+        ..config(TrackingLevel::Basic)
+    };
+    let pool = HybridMemoryPool::with_config(config).unwrap();
+    pool.register_pressure_callback(Box::new(|level| panic!("told of {level:?}")));
+    drop(pool.allocate_bytes(3 << 20).unwrap());
+    let _most = pool.allocate_bytes(12 << 20).unwrap();
+    let told = detailed(&pool);
+    assert_eq!((told.pressure_level, told.held_bytes), (MemoryPressureLevel::Low, 15 << 20));
+}
+
+#[test]
+fn a_cleanup_under_pressure_obeys_its_threshold_and_leaves_free_pages_without_compaction() {
+    // 2 MiB used and 6 MiB free in one region of 8 MiB; then 4 of 32 MiB more are used.
+    let held = |threshold, enable_compaction| {
+        let cleanup_config =
+            Some(CleanupConfig { pressure_cleanup_threshold: threshold, enable_compaction, ..Default::default() });
+        let config = MemoryPoolConfig {
+            initial_large_pool_size: 8 << 20,
+            max_large_pool_size: 32 << 20,
+            cleanup_config,
+            tracking_config: Some(TrackingConfig { enable_pressure_detection: false, ..Default::default() }),
+            ..config(TrackingLevel::Basic)
+        };
+        let pool = HybridMemoryPool::with_config(config).unwrap();
+        let _kept = pool.allocate_bytes(2 << 20).unwrap();
+        drop([2 << 20, 4 << 20].map(|len| pool.allocate_bytes(len).unwrap()));
+        let _more = pool.allocate_bytes(20 << 20).unwrap();
+        detailed(&pool).held_bytes
+    };
+    assert_eq!(held(0.99, true), 28 << 20, "below the threshold nothing goes back");
+    assert_eq!(held(0.6, true), 22 << 20);
+    assert_eq!(held(0.6, false), 28 << 20);
+}
+
+#[test]
 fn a_thread_returns_its_cache_when_it_ends() {
-    let pool = HybridMemoryPool::with_config(config(TrackingLevel::Basic));
+    let pool = pool(TrackingLevel::Basic);
     std::thread::scope(|scope| {
         scope.spawn(|| (0..50).for_each(|i| drop(pool.allocate_bytes(i * 100)))).join().unwrap();
     });
     let before = pool.get_metrics();
-    assert_eq!((before.live_bytes, before.allocations), (0, 50));
+    assert_eq!((before.total_allocated, before.allocations), (0, 50));
     pool.compact();
-    assert_eq!(pool.get_detailed_metrics().used_bytes, 0);
+    assert_eq!(detailed(&pool).used_bytes, 0);
     // A block that outlives its pool's last name keeps the pool.
     let mut last = pool.allocate_bytes(77).unwrap();
     drop(pool);
@@ -313,7 +459,7 @@ impl RawMemory for FarMemory {
 
 #[test]
 fn another_device_has_a_pool_of_its_own() {
-    let host = HybridMemoryPool::with_config(config(TrackingLevel::Basic));
+    let host = pool(TrackingLevel::Basic);
     let far = Arc::new(FarMemory { most: 32 << 20, next: AtomicUsize::new(1 << 50), ..Default::default() });
     let raw: Arc<dyn RawMemory> = far.clone();
     let pool = host.for_memory(&raw);
@@ -336,7 +482,7 @@ fn another_device_has_a_pool_of_its_own() {
     assert!(held > 20 << 20, "{held} bytes of 32 MiB");
     assert_eq!(host.get_metrics().allocations, 0);
     let same = host.for_memory(&raw).get_metrics();
-    assert_eq!((same.live_bytes, same.allocations), (pool.get_metrics().live_bytes, blocks.len()));
+    assert_eq!((same.total_allocated, same.allocations), (pool.get_metrics().total_allocated, blocks.len()));
     blocks.clear();
     pool.compact();
     assert!(far.regions.lock().unwrap().is_empty(), "everything was given back");
@@ -346,5 +492,5 @@ fn another_device_has_a_pool_of_its_own() {
 #[should_panic(expected = "another device's memory")]
 fn memory_of_another_device_has_no_bytes() {
     let raw: Arc<dyn RawMemory> = Arc::new(FarMemory { most: 32 << 20, ..Default::default() });
-    HybridMemoryPool::with_config(config(TrackingLevel::Basic)).for_memory(&raw).allocate_bytes(10).unwrap().bytes();
+    pool(TrackingLevel::Basic).for_memory(&raw).allocate_bytes(10).unwrap().bytes();
 }

@@ -25,6 +25,7 @@ pub enum Isa {
 
 /// A `BITNET_ISA` that cannot be obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IsaError {
     /// No instruction set has this name.
     #[error(

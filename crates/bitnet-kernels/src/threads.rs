@@ -64,8 +64,15 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is used only while the caller of `run` keeps the closure alive.
 unsafe impl Send for Shared {}
 
+/// Threads to compute with where nobody says how many: one for each core that this process may use; one without the feature
+/// `parallel`.
+pub fn available_threads() -> usize {
+    if cfg!(feature = "parallel") { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { 1 }
+}
+
 impl ThreadPool {
     /// A pool of `threads` threads (at least one), the caller of [`ThreadPool::run`] included: it starts `threads - 1`.
+    /// Without the feature `parallel` the caller is the only one.
     ///
     /// Where the operating system refuses a thread (a limit on processes, no memory for a stack) the pool has those that
     /// it got: [`ThreadPool::threads`] tells how many, [`ThreadPool::refused`] why there are no more.
@@ -80,7 +87,8 @@ impl ThreadPool {
             wake: Condvar::new(),
         });
         let mut pool = ThreadPool { shared, running: Mutex::new(()), workers: Vec::new(), refused: None };
-        for i in 1..threads.clamp(1, INSIDE as usize) {
+        let threads = if cfg!(feature = "parallel") { threads.clamp(1, INSIDE as usize) } else { 1 };
+        for i in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let thread = std::thread::Builder::new().name(format!("bitnet-{i}"));
             match thread.spawn(move || shared.work()) {
@@ -274,13 +282,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls `f` with each of `parts` on at most `threads` threads that are started for it, the caller among them: for long
+/// Calls `f` with each of `parts` on at most `threads` threads that are started for it, the caller among them, or on the caller alone without the feature `parallel`: for long
 /// work that a pool's threads should not be kept from. A thread that the operating system refuses is done without.
 ///
 /// # Panics
 /// With the panic of a part.
 pub fn for_each_part<T: Send>(threads: usize, parts: impl ExactSizeIterator<Item = T> + Send, f: impl Fn(T) + Sync) {
-    let threads = threads.min(parts.len());
+    let threads = if cfg!(feature = "parallel") { threads.min(parts.len()) } else { 1 };
     let parts = Mutex::new(parts);
     let next = || lock(&parts).next();
     let work = || {

@@ -9,6 +9,7 @@ pub use shards::{Located, Shards, Tensors};
 /// A safetensors file, or a set of them, that cannot be read or written. Messages are one line.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SafetensorsError {
     /// One file.
     #[error(transparent)]

@@ -5,6 +5,7 @@ use bitnet_core::{BitNetError, TensorOpError};
 /// Packed weights cannot be decoded, or a matrix cannot be quantized or encoded.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QuantError {
     /// The number of bytes is not that of the shape.
     #[error("{format}: a {rows} x {cols} matrix takes {expected} bytes, but there are {actual}")]

@@ -8,6 +8,7 @@ pub type Result<T, E = TrainingError> = std::result::Result<T, E>;
 
 /// What goes wrong while training.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainingError {
     /// An operation on tensors.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::output;
-use bitnet::core::{DeviceCapabilities, auto_select_device};
+use bitnet::core::{DeviceCapabilities, auto_select_device, explain_device_selection};
 use serde_json::json;
 
 /// Time of each probe.
@@ -21,7 +21,7 @@ pub struct DevicesArgs {
 
 pub fn run(args: DevicesArgs) -> Result<()> {
     let cpu = DeviceCapabilities::cpu()?;
-    let (selected, why) = auto_select_device();
+    let (selected, why) = (auto_select_device(), explain_device_selection());
     let mut limits = vec![Limits::measure(1, SECONDS)?];
     if cpu.cores > 1 {
         limits.push(Limits::measure(cpu.cores, SECONDS)?);

@@ -130,8 +130,8 @@ pub trait Backend: Debug + Send + Sync {
     }
 
     /// Its detected properties.
-    fn capabilities(&self) -> Result<DeviceCapabilities> {
-        Ok(DeviceCapabilities::named(self.name()))
+    fn capabilities(&self) -> DeviceCapabilities {
+        DeviceCapabilities::named(self.name())
     }
     /// Its allocator, for pools; `None` if it manages its own memory.
     fn raw_memory(&self) -> Option<std::sync::Arc<dyn RawMemory>> {

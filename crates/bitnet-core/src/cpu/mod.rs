@@ -21,7 +21,9 @@ mod wide;
 
 use crate::backend::*;
 use crate::{BitNetDType, BitNetError, CpuStorage, DeviceCapabilities, HybridMemoryPool, Result, TensorStorage};
-use bitnet_kernels::{Isa, IsaError, Kernels, ThreadPool};
+use bitnet_kernels::{Isa, IsaError, Kernels, ThreadPool, probe};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The CPU with its threads and the kernels chosen for it.
 pub struct CpuBackend {
@@ -29,13 +31,20 @@ pub struct CpuBackend {
     kernels: Result<Kernels, IsaError>,
     threads: ThreadPool,
     memory: HybridMemoryPool,
+    /// GB/s at which it reads memory, once measured.
+    bandwidth: OnceLock<f64>,
 }
 
 impl CpuBackend {
     /// A CPU with the kernels of `isa` and this many threads (at least one).
     pub fn new(isa: Result<Isa, IsaError>, threads: usize) -> Self {
         let kernels = isa.map(|isa| Kernels::for_isa(isa).expect("an available instruction set has kernels"));
-        Self { kernels, threads: ThreadPool::new(threads.max(1)), memory: HybridMemoryPool::global().clone() }
+        Self {
+            kernels,
+            threads: ThreadPool::new(threads.max(1)),
+            memory: HybridMemoryPool::global().clone(),
+            bandwidth: OnceLock::new(),
+        }
     }
 
     /// The same device with memory from `pool`.
@@ -73,8 +82,10 @@ impl Backend for CpuBackend {
         self
     }
 
-    fn capabilities(&self) -> Result<DeviceCapabilities> {
-        Ok(DeviceCapabilities::of_cpu(self.kernels()?.isa, self.threads.threads()))
+    fn capabilities(&self) -> DeviceCapabilities {
+        let probe = || probe::read_bandwidth_within(&self.threads, Duration::from_millis(50));
+        let isa = self.kernels.as_ref().ok().map(|kernels| kernels.isa);
+        DeviceCapabilities::of_cpu(isa, self.threads.threads(), *self.bandwidth.get_or_init(probe))
     }
 
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {

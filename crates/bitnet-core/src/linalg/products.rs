@@ -96,7 +96,7 @@ impl BitNetTensor {
 
     fn multiply(&self, op: &'static str, other: &Self, out: Option<&mut Self>) -> Result<Self> {
         self.same_device(op, other)?;
-        let (left, right) = (crate::precision::operand(op, self)?, crate::precision::operand(op, other)?);
+        let (left, right) = (crate::mixed_precision::operand(op, self)?, crate::mixed_precision::operand(op, other)?);
         left.multiplied(op, &right, out)
     }
 

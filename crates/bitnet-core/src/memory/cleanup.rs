@@ -1,49 +1,75 @@
 //! When memory that nobody uses goes back to the system.
 
-use super::MemoryPressureLevel;
+use super::large::Unused;
 use super::pool::Core;
 use super::thread_cache;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often the device's memory is asked after, at most, and idle memory looked for.
+/// How often, at most, the device is asked for its free memory and the pool looked through for idle memory.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a pool gives back unasked. Whatever is `None` does not happen; [`compact`](super::HybridMemoryPool::compact)
-/// gives back everything at once.
-#[derive(Debug, Clone, Copy)]
+/// When a pool gives unused memory back unasked; [`compact`](super::HybridMemoryPool::compact) gives back all at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CleanupConfig {
-    /// Regions in which nothing was taken or given back for so long give back what they do not use. Looked for when the
-    /// pool is used, at most twice a second. Default 10 seconds.
-    pub idle: Option<Duration>,
-    /// Everything unused goes back when the pressure rises to this level. Default [`MemoryPressureLevel::High`].
-    pub pressure: Option<MemoryPressureLevel>,
-    /// A thread of the pool looks this often, so that a pool that nobody uses is cleaned too. Default: none does.
-    pub period: Option<Duration>,
+    /// Regions in which nothing was allocated or freed for so long give back what they do not use. Looked for when the pool
+    /// is used, at most twice a second, or by a thread ([`cleanup_period`](super::PoolTuning::cleanup_period)). Default 10
+    /// seconds.
+    pub idle_cleanup_interval: Duration,
+    /// Everything unused goes back when so much of the memory, from 0 to 1, becomes used: of a limit of the pool, or of all
+    /// the device has. Default 0.85.
+    pub pressure_cleanup_threshold: f64,
+    /// Whether free pages of regions that are partly in use go back too, or whole regions only. Default yes.
+    pub enable_compaction: bool,
+    /// A cleanup gives back one region after another and stops after this time; what is left waits for the next. Default
+    /// 100 milliseconds.
+    pub max_cleanup_time: Duration,
 }
 
 impl Default for CleanupConfig {
     fn default() -> Self {
-        Self { idle: Some(Duration::from_secs(10)), pressure: Some(MemoryPressureLevel::High), period: None }
+        Self {
+            idle_cleanup_interval: Duration::from_secs(10),
+            pressure_cleanup_threshold: 0.85,
+            enable_compaction: true,
+            max_cleanup_time: Duration::from_millis(100),
+        }
     }
 }
 
 impl Core {
-    /// Gives back what rested for `idle`; returns the bytes of memory that the device has again.
-    fn clean(&self, idle: Duration) -> usize {
-        let unused = self.with_central(|small, large| {
-            small.give_back_empty(large);
-            large.give_back_unused(idle, true)
-        });
-        unused.release(&*self.raw)
+    /// Gives back what rested for `idle`, and, if `pages`, free pages within regions; for a time, if there is one. Returns
+    /// the bytes of memory that the device has again.
+    fn clean(&self, idle: Duration, pages: bool, time: Option<Duration>) -> usize {
+        let started = Instant::now();
+        let most = if time.is_some() { 1 } else { usize::MAX };
+        let mut bytes = 0;
+        loop {
+            let unused = self.with_central(|central| central.give_back_unused(idle, pages, most));
+            let done = unused.iter().all(Unused::is_empty);
+            bytes += unused.into_iter().map(|unused| unused.release(&*self.raw)).sum::<usize>();
+            if done || time.is_none_or(|time| started.elapsed() >= time) {
+                return bytes;
+            }
+        }
     }
 
     /// Gives back all that is not in use. Other threads give back their caches when they next free a block.
     pub(super) fn compact(&self) -> usize {
+        self.flush_caches();
+        self.clean(Duration::ZERO, true, None)
+    }
+
+    fn flush_caches(&self) {
         self.caches().iter().for_each(|cache| cache.flush.store(true, Relaxed));
         thread_cache::flush_own(self);
-        self.clean(Duration::ZERO)
+    }
+
+    /// [`compact`](Self::compact), as far as the configuration lets an automatic cleanup go.
+    pub(super) fn clean_under_pressure(&self, cleanup: CleanupConfig) {
+        self.flush_caches();
+        self.clean(Duration::ZERO, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
     }
 
     /// What is due when the pool is used: called by operations that took a lock anyway, after it.
@@ -53,15 +79,18 @@ impl Core {
         let next = now + LOOK.as_millis() as u64;
         if now >= due && self.next_look.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
             self.look();
-        } else if self.config.limit != usize::MAX {
+        } else if self.is_limited() {
             self.watch_pressure(false);
         }
     }
 
     fn look(&self) {
         self.watch_pressure(true);
-        if let Some(idle) = self.config.cleanup.idle {
-            self.clean(idle);
+        if let Some(cleanup) = self.cleanup {
+            self.clean(cleanup.idle_cleanup_interval, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
+        }
+        if let Some(tracker) = &self.tracker {
+            tracker.look_for_leaks();
         }
     }
 

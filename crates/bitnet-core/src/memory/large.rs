@@ -44,11 +44,25 @@ pub(super) struct LargeBlockPool {
 }
 
 impl LargeBlockPool {
-    pub(super) fn new(raw: Arc<dyn RawMemory>, config: &super::MemoryPoolConfig) -> Self {
-        let arena_bytes = config.arena_bytes.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
-        let (limit, warm_limit) = (config.limit, config.warm_bytes);
+    /// A pool whose first region has `initial` bytes, which reserves at most `limit` and keeps mappings of `warm_limit`.
+    pub(super) fn new(raw: Arc<dyn RawMemory>, initial: usize, limit: usize, warm_limit: usize) -> Self {
+        let arena_bytes = initial.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
         Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, direct: 0, reserved: 0, used: 0 }
+    }
+
+    /// Reserves the first region, as far as the limit allows; nothing where reserving takes memory.
+    pub(super) fn reserve_initial(&mut self) -> io::Result<()> {
+        let bytes = self.arena_bytes.min(self.limit / PAGE * PAGE);
+        if bytes > 0 && self.raw.is_lazy() {
+            self.grow(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Part of the limit that is used.
+    pub(super) fn filled(&self) -> f32 {
+        if self.limit == usize::MAX { 0.0 } else { self.used as f32 / self.limit.max(1) as f32 }
     }
 
     /// Bytes that a block of `len` takes; an error beyond what memory can address.
@@ -56,7 +70,8 @@ impl LargeBlockPool {
         len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one.
+    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one. Beyond the limit
+    /// the error is of kind `QuotaExceeded`.
     pub(super) fn take(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
         let align = if bytes < HUGE_PAGE { align } else { align.max(HUGE_PAGE) };
         if bytes > self.arena_bytes || align > HUGE_PAGE {
@@ -95,7 +110,7 @@ impl LargeBlockPool {
         let mut len = len.min(room).max(wanted);
         let base = loop {
             if len > room {
-                return Err(io::ErrorKind::OutOfMemory.into());
+                return Err(io::ErrorKind::QuotaExceeded.into());
             }
             match self.raw.reserve(len, HUGE_PAGE) {
                 Ok(base) => break base,
@@ -117,7 +132,7 @@ impl LargeBlockPool {
     /// Bytes that may still be reserved, after giving back what nobody uses if `wanted` needs it.
     fn room_below_limit(&mut self, wanted: usize) -> usize {
         if self.limit - self.reserved < wanted {
-            let released = self.give_back_unused(Duration::ZERO, false);
+            let released = self.give_back_unused(Duration::ZERO, false, usize::MAX);
             released.release(&*self.raw);
         }
         self.limit - self.reserved
@@ -130,7 +145,7 @@ impl LargeBlockPool {
             return Ok(Pages { address: self.warm.remove(i).0, fresh: false });
         }
         if self.room_below_limit(bytes) < bytes {
-            return Err(io::ErrorKind::OutOfMemory.into());
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let address = self.raw.reserve(bytes, align)?;
         self.reserved += bytes;
@@ -171,27 +186,38 @@ impl LargeBlockPool {
         self.direct -= len;
     }
 
-    /// Regions and mappings that nobody uses and, if `pages`, free pages that hold memory: of what rested for `idle`.
-    /// The caller releases the regions once it holds no lock; the pages are given back here, before they can be used.
-    pub(super) fn give_back_unused(&mut self, idle: Duration, pages: bool) -> Unused {
-        let mut unused = Unused::default();
-        for (address, len, _) in self.warm.extract_if(.., |(_, _, since)| since.elapsed() >= idle).collect::<Vec<_>>() {
+    /// Regions and mappings that nobody uses and, if `pages`, free pages that hold memory: of what rested for `idle`, and of
+    /// `most` regions. The caller releases the regions once it holds no lock; the pages are given back here, before they can
+    /// be used.
+    pub(super) fn give_back_unused(&mut self, idle: Duration, pages: bool, most: usize) -> Unused {
+        let (mut unused, mut left) = (Unused::default(), most);
+        let mut within = |unused: bool| {
+            let taken = unused && left > 0;
+            left -= usize::from(taken);
+            taken
+        };
+        let mappings = self.warm.extract_if(.., |(_, _, since)| within(since.elapsed() >= idle)).collect::<Vec<_>>();
+        for (address, len, _) in mappings {
             self.forget_direct(&mut unused, address, len);
         }
-        let rested = |arena: &mut Arena| arena.touched.elapsed() >= idle;
-        for arena in self.arenas.extract_if(.., |arena| arena.used() == 0 && rested(arena)).collect::<Vec<_>>() {
+        let rested = |arena: &Arena| arena.touched.elapsed() >= idle;
+        for arena in self.arenas.extract_if(.., |arena| within(arena.used() == 0 && rested(arena))).collect::<Vec<_>>()
+        {
             unused.regions.push((arena.base, arena.pages * PAGE));
             unused.bytes += arena.dirty() * PAGE;
             self.reserved -= arena.pages * PAGE;
         }
         self.sort();
         let pages = pages && self.raw.is_lazy();
-        for arena in self.arenas.iter_mut().filter(|_| pages) {
-            if rested(arena) {
-                for run in arena.clean() {
-                    self.raw.discard(arena.base + run.start * PAGE, run.len() * PAGE);
-                    unused.bytes += run.len() * PAGE;
-                }
+        for arena in self.arenas.iter_mut().filter(|arena| pages && rested(arena)) {
+            if left == 0 {
+                break;
+            }
+            let runs = arena.clean();
+            left -= usize::from(!runs.is_empty());
+            for run in runs {
+                self.raw.discard(arena.base + run.start * PAGE, run.len() * PAGE);
+                unused.bytes += run.len() * PAGE;
             }
         }
         unused
@@ -216,7 +242,7 @@ impl LargeBlockPool {
 impl Drop for LargeBlockPool {
     fn drop(&mut self) {
         // Handles keep their pool, so that nobody uses any of it; slabs and caches of threads only hold addresses.
-        self.give_back_unused(Duration::ZERO, false).release(&*self.raw);
+        self.give_back_unused(Duration::ZERO, false, usize::MAX).release(&*self.raw);
         self.arenas.iter().for_each(|arena| self.raw.release(arena.base, arena.pages * PAGE));
     }
 }
@@ -230,6 +256,11 @@ pub(super) struct Unused {
 }
 
 impl Unused {
+    /// Whether there was nothing to give back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.regions.is_empty() && self.bytes == 0
+    }
+
     /// Gives the regions back; returns the bytes of memory that the system has again.
     pub(super) fn release(self, raw: &dyn RawMemory) -> usize {
         self.regions.iter().for_each(|&(address, len)| raw.release(address, len));

@@ -2,67 +2,30 @@
 
 use super::buddy::PAGE;
 use super::cleanup::CleanupConfig;
+use super::config::{MemoryPoolConfig, PoolTuning};
 use super::counters::Totals;
 use super::handle::{LARGE, MemoryHandle, PoolRef};
 use super::holder::Holder;
-use super::large::LargeBlockPool;
+use super::large::{LargeBlockPool, Unused};
 use super::pressure::{MemoryPressureLevel, Pressure};
 use super::raw::{HUGE_PAGE, HostMemory, RawMemory};
-use super::small::{self, LINE, SmallBlockPool, class_of};
+use super::small::{LARGEST, LINE, SmallBlockPool, class_of};
 use super::thread_cache::{self, ThreadCache};
-use super::tracking::{DetailedMetrics, LeakReport, Tracker, TrackingConfig, TrackingLevel};
-use crate::{BitNetError, Device, Result};
+use super::tracking::{DetailedMetrics, LeakReport, Tracker, TrackingLevel};
+use crate::{BitNetError, Device, Result, TensorOpError};
 use std::io;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Limits and habits of a pool.
-#[derive(Debug, Clone, Copy)]
-pub struct MemoryPoolConfig {
-    /// Blocks below this many bytes come from size classes, the others from whole pages. Default and most 1 MiB.
-    pub threshold: usize,
-    /// Most bytes taken from the device; beyond it allocation is an error. Default: no limit.
-    pub limit: usize,
-    /// Bytes of the first region, a power of two; the pool grows by as much as it has, up to 16 times this. A larger
-    /// block is a mapping of its own. Default 64 MiB.
-    pub arena_bytes: usize,
-    /// Most bytes of blocks larger than a region that are kept when freed. Default 256 MiB.
-    pub warm_bytes: usize,
-    /// Most bytes that a thread keeps of small blocks, and as many that it may not give back. Default 8 MiB.
-    pub thread_cache_bytes: usize,
-    /// Whether blocks that have room for one ask for huge pages: first used and streamed several times faster, but
-    /// memory in steps of 2 MiB. Default yes; see [`MemoryHandle::advise_huge_pages`].
-    pub huge_pages: bool,
-    /// What is written down.
-    pub tracking: TrackingConfig,
-    /// What goes back to the system when.
-    pub cleanup: CleanupConfig,
-}
-
-impl Default for MemoryPoolConfig {
-    fn default() -> Self {
-        Self {
-            threshold: small::LARGEST,
-            limit: usize::MAX,
-            arena_bytes: 64 << 20,
-            warm_bytes: 256 << 20,
-            thread_cache_bytes: 8 << 20,
-            huge_pages: true,
-            tracking: TrackingConfig::default(),
-            cleanup: CleanupConfig::default(),
-        }
-    }
-}
-
-/// What a pool has done so far.
+/// Counters of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolMetrics {
-    /// Bytes held by handles now, in whole blocks.
-    pub live_bytes: usize,
-    /// Most bytes held at once; with many threads up to 256 KiB a thread off.
-    pub peak_bytes: usize,
+    /// Bytes in use now, in whole blocks.
+    pub total_allocated: usize,
+    /// Most bytes in use at once; with many threads up to 256 KiB a thread off.
+    pub peak_allocated: usize,
     /// Allocations served.
     pub allocations: usize,
     /// Of these, the ones served from memory that was in use before.
@@ -75,48 +38,56 @@ pub struct PoolMetrics {
 ///
 /// ```
 /// use bitnet_core::{Device, HybridMemoryPool};
-/// let pool = HybridMemoryPool::new();
+/// let pool = HybridMemoryPool::new()?;
 /// let mut block = pool.allocate(1000, 64, &Device::cpu())?;
 /// block.bytes_mut()[0] = 7;
-/// assert_eq!(pool.get_metrics().live_bytes, 1024);
-/// pool.deallocate(block); // or let it fall
-/// assert_eq!(pool.get_metrics().live_bytes, 0);
+/// assert_eq!(pool.get_metrics().total_allocated, 1024);
+/// pool.deallocate(block)?; // or drop it
+/// assert_eq!(pool.get_metrics().total_allocated, 0);
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct HybridMemoryPool(PoolRef);
 
-impl Default for HybridMemoryPool {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl HybridMemoryPool {
-    /// A pool without limit.
-    pub fn new() -> Self {
+    /// A pool without limits. Errors: as [`with_config`](Self::with_config).
+    pub fn new() -> Result<Self> {
         Self::with_config(MemoryPoolConfig::default())
     }
 
-    /// A pool with the given limits.
-    pub fn with_config(config: MemoryPoolConfig) -> Self {
-        Self(PoolRef::new(Core::new(Arc::new(HostMemory), true, false, config)))
+    /// A pool of the host's memory. Errors: a ratio outside of 0 to 1, or initial sizes that the system does not give.
+    pub fn with_config(config: MemoryPoolConfig) -> Result<Self> {
+        Self::with_tuning(config, PoolTuning::default())
     }
 
-    /// The pool that host tensors use unless told otherwise.
+    /// As [`with_config`](Self::with_config), with settings that few need to change.
+    pub fn with_tuning(config: MemoryPoolConfig, tuning: PoolTuning) -> Result<Self> {
+        config.check()?;
+        let core = Core::new(Arc::new(HostMemory), true, false, config, tuning);
+        let initial =
+            |central: &mut Central| [&mut central.small_pages, &mut central.large].map(LargeBlockPool::reserve_initial);
+        if core.with_central(initial).iter().any(io::Result::is_err) {
+            let requested = config.initial_small_pool_size.saturating_add(config.initial_large_pool_size);
+            return Err(BitNetError::OutOfMemory { device: core.raw.name(), requested, in_use: 0 });
+        }
+        Ok(Self(PoolRef::new(core)))
+    }
+
+    /// The pool that host tensors use unless told otherwise. It reserves memory when it is first used.
     pub fn global() -> &'static Self {
         static POOL: OnceLock<HybridMemoryPool> = OnceLock::new();
         POOL.get_or_init(|| {
-            Self(PoolRef::new(Core::new(Arc::new(HostMemory), true, true, MemoryPoolConfig::default())))
+            let (config, tuning) = Default::default();
+            Self(PoolRef::new(Core::new(Arc::new(HostMemory), true, true, config, tuning)))
         })
     }
 
     /// The pool of this configuration for another device's memory: made at the first call, the same at every other.
     pub fn for_memory(&self, raw: &Arc<dyn RawMemory>) -> Self {
-        let mut devices = self.0.devices.lock().unwrap_or_else(|e| e.into_inner());
+        let mut devices = self.0.devices();
         let known = devices.iter().find(|pool| Arc::ptr_eq(&pool.raw, raw)).cloned();
         Self(known.unwrap_or_else(|| {
-            devices.push(PoolRef::new(Core::new(raw.clone(), false, false, self.0.config)));
+            devices.push(PoolRef::new(Core::new(raw.clone(), false, false, self.0.config, self.0.tuning)));
             devices[devices.len() - 1].clone()
         }))
     }
@@ -135,9 +106,14 @@ impl HybridMemoryPool {
         }
     }
 
-    /// Gives a block back, as dropping it does.
-    pub fn deallocate(&self, handle: MemoryHandle) {
-        drop(handle);
+    /// Gives a block back, as dropping it does. An error if it is of another pool, to which it then goes back.
+    pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
+        let of_device = |id| self.0.devices().iter().any(|pool| pool.id == id);
+        if handle.pool.id == self.0.id || of_device(handle.pool.id) {
+            return Ok(());
+        }
+        let message = "the block is of another pool, and went back there: call deallocate of the pool that gave it";
+        Err(TensorOpError::Argument { op: "deallocate", message: message.into() }.into())
     }
 
     /// A block of `len` bytes of this pool's own memory, the host's unless it is [of a device](Self::for_memory).
@@ -161,7 +137,7 @@ impl HybridMemoryPool {
     fn allocate_aligned(&self, len: usize, align: usize) -> Result<MemoryHandle> {
         if !align.is_power_of_two() {
             let message = format!("alignment {align} is not a power of two");
-            return Err(BitNetError::Io { path: "memory".into(), source: io::Error::other(message) });
+            return Err(TensorOpError::Argument { op: "allocate", message }.into());
         }
         if align <= LINE {
             return self.allocate_bytes(len);
@@ -188,7 +164,7 @@ impl HybridMemoryPool {
                 core.compact();
                 thread_cache::refill(core, class)
             })
-            .map_err(|_| core.out_of_memory(len))?;
+            .map_err(|error| core.out_of_memory(len, &error, "max_small_pool_size", core.config.max_small_pool_size))?;
         let handle = self.handle(address, len, class as u8, false);
         core.note(&handle, warm, Location::caller());
         Ok(handle)
@@ -204,34 +180,39 @@ impl HybridMemoryPool {
                 core.take_large(bytes, align)
             })
         });
-        let block = block.map_err(|_| core.out_of_memory(len))?;
+        let block = block
+            .map_err(|error| core.out_of_memory(len, &error, "max_large_pool_size", core.config.max_large_pool_size))?;
         core.count_allocated(len.max(1).next_multiple_of(PAGE));
         let handle = self.handle(block.address, len, LARGE, block.fresh);
-        if core.config.huge_pages && len >= HUGE_PAGE {
+        if core.tuning.huge_pages && len >= HUGE_PAGE {
             handle.advise_huge_pages(true);
         }
         core.note(&handle, !block.fresh, Location::caller());
         Ok(handle)
     }
 
-    /// Live and peak bytes, allocations and hits so far.
+    /// Bytes in use and their peak, allocations and hits so far.
     pub fn get_metrics(&self) -> PoolMetrics {
         self.0.metrics()
     }
 
-    /// Everything the pool can tell; see [`TrackingLevel`].
-    pub fn get_detailed_metrics(&self) -> DetailedMetrics {
-        self.0.detailed_metrics()
+    /// All metrics, as far as the [`TrackingLevel`] gives them; `None` without
+    /// [`enable_advanced_tracking`](MemoryPoolConfig::enable_advanced_tracking).
+    pub fn get_detailed_metrics(&self) -> Option<DetailedMetrics> {
+        self.0.config.enable_advanced_tracking.then(|| self.0.detailed_metrics())
     }
 
-    /// Blocks in use, with the place of their allocation; empty below [`TrackingLevel::Detailed`].
+    /// Blocks in use, with the place of their allocation; empty without
+    /// [`enable_leak_detection`](super::TrackingConfig::enable_leak_detection).
     pub fn leak_report(&self) -> LeakReport {
         self.0.tracker.as_ref().map_or_else(LeakReport::default, Tracker::leaks)
     }
 
-    /// Calls `callback` whenever the pressure changes, on the thread whose allocation changed it. It may use the pool.
-    pub fn register_pressure_callback(&self, callback: impl Fn(MemoryPressureLevel) + Send + Sync + 'static) {
-        self.0.pressure.register(Arc::new(callback));
+    /// Calls `callback` whenever the memory pressure level changes, on the thread whose allocation changed it. It may use
+    /// the pool. Where advanced tracking is without
+    /// [`enable_pressure_detection`](super::TrackingConfig::enable_pressure_detection), it is never called.
+    pub fn register_pressure_callback(&self, callback: Box<dyn Fn(MemoryPressureLevel) + Send + Sync>) {
+        self.0.pressure.register(callback.into());
     }
 
     /// Gives everything that is not in use back to the device: empty slabs, free pages, empty regions. Returns the
@@ -253,15 +234,17 @@ pub(super) struct Core {
     pub(super) host: bool,
     pub(super) totals: Totals,
     misses: AtomicUsize,
-    pub(super) config: MemoryPoolConfig,
+    config: MemoryPoolConfig,
+    pub(super) tuning: PoolTuning,
+    pub(super) cleanup: Option<CleanupConfig>,
     pub(super) raw: Arc<dyn RawMemory>,
     pub(super) me: Weak<Core>,
     central: Mutex<Central>,
     holder: Holder,
-    /// Bytes that were taken from `central` when it was last used.
-    pub(super) used: AtomicUsize,
+    /// Part of the nearer limit that was used when `central` last was, as the bits of an `f32`; 0 without limits.
+    pub(super) filled: AtomicU32,
     caches: Mutex<Vec<Arc<ThreadCache>>>,
-    tracker: Option<Tracker>,
+    pub(super) tracker: Option<Tracker>,
     pub(super) pressure: Pressure,
     pub(super) started: Instant,
     /// Milliseconds from `started` on when idle memory is next looked for.
@@ -271,39 +254,63 @@ pub(super) struct Core {
 
 /// What threads share.
 #[derive(Debug)]
-struct Central {
-    small: SmallBlockPool,
-    large: LargeBlockPool,
+pub(super) struct Central {
+    pub(super) small: SmallBlockPool,
+    /// Regions that the slabs of `small` are cut from.
+    pub(super) small_pages: LargeBlockPool,
+    pub(super) large: LargeBlockPool,
+}
+
+impl Central {
+    /// [`LargeBlockPool::give_back_unused`] of both kinds of block.
+    pub(super) fn give_back_unused(&mut self, idle: Duration, pages: bool, most: usize) -> [Unused; 2] {
+        self.small.give_back_empty(&mut self.small_pages);
+        [&mut self.small_pages, &mut self.large].map(|large| large.give_back_unused(idle, pages, most))
+    }
 }
 
 impl Core {
-    fn new(raw: Arc<dyn RawMemory>, host: bool, immortal: bool, config: MemoryPoolConfig) -> Arc<Self> {
+    fn new(
+        raw: Arc<dyn RawMemory>,
+        host: bool,
+        immortal: bool,
+        config: MemoryPoolConfig,
+        tuning: PoolTuning,
+    ) -> Arc<Self> {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let level = config.tracking.level;
-        let large = LargeBlockPool::new(raw.clone(), &config);
+        let (tracking, cleanup) = (config.tracking(), config.cleanup());
+        let tracker = tracking.and_then(|tracking| Tracker::new(tracking, tuning.backtraces));
+        let pages = |initial, max| LargeBlockPool::new(raw.clone(), initial, max, tuning.warm_bytes);
+        let central = Central {
+            small: SmallBlockPool::new(),
+            small_pages: pages(config.initial_small_pool_size, config.max_small_pool_size),
+            large: pages(config.initial_large_pool_size, config.max_large_pool_size),
+        };
         let core = Arc::new_cyclic(|me| Self {
             id: IDS.fetch_add(1, Relaxed),
-            small_below: config.threshold.min(small::LARGEST),
-            untracked: level <= TrackingLevel::Basic,
-            counts: level >= TrackingLevel::Basic,
+            small_below: tuning.threshold.min(LARGEST),
+            untracked: tracker.is_none(),
+            counts: tracking.is_none_or(|tracking| tracking.level >= TrackingLevel::Basic),
             immortal,
             host,
             totals: Totals::default(),
             misses: AtomicUsize::new(0),
             config,
+            tuning,
+            cleanup,
             raw,
             me: me.clone(),
-            central: Mutex::new(Central { small: SmallBlockPool::new(), large }),
+            central: Mutex::new(central),
             holder: Holder::default(),
-            used: AtomicUsize::new(0),
+            filled: AtomicU32::new(0),
             caches: Mutex::default(),
-            tracker: Tracker::new(config.tracking),
-            pressure: Pressure::default(),
+            tracker,
+            pressure: Pressure::new(tracking.unwrap_or_default()),
             started: Instant::now(),
             next_look: AtomicU64::new(0),
             devices: Mutex::default(),
         });
-        if let Some(period) = config.cleanup.period {
+        if let Some(period) = tuning.cleanup_period {
             // Without a thread to be had, idle memory is still looked for whenever the pool is used.
             let _ = Self::look_every(&core, period);
         }
@@ -321,27 +328,40 @@ impl Core {
         caches.retain(|other| !Arc::ptr_eq(other, cache));
     }
 
+    fn devices(&self) -> MutexGuard<'_, Vec<PoolRef>> {
+        self.devices.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether either kind of block has a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.config.max_small_pool_size.min(self.config.max_large_pool_size) != usize::MAX
+    }
+
     /// Works on what threads share, and notes how much of it is used.
-    pub(super) fn with_central<R>(&self, work: impl FnOnce(&mut SmallBlockPool, &mut LargeBlockPool) -> R) -> R {
+    pub(super) fn with_central<R>(&self, work: impl FnOnce(&mut Central) -> R) -> R {
         self.holder.refuse_this_thread(&*self.raw);
         let mut central = self.central.lock().unwrap_or_else(|e| e.into_inner());
         let _held = self.holder.hold();
-        let Central { small, large } = &mut *central;
-        let result = work(small, large);
-        self.used.store(large.used, Relaxed);
+        let result = work(&mut central);
+        if self.is_limited() {
+            let filled = central.small_pages.filled().max(central.large.filled());
+            self.filled.store(filled.to_bits(), Relaxed);
+        }
         result
     }
 
     pub(super) fn take_small(&self, class: usize, out: &mut [usize]) -> io::Result<(usize, bool)> {
-        self.with_central(|small, large| small.take(class, out, large))
+        self.with_central(|central| central.small.take(class, out, &mut central.small_pages))
     }
 
     pub(super) fn give_back_small(&self, class: usize, blocks: impl Iterator<Item = usize>) {
-        self.with_central(|small, large| blocks.for_each(|address| small.give_back(class, address, large)));
+        self.with_central(|Central { small, small_pages, .. }| {
+            blocks.for_each(|address| small.give_back(class, address, small_pages));
+        });
     }
 
     fn take_large(&self, bytes: usize, align: usize) -> io::Result<super::large::Pages> {
-        self.with_central(|_, large| large.take(bytes, align))
+        self.with_central(|central| central.large.take(bytes, align))
     }
 
     pub(super) fn count_allocated(&self, bytes: usize) {
@@ -387,31 +407,33 @@ impl Core {
         }
         let bytes = len.max(1).next_multiple_of(PAGE);
         self.count_freed(bytes);
-        self.with_central(|_, large| large.give_back(address, bytes)).release(&*self.raw);
+        self.with_central(|central| central.large.give_back(address, bytes)).release(&*self.raw);
         self.tend();
     }
 
     fn metrics(&self) -> PoolMetrics {
         let caches = self.caches();
-        let (live_bytes, peak_bytes, allocations) = self.totals.sum(caches.iter().map(|cache| &cache.shard));
+        let (total_allocated, peak_allocated, allocations) = self.totals.sum(caches.iter().map(|cache| &cache.shard));
         let hits = allocations.saturating_sub(self.misses.load(Relaxed));
-        PoolMetrics { live_bytes, peak_bytes, allocations, hits }
+        PoolMetrics { total_allocated, peak_allocated, allocations, hits }
     }
 
     fn detailed_metrics(&self) -> DetailedMetrics {
         let cache = |cache: &Arc<ThreadCache>| size_of::<ThreadCache>() + cache.list_bytes.load(Relaxed);
         let caches: usize = self.caches().iter().map(cache).sum();
         let metrics = self.metrics();
-        let mut detailed = self.with_central(|small, large| DetailedMetrics {
+        let mut detailed = self.with_central(|Central { small, small_pages, large }| DetailedMetrics {
             metrics,
             requested_bytes: 0,
-            used_bytes: large.used,
-            held_bytes: large.held(),
-            reserved_bytes: large.reserved,
-            metadata_bytes: size_of::<Self>() + caches + small.metadata() + large.metadata(),
+            used_bytes: small_pages.used + large.used,
+            held_bytes: small_pages.held() + large.held(),
+            reserved_bytes: small_pages.reserved + large.reserved,
+            metadata_bytes: size_of::<Self>() + caches + small.metadata() + small_pages.metadata() + large.metadata(),
             slabs: small.slabs(),
-            arenas: large.arenas(),
-            pressure: self.pressure.level(),
+            arenas: small_pages.arenas() + large.arenas(),
+            pressure_level: self.pressure.level(),
+            fragmentation_ratio: 0.0,
+            suspected_leaks: 0,
             sizes: Vec::new(),
             lifetimes: Vec::new(),
             timeline: Vec::new(),
@@ -419,11 +441,16 @@ impl Core {
         if let Some(tracker) = &self.tracker {
             tracker.tell(&mut detailed);
         }
+        detailed.measure_fragmentation();
         detailed
     }
 
-    fn out_of_memory(&self, requested: usize) -> BitNetError {
-        let (device, live) = (self.raw.name(), self.metrics().live_bytes);
-        BitNetError::OutOfMemory { device, requested, live, limit: self.config.limit }
+    /// Why `requested` bytes could not be had: the limit that `setting` is, or the device.
+    fn out_of_memory(&self, requested: usize, cause: &io::Error, setting: &'static str, limit: usize) -> BitNetError {
+        let (device, in_use) = (self.raw.name(), self.metrics().total_allocated);
+        match cause.kind() {
+            io::ErrorKind::QuotaExceeded => BitNetError::PoolLimit { device, requested, in_use, setting, limit },
+            _ => BitNetError::OutOfMemory { device, requested, in_use },
+        }
     }
 }

@@ -1,32 +1,36 @@
-//! How near memory is to its end.
+//! Memory pressure levels.
 
 use super::pool::Core;
+use super::tracking::TrackingConfig;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-/// How much of the memory is used: of a pool's limit, or of all the device has, whichever is nearer its end.
+/// How much of the memory is used: of a limit of the pool, or of all the device has, whichever is the larger part.
+///
+/// The levels follow from [`pressure_threshold_ratio`](TrackingConfig::pressure_threshold_ratio), here called `r`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryPressureLevel {
-    /// Below 70 %.
+    /// Less than `Medium`.
     Low,
-    /// From 70 %.
+    /// From `2 r - 1`: with the default 70 %.
     Medium,
-    /// From 85 %.
+    /// From `r`: with the default 85 %.
     High,
-    /// From 95 %.
+    /// From `r + (1 - r) * 2 / 3`: with the default 95 %.
     Critical,
 }
 
 impl MemoryPressureLevel {
     const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
 
-    /// The level of `used` out of `total` bytes.
-    pub fn of(used: u64, total: u64) -> Self {
-        match used as f64 / total.max(1) as f64 {
-            part if part >= 0.95 => Self::Critical,
-            part if part >= 0.85 => Self::High,
-            part if part >= 0.70 => Self::Medium,
+    /// The level where `used` of the memory is used, from 0 to 1, and `High` begins at `threshold`.
+    fn of(used: f64, threshold: f64) -> Self {
+        let free = 1.0 - threshold;
+        match used {
+            used if used >= threshold + free * 2.0 / 3.0 => Self::Critical,
+            used if used >= threshold => Self::High,
+            used if used >= threshold - free => Self::Medium,
             _ => Self::Low,
         }
     }
@@ -34,11 +38,16 @@ impl MemoryPressureLevel {
 
 type Callback = Arc<dyn Fn(MemoryPressureLevel) + Send + Sync>;
 
-/// The last level seen and who wants to know.
-#[derive(Default)]
+/// The last level seen, and the callbacks.
 pub(super) struct Pressure {
+    /// Whether levels are looked at.
+    detected: bool,
+    threshold: f64,
     level: AtomicU8,
-    device: AtomicU8,
+    /// Part of the device's memory that is used, as the bits of an `f32`.
+    device: AtomicU32,
+    /// Whether so much was used, when last looked at, that a cleanup was due.
+    cleaned: AtomicBool,
     callbacks: Mutex<Vec<Callback>>,
 }
 
@@ -49,6 +58,17 @@ impl fmt::Debug for Pressure {
 }
 
 impl Pressure {
+    pub(super) fn new(config: TrackingConfig) -> Self {
+        Self {
+            detected: config.enable_pressure_detection,
+            threshold: config.pressure_threshold_ratio,
+            level: AtomicU8::new(0),
+            device: AtomicU32::new(0),
+            cleaned: AtomicBool::new(false),
+            callbacks: Mutex::default(),
+        }
+    }
+
     pub(super) fn level(&self) -> MemoryPressureLevel {
         MemoryPressureLevel::ALL[self.level.load(Relaxed) as usize]
     }
@@ -59,22 +79,43 @@ impl Pressure {
 }
 
 impl Core {
-    /// Looks at the level: that of the pool's limit, and that of the device anew if `ask_device`, which takes some
-    /// microseconds. Cleans up and calls back when it changed. Called without any lock.
+    /// Looks at how much is used: of the pool's limits, and of the device anew if `ask_device`, which takes some
+    /// microseconds. Cleans up when it comes to the threshold, and calls back when the level changed. Called without any lock.
     pub(super) fn watch_pressure(&self, ask_device: bool) {
+        let pressure = &self.pressure;
         if ask_device && let Some((free, total)) = self.raw.available() {
-            self.pressure.device.store(MemoryPressureLevel::of(total.saturating_sub(free), total) as u8, Relaxed);
+            let used = total.saturating_sub(free) as f32 / total.max(1) as f32;
+            pressure.device.store(used.to_bits(), Relaxed);
         }
-        let own = MemoryPressureLevel::of(self.used.load(Relaxed) as u64, self.config.limit as u64) as u8;
-        let level = own.max(self.pressure.device.load(Relaxed));
-        let before = self.pressure.level.swap(level, Relaxed);
-        if level == before {
+        let [own, device] = [&self.filled, &pressure.device].map(|part| f32::from_bits(part.load(Relaxed)));
+        let used = f64::from(own.max(device));
+        if let Some(cleanup) = self.cleanup {
+            let due = used >= cleanup.pressure_cleanup_threshold;
+            if !pressure.cleaned.swap(due, Relaxed) && due {
+                self.clean_under_pressure(cleanup);
+            }
+        }
+        if !pressure.detected {
             return;
         }
-        if level > before && self.config.cleanup.pressure.is_some_and(|from| level >= from as u8) {
-            self.compact();
+        let level = MemoryPressureLevel::of(used, pressure.threshold);
+        if pressure.level.swap(level as u8, Relaxed) != level as u8 {
+            let callbacks = pressure.callbacks.lock().unwrap_or_else(|e| e.into_inner()).clone();
+            callbacks.iter().for_each(|callback| callback(level));
         }
-        let callbacks = self.pressure.callbacks.lock().unwrap_or_else(|e| e.into_inner()).clone();
-        callbacks.iter().for_each(|callback| callback(MemoryPressureLevel::ALL[level as usize]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryPressureLevel::{self, *};
+
+    #[test]
+    fn levels_follow_the_threshold() {
+        let of = |used: [f64; 4], threshold| used.map(|used| MemoryPressureLevel::of(used, threshold));
+        assert_eq!(of([0.69, 0.71, 0.86, 0.96], 0.85), [Low, Medium, High, Critical]);
+        assert_eq!(of([0.59, 0.61, 0.81, 0.94], 0.8), [Low, Medium, High, Critical]);
+        assert_eq!(of([0.0, 0.3, 0.5, 1.0], 0.3), [Medium, High, High, Critical]);
+        assert_eq!(of([0.0, 0.99, 1.0, 1.0], 1.0), [Low, Low, Critical, Critical]);
     }
 }

@@ -123,7 +123,7 @@ fn find<'a>(core: &Core) -> Option<&'a ThreadCache> {
             let i = known.unwrap_or_else(|| {
                 caches.retain(|(core, _)| core.strong_count() > 0);
                 let classes = [const { Vec::new() }; CLASSES];
-                let blocks = UnsafeCell::new(Blocks { classes, bytes: 0, limit: core.config.thread_cache_bytes });
+                let blocks = UnsafeCell::new(Blocks { classes, bytes: 0, limit: core.tuning.thread_cache_bytes });
                 let (shard, flush, list_bytes) = Default::default();
                 let cache = Arc::new(ThreadCache { pool: core.id, shard, flush, list_bytes, blocks });
                 core.caches().push(cache.clone());

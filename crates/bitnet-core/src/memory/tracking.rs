@@ -1,6 +1,7 @@
-//! What a pool knows about its use.
+//! Tracking of a pool's use.
 
-use super::MemoryPressureLevel;
+pub use super::pressure::MemoryPressureLevel;
+
 use super::pool::PoolMetrics;
 use std::backtrace::Backtrace;
 use std::collections::{BTreeMap, HashMap};
@@ -10,41 +11,55 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How much a pool writes down; what is not asked for costs nothing.
+/// How much a pool tracks; what is not asked for costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrackingLevel {
     /// Nothing: all counts stay zero.
     None,
-    /// Live and peak bytes, allocations and hits, counted by each thread for itself.
+    /// Bytes in use and their peak, allocations and hits, counted by each thread for itself.
     Basic,
     /// And bytes asked for, hence what rounding wastes, and how many blocks there were of every size.
     Standard,
-    /// And every live block with its place and age, lifetimes and a timeline; under a lock.
+    /// And lifetimes and a timeline; under a lock.
     Detailed,
 }
 
-/// What a pool writes down.
-#[derive(Debug, Clone, Copy)]
+/// What a pool tracks.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrackingConfig {
-    /// How much. Default [`TrackingLevel::Basic`].
+    /// How much. Default [`TrackingLevel::Standard`].
     pub level: TrackingLevel,
-    /// Whether `Detailed` keeps the stack of every allocation, some microseconds each: the place alone is that of the
-    /// pool's caller, for a tensor inside this crate. Default no.
-    pub backtraces: bool,
+    /// Whether the [memory pressure level](MemoryPressureLevel) is watched and callbacks are called. Default yes.
+    pub enable_pressure_detection: bool,
+    /// Whether every block in use is known with its place and age, at any level: for
+    /// [`leak_report`](super::HybridMemoryPool::leak_report) and [`DetailedMetrics::suspected_leaks`]; under a lock. Default
+    /// no.
+    pub enable_leak_detection: bool,
+    /// Part of the memory, from 0 to 1, from which [`MemoryPressureLevel::High`] is told. Default 0.85.
+    pub pressure_threshold_ratio: f64,
+    /// A block in use for longer than this is suspected to be a leak; looked for as often, when the pool is used. Default
+    /// 60 seconds.
+    pub leak_detection_interval: Duration,
 }
 
 impl Default for TrackingConfig {
     fn default() -> Self {
-        Self { level: TrackingLevel::Basic, backtraces: false }
+        Self {
+            level: TrackingLevel::Standard,
+            enable_pressure_detection: true,
+            enable_leak_detection: false,
+            pressure_threshold_ratio: 0.85,
+            leak_detection_interval: Duration::from_secs(60),
+        }
     }
 }
 
-/// Everything a pool can tell. What its level does not track is zero or empty.
+/// All metrics of a pool. What its level does not track is zero or empty.
 #[derive(Debug, Clone)]
 pub struct DetailedMetrics {
     /// The counts of [`get_metrics`](super::HybridMemoryPool::get_metrics).
     pub metrics: PoolMetrics,
-    /// Bytes that the holders of live blocks asked for.
+    /// Bytes asked for by the holders of blocks in use.
     pub requested_bytes: usize,
     /// Bytes of slabs and large blocks, live or cached by threads.
     pub used_bytes: usize,
@@ -58,25 +73,26 @@ pub struct DetailedMetrics {
     pub slabs: usize,
     /// Regions that large blocks and slabs are cut from.
     pub arenas: usize,
-    /// How near memory is to its end.
-    pub pressure: MemoryPressureLevel,
+    /// The memory pressure level when last looked at.
+    pub pressure_level: MemoryPressureLevel,
+    /// Part of the used bytes that no holder asked for: rounding, and free blocks of slabs and of threads' caches; from
+    /// 0 to 1. Where [`TrackingLevel::Standard`] is not tracked, blocks count whole. Free pages do not count: they are
+    /// `held_bytes - used_bytes` at most, and go back with [`compact`](super::HybridMemoryPool::compact).
+    pub fragmentation_ratio: f64,
+    /// Blocks that were in use for longer than [`TrackingConfig::leak_detection_interval`] when last looked for.
+    pub suspected_leaks: usize,
     /// Allocations of `1 << k` bytes or less, more than half that, at `[k]`.
     pub sizes: Vec<usize>,
     /// Freed blocks that lived `1 << k` microseconds or less, more than half that, at `[k]`.
     pub lifetimes: Vec<usize>,
-    /// Live bytes over time, at most [`TIMELINE`] samples evenly spread over the allocations, the oldest first.
+    /// Bytes in use over time, at most [`TIMELINE`] samples evenly spread over the allocations, the oldest first.
     pub timeline: Vec<(Duration, usize)>,
 }
 
 impl DetailedMetrics {
-    /// Part of the used bytes that no holder asked for: rounding, and free blocks of slabs and of threads' caches; from
-    /// 0 to 1. Where [`TrackingLevel::Standard`] is not tracked, blocks count whole.
-    ///
-    /// Free pages do not count: they are `held_bytes - used_bytes` at most, and go back with
-    /// [`compact`](super::HybridMemoryPool::compact).
-    pub fn fragmentation(&self) -> f64 {
-        let useful = if self.requested_bytes > 0 { self.requested_bytes } else { self.metrics.live_bytes };
-        1.0 - useful as f64 / self.used_bytes.max(useful).max(1) as f64
+    pub(super) fn measure_fragmentation(&mut self) {
+        let useful = if self.requested_bytes > 0 { self.requested_bytes } else { self.metrics.total_allocated };
+        self.fragmentation_ratio = 1.0 - useful as f64 / self.used_bytes.max(useful).max(1) as f64;
     }
 }
 
@@ -120,12 +136,16 @@ pub const TIMELINE: usize = 1024;
 /// Classes of a histogram.
 const POWERS: usize = 65;
 
-/// Notes of the levels from `Standard` on.
+/// What is tracked from `Standard` on, or for leak detection.
 #[derive(Debug)]
 pub(super) struct Tracker {
     requested: AtomicUsize,
     sizes: [AtomicUsize; POWERS],
     detail: Option<Mutex<Detail>>,
+    /// The interval of leak detection, if it is on.
+    leaks: Option<Duration>,
+    /// Whether lifetimes and a timeline are kept.
+    history: bool,
     backtraces: bool,
     started: Instant,
 }
@@ -133,6 +153,9 @@ pub(super) struct Tracker {
 #[derive(Debug, Default)]
 struct Detail {
     blocks: HashMap<usize, Note>,
+    /// When leaks were last looked for, and how many blocks were suspected.
+    looked: Option<Instant>,
+    suspected: usize,
     live: usize,
     lifetimes: Vec<usize>,
     timeline: Vec<(Duration, usize)>,
@@ -154,14 +177,17 @@ fn power(n: usize) -> usize {
 }
 
 impl Tracker {
-    /// None below [`TrackingLevel::Standard`].
-    pub(super) fn new(config: TrackingConfig) -> Option<Self> {
-        let detail = (config.level >= TrackingLevel::Detailed).then(Mutex::default);
-        (config.level >= TrackingLevel::Standard).then(|| Self {
+    /// None below [`TrackingLevel::Standard`] without leak detection.
+    pub(super) fn new(config: TrackingConfig, backtraces: bool) -> Option<Self> {
+        let history = config.level >= TrackingLevel::Detailed;
+        let leaks = config.enable_leak_detection.then_some(config.leak_detection_interval);
+        (config.level >= TrackingLevel::Standard || leaks.is_some()).then(|| Self {
             requested: AtomicUsize::new(0),
             sizes: [const { AtomicUsize::new(0) }; POWERS],
-            detail,
-            backtraces: config.backtraces,
+            detail: (history || leaks.is_some()).then(Mutex::default),
+            leaks,
+            history,
+            backtraces,
             started: Instant::now(),
         })
     }
@@ -174,11 +200,14 @@ impl Tracker {
         self.requested.fetch_add(len, Relaxed);
         self.sizes[power(len)].fetch_add(1, Relaxed);
         if self.detail.is_some() {
-            let backtrace = self.backtraces.then(|| Arc::new(Backtrace::force_capture()));
+            let stack = self.backtraces && self.leaks.is_some();
+            let backtrace = stack.then(|| Arc::new(Backtrace::force_capture()));
             if let Some(mut detail) = self.detail() {
                 detail.live += len;
                 detail.blocks.insert(address, Note { len, place, at: Instant::now(), backtrace });
-                detail.sample(self.started);
+                if self.history {
+                    detail.sample(self.started);
+                }
             }
         }
     }
@@ -189,6 +218,9 @@ impl Tracker {
             && let Some(note) = detail.blocks.remove(&address)
         {
             detail.live -= len;
+            if !self.history {
+                return;
+            }
             let lifetime = power(note.at.elapsed().as_micros() as usize);
             if detail.lifetimes.len() <= lifetime {
                 detail.lifetimes.resize(lifetime + 1, 0);
@@ -198,8 +230,18 @@ impl Tracker {
         }
     }
 
+    /// Counts blocks that are in use for longer than the interval, once in each.
+    pub(super) fn look_for_leaks(&self) {
+        let Some((interval, mut detail)) = self.leaks.zip(self.detail()) else { return };
+        if detail.looked.is_none_or(|looked| looked.elapsed() >= interval) {
+            detail.suspected = detail.blocks.values().filter(|note| note.at.elapsed() >= interval).count();
+            detail.looked = Some(Instant::now());
+        }
+    }
+
     pub(super) fn leaks(&self) -> LeakReport {
-        let mut blocks: Vec<LiveBlock> = self.detail().map_or_else(Vec::new, |detail| {
+        let known = self.leaks.and_then(|_| self.detail());
+        let mut blocks: Vec<LiveBlock> = known.map_or_else(Vec::new, |detail| {
             let live = |note: &Note| {
                 let (age, backtrace) = (note.at.elapsed(), note.backtrace.clone());
                 LiveBlock { len: note.len, place: note.place, age, backtrace }
@@ -215,6 +257,7 @@ impl Tracker {
         metrics.requested_bytes = self.requested.load(Relaxed);
         metrics.sizes = self.sizes.iter().map(|count| count.load(Relaxed)).collect();
         if let Some(detail) = self.detail() {
+            metrics.suspected_leaks = detail.suspected;
             metrics.lifetimes = detail.lifetimes.clone();
             metrics.timeline = detail.timeline.clone();
         }

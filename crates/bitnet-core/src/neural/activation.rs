@@ -44,7 +44,7 @@ impl BitNetTensor {
                 move |grad, x| softplus_backward(grad, x, beta, threshold),
             );
         }
-        crate::precision::operand("softplus", self)?.widened("softplus", |x| {
+        crate::mixed_precision::operand("softplus", self)?.widened("softplus", |x| {
             let scaled = x.mul(beta)?;
             let soft = scaled.exp()?.log1p()?.div(beta)?;
             Self::where_(&scaled.gt(threshold)?, x, &soft)

@@ -3,7 +3,7 @@
 use super::derivative::scaled_dot_product_attention_backward;
 use super::shape_error;
 use crate::autograd::{differentiable, is_recorded};
-use crate::precision::operands;
+use crate::mixed_precision::operands;
 use crate::{BitNetDType, BitNetTensor, MAX_DIMS, Result, TensorOpError, TensorShape};
 use BitNetDType::{Bool, I64};
 

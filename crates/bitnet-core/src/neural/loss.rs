@@ -1,7 +1,7 @@
 //! Losses.
 
 use super::shape_error;
-use crate::precision::operand;
+use crate::mixed_precision::operand;
 use crate::{BitNetTensor, Result, TensorOpError};
 
 /// How the losses of the elements are reduced.

@@ -3,7 +3,7 @@
 use super::derivative::{layer_norm_backward, rms_norm_backward};
 use super::shape_error;
 use crate::autograd::{differentiable, is_recorded};
-use crate::precision::operands;
+use crate::mixed_precision::operands;
 use crate::{BitNetDType, BitNetTensor, Result};
 
 impl BitNetTensor {

@@ -3,7 +3,7 @@
 use super::derivative::{log_softmax_backward, softmax_backward};
 use crate::autograd::differentiable_by_result;
 use crate::backend::{TensorMut, TensorRef};
-use crate::precision::operand;
+use crate::mixed_precision::operand;
 use crate::{Backend, BitNetTensor, Layout, Result};
 
 type Function = fn(&dyn Backend, TensorRef, TensorMut) -> Result<()>;

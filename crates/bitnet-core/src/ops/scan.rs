@@ -2,7 +2,7 @@
 
 use crate::autograd::derivative;
 use crate::backend::ScanOp;
-use crate::precision::operand;
+use crate::mixed_precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result};
 use BitNetDType::{I64, U64};
 use std::borrow::Cow;

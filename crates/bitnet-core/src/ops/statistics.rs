@@ -5,7 +5,7 @@ use super::reduce::{Reduction, moments, reduce, standard_deviation};
 use super::three_operands::wide;
 use crate::autograd::{derivative, is_recorded};
 use crate::backend::ReduceOp;
-use crate::precision::operand;
+use crate::mixed_precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError, TensorShape};
 use BitNetDType::F32;
 use std::borrow::Cow;

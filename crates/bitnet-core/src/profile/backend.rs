@@ -105,7 +105,7 @@ impl Backend for Profiled {
         self.0.is_host()
     }
 
-    fn capabilities(&self) -> Result<crate::DeviceCapabilities> {
+    fn capabilities(&self) -> crate::DeviceCapabilities {
         self.0.capabilities()
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A file that could not be written. A file that stood under its name before is untouched.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The disk is full.
     #[error("no space left for {} after {written} bytes; free some or write elsewhere", .path.display())]

@@ -8,37 +8,48 @@ use crate::{
 use BitNetDType::Bool;
 use std::ops::Range;
 
-/// Shape, dtype and device: all that an uninitialised tensor needs.
+/// Shape, dtype and device of a tensor.
 ///
 /// ```
-/// use bitnet_core::{BitNetDType, BitNetTensor, Device, HybridMemoryPool, TensorMetadata, TensorShape};
-/// let pool = HybridMemoryPool::new();
-/// let meta = TensorMetadata { shape: TensorShape::new(&[2, 3])?, dtype: BitNetDType::F32, device: Device::cpu() };
-/// assert_eq!(BitNetTensor::from_metadata(&meta, &pool)?.dims(), [2, 3]);
+/// use bitnet_core::{BitNetDType, BitNetTensor, Device, HybridMemoryPool, TensorMetadata};
+/// let pool = HybridMemoryPool::new()?;
+/// let metadata = TensorMetadata::new(vec![2, 3], BitNetDType::F32, Device::cpu());
+/// assert_eq!(BitNetTensor::new(metadata, &pool)?.to_vec::<f32>()?, [0.; 6]);
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
 #[allow(missing_docs)]
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorMetadata {
-    pub shape: TensorShape,
+    pub shape: Vec<usize>,
     pub dtype: BitNetDType,
     pub device: Device,
 }
 
+impl TensorMetadata {
+    /// Metadata of a tensor; the shape is checked when the tensor is made.
+    pub fn new(shape: Vec<usize>, dtype: BitNetDType, device: Device) -> Self {
+        Self { shape, dtype, device }
+    }
+}
+
 impl BitNetTensor {
-    /// Shape, dtype and device of this tensor.
-    pub fn metadata(&self) -> TensorMetadata {
-        TensorMetadata { shape: *self.shape(), dtype: self.dtype, device: self.device.clone() }
+    /// A tensor of zeros in memory of `pool`. Errors: a shape that does not fit in memory, a limit of the pool, or a device
+    /// that does not use host memory.
+    pub fn new(metadata: TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
+        let TensorMetadata { shape, dtype, device } = metadata;
+        if !device.is_host() {
+            let message =
+                format!("a pool of host memory holds no tensors of {}: use BitNetTensor::zeros", device.name());
+            return Err(argument("new", message));
+        }
+        let shape = TensorShape::new(&shape)?;
+        let storage = CpuStorage::zeroed(pool, super::storage_bytes(&shape, dtype)?)?;
+        Ok(Self::from_storage(TensorStorage::Cpu(storage), shape, dtype, &device))
     }
 
-    /// An uninitialised tensor in memory of `pool`; the device must use host memory.
-    pub fn from_metadata(meta: &TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
-        if !meta.device.is_host() {
-            let message = format!("a pool of host memory holds no tensors of {}: take the cpu", meta.device.name());
-            return Err(argument("from_metadata", message));
-        }
-        let storage = CpuStorage::allocate(pool, super::storage_bytes(&meta.shape, meta.dtype)?)?;
-        Ok(Self::new(TensorStorage::Cpu(storage), meta.shape, meta.dtype, &meta.device))
+    /// Shape, dtype and device of this tensor.
+    pub fn metadata(&self) -> TensorMetadata {
+        TensorMetadata::new(self.dims().to_vec(), self.dtype, self.device.clone())
     }
 
     /// A tensor of zeros; zero bytes for a packed type.
@@ -46,7 +57,7 @@ impl BitNetTensor {
         if dtype.is_packed() {
             let shape = TensorShape::new(dims)?;
             let bytes = super::try_zeroed::<u8>("zeros", super::storage_bytes(&shape, dtype)?)?;
-            return Ok(Self::new(device.upload(&bytes)?, shape, dtype, device));
+            return Ok(Self::from_storage(device.upload(&bytes)?, shape, dtype, device));
         }
         Self::full(dims, 0, dtype, device)
     }

@@ -47,6 +47,11 @@ pub use create::TensorMetadata;
 pub use index::{Index, Slice};
 pub use random::Generator;
 
+/// What the operations of a tensor take.
+pub mod ops {
+    pub use crate::ops::{Axes, Operand, Scalar, promote_types, result_type};
+}
+
 use crate::autograd::{Node, differentiable, not_into};
 use crate::backend::{TensorMut, TensorRef};
 use crate::dtype::Element;
@@ -77,7 +82,7 @@ impl BitNetTensor {
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = TensorShape::new(dims)?;
         let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
-        Ok(Self::new(storage, shape, dtype, device))
+        Ok(Self::from_storage(storage, shape, dtype, device))
     }
 
     /// A copy of `data` in row-major order.
@@ -90,7 +95,7 @@ impl BitNetTensor {
     pub fn from_bytes(bytes: &[u8], dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = Self::checked(bytes.len(), dims, dtype)?;
         refuse_bad_elements("from_bytes", bytes, dtype)?;
-        Ok(Self::new(device.upload(bytes)?, shape, dtype, device))
+        Ok(Self::from_storage(device.upload(bytes)?, shape, dtype, device))
     }
 
     /// Bytes `range` of a mapped file as a CPU tensor, without a copy if they are aligned. Errors: as
@@ -111,9 +116,9 @@ impl BitNetTensor {
         }
         match CpuStorage::mapped(file.clone(), range.clone()) {
             Some(storage) if aligned && device.is_host() => {
-                Ok(Self::new(TensorStorage::Cpu(storage), shape, dtype, device))
+                Ok(Self::from_storage(TensorStorage::Cpu(storage), shape, dtype, device))
             }
-            Some(storage) => Ok(Self::new(device.upload(storage.bytes())?, shape, dtype, device)),
+            Some(storage) => Ok(Self::from_storage(device.upload(storage.bytes())?, shape, dtype, device)),
             None => Err(TensorOpError::OutOfRange { op: "from_mapped", index: range.end, axis: 0, shape }.into()),
         }
     }
@@ -128,7 +133,7 @@ impl BitNetTensor {
         Ok(shape)
     }
 
-    fn new(storage: TensorStorage, shape: TensorShape, dtype: BitNetDType, device: &Device) -> Self {
+    fn from_storage(storage: TensorStorage, shape: TensorShape, dtype: BitNetDType, device: &Device) -> Self {
         Self {
             storage: Arc::new(storage),
             layout: Layout::contiguous(shape),
@@ -283,7 +288,7 @@ impl BitNetTensor {
 
     /// A copy on the device that [`auto_select_device`](crate::auto_select_device) selects.
     pub fn auto_device(&self) -> Result<Self> {
-        self.to_device(&crate::auto_select_device().0)
+        self.to_device(&crate::auto_select_device())
     }
 }
 

@@ -65,7 +65,7 @@ fn attack(sample: &[u8], parse: Parse, rounds: usize) {
         }
         accepted(parse, &bytes);
     }
-    let peak = HybridMemoryPool::global().get_metrics().peak_bytes;
+    let peak = HybridMemoryPool::global().get_metrics().peak_allocated;
     assert!(peak < 16 << 20, "tensors of {peak} bytes from a file of {}", sample.len());
 }
 

@@ -94,6 +94,7 @@ impl std::fmt::Display for BlockType {
 /// A matrix or an index that does not fit.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BlockError {
     /// Rows are whole blocks.
     #[error("a row of {columns} weights is not a whole number of {kind} blocks of {}", kind.block_len())]

@@ -5,6 +5,7 @@ use bitnet_core::serialize::WriteError;
 /// A GGUF file that cannot be read or written. Messages are one line.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GgufError {
     /// The file does not start with `GGUF`.
     #[error("not a GGUF file: it starts with \"{}\" instead of \"GGUF\"", .0.escape_ascii())]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 /// An error of reading, building or using a tokenizer or a chat template.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TokenizerError {
     /// A file could not be read or written.
     #[error("{path}: {source}")]

@@ -4,9 +4,9 @@ use super::InputStatistics;
 use super::cholesky::reverse_factor;
 use crate::{QuantError, TernaryCodes, ternarize};
 use bitnet_core::{BitNetError, BitNetTensor, Device};
+use bitnet_kernels::Isa;
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
-use bitnet_kernels::threads::for_each_part;
-use bitnet_kernels::{Isa, ThreadPool};
+use bitnet_kernels::threads::{ThreadPool, available_threads, for_each_part};
 
 /// Damping: this fraction of the mean diagonal is added to the diagonal of the Hessian, as in GPTQ.
 const DAMPING: f64 = 0.01;
@@ -129,26 +129,24 @@ fn factor(hessian: &[f64], order: &[usize], isa: Isa) -> Result<Factor, QuantErr
     let damping = if mean > 0. { DAMPING * mean } else { 1. };
     let mut h: Vec<f64> = order.iter().flat_map(|&r| order.iter().map(move |&c| hessian[r * n + c])).collect();
     (0..n).for_each(|i| h[i * n + i] += damping);
-    let factor = reverse_factor(isa, &ThreadPool::new(threads()), h, n).ok_or_else(|| QuantError::Argument {
-        op: "error feedback",
-        message: "the inputs' statistics are not positive definite: their values differ too much in magnitude".into(),
-    })?;
+    let factor =
+        reverse_factor(isa, &ThreadPool::new(available_threads()), h, n).ok_or_else(|| QuantError::Argument {
+            op: "error feedback",
+            message: "the inputs' statistics are not positive definite: their values differ too much in magnitude"
+                .into(),
+        })?;
     let diagonal: Vec<f64> = (0..n).map(|k| factor[k * n + k]).collect();
     let added = factor.chunks_exact(n).flat_map(|row| row.iter().zip(&diagonal).map(|(c, d)| (c / d) as f32)).collect();
     Ok(Factor { added, diagonal: diagonal.iter().map(|d| d * d).collect(), damping })
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Codes `[rows, K]` of weights `[rows, K]`, and `<E, E>_H` of their errors; on all cores.
 fn round_rows(weights: &[f32], factor: &Factor, scale: f32, isa: Isa) -> (Vec<i8>, f64) {
     let cols = factor.diagonal.len();
     let (mut codes, mut lost) = (vec![0i8; weights.len()], vec![0f64; weights.len() / cols]);
-    let part = lost.len().div_ceil(threads()).next_multiple_of(TILE);
+    let part = lost.len().div_ceil(available_threads()).next_multiple_of(TILE);
     let parts = weights.chunks(part * cols).zip(codes.chunks_mut(part * cols)).zip(lost.chunks_mut(part));
-    for_each_part(threads(), parts, |((weights, codes), lost)| {
+    for_each_part(available_threads(), parts, |((weights, codes), lost)| {
         let (pool, wanted, product) = (ThreadPool::new(1), weights.to_vec(), vec![0.; weights.len()]);
         Rounding { weights, cols, factor, scale, isa, pool, codes, lost, wanted, product }.columns(0, cols);
     });

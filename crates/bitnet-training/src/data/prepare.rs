@@ -121,7 +121,7 @@ fn token_files(
 ) -> Result<Vec<PathBuf>> {
     let folder = run.path().join("data");
     let threads = match config.training.threads {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        0 => bitnet_core::device::available_threads(),
         threads => threads,
     };
     let fraction = match part {

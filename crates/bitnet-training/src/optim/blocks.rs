@@ -122,7 +122,7 @@ fn elements_mut<T: Element>(x: &mut BitNetTensor) -> Result<&mut [T]> {
     Ok(&mut out.storage.cpu_mut("8-bit state", out.dtype)?.elements_mut::<T>()?[..count])
 }
 
-static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+static THREADS: LazyLock<usize> = LazyLock::new(bitnet_core::device::available_threads);
 
 /// Blocks that a thread takes: an equal share, but no fewer than are worth one.
 fn blocks_of_a_part(elements: usize) -> usize {

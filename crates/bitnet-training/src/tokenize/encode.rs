@@ -77,7 +77,10 @@ fn encode(pieces: &[Piece], tokenizer: &Tokenizer, whole: bool, threads: usize) 
         }
         Ok(ids)
     };
-    let each = pieces.len().div_ceil(threads.max(1));
+    if threads <= 1 || cfg!(not(feature = "parallel")) {
+        return pieces.iter().map(one).collect();
+    }
+    let each = pieces.len().div_ceil(threads);
     std::thread::scope(|scope| {
         let work: Vec<_> = pieces
             .chunks(each)

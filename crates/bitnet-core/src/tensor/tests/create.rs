@@ -1,7 +1,7 @@
 //! Creation.
 
 use crate::BitNetDType::*;
-use crate::{BitNetTensor, Device, HybridMemoryPool, Scalar};
+use crate::{BitNetTensor, Device, HybridMemoryPool, Scalar, TensorMetadata};
 use half::bf16;
 
 #[test]
@@ -61,20 +61,23 @@ fn fill_leaves_other_owners() {
 }
 
 #[test]
-fn a_tensor_from_its_metadata_counts_in_its_pool() {
-    let pool = HybridMemoryPool::new();
-    let meta = BitNetTensor::zeros(&[4, 8], F16, &Device::cpu()).unwrap().metadata();
-    let x = BitNetTensor::from_metadata(&meta, &pool).unwrap();
+fn a_tensor_from_its_metadata_counts_in_its_pool_and_holds_zeros() {
+    let pool = HybridMemoryPool::new().unwrap();
+    pool.allocate_bytes(64).unwrap().bytes_mut().fill(7); // what the block held before
+    let metadata = BitNetTensor::zeros(&[4, 8], F16, &Device::cpu()).unwrap().metadata();
+    let x = BitNetTensor::new(metadata, &pool).unwrap();
     assert_eq!((x.dims(), x.dtype(), x.device()), (&[4, 8][..], F16, &Device::cpu()));
-    assert_eq!(pool.get_metrics().live_bytes, 64);
+    assert_eq!((x.to_bytes().unwrap(), pool.get_metrics().total_allocated), (vec![0; 64], 64));
     drop(x);
-    assert_eq!(pool.get_metrics().live_bytes, 0);
+    assert_eq!(pool.get_metrics().total_allocated, 0);
+    let wrong = TensorMetadata::new(vec![1; 9], F32, Device::cpu());
+    assert!(BitNetTensor::new(wrong, &pool).unwrap_err().to_string().contains("at most 8 dimensions"));
 }
 
 #[test]
 fn without_a_gpu_the_best_device_is_the_cpu() {
     let x = BitNetTensor::zeros(&[2], F32, &Device::cpu_with_threads(1)).unwrap();
-    assert_eq!(*x.auto_device().unwrap().device(), crate::auto_select_device().0);
+    assert_eq!(*x.auto_device().unwrap().device(), crate::auto_select_device());
     assert_eq!(*x.to_cpu().unwrap().device(), Device::cpu());
     match Device::gpu() {
         Ok(gpu) => assert_eq!(*x.to_gpu().unwrap().device(), gpu),

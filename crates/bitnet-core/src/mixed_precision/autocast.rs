@@ -79,7 +79,7 @@ impl Drop for Guard {
 /// | all others | that of their operands, promoted |
 ///
 /// ```
-/// use bitnet_core::precision::{PrecisionPolicy, autocast};
+/// use bitnet_core::mixed_precision::{PrecisionPolicy, autocast};
 /// use bitnet_core::{BitNetDType::{BF16, F32}, BitNetTensor, Device};
 /// let x = BitNetTensor::ones(&[2, 4], BF16, &Device::cpu())?;
 /// let y = autocast(&PrecisionPolicy::mixed(BF16)?, || x.softmax(-1))?;

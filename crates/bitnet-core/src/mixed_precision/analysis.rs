@@ -29,7 +29,7 @@ pub struct PrecisionLoss {
 /// Error of `candidate` against `reference`, of equal shape and any unpacked dtypes; computed in f64 on the host.
 ///
 /// ```
-/// use bitnet_core::{BitNetDType::F16, BitNetTensor, Device, precision::analyse_precision};
+/// use bitnet_core::{BitNetDType::F16, BitNetTensor, Device, mixed_precision::analyse_precision};
 /// let x = BitNetTensor::from_slice(&[1f32, 1e-9, 1e6, 0.1], &[4], &Device::cpu())?;
 /// let loss = analyse_precision(&x, &x.to_dtype(F16)?)?;
 /// assert_eq!((loss.overflows, loss.underflows), (1, 1));

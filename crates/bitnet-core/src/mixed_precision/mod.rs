@@ -25,7 +25,7 @@ pub struct Precision {
 /// Dtypes by layer name.
 ///
 /// ```
-/// use bitnet_core::precision::{Precision, PrecisionPolicy};
+/// use bitnet_core::mixed_precision::{Precision, PrecisionPolicy};
 /// use bitnet_core::BitNetDType::{BF16, F32};
 /// let full = Precision { compute: F32, storage: F32, accumulation: F32 };
 /// let policy = PrecisionPolicy::mixed(BF16)?.with("*.norm", full)?.with("lm_head", full)?;

@@ -82,7 +82,7 @@ impl ExecutionContextBuilder {
             (_, Some(0)) => return wrong("a CPU needs at least one thread"),
             (Some(device), None) => device,
             (None, Some(threads)) => Device::cpu_with_threads(threads),
-            (None, None) => auto_select_device().0,
+            (None, None) => auto_select_device(),
         };
         Ok(ExecutionContext::new(device, self.seed, self.profile))
     }
@@ -103,7 +103,7 @@ impl ExecutionContext {
     /// the best device and seed 0.
     pub fn current() -> Self {
         let open = OPEN.with_borrow(|open| open.last().cloned());
-        let default = || Self::new(auto_select_device().0, 0, false);
+        let default = || Self::new(auto_select_device(), 0, false);
         open.or_else(|| DEFAULT.try_with(|context| context.borrow_mut().get_or_insert_with(default).clone()).ok())
             // While the thread ends nothing is kept for the next call.
             .unwrap_or_else(default)
@@ -174,7 +174,7 @@ mod tests {
             assert!(left.is_err());
             assert!(ExecutionContext::current().device() == a.device());
         });
-        assert!(ExecutionContext::current().device() == &auto_select_device().0);
+        assert!(ExecutionContext::current().device() == &auto_select_device());
     }
 
     #[test]
