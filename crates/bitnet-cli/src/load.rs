@@ -11,14 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The path that `--model` names, or that of the model in the tree.
+/// The path that `--model` names, or that of a model in the tree that continues texts.
 pub fn path(args: &ModelArgs) -> Result<PathBuf> {
-    match &args.model {
-        Some(path) => Ok(path.clone()),
-        None => in_tree().ok_or_else(|| {
-            CliError::refused("no models/*.gguf here or in a folder above: name a model with --model PATH")
-        }),
-    }
+    named_or(args, in_tree(false), "no models/*.gguf here or in a folder above")
+}
+
+/// The path that `--model` names, or that of a model in the tree with a chat template.
+pub fn chat_path(args: &ModelArgs) -> Result<PathBuf> {
+    named_or(args, in_tree(true), "no models/*.gguf with a chat template here or in a folder above")
+}
+
+fn named_or(args: &ModelArgs, default: Option<PathBuf>, none: &str) -> Result<PathBuf> {
+    let named = args.model.clone().or(default);
+    named.ok_or_else(|| CliError::refused(format!("{none}: name a model with --model PATH")))
 }
 
 /// Opens a checkpoint.
@@ -54,15 +59,25 @@ pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
     Ok(Arc::new(model))
 }
 
-/// The first `models/*.gguf` from the current directory upwards, else from the program's.
-fn in_tree() -> Option<PathBuf> {
+/// A `models/*.gguf` from the current directory upwards, else from the program's.
+fn in_tree(chat: bool) -> Option<PathBuf> {
     let starts = [std::env::current_dir(), std::env::current_exe()];
-    starts.into_iter().flatten().find_map(|start| start.ancestors().find_map(first_gguf))
+    starts.into_iter().flatten().find_map(|start| start.ancestors().find_map(|folder| in_folder(folder, chat)))
 }
 
-/// The first `models/*.gguf` of a folder, by name.
-fn first_gguf(folder: &Path) -> Option<PathBuf> {
+/// The first `models/*.gguf` of a folder, by name: of those with a chat template, or of those without. A command that
+/// continues texts takes a chat model where there is no other.
+fn in_folder(folder: &Path, chat: bool) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder.join("models")).ok()?;
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths.filter(|path| path.extension().is_some_and(|e| e == "gguf") && path.is_file()).min()
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "gguf") && path.is_file());
+    paths.sort();
+    let found = paths.iter().find(|path| has_chat_template(path) == chat).cloned();
+    found.or_else(|| paths.into_iter().next().filter(|_| !chat))
+}
+
+/// A file that cannot be read has none: the command that opens it says what is wrong with it.
+fn has_chat_template(path: &Path) -> bool {
+    let checkpoint = Checkpoint::open(path, &OpenOptions::default());
+    checkpoint.is_ok_and(|c| c.tokenizer().is_ok_and(|tokenizer| tokenizer.chat_template_source().is_some()))
 }

@@ -4,6 +4,10 @@
 //! Jinja with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings and
 //! maps, and `raise_exception`, `strftime_now`, `tojson`.
 
+mod answers;
+
+pub use answers::Span;
+
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +24,8 @@ const FUEL: u64 = 5_000_000;
 /// Limit of output bytes.
 const LONGEST: usize = 16 << 20;
 const NAME: &str = "chat_template";
+/// The same with the assistant's parts marked.
+const MARKED: &str = "marked chat_template";
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: Option<String>,
     eos: Option<String>,
+    /// Whether it says by `{% generation %}` what the assistant writes.
+    marks_answers: bool,
 }
 
 impl ChatTemplate {
@@ -69,8 +77,15 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
         environment.add_filter("tojson", to_json);
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(|e| message(&e))?;
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+        environment.add_filter("answer", answers::marked);
+        let plain = with_generation_tags(source, "if true", "endif");
+        let marks_answers = plain != source;
+        environment.add_template_owned(NAME, plain).map_err(|e| message(&e))?;
+        if marks_answers {
+            let marked = with_generation_tags(source, "filter answer", "endfilter");
+            environment.add_template_owned(MARKED, marked).map_err(|e| message(&e))?;
+        }
+        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned), marks_answers })
     }
 
     /// The template of a tokenizer's checkpoint; `None` where it has none.
@@ -91,6 +106,15 @@ impl ChatTemplate {
     /// `Template`: the template refuses the conversation (with its own message), uses an undefined name,
     /// or exceeds a limit.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, TokenizerError> {
+        self.render_as(NAME, messages, add_generation_prompt)
+    }
+
+    fn render_as(
+        &self,
+        name: &str,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<String, TokenizerError> {
         let messages: Vec<Jinja> =
             messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
         // An absent token is undefined, not none, so that it prints as empty text.
@@ -100,7 +124,7 @@ impl ChatTemplate {
             tools => (), documents => (),
             bos_token => token(&self.bos), eos_token => token(&self.eos),
         };
-        let template = self.environment.get_template(NAME).map_err(|e| message(&e))?;
+        let template = self.environment.get_template(name).map_err(|e| message(&e))?;
         let mut out = Bounded { bytes: Vec::new() };
         template.render_captured_to(context, &mut out).map_err(|e| message(&e))?;
         String::from_utf8(out.bytes).map_err(|e| TokenizerError::Template(e.to_string()))
@@ -137,24 +161,25 @@ impl Write for Bounded {
     }
 }
 
-/// `{% generation %}` marks the assistant's part for training; here it is a block without effect.
-fn without_generation_tags(source: &str) -> String {
+/// A template with other block tags in place of `{% generation %}` and `{% endgeneration %}`, which mark what the assistant
+/// writes.
+fn with_generation_tags(source: &str, start: &str, end: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(close) = tag.find("%}") else {
             rest = tag;
             break;
         };
-        let name = tag[2..end].trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace());
+        let name = tag[2..close].trim_matches(|c: char| matches!(c, '-' | '+') || c.is_whitespace());
         match name {
-            "generation" => out.push_str(&tag[..end + 2].replace(name, "if true")),
-            "endgeneration" => out.push_str(&tag[..end + 2].replace(name, "endif")),
-            _ => out.push_str(&tag[..end + 2]),
+            "generation" => out.push_str(&tag[..close + 2].replace(name, start)),
+            "endgeneration" => out.push_str(&tag[..close + 2].replace(name, end)),
+            _ => out.push_str(&tag[..close + 2]),
         }
-        rest = &tag[end + 2..];
+        rest = &tag[close + 2..];
     }
     out + rest
 }

@@ -239,7 +239,7 @@ fn trainer(
     let objective = objective(config, model, device)?;
     let batch = config.training.batch;
     let (packing, order, seed) = (config.data.packing, config.data.order, config.data.seed);
-    let loader = DataLoader::new(data.train, LoaderOptions { context, batch, packing, order, seed }, device)?;
+    let loader = DataLoader::mixed(data.train, LoaderOptions { context, batch, packing, order, seed }, device)?;
     let evaluation = match data.validation {
         Some(tokens) => {
             let most = config.training.eval_batches;

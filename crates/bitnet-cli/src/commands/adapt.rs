@@ -5,13 +5,14 @@ use crate::error::{CliError, Result};
 use bitnet::model::checkpoint::{Checkpoint, OpenOptions};
 use bitnet::training::Config;
 use bitnet::training::config::*;
+use bitnet::training::tokenize::holds_chats;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
 /// The texts and the length of the run.
 #[derive(Debug, clap::Args)]
 pub struct AdaptArgs {
-    /// Texts (UTF-8) or token files to train on
+    /// Texts, chats or texts as .jsonl, either as .gz or .zst, or token files to train on; patterns are expanded
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The same to evaluate on [default: the last twentieth of the texts]
@@ -92,6 +93,8 @@ pub fn run(args: &AdaptArgs, adaptation: Adaptation) -> Result<()> {
     let shape = checkpoint.weights().config();
     let fading = if shape.quantization.is_some() || !adaptation.ternary { 0 } else { args.steps / 4 };
     let every = (args.steps / 10).max(1);
+    // Chats are learned whole, texts as one stream.
+    let chats = holds_chats(&args.data)?;
     let config = Config {
         model: ModelConfig { init: Some(adaptation.model.to_owned()), ..ModelConfig::default() },
         quantization: QuantizationConfig {
@@ -103,11 +106,12 @@ pub fn run(args: &AdaptArgs, adaptation: Adaptation) -> Result<()> {
         tokenizer: TokenizerConfig::default(),
         data: DataConfig {
             train: args.data.clone(),
+            weights: Vec::new(),
             validation: args.validation.clone(),
             validation_fraction: args.validation.is_empty().then_some(0.05),
             context: Some(args.context.unwrap_or(shape.max_positions.min(512))),
-            packing: Packing::Stream,
-            order: Order::Random,
+            packing: if chats { Packing::BestFit } else { Packing::Stream },
+            order: if chats { Order::Shuffled } else { Order::Random },
             document_end: None,
             seed: args.seed,
         },

@@ -46,7 +46,7 @@ pub struct ChatArgs {
 pub fn run(args: ChatArgs) -> Result<()> {
     let options =
         GenerateOptions { max_tokens: args.max_tokens, sampling: args.sampling.sampling()?, stop: args.stop.stop };
-    let path = load::path(&args.model)?;
+    let path = load::chat_path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
     let template = ChatTemplate::of(tokenizer)?.ok_or_else(|| {

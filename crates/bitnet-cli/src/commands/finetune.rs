@@ -10,6 +10,7 @@ use std::path::PathBuf;
 Examples:
   bitnet finetune bitnet-2b4t-bf16 --data notes.txt --run runs/notes --lora 16
   bitnet finetune dense-llama --data texts/*.txt --run runs/ternary --sub-norm --steps 5000
+  bitnet finetune bitnet-2b4t-bf16 --data chats.jsonl --run runs/chat --lora 16    only the answers are learned
   bitnet export runs/notes notes.gguf --to i2_s                     what was trained, as a file that runs
 
 The model is a Hugging Face directory with a tokenizer and master weights: of a dense Llama, or of a ternary model as it \

@@ -7,7 +7,7 @@ use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::training::config::TokenizerKind;
-use bitnet::training::data::TokenFile;
+use bitnet::training::data::{TokenFile, expand};
 use bitnet::training::tokenize::{NewTokenizer, TextPart, encode_texts, make};
 use bitnet::training::{self};
 use clap::ValueEnum;
@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 Examples:
   bitnet tokenize book.txt --train bpe --vocab-size 4096 --special '<|endoftext|>' --tokenizer tok --output book.tokens
   bitnet tokenize more.txt --tokenizer tok/tokenizer.json --output more.tokens
+  bitnet tokenize chats.jsonl --tokenizer model --output chats.tokens
 
 A tokenizer that is made here is a tokenizer.json that transformers reads too. The tokenizer's end token, if it has one, \
 follows each document.")]
 pub struct TokenizeArgs {
-    /// Texts, UTF-8; each is a document or several
+    /// Texts (UTF-8), each a document or several; .jsonl with a `text` or the `messages` of a chat in each line; either as .gz
+    /// or .zst
     #[arg(value_name = "TEXT", required = true)]
     texts: Vec<PathBuf>,
     /// Make a tokenizer from the texts first
@@ -72,13 +74,19 @@ pub fn run(args: TokenizeArgs) -> Result<()> {
     let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
     let mut progress = Progress::new("tokenizing");
     let mark = args.document_end.as_deref();
-    let texts = args.texts.iter().map(|path| TextPart::whole(path)).collect::<Result<Vec<_>, _>>()?;
+    let texts = files(&args.texts)?.iter().map(|path| TextPart::whole(path)).collect::<Result<Vec<_>, _>>()?;
     let count = encode_texts(&texts, &tokenizer, out, mark, args.threads.count(), &mut report(&mut progress))?;
     drop(progress);
-    let bytes: u64 = args.texts.iter().filter_map(|path| path.metadata().ok()).map(|data| data.len()).sum();
+    let bytes: u64 = texts.iter().filter_map(|text| text.path.metadata().ok()).map(|data| data.len()).sum();
     let each = bytes as f64 / count.max(1) as f64;
     output::note(&format!("wrote {}: {count} tokens, {each:.2} bytes of text each", out.display()));
     Ok(())
+}
+
+/// The files that the arguments name, as patterns too.
+fn files(texts: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let files = texts.iter().map(|text| expand(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(files.concat())
 }
 
 fn train(args: &TokenizeArgs, kind: Kind) -> Result<()> {
@@ -101,7 +109,7 @@ fn train(args: &TokenizeArgs, kind: Kind) -> Result<()> {
         return Err(CliError::refused(format!("{folder} is a file: --train writes a tokenizer to a directory")));
     }
     let mut progress = Progress::new("learning");
-    let made = make(&args.texts, &new, &mut report(&mut progress))?;
+    let made = make(&files(&args.texts)?, &new, &mut report(&mut progress))?;
     drop(progress);
     std::fs::create_dir_all(folder).map_err(|source| CliError::File { path: folder.clone(), source })?;
     made.save(folder)?;

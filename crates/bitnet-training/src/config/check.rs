@@ -127,6 +127,17 @@ fn data(config: &Config) -> Checked {
     if d.train.is_empty() {
         return refuse(&["data", "train"], "name at least one text or token file");
     }
+    if !d.weights.is_empty() && d.weights.len() != d.train.len() {
+        let problem =
+            format!("{} weights for the {} entries of train: give one for each", d.weights.len(), d.train.len());
+        return refuse(&["data", "weights"], problem);
+    }
+    if let Some(weight) = d.weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
+        return refuse(
+            &["data", "weights"],
+            format!("{weight} is not more than 0: remove the entry, or give its share"),
+        );
+    }
     if let Some(fraction) = d.validation_fraction {
         if !d.validation.is_empty() {
             return refuse(&["data", "validation_fraction"], "validation files are given: remove one of the two");

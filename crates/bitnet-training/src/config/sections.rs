@@ -208,8 +208,13 @@ pub enum TokenizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Texts (UTF-8) or token files (of `bitnet tokenize`) to train on.
+    /// Files to train on, or patterns of their names (`texts/**/*.txt`), relative to the directory in which the program
+    /// runs: texts (UTF-8), `.jsonl` or `.parquet` with a `text` or `messages` in each record, these compressed (`.gz`,
+    /// `.zst`), or token files (of `bitnet tokenize`).
     pub train: Vec<PathBuf>,
+    /// How often rows come from each entry of `train`; where absent, all tokens come equally often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
     /// The same to evaluate on.
     #[serde(default)]
     pub validation: Vec<PathBuf>,
@@ -241,8 +246,11 @@ pub enum Packing {
     /// One stream of tokens, cut anywhere.
     #[default]
     Stream,
-    /// Whole documents, as many as fit a row; positions start anew in each.
+    /// Whole documents in their order, as many as fit a row; positions start anew in each.
     Packed,
+    /// The same, but each document in the row that it fills best, so that fewer tokens are padding.
+    #[serde(rename = "best-fit")]
+    BestFit,
     /// One document a row, padded.
     Padded,
 }

@@ -118,6 +118,8 @@ fn values_that_cannot_be_are_named() {
         ("kind = \"char\"", "kind = \"bpe\"", "tokenizer.vocab_size", "number of tokens"),
         ("# vocab_size = 4096", "vocab_size = 4096", "tokenizer.vocab_size", "remove it"),
         ("train = [\"input.txt\"]", "train = []", "data.train", "at least one"),
+        ("# weights = []", "weights = [1, 2]", "data.weights", "2 weights for the 1 entries"),
+        ("# weights = []", "weights = [0]", "data.weights", "0 is not more than 0"),
         ("validation_fraction = 0.1", "validation_fraction = nan", "data.validation_fraction", "NaN is not from"),
         ("# context = 64", "context = 65", "data.context", "context of 64"),
         ("# packing = \"stream\"", "packing = \"packed\"", "data.order", "shuffled"),

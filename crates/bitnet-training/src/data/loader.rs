@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 pub struct Batch {
     /// Tokens, i64 `[batch, context]`; 0 where a row is padded.
     pub inputs: BitNetTensor,
-    /// The tokens that follow, i64 `[batch, context]`; [`IGNORED`] where a row is padded.
+    /// The tokens that follow, i64 `[batch, context]`; [`IGNORED`] where a row is padded, or in the questions of a chat.
     pub targets: BitNetTensor,
-    /// Of packed documents: the place of each token in its document, i64 `[batch, context]`.
+    /// Where documents share a row: the place of each token in its document, i64 `[batch, context]`.
     pub positions: Option<BitNetTensor>,
-    /// Of packed documents: which of the row's documents a token is of, i64 `[batch, context]`; -1 where it is padded.
+    /// Where documents share a row: which of them a token is of, i64 `[batch, context]`; -1 where it is padded.
     pub segments: Option<BitNetTensor>,
     /// Targets that count.
     pub counted: usize,
@@ -47,6 +47,9 @@ pub struct DataPosition {
     pub rows: u64,
     /// Tokens there are.
     pub tokens: u64,
+    /// How often rows come from each source, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
     /// Tokens of a row.
     pub context: u64,
     /// The seed.
@@ -60,27 +63,51 @@ pub struct DataPosition {
 /// Batches to train on. Each is a function of the seed and of the rows given before.
 #[derive(Debug)]
 pub struct DataLoader {
-    tokens: TokenSet,
+    sources: Vec<Source>,
     options: LoaderOptions,
-    rows: Rows,
     given: u64,
     device: Device,
+}
+
+/// Tokens that rows are drawn from.
+#[derive(Debug)]
+struct Source {
+    tokens: TokenSet,
+    rows: Rows,
+    weight: f64,
+    /// Rows given from it.
+    given: u64,
 }
 
 impl DataLoader {
     /// Starts at the first row.
     ///
     /// # Errors
-    /// When the tokens do not make a row, context or batch are 0, whole documents are to start at random places, or a
-    /// file is damaged.
+    /// When the tokens do not make a row, context or batch are 0, whole documents are to start at random places, chats are to
+    /// be cut anywhere, or a file is damaged.
     pub fn new(tokens: TokenSet, options: LoaderOptions, device: &Device) -> Result<Self> {
+        Self::mixed(vec![(tokens, 1.0)], options, device)
+    }
+
+    /// Rows of several sets, each row drawn from one of them at random, as often as its weight says beside the others'.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); when there is no set, or a weight is not a positive number.
+    pub fn mixed(sets: Vec<(TokenSet, f64)>, options: LoaderOptions, device: &Device) -> Result<Self> {
         check(options.context, options.batch)?;
         if options.packing != Packing::Stream && options.order == Order::Random {
             let problem = "rows of whole documents cannot start at random places: shuffle them";
             return Err(TrainingError::Invalid(problem.into()));
         }
-        let rows = Rows::new(&tokens, options.context, options.packing, false)?;
-        Ok(Self { tokens, options, rows, given: 0, device: device.clone() })
+        if sets.is_empty() || sets.iter().any(|(_, weight)| !(weight.is_finite() && *weight > 0.0)) {
+            return Err(TrainingError::Invalid("data to mix needs positive weights, one for each".into()));
+        }
+        let source = |(tokens, weight): (TokenSet, f64)| -> Result<Source> {
+            let rows = Rows::new(&tokens, options.context, options.packing, false)?;
+            Ok(Source { tokens, rows, weight, given: 0 })
+        };
+        let sources = sets.into_iter().map(source).collect::<Result<_>>()?;
+        Ok(Self { sources, options, given: 0, device: device.clone() })
     }
 
     /// The next batch.
@@ -90,45 +117,74 @@ impl DataLoader {
     pub fn next_batch(&mut self) -> Result<Batch> {
         let LoaderOptions { context, batch, packing, order, seed } = self.options;
         let mut builder = Builder::new(batch, context, packing);
-        let count = self.rows.count();
-        for given in (self.given..).take(batch) {
-            let row = (given % count as u64) as usize;
-            let epoch = given / count as u64;
+        let mut given: Vec<u64> = self.sources.iter().map(|source| source.given).collect();
+        for place in (self.given..).take(batch) {
+            let of = self.source(place);
+            let Source { tokens, rows, .. } = &self.sources[of];
+            // Another order for each source, that of a single one by the seed as it is.
+            let seed = if of == 0 { seed } else { number(seed, of as u64) };
+            let count = rows.count();
+            let row = (given[of] % count as u64) as usize;
+            let epoch = given[of] / count as u64;
             match order {
                 Order::Random => {
-                    let start = below(seed, given, self.tokens.len() - context);
-                    builder.add(&self.tokens, Segment { start, len: context })?;
+                    let start = below(seed, given[of], tokens.len() - context);
+                    builder.add(tokens, Segment { start, len: context })?;
                 }
-                Order::Shuffled => builder.row(&self.rows, shuffled(number(seed, epoch), row, count), &self.tokens)?,
-                Order::Sequential => builder.row(&self.rows, row, &self.tokens)?,
+                Order::Shuffled => builder.row(rows, shuffled(number(seed, epoch), row, count), tokens)?,
+                Order::Sequential => builder.row(rows, row, tokens)?,
             }
             builder.end_row();
+            given[of] += 1;
         }
         let batch = builder.finish(&self.device)?;
         self.given += self.options.batch as u64;
+        self.sources.iter_mut().zip(given).for_each(|(source, given)| source.given = given);
         Ok(batch)
     }
 
-    /// Rows of an epoch; of a stream with random starts, as many as would cover it.
-    pub fn rows(&self) -> usize {
-        self.rows.count()
+    /// The source of the row at `place`.
+    fn source(&self, place: u64) -> usize {
+        if self.sources.len() == 1 {
+            return 0;
+        }
+        const RESOLUTION: usize = 1 << 53;
+        let all: f64 = self.sources.iter().map(|source| source.weight).sum();
+        let drawn = below(!self.options.seed, place, RESOLUTION) as f64 / RESOLUTION as f64 * all;
+        let mut end = 0.0;
+        let found = self.sources.iter().position(|source| {
+            end += source.weight;
+            drawn < end
+        });
+        found.unwrap_or(self.sources.len() - 1)
     }
 
-    /// Epochs passed, with a fraction.
+    /// Rows of an epoch of all sources; of a stream with random starts, as many as would cover it.
+    pub fn rows(&self) -> usize {
+        self.sources.iter().map(|source| source.rows.count()).sum()
+    }
+
+    /// Epochs passed, with a fraction; of several sources, as many rows as they have together.
     pub fn epochs(&self) -> f64 {
-        self.given as f64 / self.rows.count() as f64
+        self.given as f64 / self.rows() as f64
     }
 
     /// What to keep so that another loader can go on.
     pub fn position(&self) -> DataPosition {
+        let weights = self.sources.iter().map(|source| source.weight);
         DataPosition {
             rows: self.given,
-            tokens: self.tokens.len() as u64,
+            tokens: self.tokens(),
+            weights: if self.sources.len() == 1 { Vec::new() } else { weights.collect() },
             context: self.options.context as u64,
             seed: self.options.seed,
             packing: self.options.packing,
             order: self.options.order,
         }
+    }
+
+    fn tokens(&self) -> u64 {
+        self.sources.iter().map(|source| source.tokens.len() as u64).sum()
     }
 
     /// Goes on from there.
@@ -138,6 +194,13 @@ impl DataLoader {
     pub fn restore(&mut self, position: &DataPosition) -> Result<()> {
         let own = self.position();
         if own != (DataPosition { rows: own.rows, ..position.clone() }) {
+            if own.weights != position.weights {
+                let problem = format!(
+                    "the run was interrupted with data.weights {:?}, but these are {:?}: go on with those it began with",
+                    position.weights, own.weights
+                );
+                return Err(TrainingError::data(self.sources[0].tokens.path(), problem));
+            }
             let problem = format!(
                 "the run was interrupted in {} tokens, rows of {} ({:?}, {:?}, seed {}), but these are {} tokens, rows of \
                  {} ({:?}, {:?}, seed {}): go on with the data and the settings that it began with",
@@ -152,9 +215,12 @@ impl DataLoader {
                 own.order,
                 own.seed
             );
-            return Err(TrainingError::data(self.tokens.path(), problem));
+            return Err(TrainingError::data(self.sources[0].tokens.path(), problem));
         }
         self.given = position.rows;
+        let mut given = vec![0; self.sources.len()];
+        (0..position.rows).for_each(|place| given[self.source(place)] += 1);
+        self.sources.iter_mut().zip(given).for_each(|(source, given)| source.given = given);
         Ok(())
     }
 }
@@ -237,15 +303,13 @@ struct Builder {
     places: Option<(Vec<i64>, Vec<i64>)>,
     /// Of the row that is being filled.
     documents: i64,
-    /// A segment and what follows it.
-    read: Vec<i64>,
 }
 
 impl Builder {
     fn new(batch: usize, context: usize, packing: Packing) -> Self {
-        let places = (packing == Packing::Packed).then(|| (Vec::new(), Vec::new()));
-        let (inputs, targets, read) = (Vec::new(), Vec::new(), Vec::new());
-        Self { context, dims: [batch, context], inputs, targets, places, documents: 0, read }
+        let several = matches!(packing, Packing::Packed | Packing::BestFit);
+        let places = several.then(|| (Vec::new(), Vec::new()));
+        Self { context, dims: [batch, context], inputs: Vec::new(), targets: Vec::new(), places, documents: 0 }
     }
 
     fn row(&mut self, rows: &Rows, row: usize, tokens: &TokenSet) -> Result<()> {
@@ -253,10 +317,9 @@ impl Builder {
     }
 
     fn add(&mut self, tokens: &TokenSet, segment: Segment) -> Result<()> {
-        self.read.clear();
-        tokens.read(segment.start..segment.start + segment.len + 1, &mut self.read)?;
-        self.inputs.extend_from_slice(&self.read[..segment.len]);
-        self.targets.extend_from_slice(&self.read[1..]);
+        let Segment { start, len } = segment;
+        tokens.read(start..start + len, &mut self.inputs)?;
+        tokens.read_targets(start + 1..start + len + 1, &mut self.targets)?;
         if let Some((positions, segments)) = &mut self.places {
             positions.extend(0..segment.len as i64);
             segments.extend(std::iter::repeat_n(self.documents, segment.len));

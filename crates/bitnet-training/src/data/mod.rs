@@ -19,6 +19,7 @@
 //! # Ok::<(), bitnet_training::TrainingError>(())
 //! ```
 
+mod files;
 mod loader;
 mod order;
 mod prepare;
@@ -26,6 +27,7 @@ mod rows;
 mod set;
 mod tokens;
 
+pub use files::expand;
 pub use loader::{Batch, DataLoader, DataPosition, Evaluation, LoaderOptions};
 pub use prepare::{Prepared, prepare};
 pub use set::TokenSet;

@@ -93,58 +93,61 @@ impl TokenSet {
     /// # Errors
     /// When the range leaves the stream, or a file is damaged.
     pub fn read(&self, range: Range<usize>, out: &mut Vec<i64>) -> Result<()> {
+        self.check(&range)?;
+        self.parts(range).try_for_each(|(file, part, _)| file.read(part, out))
+    }
+
+    /// Appends the tokens of a range as targets: [`IGNORED`](super::IGNORED) where they are none.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_targets(&self, range: Range<usize>, out: &mut Vec<i64>) -> Result<()> {
+        self.check(&range)?;
+        self.parts(range).try_for_each(|(file, part, _)| file.read_targets(part, out))
+    }
+
+    /// The first file of which some tokens are no targets.
+    pub fn uncounted(&self) -> Option<&Path> {
+        self.files.iter().find(|file| file.has_uncounted()).map(TokenFile::path)
+    }
+
+    fn check(&self, range: &Range<usize>) -> Result<()> {
         if range.start > range.end || range.end > self.len() {
             let problem = format!("tokens {range:?} were asked for, but there are {}", self.len());
             return Err(TrainingError::data(self.path(), problem));
         }
-        let wanted = self.range.start + range.start..self.range.start + range.end;
-        let mut start = 0;
-        for file in self.files.iter() {
-            let end = start + file.len();
-            let (from, to) = (wanted.start.max(start), wanted.end.min(end));
-            if from < to {
-                file.read(from - start..to - start, out)?;
-            }
-            start = end;
-        }
         Ok(())
     }
 
+    /// The files that hold some of a range: what of each, and where that is in the set.
+    fn parts(&self, range: Range<usize>) -> impl Iterator<Item = (&TokenFile, Range<usize>, usize)> {
+        let first = self.range.start;
+        let wanted = first + range.start..first + range.end;
+        let mut start = 0;
+        self.files.iter().filter_map(move |file| {
+            let end = start + file.len();
+            let (from, to) = (wanted.start.max(start), wanted.end.min(end));
+            let part = (from < to).then(|| (file, from - start..to - start, from - first));
+            start = end;
+            part
+        })
+    }
+
     /// The documents: each ends with the token that does that, or where a file ends.
-    ///
-    /// # Errors
-    /// When a file is damaged.
-    pub fn documents(&self) -> Result<Vec<Range<usize>>> {
-        const PART: usize = 1 << 16;
-        let ends = self.document_end().map(i64::from);
-        // Where files end, seen from the start of the range.
-        let mut sum = 0;
-        let mut file_ends = self.files.iter().map(|f| {
-            sum += f.len();
-            sum.saturating_sub(self.range.start).min(self.len())
-        });
-        let mut next_end = file_ends.next();
-        let (mut documents, mut start, mut part) = (Vec::new(), 0, Vec::new());
-        let mut close = |end: usize| {
-            if start < end {
-                documents.push(start..end);
-                start = end;
-            }
-        };
-        for from in (0..self.len()).step_by(PART) {
-            part.clear();
-            self.read(from..(from + PART).min(self.len()), &mut part)?;
-            for (i, token) in part.iter().enumerate() {
-                while next_end.is_some_and(|end| end <= from + i) {
-                    close(from + i);
-                    next_end = file_ends.next();
+    pub fn documents(&self) -> Vec<Range<usize>> {
+        let (mut documents, mut start) = (Vec::new(), 0);
+        for (file, part, place) in self.parts(0..self.len()) {
+            let first = part.start;
+            let last = place + part.len();
+            let mut close = |end: usize| {
+                if start < end {
+                    documents.push(start..end);
+                    start = end;
                 }
-                if Some(*token) == ends {
-                    close(from + i + 1);
-                }
-            }
+            };
+            file.document_ends(part, |end| close(place + end - first));
+            close(last);
         }
-        close(self.len());
-        Ok(documents)
+        documents
     }
 }

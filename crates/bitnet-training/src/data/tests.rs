@@ -188,7 +188,7 @@ fn documents_are_packed_whole_and_do_not_see_each_other() {
     let folder = Folder::new("packed");
     let path = folder.write("tokens", 10, Some(9), &DOCUMENTS);
     let tokens = TokenSet::open(&[path]).unwrap();
-    assert_eq!(tokens.documents().unwrap(), [0..3, 3..7, 7..8, 8..23, 23..26]);
+    assert_eq!(tokens.documents(), [0..3, 3..7, 7..8, 8..23, 23..26]);
     let options = LoaderOptions { batch: 3, ..options(Packing::Packed, Order::Sequential) };
     let mut loader = DataLoader::new(tokens.clone(), options, &Device::cpu()).unwrap();
     let batch = loader.next_batch().unwrap();
@@ -242,4 +242,96 @@ fn too_few_tokens_are_an_error() {
     assert!(new(9).is_ok());
     let packed = DataLoader::new(folder.counting(9), options(Packing::Packed, Order::Random), &Device::cpu());
     assert!(packed.unwrap_err().to_string().contains("shuffle"));
+}
+
+#[test]
+fn documents_go_where_they_fit_best() {
+    let folder = Folder::new("best-fit");
+    // Documents of 3, 6, 5, 2 and 8 inputs, each ended by 9, which is only a target.
+    let lengths = [3, 6, 5, 2, 8];
+    let documents = lengths.iter().zip(1..).flat_map(|(&n, token)| [vec![token; n], vec![9]].concat());
+    let path = folder.write("tokens", 10, Some(9), &documents.collect::<Vec<u32>>());
+    let tokens = TokenSet::open(&[path]).unwrap();
+    let rows = |packing| {
+        let options = LoaderOptions { batch: 1, ..options(packing, Order::Sequential) };
+        let mut loader = DataLoader::new(tokens.clone(), options, &Device::cpu()).unwrap();
+        (0..loader.rows()).map(|_| values(&loader.next_batch().unwrap().inputs)).collect::<Vec<_>>()
+    };
+    let expected = [[5; 8], [2, 2, 2, 2, 2, 2, 4, 4], [3, 3, 3, 3, 3, 1, 1, 1]];
+    assert_eq!(rows(Packing::BestFit), expected);
+    assert_eq!(rows(Packing::Packed).len(), 4);
+}
+
+/// Two chats of which the last two tokens are the answer.
+fn chats(folder: &Folder) -> PathBuf {
+    let path = folder.0.join("chats");
+    let mut writer = TokenWriter::create_marked(&path, 10, Some(9), 42).unwrap();
+    writer.put_document(&[1, 9, 2, 9], &[false, false, true, true]).unwrap();
+    writer.put_document(&[3, 3, 9, 4, 9], &[false, false, false, true, true]).unwrap();
+    // Longer than a row: its first row has nothing to learn.
+    writer.put_document(&[5; 12], &[[false; 10].as_slice(), &[true; 2]].concat()).unwrap();
+    writer.finish().unwrap();
+    path
+}
+
+#[test]
+fn questions_of_a_chat_are_no_targets() {
+    let folder = Folder::new("chats");
+    let tokens = TokenSet::open(&[chats(&folder)]).unwrap();
+    let all = LoaderOptions { batch: 2, ..options(Packing::BestFit, Order::Sequential) };
+    let mut loader = DataLoader::new(tokens.clone(), all, &Device::cpu()).unwrap();
+    let batch = loader.next_batch().unwrap();
+    let rows = |t: &BitNetTensor| values(t).chunks(8).map(<[i64]>::to_vec).collect::<Vec<_>>();
+    let x = IGNORED;
+    assert_eq!(rows(&batch.inputs), [[3, 3, 9, 4, 1, 9, 2, 0], [5, 5, 5, 0, 0, 0, 0, 0]]);
+    assert_eq!(rows(&batch.targets), [[x, x, 4, 9, x, 2, 9, x], [x, 5, 5, x, x, x, x, x]]);
+    assert_eq!(batch.counted, 6);
+    let stream = DataLoader::new(tokens.clone(), options(Packing::Stream, Order::Random), &Device::cpu());
+    assert!(stream.unwrap_err().to_string().contains("data.packing to \"best-fit\""));
+    // Beside a text of the same tokenizer, which has no marks.
+    let text = folder.write("text", 10, Some(9), &[6, 6, 9]);
+    let both = TokenSet::open(&[chats(&folder), text]).unwrap();
+    assert_eq!(both.documents(), [0..4, 4..9, 9..21, 21..24]);
+    let file = TokenFile::open(chats(&folder)).unwrap();
+    assert_eq!((file.len(), file.vocab_size(), file.document_end()), (21, 10, Some(9)));
+}
+
+#[test]
+fn rows_come_from_each_source_as_its_weight_says() {
+    let folder = Folder::new("weights");
+    let sets = || {
+        let set = |name: &str, range: std::ops::Range<u32>| {
+            TokenSet::open(&[folder.write(name, 1000, None, &range.collect::<Vec<_>>())]).unwrap()
+        };
+        vec![(set("small", 0..50), 3.0), (set("large", 100..900), 1.0)]
+    };
+    for order in [Order::Random, Order::Shuffled, Order::Sequential] {
+        let loader = || DataLoader::mixed(sets(), options(Packing::Stream, order), &Device::cpu()).unwrap();
+        let mut whole = loader();
+        let (mut small, mut seen) = (0, std::collections::BTreeSet::new());
+        for _ in 0..400 {
+            for row in values(&whole.next_batch().unwrap().inputs).chunks(8) {
+                small += usize::from(row[0] < 100);
+                seen.insert(row[0]);
+                assert!(row.windows(2).all(|w| w[0] + 1 == w[1]));
+            }
+        }
+        // Six standard deviations of 1200 draws.
+        assert!((810..=990).contains(&small), "{small}");
+        if order == Order::Shuffled {
+            // Each row of both, for both were passed through.
+            assert_eq!(seen.len(), 49 / 8 + 799 / 8);
+        }
+        let position: DataPosition = serde_json::from_str(&serde_json::to_string(&whole.position()).unwrap()).unwrap();
+        let mut resumed = loader();
+        resumed.restore(&position).unwrap();
+        for _ in 0..20 {
+            assert_eq!(values(&whole.next_batch().unwrap().inputs), values(&resumed.next_batch().unwrap().inputs));
+        }
+        let mut other = sets();
+        other[0].1 = 2.0;
+        let mut other = DataLoader::mixed(other, options(Packing::Stream, order), &Device::cpu()).unwrap();
+        let message = other.restore(&position).unwrap_err().to_string();
+        assert!(message.contains("data.weights [3.0, 1.0]"), "{message}");
+    }
 }

@@ -1,9 +1,12 @@
 //! Texts into a token file.
 
 use super::OnProgress;
+use super::chat::encode_chat;
+use super::source::{self, Form, Record};
 use super::texts::{Piece, TextPart, Texts};
 use crate::data::TokenWriter;
 use crate::error::{Result, TrainingError};
+use bitnet_model::chat_template::ChatTemplate;
 use bitnet_model::tokenizer::{ParseSpecial, Tokenizer};
 use std::path::Path;
 
@@ -29,9 +32,12 @@ pub fn fingerprint(tokenizer: &Tokenizer) -> u64 {
 /// is no text. Text that looks like a special token is text. At most a few MB of text are in memory for each of
 /// `threads`, unless the tokenizer treats the start of a text differently (SentencePiece): then documents are read whole.
 ///
+/// A chat (`messages` in a record) is written out by the tokenizer's chat template and is a document; only what the assistant
+/// writes are targets ([`ChatTemplate::render_spans`]).
+///
 /// # Errors
-/// When a text cannot be read, is not UTF-8 or has a character that the tokenizer has no tokens for, or the file cannot
-/// be written: then what stood there still does.
+/// When a text cannot be read, is not UTF-8 or has a character that the tokenizer has no tokens for, there are chats but no
+/// chat template, or the file cannot be written: then what stood there still does.
 pub fn encode_texts(
     parts: &[TextPart],
     tokenizer: &Tokenizer,
@@ -44,7 +50,11 @@ pub fn encode_texts(
     let least = if may_be_cut(tokenizer)? { PIECE } else { usize::MAX };
     let whole = knows_all_bytes(tokenizer);
     let mut texts = Texts::open(parts, document_end, least, on_progress);
-    let mut writer = TokenWriter::create(out, tokenizer.vocab_size(), end, fingerprint(tokenizer))?;
+    let forms = parts.iter().map(|part| source::form(&part.path)).collect::<Result<Vec<_>>>()?;
+    let marked = forms.iter().any(|form| *form != Form::Text);
+    let create = if marked { TokenWriter::create_marked } else { TokenWriter::create };
+    let mut writer = create(out, tokenizer.vocab_size(), end, fingerprint(tokenizer))?;
+    let template = ChatTemplate::of(tokenizer)?;
     let mut pieces: Vec<Piece> = Vec::new();
     loop {
         pieces.clear();
@@ -52,30 +62,59 @@ pub fn encode_texts(
         let mut length = 0;
         while length < threads.max(1) * PIECE {
             let Some(piece) = texts.next()? else { break };
-            length += piece.text.len();
+            length += piece.len();
             pieces.push(piece);
         }
         if pieces.is_empty() {
             return writer.finish();
         }
-        for (tokens, piece) in encode(&pieces, tokenizer, whole, threads)?.iter().zip(&pieces) {
-            writer.put(tokens)?;
-            match end {
-                Some(end) if piece.ends => writer.put(&[end])?,
-                _ => {}
+        for (tokens, piece) in encode(&pieces, tokenizer, template.as_ref(), whole, threads)?.into_iter().zip(&pieces) {
+            match (tokens, end.filter(|_| piece.ends)) {
+                (Encoded::Chat(tokens, counted), _) => writer.put_document(&tokens, &counted)?,
+                (Encoded::Text(tokens), Some(end)) if marked => {
+                    let tokens = [tokens, vec![end]].concat();
+                    writer.put_document(&tokens, &vec![true; tokens.len()])?;
+                }
+                (Encoded::Text(tokens), None) if marked && piece.ends => {
+                    writer.put_document(&tokens, &vec![true; tokens.len()])?;
+                }
+                (Encoded::Text(tokens), end) => {
+                    writer.put(&tokens)?;
+                    writer.put(end.as_slice())?;
+                }
             }
         }
     }
 }
 
+/// Tokens of a piece; of a chat, also which of them are targets.
+enum Encoded {
+    Text(Vec<u32>),
+    Chat(Vec<u32>, Vec<bool>),
+}
+
 /// The tokens of each piece, encoded by several threads.
-fn encode(pieces: &[Piece], tokenizer: &Tokenizer, whole: bool, threads: usize) -> Result<Vec<Vec<u32>>> {
-    let one = |piece: &Piece| -> Result<Vec<u32>> {
-        let ids = tokenizer.encode_with(&piece.text, false, ParseSpecial::No)?;
-        if !whole {
-            check(&piece.text, &ids, tokenizer)?;
+fn encode(
+    pieces: &[Piece],
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    whole: bool,
+    threads: usize,
+) -> Result<Vec<Encoded>> {
+    let one = |piece: &Piece| -> Result<Encoded> {
+        match &piece.content {
+            Record::Text(text) => {
+                let ids = tokenizer.encode_with(text, false, ParseSpecial::No)?;
+                if !whole {
+                    check(text, &ids, tokenizer)?;
+                }
+                Ok(Encoded::Text(ids))
+            }
+            Record::Chat(messages) => {
+                let (ids, counted) = encode_chat(messages, tokenizer, template)?;
+                Ok(Encoded::Chat(ids, counted))
+            }
         }
-        Ok(ids)
     };
     if threads <= 1 || cfg!(not(feature = "parallel")) {
         return pieces.iter().map(one).collect();

@@ -20,10 +20,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chat;
 mod encode;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod source;
 mod texts;
 mod vocabulary;
 
+pub use chat::holds_chats;
 pub use encode::{encode_texts, fingerprint};
 pub use texts::TextPart;
 pub use vocabulary::{MadeTokenizer, NewTokenizer, make};
@@ -36,5 +41,7 @@ pub type OnProgress<'a> = &'a mut (dyn FnMut(u64, u64) -> Result<()> + Send);
 #[cfg(doc)]
 use bitnet_model::tokenizer::Tokenizer;
 
+#[cfg(test)]
+mod record_tests;
 #[cfg(test)]
 mod tests;

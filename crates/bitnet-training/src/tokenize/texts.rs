@@ -1,9 +1,9 @@
 //! Text files in pieces, so that memory stays small however long they are.
 
 use super::OnProgress;
+use super::source::{self, Form, Reader, Record, Records};
 use crate::error::{Result, TrainingError};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Take};
+use std::io::{BufRead, BufReader, Read, Take};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct TextPart {
     /// The file.
     pub path: PathBuf,
-    /// Which of its bytes; both ends are at the border of a character.
+    /// Which of its bytes, decompressed; both ends are at the border of a character, or of a record. Of a table, which rows.
     pub bytes: Range<u64>,
 }
 
@@ -26,10 +26,15 @@ impl TextPart {
         if data.is_dir() {
             return Err(TrainingError::data(path, "this is a directory: name text files"));
         }
-        Ok(Self { path: path.to_owned(), bytes: 0..data.len() })
+        let end = match source::form(path)? {
+            Form::Parquet => source::rows(path)?,
+            Form::Text | Form::Lines => source::length(path)?,
+        };
+        Ok(Self { path: path.to_owned(), bytes: 0..end })
     }
 
-    /// All of a file but the last `fraction` of its bytes, and that. A `document_end` is not cut in two.
+    /// All of a file but the last `fraction` of its bytes (or rows), and that. Neither a `document_end` nor a record is cut in
+    /// two.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -40,38 +45,74 @@ impl TextPart {
         assert!((0.0..=1.0).contains(&fraction), "a fraction is from 0 to 1");
         let Self { path: name, bytes } = Self::whole(path)?;
         let wanted = (bytes.end as f64 * (1.0 - fraction)) as u64;
-        // As much around the place as a character or a mark may reach over it.
-        let mark = document_end.unwrap_or_default().as_bytes();
-        let around = mark.len().max(4) as u64;
-        let start = wanted.saturating_sub(around);
-        let mut near = Vec::new();
-        let mut file = File::open(path).map_err(|e| TrainingError::io(path, e))?;
-        file.seek(SeekFrom::Start(start)).map_err(|e| TrainingError::io(path, e))?;
-        file.take(2 * around).read_to_end(&mut near).map_err(|e| TrainingError::io(path, e))?;
-        let wanted = (wanted - start) as usize;
-        let mut at = wanted;
-        while near.get(at).is_some_and(|byte| byte & 0xc0 == 0x80) {
-            at += 1;
-        }
-        if let Some(first) = document_end.and_then(|_| find(&near, mark))
-            && (first + 1..first + mark.len()).contains(&wanted)
-        {
-            at = first + mark.len();
-        }
-        let at = start + at as u64;
+        let at = match source::form(path)? {
+            Form::Parquet => wanted,
+            Form::Lines if wanted == 0 => 0,
+            Form::Lines => {
+                // After the line that reaches over the byte before.
+                let mut rest = Vec::new();
+                let mut reader = BufReader::new(source::open(path, wanted - 1)?);
+                let count = reader.read_until(b'\n', &mut rest).map_err(|e| TrainingError::io(path, e))?;
+                wanted - 1 + count as u64
+            }
+            Form::Text => border(path, wanted, document_end)?,
+        };
         Ok((Self { path: name.clone(), bytes: 0..at }, Self { path: name, bytes: at..bytes.end }))
     }
+}
+
+/// The place near `wanted` that is within neither a character nor a mark.
+fn border(path: &Path, wanted: u64, document_end: Option<&str>) -> Result<u64> {
+    // As much around the place as a character or a mark may reach over it.
+    let mark = document_end.unwrap_or_default().as_bytes();
+    let around = mark.len().max(4) as u64;
+    let start = wanted.saturating_sub(around);
+    let mut near = Vec::new();
+    let reader = source::open(path, start)?;
+    reader.take(2 * around).read_to_end(&mut near).map_err(|e| TrainingError::io(path, e))?;
+    let wanted = (wanted - start) as usize;
+    let mut at = wanted;
+    while near.get(at).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        at += 1;
+    }
+    if let Some(first) = document_end.and_then(|_| find(&near, mark))
+        && (first + 1..first + mark.len()).contains(&wanted)
+    {
+        at = first + mark.len();
+    }
+    Ok(start + at as u64)
 }
 
 /// A part of a document.
 #[derive(Debug, PartialEq)]
 pub(super) struct Piece {
-    pub text: String,
+    pub content: Record,
     /// Whether the document ends here.
     pub ends: bool,
 }
 
-/// Reads UTF-8 files piece by piece.
+impl Piece {
+    /// Its texts: one, or those of the messages of a chat.
+    pub fn texts(&self) -> Vec<&str> {
+        match &self.content {
+            Record::Text(text) => vec![text],
+            Record::Chat(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
+        }
+    }
+
+    /// Bytes of text.
+    pub fn len(&self) -> usize {
+        self.texts().iter().map(|text| text.len()).sum()
+    }
+}
+
+/// A file that is being read.
+enum Open {
+    Text(Take<Reader>),
+    Records(Records),
+}
+
+/// Reads UTF-8 files piece by piece; a record is a piece.
 ///
 /// Pieces end where tokenizers cut anyway: after a newline, or else before a space, between two characters that are not
 /// white. Only where there is neither for [`LONGEST`] bytes is the cut somewhere else.
@@ -81,7 +122,7 @@ pub(super) struct Texts<'a> {
     document_end: Option<&'a str>,
     /// Bytes after which a piece may end.
     least: usize,
-    file: Option<(Take<File>, PathBuf)>,
+    file: Option<(Open, PathBuf)>,
     /// Read and not given yet.
     buffer: Vec<u8>,
     /// Of the file, where the buffer starts.
@@ -109,9 +150,22 @@ impl<'a> Texts<'a> {
         loop {
             if self.file.is_none() {
                 let Some(TextPart { path, bytes }) = self.parts.pop() else { return Ok(None) };
-                let mut file = File::open(&path).map_err(|e| TrainingError::io(&path, e))?;
-                file.seek(SeekFrom::Start(bytes.start)).map_err(|e| TrainingError::io(&path, e))?;
-                (self.file, self.start) = (Some((file.take(bytes.end - bytes.start), path)), bytes.start);
+                let open = match source::form(&path)? {
+                    Form::Text => Open::Text(source::open(&path, bytes.start)?.take(bytes.end - bytes.start)),
+                    form => Open::Records(Records::open(&path, form, &bytes)?),
+                };
+                (self.file, self.start) = (Some((open, path)), bytes.start);
+            }
+            if let Some((Open::Records(records), path)) = &mut self.file {
+                match records.next(path)? {
+                    Some((content, taken)) => {
+                        self.done += taken;
+                        (self.on_progress)(self.done, self.total.max(self.done))?;
+                        return Ok(Some(Piece { content, ends: true }));
+                    }
+                    None => self.file = None,
+                }
+                continue;
             }
             let at_end = self.fill(wanted)?;
             if let Some(mark) = self.document_end
@@ -139,7 +193,7 @@ impl<'a> Texts<'a> {
 
     /// Reads on until the buffer has `wanted` bytes; whether the file ended.
     fn fill(&mut self, wanted: usize) -> Result<bool> {
-        let Some((file, path)) = &mut self.file else { return Ok(true) };
+        let Some((Open::Text(file), path)) = &mut self.file else { return Ok(true) };
         while self.buffer.len() < wanted {
             let from = self.buffer.len();
             let mut part = file.by_ref().take(PART as u64);
@@ -164,7 +218,7 @@ impl<'a> Texts<'a> {
             TrainingError::data(path, format!("it is not UTF-8 from byte {at} on: convert it first"))
         })?;
         self.start += (len + skip) as u64;
-        Ok(Piece { text, ends })
+        Ok(Piece { content: Record::Text(text), ends })
     }
 }
 
@@ -215,8 +269,8 @@ mod tests {
         let text = line.repeat(200_000);
         let all = pieces(&text, None, 1 << 20);
         assert!(all.len() > 3);
-        assert!(all.iter().all(|p| p.text.ends_with('\n') && p.text.len() < 4 << 20));
-        assert_eq!(all.iter().map(|p| p.text.as_str()).collect::<String>(), text);
+        assert!(all.iter().all(|p| p.texts()[0].ends_with('\n') && p.len() < 4 << 20));
+        assert_eq!(all.iter().flat_map(Piece::texts).collect::<String>(), text);
         assert_eq!(all.iter().filter(|p| p.ends).count(), 1);
         assert_eq!(cut(b"no\n\nblank line\n  indent", false), Some(13 - 4));
         assert_eq!(cut("é\né".as_bytes(), false), None);
@@ -225,7 +279,7 @@ mod tests {
 
     #[test]
     fn marks_end_documents_wherever_parts_are_cut() {
-        let one = |text: &str, ends| Piece { text: text.into(), ends };
+        let one = |text: &str, ends| Piece { content: Record::Text(text.into()), ends };
         assert_eq!(pieces("a<E>b\n<E>", Some("<E>"), 1), [one("a", true), one("b\n", true)]);
         assert_eq!(pieces("", Some("<E>"), 1), []);
         // The mark on the border of two reads.
@@ -258,7 +312,7 @@ mod tests {
             let mut texts = Texts::open(&[last], mark, 1 << 20, &mut nothing);
             let mut rest = String::new();
             while let Some(piece) = texts.next().unwrap() {
-                rest.push_str(&piece.text);
+                rest.extend(piece.texts());
             }
             (text[..first.bytes.end as usize].to_owned(), rest)
         };

@@ -138,7 +138,7 @@ fn characters(mut texts: Texts) -> Result<Vocabulary> {
     let mut found = BTreeSet::new();
     let mut known = Vec::new();
     while let Some(piece) = texts.next()? {
-        for c in piece.text.chars() {
+        for c in piece.texts().into_iter().flat_map(str::chars) {
             let at = c as usize;
             if at >= known.len() {
                 known.resize(at + 1, false);
@@ -180,7 +180,7 @@ fn pairs(mut texts: Texts, size: usize) -> Result<Vocabulary> {
     // The trainer asks for pieces until there are none, and cannot return our errors.
     let failure = Mutex::new(None);
     let pieces = std::iter::from_fn(|| match texts.next() {
-        Ok(piece) => piece.map(|p| p.text),
+        Ok(piece) => piece.map(|p| p.texts().join("\n")),
         Err(e) => {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
             None
