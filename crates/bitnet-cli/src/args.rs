@@ -11,8 +11,8 @@ use std::path::PathBuf;
 /// How to read a checkpoint.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Block order of I2_S tensors in a GGUF file: that of the build that wrote it, which the file does not tell [default: the
-    /// one that the model's norms speak for]
+    /// Block order of I2_S tensors in a GGUF file, which depends on the CPU that wrote it and is not stored [default: guessed
+    /// from the model's norms]
     #[arg(long, value_name = "ORDER", value_enum, help_heading = "Model")]
     pub i2s_order: Option<Order>,
 }
@@ -78,7 +78,7 @@ const MAX_SEED: u64 = (1 << 53) - 1;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Randomness; 0 always takes the most likely token
+    /// Randomness; 0 always chooses the most likely token
     #[arg(long, visible_alias = "temp", value_name = "F", default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the N most likely tokens; 0 keeps all
@@ -106,7 +106,7 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The parameters, checked; a seed is drawn if none was given.
+    /// The checked parameters, with a random seed if none was given.
     pub fn sampling(&self) -> Result<Sampling> {
         let sampling = Sampling {
             temperature: self.temperature,
@@ -137,7 +137,7 @@ pub fn token_limit(text: &str) -> Result<usize, String> {
 /// Strings that end a text.
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// End the text where TEXT would appear (may be given more than once)
+    /// Stop before TEXT would appear (may be repeated)
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
 }

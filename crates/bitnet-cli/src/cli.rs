@@ -12,11 +12,11 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  bitnet generate \"ROMEO:\"                        text from the model in the tree
+  bitnet generate \"ROMEO:\"                        text from the model of this repository
   bitnet chat --model bitnet-2b4t.gguf            a conversation
-  bitnet inspect path/to/checkpoint               what a checkpoint is
+  bitnet inspect path/to/checkpoint               contents of a checkpoint
   bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
-  bitnet quantize hf-folder model.gguf            a dense model made ternary
+  bitnet quantize hf-folder model.gguf            make a dense model ternary
   bitnet train configs/shakespeare-char.toml      a model of your own
 
 A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
@@ -33,33 +33,33 @@ pub struct Cli {
 pub enum Command {
     /// Continue a text
     Generate(commands::generate::GenerateArgs),
-    /// Hold a conversation
+    /// Chat with a model
     Chat(commands::chat::ChatArgs),
     /// Write the logits of every position of a text to a file
     Logits(commands::logits::LogitsArgs),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::PerplexityArgs),
-    /// Show what a checkpoint holds
+    /// Show the contents of a checkpoint
     Inspect(commands::inspect::InspectArgs),
     /// Write a checkpoint in another format
     Convert(commands::convert::ConvertArgs),
     /// Make a dense checkpoint ternary, without training
     Quantize(commands::quantize::QuantizeArgs),
-    /// Write a trained model as files that run
+    /// Export a trained model to files that run
     Export(commands::export::ExportArgs),
-    /// Make a tokenizer from text, and tokens from text
+    /// Train a tokenizer, and tokenize text
     Tokenize(commands::tokenize::TokenizeArgs),
     /// Train a model
     Train(commands::train::TrainArgs),
-    /// Go on training a model, or make a dense one ternary
+    /// Fine-tune a model, or make a dense one ternary
     Finetune(commands::finetune::FinetuneArgs),
-    /// Train a model beside a teacher
+    /// Train a model with a teacher (distillation)
     Distill(commands::distill::DistillArgs),
-    /// Measure speed against the limits of this machine
+    /// Measure speed and the limits of this machine
     Bench(commands::bench::BenchArgs),
-    /// Show what was detected of this machine and which kernels run
+    /// Show detected hardware and the kernels chosen
     Devices(commands::devices::DevicesArgs),
-    /// Print the completions of a shell
+    /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write those of all commands
     Man(commands::man::ManArgs),

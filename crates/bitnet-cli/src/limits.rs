@@ -1,4 +1,4 @@
-//! What this machine could do at best, measured.
+//! Measured limits of this machine.
 
 use crate::error::Result;
 use bitnet::core::BitNetError;

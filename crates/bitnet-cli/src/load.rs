@@ -1,4 +1,4 @@
-//! From the flags to a checkpoint and a model.
+//! Opens the checkpoint that the flags name, and loads its model.
 
 use crate::args::{ModelArgs, ReadArgs};
 use crate::error::{CliError, Result};

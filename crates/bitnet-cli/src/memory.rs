@@ -1,4 +1,4 @@
-//! The memory this process used.
+//! Peak memory of this process.
 
 /// The largest resident memory so far, in bytes; `None` where the system does not tell.
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
-/// How much is said beside the results, and in colour or not.
+/// How much is printed besides the results, and colours.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
@@ -31,7 +31,7 @@ enum Color {
 
 static ARGS: OnceLock<OutputArgs> = OnceLock::new();
 
-/// Takes notice of the flags; the first call counts.
+/// Stores the flags; the first call counts.
 pub fn set(args: OutputArgs) {
     ARGS.get_or_init(|| args);
     set_color(args.color);
@@ -47,7 +47,7 @@ pub fn is_verbose() -> bool {
     ARGS.get().is_some_and(|args| args.verbose)
 }
 
-/// Obeys a `--color` before the command line is parsed: help and mistakes in it are printed in colour as well.
+/// Applies `--color` before the command line is parsed: help and usage errors have colours as well.
 pub fn set_color_early(args: impl Iterator<Item = OsString>) {
     let args: Vec<String> = args.filter_map(|arg| arg.into_string().ok()).take_while(|arg| arg != "--").collect();
     let words = args.iter().enumerate().filter_map(|(i, arg)| match arg.strip_prefix("--color")? {
@@ -114,8 +114,8 @@ pub fn error_line(prefix: &str, line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{prefix}{}", printable(line));
 }
 
-/// Text from outside (names of files and tensors, messages about them) without what a terminal would obey: control
-/// characters but for the end of a line are written out, as `\u{1b}`.
+/// Text from outside (names of files and tensors, messages about them) with control characters escaped, as `\u{1b}`, so
+/// that a terminal does not obey them; newlines stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && c != '\n';
     if !text.contains(obeyed) {

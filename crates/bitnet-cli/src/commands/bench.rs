@@ -1,4 +1,4 @@
-//! `bitnet bench`: speed, beside the limits of the machine measured in the same run.
+//! `bitnet bench`: speed, and the limits of the machine measured in the same run.
 
 use crate::args::{ModelArgs, at_most_cores, cores};
 use crate::error::{CliError, Result};
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Each test is repeated so often; the median counts.
+/// Repetitions of each test; the median is reported.
 const REPEATS: usize = 3;
 /// Tokens before a decode test begins.
 const CONTEXT: usize = 16;
 /// Prompt lengths without `-p`, those of them that fit the context.
 const PROMPTS: [usize; 2] = [128, 512];
-/// Time of each probe.
+/// Seconds of each probe.
 const SECONDS: f64 = 0.5;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pp128 reads a prompt of 128 tokens at once, tg64 decodes 64 tokens one by one af
 them; each is the median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of decoding the \
 bandwidth of memory.")]
 pub struct BenchArgs {
-    /// Random weights of a known shape, made in memory, with a Q6_K embedding as head
+    /// Random weights of a known shape, with a Q6_K embedding as head
     #[arg(long, value_name = "SHAPE", value_enum, conflicts_with = "model")]
     shape: Option<Shape>,
     /// Prompt lengths [default: 128,512]
@@ -48,8 +48,8 @@ pub struct BenchArgs {
     #[arg(short = 't', long, value_name = "N,..", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
-    /// Form of the figures
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Format::Table)]
+    /// Output format
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Print one JSON object, as --format json
     #[arg(long, conflicts_with = "format")]
@@ -111,11 +111,11 @@ pub fn run(args: BenchArgs) -> Result<()> {
 
     let mut runs = Vec::new();
     for &threads in &threads {
-        // The layout in memory belongs to a device with its threads: loaded, measured and dropped before the next.
+        // Weights are packed for a device with this number of threads: one model in memory at a time.
         let model = load::model(weights, threads)?;
         bench(&model, threads, &prompts, generate, &mut runs)?;
     }
-    // Before the probes, whose buffer is none of the model's.
+    // Before the probes, whose buffers do not count.
     let peak = memory::peak_bytes();
     let limits = threads.iter().map(|&n| Limits::measure(n, SECONDS)).collect::<Result<Vec<_>>>()?;
     let report = Report { model: name, kernel, runs, limits, peak };
@@ -157,7 +157,7 @@ impl Run {
     }
 }
 
-/// What was measured.
+/// All measurements.
 struct Report {
     model: String,
     kernel: &'static str,
@@ -246,7 +246,7 @@ fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize,
     let tokens = |count: usize| (0..count).map(|i| (i * 7919 % config.vocab_size) as u32).collect::<Vec<_>>();
     let longest = prompts.iter().copied().max().unwrap_or(0).max(CONTEXT + generate);
     let mut session = Session::new(model.clone(), longest)?;
-    session.feed(&tokens(CONTEXT))?; // touches the memory
+    session.feed(&tokens(CONTEXT))?; // page faults happen here
     let mut progress = Progress::new("measuring");
 
     let operations = 2. * config.block_parameters() as f64 / 1e9;

@@ -26,7 +26,7 @@ Examples:
 
 In the conversation: /reset forgets it, /help lists commands, /exit or Ctrl-D ends it, Ctrl-C ends an answer.")]
 pub struct ChatArgs {
-    /// What the model is told first
+    /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Most tokens of an answer; -1 goes on to the end of the answer or of the context
@@ -51,7 +51,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
     let tokenizer = checkpoint.tokenizer()?;
     let template = ChatTemplate::of(tokenizer)?.ok_or_else(|| {
         let path = path.display();
-        CliError::refused(format!("{path} has no chat template, so it is no model to talk to: use bitnet generate"))
+        CliError::refused(format!("{path} has no chat template: use bitnet generate, or a model with one"))
     })?;
     let model = load::model(checkpoint.weights(), args.threads.count())?;
     let session = Session::new(model, checkpoint.weights().config().max_positions)?;
@@ -128,8 +128,8 @@ impl Chat<'_> {
         }
     }
 
-    /// Prints the model's answer and keeps it, also if it was interrupted. The session knows the conversation so far and
-    /// reads only what is new.
+    /// Prints the model's answer and adds it to the conversation, also if it was interrupted. The session has the
+    /// conversation so far in its cache and processes only the new tokens.
     fn answer(&mut self, message: String) -> Result<()> {
         self.messages.push(ChatMessage::new("user", message));
         let context = self.session.capacity();
@@ -160,13 +160,13 @@ impl Chat<'_> {
             _ => {}
         }
         self.messages.push(ChatMessage::new("assistant", answer.text));
-        // Another seed for another answer; still the same conversation for the same first seed.
+        // The next answer has another seed; the first seed still determines the conversation.
         self.options.sampling.seed = self.options.sampling.seed.wrapping_add(1);
         Ok(())
     }
 }
 
-/// Lines of the user: edited on a terminal, else as they come.
+/// Lines of the user: with line editing on a terminal, else from standard input.
 enum Input {
     Terminal(Box<DefaultEditor>),
     Lines(StdinLock<'static>),

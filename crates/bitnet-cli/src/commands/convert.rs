@@ -17,7 +17,7 @@ Examples:
   bitnet convert hf-folder model.gguf --to tq2_0 --embeddings q6_k  for llama.cpp
   bitnet convert model.gguf hf-folder --to hf                       for transformers
 
-Ternary weights and their scales are carried over exactly. Rows that are not whole blocks of a type are refused.")]
+Ternary weights and their scales are converted exactly. A type whose blocks do not divide the rows is refused.")]
 pub struct ConvertArgs {
     /// A Hugging Face directory or a .gguf file
     #[arg(value_name = "IN")]

@@ -1,4 +1,4 @@
-//! `bitnet devices`: what was detected, which kernels run, what the machine could do.
+//! `bitnet devices`: detected hardware, the kernels chosen, and measured limits.
 
 use crate::error::Result;
 use crate::limits::Limits;
@@ -6,7 +6,7 @@ use crate::output;
 use bitnet::core::{DeviceCapabilities, auto_select_device, explain_device_selection};
 use serde_json::json;
 
-/// Time of each probe.
+/// Seconds of each probe.
 const SECONDS: f64 = 0.3;
 
 #[derive(Debug, clap::Args)]

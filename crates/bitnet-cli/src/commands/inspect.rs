@@ -1,4 +1,4 @@
-//! `bitnet inspect`: what a checkpoint holds, without loading it.
+//! `bitnet inspect`: the contents of a checkpoint, without loading it.
 
 use crate::args::{ModelArgs, ReadArgs};
 use crate::error::Result;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Positions of the cache whose memory is told.
+/// Positions of the cache whose memory is reported.
 const CACHE_POSITIONS: usize = 1000;
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     output::text(&report.text(&path, args.tensors))
 }
 
-/// What is told, in either form.
+/// The report, as text and as JSON.
 struct Report<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a Config,
@@ -53,7 +53,7 @@ struct Report<'a> {
     /// Type: tensors and bytes.
     types: BTreeMap<&'a str, (usize, u64)>,
     parameters: usize,
-    /// Bytes of the weights in memory; `None` if they cannot be read, which `notes` then tells.
+    /// Bytes of the weights in memory; `None` if they cannot be read; `notes` then says why.
     weight_bytes: Option<usize>,
     notes: Vec<String>,
 }
@@ -191,7 +191,7 @@ fn norms(config: &Config) -> impl Iterator<Item = Norm> {
     (0..config.layers).flat_map(layer).chain([Norm::Output])
 }
 
-/// Bytes of all weights once loaded, judged by the first and the last block.
+/// Bytes of all weights once loaded, estimated from the first and the last block.
 fn memory_of_weights(weights: &dyn Weights) -> Result<usize, ModelError> {
     let config = weights.config();
     let mut block = 0;

@@ -122,7 +122,7 @@ fn feed(session: &mut Session, tokens: &[u32], mut put: impl FnMut(&[u8]) -> Res
     done
 }
 
-/// What [`Session`] would say after the model is loaded.
+/// The checks of [`Session`], before the model is loaded.
 fn check(tokens: &[u32], vocab: usize, context: usize) -> Result<(), InferenceError> {
     if tokens.is_empty() {
         return Err(InferenceError::EmptyPrompt);

@@ -1,4 +1,4 @@
-//! `bitnet quantize`: a dense checkpoint made ternary, without training.
+//! `bitnet quantize`: makes a dense checkpoint ternary, without training.
 
 use super::convert::{self, EmbeddingType, Format};
 use crate::args::{ReadArgs, ThreadArgs};
@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  bitnet quantize hf-folder                                    only the report: what rounding would cost
+  bitnet quantize hf-folder                                    only the report: the loss by rounding
   bitnet quantize hf-folder out.gguf --method gptq --calibration text.txt
   bitnet quantize f16.gguf out-folder --keep '*.down_proj' --keep-sensitive 4 --report report.json --plot report.svg
 
 The linear layers of the blocks become ternary; embeddings, norms and head stay. `rtn` rounds each weight by the mean \
-magnitude of its matrix. `gptq` rounds column by column and makes up for each error in the columns that follow, so that the \
-outputs on the calibration text change least. Master weights of a model that was trained ternary are rounded as in its \
-training by `rtn`, without any loss; `gptq` would undo that.
+magnitude of its matrix. `gptq` rounds column by column and compensates each error in the remaining columns, so that the \
+outputs on the calibration text change least. For the master weights of a model that was trained ternary use `rtn`, which \
+rounds as its training did, without loss; `gptq` would ruin it.
 
 Layers are named as in a Hugging Face checkpoint: model.layers.0.self_attn.q_proj.")]
 pub struct QuantizeArgs {
@@ -39,7 +39,7 @@ pub struct QuantizeArgs {
     /// How weights are rounded
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = MethodArg::Rtn)]
     method: MethodArg,
-    /// UTF-8 text that the layers' inputs are taken from, needed by gptq and for the outputs lost; `-` is standard input
+    /// UTF-8 text to calibrate with, needed by gptq and for the column "outputs lost"; `-` is standard input
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
     /// Tokens of a window of the text
@@ -48,10 +48,10 @@ pub struct QuantizeArgs {
     /// Stop reading the text after N windows
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     max_windows: u32,
-    /// Leave layers as they are whose names match, `*` standing for anything (may be given more than once)
+    /// Keep layers whose names match dense; `*` matches anything (may be repeated)
     #[arg(long, value_name = "PATTERN")]
     keep: Vec<String>,
-    /// Leave the N layers as they are that would suffer most
+    /// Keep the N most sensitive layers dense
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_sensitive: usize,
     /// Format of the ternary weights [default: i2_s for a .gguf file, else hf]
@@ -76,17 +76,15 @@ pub struct QuantizeArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum MethodArg {
-    /// To the nearest
+    /// Round to nearest
     Rtn,
-    /// With error feedback
+    /// Round with error feedback
     Gptq,
 }
 
 pub fn run(args: QuantizeArgs) -> Result<()> {
     if args.method == MethodArg::Gptq && args.calibration.is_none() {
-        return Err(CliError::refused(
-            "--method gptq looks at the inputs of the layers: name a text with --calibration",
-        ));
+        return Err(CliError::refused("--method gptq needs a text to calibrate with: name one with --calibration"));
     }
     args.calibration.as_deref().map_or(Ok(()), text::check)?;
     let masters = load::open_masters(&args.input, &args.read)?;
