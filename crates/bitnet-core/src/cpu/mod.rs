@@ -36,15 +36,16 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A CPU with the kernels of `isa` and this many threads (at least one).
+    /// A CPU with the kernels of `isa` and this many threads (at least one). Where the system refuses threads it has fewer,
+    /// with a note on standard error.
     pub fn new(isa: Result<Isa, IsaError>, threads: usize) -> Self {
         let kernels = isa.map(|isa| Kernels::for_isa(isa).expect("an available instruction set has kernels"));
-        Self {
-            kernels,
-            threads: ThreadPool::new(threads.max(1)),
-            memory: HybridMemoryPool::global().clone(),
-            bandwidth: OnceLock::new(),
+        let pool = ThreadPool::new(threads.max(1));
+        if let Some(error) = pool.refused() {
+            eprintln!("note: the system refuses more threads ({error}): computing on {} of {threads}", pool.threads());
         }
+        let memory = HybridMemoryPool::global().clone();
+        Self { kernels, threads: pool, memory, bandwidth: OnceLock::new() }
     }
 
     /// The same device with memory from `pool`.

@@ -18,6 +18,8 @@ mod scale_tests;
 #[cfg(feature = "linalg")]
 mod scaled;
 #[cfg(feature = "linalg")]
+mod parallel;
+#[cfg(feature = "linalg")]
 mod solve;
 #[cfg(feature = "linalg")]
 mod stack;

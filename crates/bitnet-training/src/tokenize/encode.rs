@@ -6,6 +6,7 @@ use super::source::{self, Form, Record};
 use super::texts::{Piece, TextPart, Texts};
 use crate::data::TokenWriter;
 use crate::error::{Result, TrainingError};
+use bitnet_kernels::threads::for_each_part;
 use bitnet_model::chat_template::ChatTemplate;
 use bitnet_model::tokenizer::{ParseSpecial, Tokenizer};
 use std::path::Path;
@@ -116,21 +117,14 @@ fn encode(
             }
         }
     };
-    if threads <= 1 || cfg!(not(feature = "parallel")) {
-        return pieces.iter().map(one).collect();
+    let parts = pieces.chunks(pieces.len().div_ceil(threads.max(1)).max(1));
+    let mut encoded: Vec<Result<Vec<_>>> = parts.clone().map(|_| Ok(Vec::new())).collect();
+    for_each_part(threads, parts.zip(&mut encoded), |(part, encoded)| *encoded = part.iter().map(one).collect());
+    let mut all = Vec::with_capacity(pieces.len());
+    for part in encoded {
+        all.extend(part?);
     }
-    let each = pieces.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        let work: Vec<_> = pieces
-            .chunks(each)
-            .map(|part| scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>>>()))
-            .collect();
-        let mut all = Vec::with_capacity(pieces.len());
-        for part in work {
-            all.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(all)
-    })
+    Ok(all)
 }
 
 /// Whether each byte is a token or a part of the alphabet, so that no text is lost.
