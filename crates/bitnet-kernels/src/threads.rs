@@ -271,11 +271,16 @@ impl Shared {
     }
 }
 
-/// Drops what a task panicked with. Should that panic too, what it panics with is left alone: it could go on for ever.
-fn drop_quietly(panic: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
+/// Drops the payload of a panic. Should that panic, its payload is dropped in the same way; the third one is leaked, as this
+/// could go on for ever.
+fn drop_quietly(mut panic: Box<dyn Any + Send>) {
+    for _ in 0..2 {
+        match catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            Ok(()) => return,
+            Err(again) => panic = again,
+        }
     }
+    std::mem::forget(panic);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
