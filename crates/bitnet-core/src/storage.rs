@@ -70,7 +70,7 @@ impl CpuStorage {
         }
     }
 
-    /// The bytes, to write; a mapped part is first copied into the global pool.
+    /// The bytes, to write; a mapped part is first copied into the global pool. Those of a `Bool` tensor must be 0 or 1.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         if let CpuMemory::Mapped { file, range } = &self.memory {
             let mut handle = HybridMemoryPool::global().allocate_bytes(range.len())?;

@@ -78,7 +78,7 @@ pub struct BitNetTensor {
 }
 
 impl BitNetTensor {
-    /// An uninitialised tensor.
+    /// An uninitialised tensor: it holds whatever the memory held, which for `Bool` may be neither 0 nor 1.
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
         let shape = TensorShape::new(dims)?;
         let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
