@@ -44,7 +44,7 @@ impl Device {
         Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads)))
     }
 
-    /// The CPU with memory from a pool of one's own, and this many threads (at least one).
+    /// The CPU with memory from a separate pool, and this many threads (at least one).
     pub fn cpu_with_pool(pool: &HybridMemoryPool, threads: usize) -> Self {
         Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads).with_memory(pool)))
     }

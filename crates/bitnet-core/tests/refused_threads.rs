@@ -1,5 +1,5 @@
 //! A system that refuses threads, as one with a limit on processes: everything still computes, on fewer.
-#![cfg(not(miri))]
+#![cfg(all(feature = "parallel", not(miri)))]
 
 use bitnet_core::*;
 use std::process::Command;

@@ -287,8 +287,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls `f` with each of `parts` on at most `threads` threads that are started for it, the caller among them, or on the caller alone without the feature `parallel`: for long
-/// work that a pool's threads should not be kept from. A thread that the operating system refuses is done without.
+/// Calls `f` with each of `parts` on at most `threads` threads that are started for it, the caller among them: for long
+/// work that a pool's threads should not be kept from. A thread that the operating system refuses is done without; without
+/// the feature `parallel` the caller does it all.
 ///
 /// # Panics
 /// With the panic of a part.

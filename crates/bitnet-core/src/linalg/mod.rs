@@ -13,12 +13,12 @@ mod eigen;
 mod factors;
 #[cfg(feature = "linalg")]
 mod norms;
+#[cfg(all(feature = "linalg", feature = "parallel"))]
+mod parallel;
 #[cfg(all(test, feature = "linalg"))]
 mod scale_tests;
 #[cfg(feature = "linalg")]
 mod scaled;
-#[cfg(feature = "linalg")]
-mod parallel;
 #[cfg(feature = "linalg")]
 mod solve;
 #[cfg(feature = "linalg")]

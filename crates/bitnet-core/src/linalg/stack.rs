@@ -86,6 +86,7 @@ impl<T: Real> Stack<T> {
         let &[ref batch @ .., rows, columns] = x.dims() else {
             return Err(x.needs(op, "at least 2 dimensions"));
         };
+        #[cfg(feature = "parallel")]
         super::parallel::start_threads();
         let (batch, device) = (batch.to_vec(), x.device().clone());
         Ok(Stack { data: x.to_vec()?, batch, rows, columns, device })

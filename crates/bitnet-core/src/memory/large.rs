@@ -66,7 +66,7 @@ impl LargeBlockPool {
     }
 
     /// Bytes that a block of `len` takes; an error beyond what memory can address.
-    pub(super) fn room(len: usize) -> io::Result<usize> {
+    pub(super) fn block_bytes(len: usize) -> io::Result<usize> {
         len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 

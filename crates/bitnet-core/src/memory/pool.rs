@@ -174,7 +174,7 @@ impl HybridMemoryPool {
     #[track_caller]
     fn allocate_large(&self, len: usize, align: usize) -> Result<MemoryHandle> {
         let core = &*self.0;
-        let block = LargeBlockPool::room(len).and_then(|bytes| {
+        let block = LargeBlockPool::block_bytes(len).and_then(|bytes| {
             core.take_large(bytes, align).or_else(|_| {
                 core.compact();
                 core.take_large(bytes, align)
