@@ -1,6 +1,6 @@
 //! The flags that several commands share.
 
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output;
 use bitnet::inference::{Sampler, Sampling};
 use bitnet::quant::formats::i2_s::I2sOrder;
@@ -140,4 +140,24 @@ pub struct StopArgs {
     /// Stop before TEXT would appear (may be repeated)
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
+}
+
+/// How a text is cut.
+#[derive(Debug, Args)]
+pub struct WindowArgs {
+    /// Tokens of a window of the text [default: 256, or the model's context where that is less]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    window: Option<u32>,
+}
+
+impl WindowArgs {
+    /// Tokens of a window for a model of this context.
+    pub fn tokens(&self, context: usize) -> Result<usize> {
+        let window = self.window.map_or(context.min(256), |n| n as usize);
+        if window > context {
+            let message = format!("--window {window} is more than the model's context of {context} tokens");
+            return Err(CliError::refused(message));
+        }
+        Ok(window)
+    }
 }

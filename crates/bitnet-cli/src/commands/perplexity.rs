@@ -1,7 +1,7 @@
 //! `bitnet perplexity`: how well a model predicts a text.
 
-use crate::args::{ModelArgs, ThreadArgs};
-use crate::error::{CliError, Result};
+use crate::args::{ModelArgs, ThreadArgs, WindowArgs};
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::{load, output, text};
 use bitnet::inference::{Session, count_windows, perplexity};
@@ -23,9 +23,8 @@ pub struct PerplexityArgs {
     /// Text to predict, UTF-8; `-` is standard input
     #[arg(long, short, value_name = "TEXT")]
     file: PathBuf,
-    /// Tokens of a window
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    window: u32,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Stop after N windows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_windows: Option<u32>,
@@ -42,12 +41,7 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
     text::check(&args.file)?;
     let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let (window, context) = (args.window as usize, checkpoint.weights().config().max_positions);
-    if window > context {
-        return Err(CliError::refused(format!(
-            "--window {window} is more than the model's context of {context} tokens"
-        )));
-    }
+    let window = args.window.tokens(checkpoint.weights().config().max_positions)?;
     let most = args.max_windows.map_or(usize::MAX, |n| n as usize);
     let text = text::read_start(&args.file, tokenizer, most.saturating_mul(window).saturating_add(1))?;
     let tokens = tokenizer.encode_with(&text, false, ParseSpecial::No)?;

@@ -1,7 +1,7 @@
 //! `bitnet quantize`: makes a dense checkpoint ternary, without training.
 
 use super::convert::{self, EmbeddingType, Format};
-use crate::args::{ReadArgs, ThreadArgs};
+use crate::args::{ReadArgs, ThreadArgs, WindowArgs};
 use crate::error::{CliError, Result};
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
@@ -42,9 +42,8 @@ pub struct QuantizeArgs {
     /// UTF-8 text to calibrate with, needed by gptq and for the column "outputs lost"; `-` is standard input
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
-    /// Tokens of a window of the text
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    window: u32,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Stop reading the text after N windows
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     max_windows: u32,
@@ -169,18 +168,15 @@ fn format_of(out: Option<&Path>) -> Format {
 /// The start of the calibration text, as much as will be read.
 fn calibration_tokens(args: &QuantizeArgs, path: &Path, masters: &Checkpoint) -> Result<Vec<u32>> {
     let tokenizer = masters.tokenizer()?;
-    let text = text::read_start(path, tokenizer, (args.window as usize).saturating_mul(args.max_windows as usize))?;
+    let window = args.window.tokens(masters.weights().config().max_positions)?;
+    let text = text::read_start(path, tokenizer, window.saturating_mul(args.max_windows as usize))?;
     Ok(tokenizer.encode_with(&text, false, ParseSpecial::No)?)
 }
 
 /// The model as it runs before it is quantized, and the windows of the text.
 fn calibration<'a>(args: &QuantizeArgs, tokens: &'a [u32]) -> Result<CalibrationData<'a>> {
     let checkpoint = load::open(&args.input, &args.read)?;
-    let (window, context) = (args.window as usize, checkpoint.weights().config().max_positions);
-    if window > context {
-        let message = format!("--window {window} is more than the model's context of {context} tokens");
-        return Err(CliError::refused(message));
-    }
+    let window = args.window.tokens(checkpoint.weights().config().max_positions)?;
     let model = load::model(checkpoint.weights(), args.threads.count())?;
     let most = window.saturating_mul(args.max_windows as usize).min(tokens.len());
     if most == 0 {
