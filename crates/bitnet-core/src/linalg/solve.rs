@@ -171,12 +171,19 @@ fn det<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
         if sign == 0.0 {
             return T::of(0.0);
         }
-        // The product may leave the range of f64 on its way.
+        // The product may leave the range of f64 on its way: its exponent is counted apart.
+        let mut in_range = |x: f64| {
+            if (1e-150..1e150).contains(&x.abs()) {
+                return x;
+            }
+            let (fraction, power) = libm::frexp(x);
+            exponent += i64::from(power);
+            fraction
+        };
         let mut product = sign;
         for value in values {
-            let (fraction, power) = libm::frexp(product * libm::frexp(value).0);
-            product = fraction;
-            exponent += i64::from(power) + i64::from(libm::frexp(value).1);
+            let factor = in_range(value);
+            product = in_range(product * factor);
         }
         T::of(libm::scalbn(product, exponent.clamp(-5000, 5000) as i32))
     };

@@ -49,8 +49,13 @@ pub fn analyse_precision(reference: &BitNetTensor, candidate: &BitNetTensor) -> 
     let limits = limits.map(|(low, high)| (low.to_f64(), high.to_f64()));
     let (reference, candidate) = (host(reference)?, host(candidate)?);
 
+    // Squares of numbers near 1 neither overflow nor vanish: powers of two, so that nothing else changes.
+    let largest = |x: &[f64]| x.iter().map(|x| x.abs()).filter(|x| x.is_normal()).reduce(f64::max);
+    let scale = |x: &[f64]| largest(x).map_or(1., |largest| largest.log2().floor().exp2());
+    let (of_reference, of_candidate) = (scale(&reference), scale(&candidate));
+    let of_both = of_reference.max(of_candidate);
     let (mut max_absolute, mut max_relative, mut sum) = (0f64, 0f64, 0f64);
-    let (mut signal, mut noise, mut product, mut energy) = (0f64, 0f64, 0f64, 0f64);
+    let (mut signal, mut noise, mut product, mut energy) = (0f64, 0f64, 0f64, [0f64; 2]);
     let (mut overflows, mut underflows, mut nan_mismatches, mut compared) = (0, 0, 0, 0usize);
     for (&r, &c) in reference.iter().zip(&candidate) {
         let beyond = limits.is_some_and(|(low, high)| r < low || r > high);
@@ -67,13 +72,15 @@ pub fn analyse_precision(reference: &BitNetTensor, candidate: &BitNetTensor) -> 
             max_relative = max_relative.max(difference / r.abs());
         }
         sum += difference;
-        signal += r * r;
-        noise += difference * difference;
-        product += r * c;
-        energy += c * c;
+        // [reference, candidate], each by its own scale.
+        let unit = [r / of_reference, c / of_candidate];
+        product += unit[0] * unit[1];
+        energy = [energy[0] + unit[0] * unit[0], energy[1] + unit[1] * unit[1]];
+        signal += (r / of_both).powi(2);
+        noise += (difference / of_both).powi(2);
     }
-    let length = (signal * energy).sqrt();
-    let cosine = match (signal == 0., energy == 0.) {
+    let length = energy[0].sqrt() * energy[1].sqrt();
+    let cosine = match (energy[0] == 0., energy[1] == 0.) {
         (true, true) => 1.,
         (true, false) | (false, true) => 0.,
         _ => product / length,

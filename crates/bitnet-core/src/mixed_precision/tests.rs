@@ -110,3 +110,15 @@ fn reductions_and_scans_follow_the_scope() {
         assert_eq!(f(&x).unwrap().dtype(), BF16, "{i} outside of the scope");
     }
 }
+
+#[test]
+fn the_scale_of_a_comparison_changes_nothing() {
+    let of =
+        |data: [f64; 3], scale: f64| BitNetTensor::from_slice(&data.map(|x| x * scale), &[3], &Device::cpu()).unwrap();
+    let (reference, candidate) = ([3., -4., 12.], [3.1, -4., 11.9]);
+    let plain = super::analyse_precision(&of(reference, 1.), &of(candidate, 1.)).unwrap();
+    for scale in [1e-300, 1e-170, 1e170, 1e300] {
+        let loss = super::analyse_precision(&of(reference, scale), &of(candidate, scale)).unwrap();
+        assert!((loss.cosine - plain.cosine).abs() < 1e-14 && (loss.sqnr_db - plain.sqnr_db).abs() < 1e-9, "{loss}");
+    }
+}

@@ -38,16 +38,6 @@ impl BitNetTensor {
     /// masked gives zeros.
     pub fn scaled_dot_product_attention(&self, k: &Self, v: &Self, options: &AttentionOptions) -> Result<Self> {
         const OP: &str = "scaled_dot_product_attention";
-        let alike = |x: &Self| x.rank() == MAX_DIMS && x.dims()[..2] == self.dims()[..2];
-        if [self, k, v].into_iter().all(alike) {
-            // The groups of heads need one dimension more.
-            let merged = |x: &Self| x.flatten(0, 1);
-            let scores = [&self.dims()[..MAX_DIMS - 1], &[k.dims()[MAX_DIMS - 2]]].concat();
-            let mask = options.mask.map(|mask| merged(&mask.expand(&scores)?)).transpose()?;
-            let options = AttentionOptions { mask: mask.as_ref(), ..*options };
-            let out = merged(self)?.scaled_dot_product_attention(&merged(k)?, &merged(v)?, &options)?;
-            return out.unflatten(0, &self.dims()[..2]);
-        }
         let mask = options.mask.filter(|mask| mask.dtype() != Bool);
         let given: Vec<&Self> = [Some(self), Some(k), Some(v), mask].into_iter().flatten().collect();
         if is_recorded(&given) {
@@ -98,8 +88,11 @@ impl Attention {
             }
         }
         let group = heads / kv_heads;
-        let q = q.wide(op)?.reshape(&[lead, &[kv_heads, group, tokens, width]].concat())?;
-        let (k, v) = (k.wide(op)?.unsqueeze(-3)?, v.wide(op)?.unsqueeze(-3)?);
+        // Groups of heads need a dimension more than a shape may have: then those before the heads are one.
+        let merged = rank == MAX_DIMS;
+        let wide = |x: &BitNetTensor| if merged { x.wide(op)?.flatten(0, -4) } else { x.wide(op) };
+        let (q, k, v) = (wide(q)?, wide(k)?.unsqueeze(-3)?, wide(v)?.unsqueeze(-3)?);
+        let q = q.reshape(&[&q.dims()[..q.rank() - 3], &[kv_heads, group, tokens, width]].concat())?;
         let scale = options.scale.unwrap_or(1. / (width.max(1) as f64).sqrt());
 
         let mut scores = product(&q, &k.transpose(-2, -1)?)?;
@@ -113,7 +106,7 @@ impl Attention {
             let full = [lead, &[heads, tokens, seen]].concat();
             // Heads as kv_heads and group.
             let mask = mask.expand(&full)?;
-            let mask = mask.view(scores.dims())?;
+            let mask = if merged { mask.reshape(scores.dims())? } else { mask.view(scores.dims())? };
             match mask.dtype() {
                 Bool => scores.masked_fill_(&mask.bitwise_not()?, f64::NEG_INFINITY)?,
                 _ => scores.add_(&mask.wide(op)?)?,

@@ -44,11 +44,15 @@ fn attention_of_8_dimensions_is_that_of_4() -> Result<()> {
     let options = AttentionOptions { mask: Some(&mask), ..Default::default() };
     let mut leaf = of(&full);
     leaf.requires_grad_(true)?;
-    let got = leaf.scaled_dot_product_attention(&of(&full), &of(&full), &options)?;
+    let got = leaf.scaled_dot_product_attention(&leaf, &leaf, &options)?;
     let expected = of(&plain).scaled_dot_product_attention(&of(&plain), &of(&plain), &options)?;
     assert_eq!(got.dims(), full);
     close(&got, &expected.to_vec::<f32>()?);
     got.sum(.., false)?.backward()?;
+    let mut flat = of(&plain);
+    flat.requires_grad_(true)?;
+    flat.scaled_dot_product_attention(&flat, &flat, &options)?.sum(.., false)?.backward()?;
+    close(&leaf.grad().unwrap(), &flat.grad().unwrap().to_vec::<f32>()?);
     assert_eq!(leaf.grad().unwrap().dims(), full);
     Ok(())
 }

@@ -54,8 +54,8 @@ pub fn scaled_dot_product_attention_backward(
     };
     Ok(AttentionGradients {
         q: dq.reshape(q.dims())?.to_dtype(q.dtype())?,
-        k: dk.sum(-3, false)?.to_dtype(k.dtype())?,
-        v: dv.sum(-3, false)?.to_dtype(v.dtype())?,
+        k: dk.sum(-3, false)?.reshape(k.dims())?.to_dtype(k.dtype())?,
+        v: dv.sum(-3, false)?.reshape(v.dims())?.to_dtype(v.dtype())?,
         mask,
     })
 }
