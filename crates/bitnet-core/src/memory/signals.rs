@@ -1,4 +1,4 @@
-//! Signals about files that would end a program without a word.
+//! Signals about files that would end a program without a message.
 //!
 //! A handler may not allocate or lock. What it needs is prepared: for each mapping its addresses and a message, in a list
 //! that only grows and whose entries are used again.

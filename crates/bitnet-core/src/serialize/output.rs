@@ -1,4 +1,4 @@
-//! Writing a file whole or not at all, one tensor at a time.
+//! Atomic writing of files, one tensor at a time.
 
 use super::with_bytes;
 use crate::BitNetTensor;
@@ -7,26 +7,18 @@ use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A file that could not be written. A file that stood under its name before is untouched.
+/// A file could not be written. An existing file of that name is unchanged.
 #[allow(missing_docs)] // the messages explain the fields
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
     /// The disk is full.
     #[error("no space left for {} after {written} bytes; free some or write elsewhere", .path.display())]
-    Full {
-        /// The file that was to be written.
-        path: PathBuf,
-        written: u64,
-    },
-    /// The system refused.
+    Full { path: PathBuf, written: u64 },
+    /// An error of the system.
     #[error("cannot write {}: {source}", .path.display())]
-    Io {
-        /// The file that was to be written.
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// A tensor's data is not as long as was announced.
+    Io { path: PathBuf, source: io::Error },
+    /// The data of a tensor does not have the declared length.
     #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape needs")]
     Length { tensor: String, expected: u64, actual: u64 },
     /// A tensor that the format cannot hold.
@@ -39,20 +31,20 @@ pub enum WriteError {
 
 /// A file that appears under its name when [`commit`](Self::commit) has been called.
 ///
-/// Until then it is a hidden file in the same folder, which goes away when this is dropped. A file that stood there before
-/// is replaced at that moment; its owner and permissions are kept. A symbolic link is followed: its target is replaced. What
-/// is no regular file (a device, a pipe) is written to as it is. The path `-` is standard output (`./-` is a file).
+/// Until then it is a hidden file in the same folder, removed on drop. An existing file is replaced at that moment; its owner
+/// and permissions are kept. A symbolic link is followed: its target is replaced. Anything but a regular file (a device, a
+/// pipe) is written to directly. The path `-` is standard output (`./-` is a file).
 #[derive(Debug)]
 pub struct AtomicFile {
     /// `None` once it is committed.
     file: Option<BufWriter<File>>,
     path: PathBuf,
-    /// `None` where bytes go straight to what is no regular file.
+    /// `None` if bytes are written directly to a device or pipe.
     replacement: Option<Replacement>,
     written: u64,
 }
 
-/// A file under a hidden name, and the name that it takes.
+/// A hidden temporary file, and its final name.
 #[derive(Debug)]
 struct Replacement {
     temporary: PathBuf,
@@ -60,10 +52,10 @@ struct Replacement {
 }
 
 impl AtomicFile {
-    /// Starts the file that will stand at `path`.
+    /// Starts a file for `path`.
     ///
     /// # Errors
-    /// If its folder is not there or cannot be written to, or `path` is a folder.
+    /// If its folder does not exist or cannot be written to, or `path` is a folder.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
         let opened = if path == Path::new("-") { standard_output().map(|file| (file, None)) } else { open(path) };
         let (file, replacement) = opened.map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
@@ -71,7 +63,7 @@ impl AtomicFile {
         Ok(Self { file, path: path.to_owned(), replacement, written: 0 })
     }
 
-    /// Writes a file of these bytes; gives its length.
+    /// Writes a file of these bytes; returns its length.
     ///
     /// # Errors
     /// If it cannot be written; an existing file is then kept.
@@ -86,7 +78,7 @@ impl AtomicFile {
         self.written
     }
 
-    /// What an error of the system means for this file.
+    /// The [`WriteError`] for an error of the system.
     pub(super) fn failed(&self, source: io::Error) -> WriteError {
         let path = self.path.clone();
         match source.kind() {
@@ -129,7 +121,7 @@ impl AtomicFile {
     /// The data of one tensor, `expected` bytes, as `write` gives it.
     ///
     /// # Errors
-    /// Those of `write`; `failed` makes one where the length is another.
+    /// Those of `write`; `failed` makes one if the length differs.
     pub fn tensor<E>(
         &mut self,
         name: &str,
@@ -147,7 +139,7 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Makes the file appear under its name, all of it on the disk; gives its length.
+    /// Syncs the file and renames it to its final name; returns its length.
     ///
     /// # Errors
     /// If the system cannot write or rename it; then it is removed.
@@ -155,7 +147,7 @@ impl AtomicFile {
         let Some(file) = self.file.take() else { return Ok(self.written) };
         let written = file.into_inner().map_err(|e| e.into_error());
         let done = match &self.replacement {
-            // A device or a pipe has no disk to wait for.
+            // Devices and pipes need no sync.
             None => written.map(drop),
             Some(Replacement { temporary, target }) => {
                 written.and_then(|f| f.sync_all()).and_then(|()| fs::rename(temporary, target).map_err(not_renamed))
@@ -169,7 +161,7 @@ impl AtomicFile {
         Ok(self.written)
     }
 
-    /// Removes the hidden file. Failure leaves it behind; there is nobody left to report it to.
+    /// Removes the hidden file. A failure leaves it behind and cannot be reported.
     fn remove(&self) {
         if let Some(replacement) = &self.replacement {
             let _ = fs::remove_file(&replacement.temporary);
@@ -177,7 +169,7 @@ impl AtomicFile {
     }
 }
 
-/// Opens what bytes for `path` go to first, and says whether it is renamed in the end.
+/// Opens the file to write for `path`, and returns whether it is renamed at the end.
 fn open(path: &Path) -> io::Result<(File, Option<Replacement>)> {
     let existing = match fs::metadata(path) {
         Ok(data) if data.is_dir() => return Err(io::Error::new(ErrorKind::IsADirectory, "it is a folder")),
@@ -193,7 +185,7 @@ fn open(path: &Path) -> io::Result<(File, Option<Replacement>)> {
     })?;
     let replacement = Replacement { temporary, target };
     if let Some(existing) = existing {
-        // Only root may give a file away; others own what they replace, or their folder does.
+        // Only root may change the owner; other users own the files they replace, or their folder.
         #[cfg(unix)]
         let _ = {
             use std::os::unix::fs::{MetadataExt, fchown};
@@ -207,7 +199,7 @@ fn open(path: &Path) -> io::Result<(File, Option<Replacement>)> {
     Ok((file, Some(replacement)))
 }
 
-/// The path that symbolic links lead to, whether or not something stands there.
+/// The path that symbolic links lead to, whether or not it exists.
 fn followed(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     // As many as Linux follows.
@@ -279,7 +271,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Where the data of one tensor goes, in as many pieces as the caller likes.
+/// Receives the data of one tensor, in any number of pieces.
 pub struct TensorSink<'a> {
     file: &'a mut AtomicFile,
     name: &'a str,
