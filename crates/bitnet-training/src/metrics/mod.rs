@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::run_directory::RunDirectory;
 use std::path::Path;
 
-/// Is told of the progress of a run: a progress bar, a test. All methods do nothing by default.
+/// Receives the progress of a run, for example to show it or to test it. All methods do nothing by default.
 pub trait Observer {
     /// An update was made.
     fn step(&mut self, report: &StepReport) {
