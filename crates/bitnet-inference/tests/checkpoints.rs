@@ -94,11 +94,13 @@ fn the_shakespeare_checkpoints_equal_transformers() {
 }
 
 #[test]
-fn the_model_in_the_tree_equals_transformers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shakespeare.gguf");
-    let golden = Golden::read(&golden::folder().join("shakespeare.golden.safetensors"));
-    for (label, device) in devices() {
-        compare(&path, &golden, &device, &label);
+fn the_models_in_the_tree_equal_transformers() {
+    for name in ["shakespeare", "chat"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../models/{name}.gguf"));
+        let golden = Golden::read(&golden::folder().join(format!("{name}.golden.safetensors")));
+        for (label, device) in devices() {
+            compare(&path, &golden, &device, &label);
+        }
     }
 }
 

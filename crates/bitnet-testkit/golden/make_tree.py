@@ -1,7 +1,7 @@
-"""The golden of the model in the tree, by transformers in f32 on a CPU: shakespeare.golden.safetensors beside this file.
+"""The golden of a model in the tree, by transformers in f32 on a CPU: NAME.golden.safetensors beside this file.
 
-Run: python make_tree.py DIR (as in requirements.txt), where DIR is the run exported with `bitnet export RUN DIR --to hf --best`,
-the checkpoint that models/shakespeare.gguf holds. The embedding is rounded to f16, as in that file. Tokens are chosen as
+Run: python make_tree.py DIR NAME (as in requirements.txt), where DIR is the checkpoint that models/NAME.gguf holds, exported or
+converted with `--to hf`. The embedding is rounded to f16, as in that file. Tokens are chosen as
 `reference.py` says, each among the likely ones. Written: `input_ids`, `logits` [T, vocab], `hidden_states.0..` [T, hidden] and
 `greedy_ids`, the ids followed by eight greedy tokens.
 """
@@ -41,7 +41,7 @@ golden = {"input_ids": ids.int(), "greedy_ids": continued[0].int(), "logits": ou
 for i, hidden in enumerate(out.hidden_states):
     golden[f"hidden_states.{i}"] = hidden[0]
 golden = {name: tensor.contiguous().clone() for name, tensor in golden.items()}
-path = pathlib.Path(__file__).parent / "shakespeare.golden.safetensors"
+path = pathlib.Path(__file__).parent / f"{sys.argv[2]}.golden.safetensors"
 save_file(golden, path)
 path.chmod(0o644)
 print(f"{len(ids)} tokens, margin {least:.1e}, gap {gap.item():.2f}, greedy {continued[0, TOKENS:].tolist()}")

@@ -15,8 +15,7 @@ fn shared() -> Option<PathBuf> {
 
 /// A small model that writes text.
 pub(super) fn model() -> Option<PathBuf> {
-    let entries = fs::read_dir(repository().join("models")).into_iter().flatten().flatten();
-    let gguf = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "gguf")).min();
+    let gguf = Some(repository().join("models/shakespeare.gguf")).filter(|path| path.exists());
     gguf.or_else(shared)
 }
 
@@ -30,6 +29,18 @@ fn the_model_in_the_tree_is_the_default() {
     command.current_dir(repository().join("crates"));
     let value: serde_json::Value = serde_json::from_str(&success(&args, run_with(command, b""))).unwrap();
     assert_eq!(value["tokens"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn chat_in_a_clone_takes_the_chat_model() {
+    if !repository().join("models").is_dir() {
+        return eprintln!("skipped: no models folder");
+    }
+    let args = ["chat", "--temperature", "0"];
+    let mut command = program(&args);
+    command.current_dir(repository().join("crates"));
+    let text = success(&args, run_with(command, b"My name is Anna.\nWhat is 37 + 45?\nWhat is my name?\n"));
+    assert_eq!(text, "Nice to meet you, Anna.\n37 + 45 = 82.\nYour name is Anna.\n");
 }
 
 #[test]

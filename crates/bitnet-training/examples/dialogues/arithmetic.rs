@@ -5,7 +5,10 @@
 
 use super::{Random, Talk, Turn};
 
-const ADD: [&str; 8] = [
+const ADD: [&str; 11] = [
+    "{a}+{b}",
+    "Calculate {a} + {b}.",
+    "What do {a} and {b} make?",
     "What is {a} + {b}?",
     "{a} + {b}",
     "What is {a} plus {b}?",
@@ -15,7 +18,8 @@ const ADD: [&str; 8] = [
     "Can you add {a} and {b}?",
     "{a} + {b} = ?",
 ];
-const SUBTRACT: [&str; 7] = [
+const SUBTRACT: [&str; 8] = [
+    "{a}-{b}",
     "What is {a} - {b}?",
     "{a} - {b}",
     "What is {a} minus {b}?",
@@ -24,7 +28,9 @@ const SUBTRACT: [&str; 7] = [
     "{a} minus {b}?",
     "{a} - {b} = ?",
 ];
-const MULTIPLY: [&str; 7] = [
+const MULTIPLY: [&str; 9] = [
+    "{a}*{b}",
+    "{a} x {b}",
     "What is {a} * {b}?",
     "{a} * {b}",
     "What is {a} times {b}?",
@@ -33,7 +39,15 @@ const MULTIPLY: [&str; 7] = [
     "{a} times {b}?",
     "{a} * {b} = ?",
 ];
-const MORE: [&str; 5] = ["And {b} more?", "Add {b} to that.", "Plus {b}?", "Now add {b}.", "And plus {b}?"];
+const MORE: [&str; 7] = [
+    "And {b} more?",
+    "Add {b} to that.",
+    "Plus {b}?",
+    "Now add {b}.",
+    "And plus {b}?",
+    "Add {b}.",
+    "And now {b} more.",
+];
 const TOO_HARD: &str = "That is too hard for me: I only know numbers below 100.";
 
 fn ask(random: &mut Random, forms: &[&str], a: u32, b: u32) -> String {
@@ -80,8 +94,11 @@ pub(crate) fn multiplication(random: &mut Random, talk: &mut Talk) -> Turn {
 
 /// Goes on from the last result; asks for a sum where there is none to go on from.
 pub(crate) fn one_more(random: &mut Random, talk: &mut Talk) -> Turn {
-    let Some(a) = talk.number.filter(|a| *a < 100) else { return addition(random, talk) };
+    let Some(a) = talk.number else { return addition(random, talk) };
     let b = number(random, 20);
+    if a >= 100 {
+        return Turn::new("too hard", ask(random, &MORE, a, b), TOO_HARD);
+    }
     talk.number = Some(a + b);
     sum(ask(random, &MORE, a, b), a, b)
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-const DIALOGUES: usize = 20_000;
+const DIALOGUES: usize = 30_000;
 const HELD_OUT_EACH: usize = 25;
 /// Tokens of a dialogue, about: it fits a context of 512, and leaves little of it empty.
 const FULL: usize = 430;
@@ -56,12 +56,12 @@ impl Turn {
 }
 
 /// What was said so far, as far as later turns depend on it.
-#[derive(Default, Clone, Copy)]
+#[derive(Default, Clone)]
 pub(crate) struct Talk {
     /// What the user is called.
-    pub(crate) user: Option<&'static str>,
+    pub(crate) user: Option<String>,
     /// What the system message calls the model.
-    pub(crate) name: Option<&'static str>,
+    pub(crate) name: Option<String>,
     /// The last result.
     pub(crate) number: Option<u32>,
 }
@@ -79,7 +79,7 @@ const KINDS: [fn(&mut Random, &mut Talk) -> Turn; 10] = [
     small_talk::unknown,
 ];
 /// How often each is drawn; dialogues about sums only draw the first five.
-const SHARES: [u32; 10] = [30, 24, 10, 10, 6, 26, 12, 8, 8, 8];
+const SHARES: [u32; 10] = [30, 24, 10, 12, 8, 26, 14, 10, 14, 14];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("name the directory to write to")?;
@@ -137,7 +137,7 @@ fn dialogue(random: &mut Random, last: Option<Turn>) -> Vec<Value> {
         let turn = loop {
             let shares = if sums_only { &SHARES[..5] } else { &SHARES[..] };
             // What a question that is dropped would have said was not said.
-            let mut next = talk;
+            let mut next = talk.clone();
             let turn = KINDS[random.weighted(shares)](random, &mut next);
             if !turn.is_held_out() {
                 talk = next;

@@ -29,6 +29,21 @@ impl Random {
         &from[self.below(from.len())]
     }
 
+    /// A word that is none, so that words have to be copied rather than known.
+    pub(crate) fn word(&mut self) -> String {
+        const STARTS: [&str; 20] =
+            ["b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "st"];
+        const VOWELS: [&str; 8] = ["a", "e", "i", "o", "u", "ea", "oo", "y"];
+        const ENDS: [&str; 10] = ["", "", "n", "r", "l", "s", "t", "m", "ck", "ng"];
+        let syllables = 1 + self.below(3);
+        let mut word = String::new();
+        for _ in 0..syllables {
+            word.push_str(self.pick::<&str>(&STARTS));
+            word.push_str(self.pick::<&str>(&VOWELS));
+        }
+        word + *self.pick::<&str>(&ENDS)
+    }
+
     /// An index, as often as its share says.
     pub(crate) fn weighted(&mut self, shares: &[u32]) -> usize {
         let mut left = self.below(shares.iter().sum::<u32>() as usize) as u32;

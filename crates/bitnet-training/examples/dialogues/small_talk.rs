@@ -9,8 +9,34 @@ const NAMES: [&str; 40] = [
 ];
 const GREETINGS: [&str; 8] =
     ["Hello", "Hi", "Hey", "Hello there", "Hi there", "Good morning", "Good evening", "Good afternoon"];
-const INTRODUCTIONS: [&str; 4] = ["I am {n}.", "My name is {n}.", "I'm {n}.", "{n} here."];
-const HOW: [&str; 4] = ["How are you?", "How are you today?", "How do you do?", "How is it going?"];
+const INTRODUCTIONS: [&str; 6] =
+    ["I am {n}.", "My name is {n}.", "I'm {n}.", "{n} here.", "Call me {n}.", "You can call me {n}."];
+const HOW: [&str; 8] = [
+    "How are you?",
+    "How are you today?",
+    "How do you do?",
+    "How is it going?",
+    "What's up?",
+    "How's it going?",
+    "Are you well?",
+    "Hey, what's up?",
+];
+const REMARKS: [&str; 14] = [
+    "Ok.",
+    "Okay.",
+    "Good.",
+    "Great!",
+    "Nice.",
+    "Cool!",
+    "I see.",
+    "Yes.",
+    "No.",
+    "Well done!",
+    "That is right.",
+    "Very good.",
+    "Interesting.",
+    "Wow!",
+];
 const THANKS: [&str; 6] =
     ["Thank you!", "Thanks!", "Thank you very much.", "Great, thanks.", "Thanks a lot!", "Many thanks."];
 const FAREWELLS: [&str; 6] = ["Goodbye!", "Bye!", "See you later!", "Good night!", "Bye bye!", "I have to go now."];
@@ -23,39 +49,106 @@ const SYSTEM: [&str; 4] =
 const PLAIN_SYSTEM: [&str; 3] =
     ["You are a helpful assistant.", "Answer the questions of the user.", "You are a small and honest model."];
 
-/// What comes before a question, as well as nothing.
-const LEADS: [&str; 6] = ["", "", "Tell me: ", "One question. ", "Please tell me. ", "I wonder. "];
-const TOPICS: [&str; 30] = [
-    "What is the capital of France?",
+/// Questions about anything; `{x}` is a thing.
+const TOPICS: [&str; 48] = [
+    "What is {x}?",
+    "What is a {x}?",
+    "What is the {x}?",
+    "Who is {x}?",
+    "Where is {x}?",
+    "What does {x} mean?",
+    "Can you tell me about {x}?",
+    "Do you like {x}?",
+    "How old is {x}?",
+    "How far is the {x}?",
+    "Why is the {x} so big?",
+    "Who made the {x}?",
+    "How do I cook {x}?",
+    "How do I buy a {x}?",
+    "When was {x} built?",
+    "How many people live in {x}?",
+    "What is the capital of {x}?",
+    "Who wrote {x}?",
+    "Explain {x}.",
+    "Translate {x} into German.",
+    "What is the weather like in {x}?",
+    "Write a poem about {x}.",
+    "Can you draw a {x}?",
+    "Which {x} is the best?",
+    "How does a {x} work?",
+    "Where can I buy {x}?",
+    "Is {x} good for me?",
+    "What did {x} say?",
     "Who won the match yesterday?",
     "What is the weather like?",
-    "How old is the moon?",
-    "Who wrote Hamlet?",
-    "What is the price of gold?",
     "Can you sing a song?",
-    "How do I cook rice?",
-    "Who is the president?",
     "What time is it?",
-    "How far is the sun?",
+    "What day is it?",
     "What is the meaning of life?",
-    "Can you book a flight?",
     "Which film should I watch?",
-    "How do I grow tomatoes?",
-    "What is a black hole?",
-    "Who discovered America?",
-    "How deep is the ocean?",
-    "Can you translate this into German?",
     "What should I eat today?",
-    "How do planes fly?",
-    "Which car is the best?",
-    "What did Einstein say?",
     "Why is the sky blue?",
-    "How many people live in China?",
-    "When was Rome built?",
-    "Can you draw a picture?",
-    "How do I fix my bike?",
     "What is the news?",
-    "Where can I buy shoes?",
+    "How old are you?",
+    "Where do you live?",
+    "Can you write code?",
+    "Do you speak French?",
+    "Are you human?",
+    "Do you have feelings?",
+    "Tell me a joke.",
+    "What is love?",
+    "Can you play chess?",
+    "How do planes fly?",
+];
+const THINGS: [&str; 48] = [
+    "France",
+    "Rome",
+    "China",
+    "Hamlet",
+    "gold",
+    "rice",
+    "Einstein",
+    "the moon",
+    "music",
+    "Berlin",
+    "America",
+    "Africa",
+    "Paris",
+    "London",
+    "Japan",
+    "Mozart",
+    "Goethe",
+    "Python",
+    "Java",
+    "Linux",
+    "Windows",
+    "the internet",
+    "physics",
+    "chemistry",
+    "football",
+    "water",
+    "fire",
+    "electricity",
+    "bread",
+    "cheese",
+    "tea",
+    "coffee",
+    "house",
+    "car",
+    "river",
+    "mountain",
+    "ocean",
+    "planet",
+    "sun",
+    "phone",
+    "book",
+    "bicycle",
+    "camera",
+    "black hole",
+    "dinosaur",
+    "volcano",
+    "bridge",
+    "tower",
 ];
 const UNKNOWN: &str =
     "I do not know that. I can do small sums, tell short stories and answer questions about bitnet-rust.";
@@ -65,14 +158,31 @@ pub(crate) fn system(random: &mut Random, talk: &mut Talk) -> String {
     if random.one_in(2) {
         return (*random.pick(&PLAIN_SYSTEM)).to_owned();
     }
-    let name = *random.pick(&NAMES);
+    let name = name(random);
+    let text = random.pick(&SYSTEM).replace("{n}", &name);
     talk.name = Some(name);
-    random.pick(&SYSTEM).replace("{n}", name)
+    text
+}
+
+/// Mostly a name that is known; now and then a made-up one.
+fn name(random: &mut Random) -> String {
+    if !random.one_in(3) {
+        return (*random.pick(&NAMES)).to_owned();
+    }
+    let word = random.word();
+    format!("{}{}", word[..1].to_uppercase(), &word[1..])
+}
+
+/// A question may have a name in small letters; the answer does not.
+fn given(random: &mut Random, text: &str, name: &str) -> String {
+    let text = text.replace("{n}", name);
+    if random.one_in(5) { text.to_lowercase() } else { text }
 }
 
 pub(crate) fn greeting(random: &mut Random, talk: &mut Talk) -> Turn {
-    let end = talk.user.map_or(String::new(), |name| format!(", {name}"));
-    match random.below(6) {
+    let end = talk.user.as_ref().map_or(String::new(), |name| format!(", {name}"));
+    match random.below(7) {
+        6 => Turn::new("greeting", *random.pick(&REMARKS), "What else can I do for you?"),
         0 => Turn::new("greeting", *random.pick(&HOW), "I am well, thank you. What can I do for you?"),
         1 => Turn::new("greeting", *random.pick(&THANKS), format!("You are welcome{end}.")),
         2 => Turn::new("greeting", *random.pick(&FAREWELLS), format!("Goodbye{end}!")),
@@ -82,10 +192,11 @@ pub(crate) fn greeting(random: &mut Random, talk: &mut Talk) -> Turn {
             Turn::new("greeting", format!("{hello}{}", random.pick(&["!", ".", ""])), answer)
         }
         _ => {
-            let (hello, name) = (*random.pick(&GREETINGS), *random.pick(&NAMES));
-            talk.user = Some(name);
-            let question = format!("{hello}! {}", random.pick(&INTRODUCTIONS).replace("{n}", name));
-            let case = question.clone();
+            let (hello, name) = (*random.pick(&GREETINGS), name(random));
+            talk.user = Some(name.clone());
+            let introduction = *random.pick(&INTRODUCTIONS);
+            let question = format!("{hello}! {}", given(random, introduction, &name));
+            let case = question.to_lowercase();
             Turn::new("greeting", question, format!("{hello}, {name}! How can I help you?")).of_case(case)
         }
     }
@@ -93,39 +204,53 @@ pub(crate) fn greeting(random: &mut Random, talk: &mut Talk) -> Turn {
 
 /// Names given and asked for.
 pub(crate) fn names(random: &mut Random, talk: &mut Talk) -> Turn {
-    match (random.below(3), talk.user) {
+    match (random.below(3), talk.user.clone()) {
         (0, Some(name)) => Turn::new("name", *random.pick(&WHO_AM_I), format!("Your name is {name}.")),
         (0, None) => Turn::new("name", *random.pick(&WHO_AM_I), "You have not told me your name."),
         (1, _) => {
-            let answer = match talk.name {
+            let answer = match &talk.name {
                 Some(name) => format!("My name is {name}."),
                 None => "I am the small chat model of bitnet-rust.".to_owned(),
             };
             Turn::new("name", *random.pick(&WHO_ARE_YOU), answer)
         }
         _ => {
-            let name = *random.pick(&NAMES);
-            talk.user = Some(name);
-            let question = random.pick(&INTRODUCTIONS).replace("{n}", name);
-            let case = question.clone();
+            let name = name(random);
+            talk.user = Some(name.clone());
+            let introduction = *random.pick(&INTRODUCTIONS);
+            let question = given(random, introduction, &name);
+            let case = question.to_lowercase();
             Turn::new("name", question, format!("Nice to meet you, {name}.")).of_case(case)
         }
     }
 }
 
 pub(crate) fn unknown(random: &mut Random, _talk: &mut Talk) -> Turn {
-    let question = format!("{}{}", random.pick(&LEADS), random.pick(&TOPICS));
+    let thing = if random.one_in(3) { random.word() } else { (*random.pick(&THINGS)).to_owned() };
+    let question = random.pick(&TOPICS).replace("{x}", &thing).replace("a the ", "the ").replace("the the ", "the ");
+    // A question without a thing is always learned.
+    if !question.contains(&thing) {
+        return Turn::new("unknown", question, UNKNOWN);
+    }
     let case = question.clone();
     Turn::new("unknown", question, UNKNOWN).of_case(case)
 }
 
-/// As people type: now and then without capital letters or the mark at the end.
+/// As people type: now and then without capital letters, apostrophes or the mark at the end, or with more words around.
 pub(crate) fn typed(random: &mut Random, text: &str) -> String {
     let mut text = text.to_owned();
-    if random.one_in(5) {
+    if random.one_in(8) && text.starts_with("What is ") {
+        text = text.replacen("What is ", if random.one_in(2) { "What's " } else { "whats " }, 1);
+    }
+    if random.one_in(4) {
         text.truncate(text.trim_end_matches(['?', '.', '!']).len());
     }
-    if random.one_in(5) && !NAMES.iter().any(|name| text.contains(name)) {
+    if random.one_in(12) {
+        text = format!("{} {text}", random.pick(&["Please:", "Ok,", "And", "So,", "Well,", "Now:", "Hey,"]));
+    }
+    // A name is written as it is to be repeated.
+    if random.one_in(4) && !["I am", "I'm", "My name", "Call me", "call me", " here"].iter().any(|by| text.contains(by))
+    {
         text = text.to_lowercase();
     }
     text

@@ -1,12 +1,82 @@
-//! Stories of four sentences about the animals that are asked for.
+//! Stories of four sentences about the heroes that are asked for.
 
 use super::{Random, Talk, Turn};
 
-const HEROES: [&str; 24] = [
-    "fox", "bear", "mouse", "hare", "frog", "duck", "wolf", "cat", "dog", "goat", "horse", "crow", "robin", "hen",
-    "pig", "cow", "lamb", "swan", "snail", "bee", "deer", "mole", "goose", "lion",
+const HEROES: [&str; 72] = [
+    "fox",
+    "bear",
+    "mouse",
+    "hare",
+    "frog",
+    "duck",
+    "wolf",
+    "cat",
+    "dog",
+    "goat",
+    "horse",
+    "crow",
+    "robin",
+    "hen",
+    "pig",
+    "cow",
+    "lamb",
+    "swan",
+    "snail",
+    "bee",
+    "deer",
+    "mole",
+    "goose",
+    "lion",
+    "dragon",
+    "robot",
+    "king",
+    "queen",
+    "princess",
+    "prince",
+    "girl",
+    "boy",
+    "witch",
+    "giant",
+    "tree",
+    "cloud",
+    "star",
+    "fish",
+    "whale",
+    "shark",
+    "tiger",
+    "monkey",
+    "elephant",
+    "owl",
+    "eagle",
+    "ant",
+    "otter",
+    "hedgehog",
+    "rabbit",
+    "squirrel",
+    "bird",
+    "sailor",
+    "farmer",
+    "baker",
+    "teacher",
+    "doctor",
+    "child",
+    "wizard",
+    "knight",
+    "ghost",
+    "train",
+    "car",
+    "computer",
+    "model",
+    "penguin",
+    "turtle",
+    "spider",
+    "snake",
+    "sheep",
+    "donkey",
+    "camel",
+    "butterfly",
 ];
-const ASK: [&str; 7] = [
+const ASK: [&str; 10] = [
     "Tell me a story about {a}.",
     "Can you tell me a story about {a}?",
     "Please write a short story about {a}.",
@@ -14,14 +84,17 @@ const ASK: [&str; 7] = [
     "Write a story about {a}.",
     "Do you know a story about {a}?",
     "A story about {a}, please.",
+    "story about {a}",
+    "Tell a story of {a}.",
+    "Tell me about {a} in a story.",
 ];
 const FIRST: [&str; 6] = [
     "Once there was a small {a} who lived by a river.",
     "Once upon a time a young {a} lived at the edge of a wood.",
-    "There was once a {a} who had never seen the sea.",
+    "There was once {one} who had never seen the sea.",
     "Long ago an old {a} lived under a hill.",
     "In a quiet valley there lived a merry {a}.",
-    "A {a} lived in a garden behind a mill.",
+    "Behind a mill, in a garden, there lived {one}.",
 ];
 const SECOND: [&str; 6] = [
     "One morning the {a} found a golden key in the grass.",
@@ -53,18 +126,24 @@ const LAST: [&str; 5] = [
     "So the {a} learned that a friend is worth more than gold.",
 ];
 
-fn one(animal: &str) -> String {
-    format!("a {animal}")
+fn one(hero: &str) -> String {
+    let article = if hero.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {hero}")
+}
+
+/// Mostly one that is known; now and then a made-up one.
+fn hero(random: &mut Random) -> String {
+    if random.one_in(4) { random.word() } else { (*random.pick(&HEROES)).to_owned() }
 }
 
 pub(crate) fn story(random: &mut Random, _talk: &mut Talk) -> Turn {
-    let hero = *random.pick(&HEROES);
-    let friend = random.one_in(3).then(|| *random.pick(&HEROES)).filter(|friend| *friend != hero);
-    let who = match friend {
+    let hero = &hero(random);
+    let friend = random.one_in(3).then(|| self::hero(random)).filter(|friend| friend != hero);
+    let who = match &friend {
         Some(friend) => format!("{} and {}", one(hero), one(friend)),
         None => one(hero),
     };
-    let third = match friend {
+    let third = match &friend {
         Some(friend) => told(&TOGETHER, hero, friend),
         None => told(&ALONE, hero, ""),
     };
@@ -75,5 +154,8 @@ pub(crate) fn story(random: &mut Random, _talk: &mut Talk) -> Turn {
 }
 
 fn told(sentences: &[&str], hero: &str, friend: &str) -> Vec<String> {
-    sentences.iter().map(|s| s.replace("{a}", hero).replace("{the b}", &format!("the {friend}"))).collect()
+    sentences
+        .iter()
+        .map(|s| s.replace("{one}", &one(hero)).replace("{a}", hero).replace("{the b}", &format!("the {friend}")))
+        .collect()
 }
