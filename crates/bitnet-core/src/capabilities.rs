@@ -1,11 +1,11 @@
-//! What a device can do: detected or measured, never guessed.
+//! Capabilities of devices, detected or measured, never guessed.
 
 use crate::{Device, Result};
 use bitnet_kernels::Isa;
 use std::path::Path;
 use std::{fs, thread};
 
-/// What was detected of a device.
+/// Detected capabilities of a device.
 #[derive(Debug, Clone)]
 pub struct DeviceCapabilities {
     /// Name of the device.
@@ -26,23 +26,23 @@ pub struct DeviceCapabilities {
     pub cores: usize,
     /// Threads that the device computes with.
     pub threads: usize,
-    /// The processor's own name, where the system tells it.
+    /// Name of the processor, if the system reports it.
     pub model: Option<String>,
-    /// The caches that one core sees, the nearest first, where the system tells them.
+    /// The data caches of a core, L1 first, if the system reports them.
     pub caches: Vec<CacheLevel>,
-    /// Memory in bytes, where the system tells it.
+    /// Total memory in bytes, if the system reports it.
     pub memory_bytes: Option<u64>,
-    /// Memory in bytes that could be had now, where the system tells it.
+    /// Available memory in bytes, if the system reports it.
     pub available_bytes: Option<u64>,
-    /// GB/s (1e9) at which the device reads its memory, all threads of a CPU together: measured once for a device, when its
-    /// capabilities are first asked for, in at most 50 milliseconds. 0 for a device that does not tell.
+    /// GB/s (1e9) at which the device reads its memory, all threads of a CPU together: measured once for a device, when
+    /// its capabilities are first requested, in at most 50 milliseconds. 0 if unknown.
     pub memory_bandwidth_gbps: f64,
 }
 
-/// A cache for data.
+/// A data cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLevel {
-    /// 1 is the nearest to the core.
+    /// 1 for L1, and so on.
     pub level: u32,
     /// Its size.
     pub bytes: usize,
@@ -62,7 +62,7 @@ impl DeviceCapabilities {
         Ok(Self::for_device(&Device::cpu()))
     }
 
-    /// This computer's CPU with the kernels of `isa` on `threads` threads, which read memory at `memory_bandwidth_gbps`.
+    /// The host CPU with the kernels of `isa` on `threads` threads, which read memory at `memory_bandwidth_gbps`.
     pub(crate) fn of_cpu(isa: Option<Isa>, threads: usize, memory_bandwidth_gbps: f64) -> Self {
         let kib = |name| {
             linux_field("/proc/meminfo", name)?.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
@@ -81,7 +81,7 @@ impl DeviceCapabilities {
         }
     }
 
-    /// A device of which nothing but its name is known.
+    /// A device of which only the name is known.
     pub fn named(name: String) -> Self {
         Self {
             name,

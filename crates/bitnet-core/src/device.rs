@@ -1,4 +1,4 @@
-//! Devices: where tensors live and what computes on them.
+//! Devices, which store tensors and compute on them.
 //!
 //! ```
 //! # fn main() -> bitnet_core::Result<()> {
@@ -33,23 +33,23 @@ use std::sync::{Arc, OnceLock};
 pub struct Device(Arc<Profiled>);
 
 impl Device {
-    /// This computer's CPU, with a thread for each core; one device for the whole process.
+    /// The host CPU, with a thread for each core; one device for the whole process.
     pub fn cpu() -> Self {
         static CPU: OnceLock<Device> = OnceLock::new();
         CPU.get_or_init(|| Self::cpu_with_threads(available_threads())).clone()
     }
 
-    /// The CPU with a number of threads of its own (at least one).
+    /// A separate CPU device with its own threads (at least one).
     pub fn cpu_with_threads(threads: usize) -> Self {
         Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads)))
     }
 
-    /// The CPU with memory from a separate pool, and this many threads (at least one).
+    /// A separate CPU device with its own memory pool and this many threads (at least one).
     pub fn cpu_with_pool(pool: &HybridMemoryPool, threads: usize) -> Self {
         Self::from_backend(Arc::new(CpuBackend::new(Isa::selected(), threads).with_memory(pool)))
     }
 
-    /// The CPU with the kernels of one instruction set; an error if it cannot run them.
+    /// A CPU device with the kernels of one instruction set; an error if the CPU cannot run them.
     pub fn cpu_with_isa(isa: Isa, threads: usize) -> Result<Self> {
         if !Isa::available().contains(&isa) {
             let known: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
@@ -80,7 +80,7 @@ impl Device {
         Self::mlx().or_else(|_| Self::metal(0)).or_else(|_| Self::cuda(0)).map_err(|_| none())
     }
 
-    /// A device that lives outside this crate.
+    /// A device implemented outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
         #[cfg(feature = "validation")]
         let backend = Arc::new(crate::validate::Validated(backend));
@@ -117,7 +117,7 @@ pub fn auto_select_device() -> Device {
     select().0
 }
 
-/// Why [`auto_select_device`] gives the device that it gives, in one line.
+/// The reason for the choice of [`auto_select_device`], in one line.
 pub fn explain_device_selection() -> &'static str {
     select().1
 }

@@ -1,4 +1,4 @@
-//! When memory that nobody uses goes back to the system.
+//! Cleanup: when unused memory is returned to the system.
 
 use super::large::Unused;
 use super::pool::Core;
@@ -7,23 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How often, at most, the device is asked for its free memory and the pool looked through for idle memory.
+/// Minimum interval between checks of the device's free memory and of the pool's idle memory.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// When a pool gives unused memory back unasked; [`compact`](super::HybridMemoryPool::compact) gives back all at once.
+/// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CleanupConfig {
-    /// Regions in which nothing was allocated or freed for so long give back what they do not use. Looked for when the pool
-    /// is used, at most twice a second, or by a thread ([`cleanup_period`](super::PoolTuning::cleanup_period)). Default 10
-    /// seconds.
+    /// Regions in which nothing was allocated or freed for this long return their unused memory. Checked when the pool
+    /// is used, at most twice a second, or by a thread ([`cleanup_period`](super::PoolTuning::cleanup_period)). Default
+    /// 10 seconds.
     pub idle_cleanup_interval: Duration,
-    /// Everything unused goes back when so much of the memory, from 0 to 1, becomes used: of a limit of the pool, or of all
-    /// the device has. Default 0.85.
+    /// All unused memory is returned when this fraction, from 0 to 1, of a limit of the pool or of the device's memory
+    /// is used. Default 0.85.
     pub pressure_cleanup_threshold: f64,
     /// Whether free pages of regions that are partly in use go back too, or whole regions only. Default yes.
     pub enable_compaction: bool,
-    /// A cleanup gives back one region after another and stops after this time; what is left waits for the next. Default
-    /// 100 milliseconds.
+    /// A cleanup returns one region after another and stops after this time; the next one continues. Default 100
+    /// milliseconds.
     pub max_cleanup_time: Duration,
 }
 
@@ -39,8 +39,8 @@ impl Default for CleanupConfig {
 }
 
 impl Core {
-    /// Gives back what rested for `idle`, and, if `pages`, free pages within regions; for a time, if there is one. Returns
-    /// the bytes of memory that the device has again.
+    /// Gives back what rested for `idle`, and, if `pages`, free pages within regions; for a time, if there is one.
+    /// Returns the bytes of memory that the device has again.
     fn clean(&self, idle: Duration, pages: bool, time: Option<Duration>) -> usize {
         let started = Instant::now();
         let most = if time.is_some() { 1 } else { usize::MAX };
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Gives back all that is not in use. Other threads give back their caches when they next free a block.
+    /// Returns all unused memory. Other threads return their caches when they next free a block.
     pub(super) fn compact(&self) -> usize {
         self.flush_caches();
         self.clean(Duration::ZERO, true, None)
@@ -72,7 +72,7 @@ impl Core {
         self.clean(Duration::ZERO, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
     }
 
-    /// What is due when the pool is used: called by operations that took a lock anyway, after it.
+    /// Periodic work of the pool: called after operations that took a lock anyway.
     pub(super) fn tend(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         let due = self.next_look.load(Relaxed);
@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    /// Starts the thread that looks every `period`; it ends within a period of the pool's end.
+    /// Starts the thread that checks every `period`; it ends within a period after the pool.
     pub(super) fn look_every(core: &Arc<Self>, period: Duration) -> std::io::Result<()> {
         let core = Arc::downgrade(core);
         std::thread::Builder::new().name("pool cleanup".into()).spawn(move || {

@@ -6,21 +6,21 @@ use super::tracking::TrackingConfig;
 use crate::{Result, TensorOpError};
 use std::time::Duration;
 
-/// Configuration of a pool: its sizes, what it tracks, and when it gives memory back.
+/// Configuration of a pool: sizes, tracking and cleanup.
 ///
-/// Small blocks and large ones ([`PoolTuning::threshold`] divides them) have regions and limits of their own.
+/// Small blocks and large ones ([`PoolTuning::threshold`] divides them) have separate regions and limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MemoryPoolConfig {
     /// Bytes of address space for small blocks that the pool reserves when it is made, rounded up to a power of two and
-    /// never more than the maximum; memory is used by the page that is written. It grows by as much as it has, up to
+    /// never more than the maximum; pages are committed when written. It grows by as much as it has, up to
     /// 16 times this. On systems that cannot reserve without using memory, nothing is reserved. Default 64 MiB.
     pub initial_small_pool_size: usize,
-    /// Most bytes reserved for small blocks; beyond it allocation is an error. Default: no limit.
+    /// Limit of bytes reserved for small blocks; exceeding it is an error. Default: no limit.
     pub max_small_pool_size: usize,
-    /// As `initial_small_pool_size`, for large blocks. A block that is larger than this is a mapping of its own.
+    /// As `initial_small_pool_size`, for large blocks. A larger block gets its own mapping.
     /// Default 64 MiB.
     pub initial_large_pool_size: usize,
-    /// Most bytes reserved for large blocks; beyond it allocation is an error. Default: no limit.
+    /// Limit of bytes reserved for large blocks; exceeding it is an error. Default: no limit.
     pub max_large_pool_size: usize,
     /// Whether `tracking_config` holds, and [`get_detailed_metrics`](super::HybridMemoryPool::get_detailed_metrics) has
     /// something to tell. Without it the pool counts as [`TrackingLevel::Basic`](super::TrackingLevel::Basic) does.
@@ -28,9 +28,9 @@ pub struct MemoryPoolConfig {
     pub enable_advanced_tracking: bool,
     /// What is tracked. Default `None`: the default of [`TrackingConfig`].
     pub tracking_config: Option<TrackingConfig>,
-    /// Whether unused memory goes back to the system unasked. Default yes.
+    /// Whether unused memory is returned to the system automatically. Default yes.
     pub enable_automatic_cleanup: bool,
-    /// When it goes back. Default `None`: the default of [`CleanupConfig`].
+    /// When it is returned. Default `None`: the default of [`CleanupConfig`].
     pub cleanup_config: Option<CleanupConfig>,
 }
 
@@ -55,7 +55,7 @@ impl MemoryPoolConfig {
         self.enable_advanced_tracking.then(|| self.tracking_config.unwrap_or_default())
     }
 
-    /// When memory goes back; `None` without automatic cleanup.
+    /// When memory is returned; `None` without automatic cleanup.
     pub(super) fn cleanup(&self) -> Option<CleanupConfig> {
         self.enable_automatic_cleanup.then(|| self.cleanup_config.unwrap_or_default())
     }
@@ -78,24 +78,24 @@ impl MemoryPoolConfig {
     }
 }
 
-/// Settings of a pool that few need to change; see [`with_tuning`](super::HybridMemoryPool::with_tuning).
+/// Rarely needed settings of a pool; see [`with_tuning`](super::HybridMemoryPool::with_tuning).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolTuning {
-    /// Blocks below this many bytes are small and come from size classes, the others from whole pages. Default and most
-    /// 1 MiB.
+    /// Blocks below this many bytes are small and come from size classes, the others from whole pages. Default and
+    /// maximum 1 MiB.
     pub threshold: usize,
-    /// Most bytes of blocks larger than a region that are kept when freed. Default 256 MiB.
+    /// Limit of bytes of freed blocks larger than a region that are kept. Default 256 MiB.
     pub warm_bytes: usize,
-    /// Most bytes of free small blocks in the cache of a thread. Default 8 MiB.
+    /// Limit of bytes in the cache of a thread. Default 8 MiB.
     pub thread_cache_bytes: usize,
     /// Whether blocks of 2 MiB and more ask for huge pages: first used and streamed several times faster, but memory in
     /// steps of 2 MiB. Default yes; see [`MemoryHandle::advise_huge_pages`](super::MemoryHandle::advise_huge_pages).
     pub huge_pages: bool,
-    /// Whether leak detection keeps the stack of every allocation, some microseconds each: the place alone is that of the
-    /// pool's caller, for a tensor inside this crate. Default no.
+    /// Whether leak detection keeps the stack of every allocation, some microseconds each: the place alone is that of
+    /// the pool's caller, for a tensor inside this crate. Default no.
     pub backtraces: bool,
-    /// How often a thread of the pool looks for memory to give back, so that a pool that nobody uses is cleaned too.
-    /// Default: none does.
+    /// Interval at which a thread of the pool checks for unused memory, so that an idle pool is cleaned too. Default:
+    /// no thread.
     pub cleanup_period: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! The pool that tensors take their memory from.
+//! The memory pool of tensors.
 
 use super::buddy::PAGE;
 use super::cleanup::CleanupConfig;
@@ -26,15 +26,15 @@ pub struct PoolMetrics {
     pub total_allocated: usize,
     /// Most bytes in use at once; with many threads up to 256 KiB a thread off.
     pub peak_allocated: usize,
-    /// Allocations served.
+    /// Number of allocations.
     pub allocations: usize,
     /// Of these, the ones served from memory that was in use before.
     pub hits: usize,
 }
 
-/// Small blocks from size classes with caches for each thread, large ones by the buddy method; for the host and, each
-/// apart, for every device that lends its memory. A block holds zeros or what its last user left, and is aligned to a
-/// cache line. Cloning shares the pool.
+/// A memory pool: size classes with per-thread caches for small blocks, the buddy method for large ones; for the host
+/// and, separately, for every device that exposes its memory. Blocks are zeroed or uninitialised, and aligned to a
+/// cache line. Clones share the pool.
 ///
 /// ```
 /// use bitnet_core::{Device, HybridMemoryPool};
@@ -55,12 +55,12 @@ impl HybridMemoryPool {
         Self::with_config(MemoryPoolConfig::default())
     }
 
-    /// A pool of the host's memory. Errors: a ratio outside of 0 to 1, or initial sizes that the system does not give.
+    /// A pool of host memory. Errors: a ratio outside of 0 to 1, or initial sizes that the system refuses.
     pub fn with_config(config: MemoryPoolConfig) -> Result<Self> {
         Self::with_tuning(config, PoolTuning::default())
     }
 
-    /// As [`with_config`](Self::with_config), with settings that few need to change.
+    /// As [`with_config`](Self::with_config), with rarely needed settings.
     pub fn with_tuning(config: MemoryPoolConfig, tuning: PoolTuning) -> Result<Self> {
         config.check()?;
         let core = Core::new(Arc::new(HostMemory), true, false, config, tuning);
@@ -93,7 +93,7 @@ impl HybridMemoryPool {
     }
 
     /// A block of `size` bytes of a device's memory at a multiple of `align` (a power of two; at least 64 is given).
-    /// Errors: the limit or the device does not allow it, or the device keeps its memory to itself.
+    /// Errors: the limit or the device does not allow it, or the device does not expose its memory.
     #[track_caller]
     pub fn allocate(&self, size: usize, align: usize, device: &Device) -> Result<MemoryHandle> {
         match device.raw_memory() {
@@ -106,7 +106,7 @@ impl HybridMemoryPool {
         }
     }
 
-    /// Gives a block back, as dropping it does. An error if it is of another pool, to which it then goes back.
+    /// Frees a block, as dropping it does. An error if it belongs to another pool, to which it then returns.
     pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
         let of_device = |id| self.0.devices().iter().any(|pool| pool.id == id);
         if handle.pool.id == self.0.id || of_device(handle.pool.id) {
@@ -208,8 +208,8 @@ impl HybridMemoryPool {
         self.0.tracker.as_ref().map_or_else(LeakReport::default, Tracker::leaks)
     }
 
-    /// Calls `callback` whenever the memory pressure level changes, on the thread whose allocation changed it. It may use
-    /// the pool. Where advanced tracking is without
+    /// Calls `callback` whenever the memory pressure level changes, on the thread whose allocation changed it. It may
+    /// use the pool. Where advanced tracking is without
     /// [`enable_pressure_detection`](super::TrackingConfig::enable_pressure_detection), it is never called.
     pub fn register_pressure_callback(&self, callback: Box<dyn Fn(MemoryPressureLevel) + Send + Sync>) {
         self.0.pressure.register(callback.into());
@@ -252,7 +252,7 @@ pub(super) struct Core {
     devices: Mutex<Vec<PoolRef>>,
 }
 
-/// What threads share.
+/// The state that threads share.
 #[derive(Debug)]
 pub(super) struct Central {
     pub(super) small: SmallBlockPool,
@@ -321,7 +321,7 @@ impl Core {
         self.caches.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Forgets the cache of a thread that ends.
+    /// Removes the cache of a thread that ends.
     pub(super) fn retire(&self, cache: &Arc<ThreadCache>) {
         let mut caches = self.caches();
         cache.shard.tell(&self.totals);
@@ -337,7 +337,7 @@ impl Core {
         self.config.max_small_pool_size.min(self.config.max_large_pool_size) != usize::MAX
     }
 
-    /// Works on what threads share, and notes how much of it is used.
+    /// Runs `work` on the shared state, and records its usage.
     pub(super) fn with_central<R>(&self, work: impl FnOnce(&mut Central) -> R) -> R {
         self.holder.refuse_this_thread(&*self.raw);
         let mut central = self.central.lock().unwrap_or_else(|e| e.into_inner());
@@ -376,7 +376,7 @@ impl Core {
         }
     }
 
-    /// Writes an allocation down and looks after what is due.
+    /// Tracks an allocation and does periodic work.
     fn note(&self, handle: &MemoryHandle, warm: bool, place: &'static Location<'static>) {
         if self.counts && !warm {
             self.misses.fetch_add(1, Relaxed);
@@ -387,7 +387,7 @@ impl Core {
         self.tend();
     }
 
-    /// Takes a block back, from its handle's end.
+    /// Frees a block when its handle is dropped.
     #[inline]
     pub(super) fn release(&self, handle: &MemoryHandle) {
         let class = handle.class;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How much a pool tracks; what is not asked for costs nothing.
+/// How much a pool tracks; what is not tracked costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrackingLevel {
     /// Nothing: all counts stay zero.
@@ -32,13 +32,13 @@ pub struct TrackingConfig {
     /// Whether the [memory pressure level](MemoryPressureLevel) is watched and callbacks are called. Default yes.
     pub enable_pressure_detection: bool,
     /// Whether every block in use is known with its place and age, at any level: for
-    /// [`leak_report`](super::HybridMemoryPool::leak_report) and [`DetailedMetrics::suspected_leaks`]; under a lock. Default
-    /// no.
+    /// [`leak_report`](super::HybridMemoryPool::leak_report) and [`DetailedMetrics::suspected_leaks`]; under a lock.
+    /// Default no.
     pub enable_leak_detection: bool,
     /// Part of the memory, from 0 to 1, from which [`MemoryPressureLevel::High`] is told. Default 0.85.
     pub pressure_threshold_ratio: f64,
-    /// A block in use for longer than this is suspected to be a leak; looked for as often, when the pool is used. Default
-    /// 60 seconds.
+    /// A block in use for longer than this is suspected to be a leak; looked for as often, when the pool is used.
+    /// Default 60 seconds.
     pub leak_detection_interval: Duration,
 }
 
