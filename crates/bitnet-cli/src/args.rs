@@ -36,7 +36,8 @@ impl From<Order> for I2sOrder {
 /// Which model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards]
+    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards; for chat, one with a chat
+    /// template, else one without]
     #[arg(long, short, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

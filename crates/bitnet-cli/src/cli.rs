@@ -13,14 +13,14 @@ use clap::{Parser, Subcommand};
     after_help = "\
 Examples:
   bitnet generate \"ROMEO:\"                        text from the model of this repository
-  bitnet chat --model bitnet-2b4t.gguf            a conversation
+  bitnet chat                                     a conversation with the chat model in the tree
   bitnet inspect path/to/checkpoint               contents of a checkpoint
   bitnet convert hf-folder model.gguf --to tq2_0  a file that llama.cpp reads
   bitnet quantize hf-folder model.gguf            make a dense model ternary
-  bitnet train configs/shakespeare-char.toml      a model of your own
+  bitnet train configs/tree.toml                  a model of your own
 
 A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
-here upwards. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
+here upwards, chat one with a chat template. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -21,6 +21,7 @@ Ctrl-C ends an answer and keeps the conversation.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  bitnet chat                                 with the small chat model of this repository
   bitnet chat --model bitnet-2b4t.gguf
   bitnet chat --model bitnet-2b4t.gguf --system \"Answer in one sentence.\"
 
