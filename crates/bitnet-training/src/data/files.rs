@@ -45,7 +45,7 @@ pub fn expand(entry: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| TrainingError::data(entry, format!("this is no pattern: {} at character {}", e.msg, e.pos)))?;
     let mut files = Vec::new();
     for path in matches {
-        let path = path.map_err(|e| TrainingError::io(e.path().to_owned(), e.into()))?;
+        let path = path.map_err(|e| TrainingError::io(entry, e.into()))?;
         if path.is_file() {
             files.push(path);
         }

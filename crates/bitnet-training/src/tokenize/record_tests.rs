@@ -152,7 +152,9 @@ fn a_table_is_read_by_its_rows() {
     use ::parquet::schema::parser::parse_message_type;
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer(&folder, Some(TEMPLATE));
-    let table = |name: &str, schema: &str, columns: &[(&[&str], Option<(&[i16], &[i16])>)]| {
+    /// Definition and repetition levels of the values of a column.
+    type Levels<'a> = Option<(&'a [i16], &'a [i16])>;
+    let table = |name: &str, schema: &str, columns: &[(&[&str], Levels)]| {
         let path = folder.path().join(name);
         let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
         let file = std::fs::File::create(&path).unwrap();
@@ -182,7 +184,7 @@ fn a_table_is_read_by_its_rows() {
 
     let chats = "message m { required group messages (LIST) { repeated group list { required group element {
                  required binary role (UTF8); required binary content (UTF8); } } } }";
-    let levels: Option<(&[i16], &[i16])> = Some((&[1, 1], &[0, 1]));
+    let levels: Levels = Some((&[1, 1], &[0, 1]));
     let path = table("b.parquet", chats, &[(&["user", "assistant"], levels), (&["Hi", "Yo"], levels)]);
     assert!(holds_chats(std::slice::from_ref(&path)).unwrap());
     let file = encode(&path, &tokenizer).unwrap();

@@ -207,9 +207,10 @@ impl Records {
 /// Rows of a table.
 pub(super) fn rows(path: &Path) -> Result<u64> {
     #[cfg(feature = "parquet")]
-    return super::parquet::count(path);
+    let count = super::parquet::count(path);
     #[cfg(not(feature = "parquet"))]
-    Err(without_parquet(path))
+    let count = Err(without_parquet(path));
+    count
 }
 
 #[cfg(not(feature = "parquet"))]
