@@ -61,7 +61,7 @@ fn a_tokenizer_is_made_and_used() {
     assert_eq!(fs::read(&tokens).unwrap(), fs::read(&again).unwrap());
     refused(&["tokenize", &text, "--tokenizer", &file, "-o", &text], &["no token file"]);
     refused(&["tokenize", &text, "--tokenizer", &file], &["--output"]);
-    refused(&["tokenize", &place.at("absent"), "--tokenizer", &file, "-o", &again], &["absent"]);
+    refused(&["tokenize", &place.at("absent"), "--tokenizer", &file, "-o", &place.at("new.tokens")], &["absent"]);
     refused(&["tokenize", &text, "--train", "bpe", "--tokenizer", &folder], &["--vocab-size"]);
     refused(&["tokenize", &text, "--train", "char", "--vocab-size", "300", "--tokenizer", &folder], &["bpe"]);
 }
