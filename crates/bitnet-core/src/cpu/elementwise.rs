@@ -86,24 +86,33 @@ fn unary_chunk(op: UnaryOp, dtype: BitNetDType) -> Result<UnaryChunk> {
 
 fn binary_chunk(op: BinaryOp, a: BitNetDType, b: &TensorRef, out: BitNetDType) -> Result<BinaryChunk> {
     use BitNetDType::*;
-    /// One operand is an f32 beside the other and a result of a half.
-    macro_rules! with_number {
-        ($a:ident, $b:ident => $half:ident) => {
+    /// The right operand is an f32 beside a half.
+    macro_rules! number_right {
+        ($half:ident) => {
             |op, a, b, out| {
-                let (mut left, mut right) = ([0f32; CHUNK], [0f32; CHUNK]);
-                let b = read($b, b, &mut right);
-                match a.map(|a| read($a, a, &mut left)) {
-                    Some(a) => write($half, out, |out| float::binary_f32(op, a, b, out)),
+                let b: &[f32] = bytemuck::cast_slice(b);
+                with_first::<f32>($half, a, out, |a, out| float::binary_f32(op, a, b, out))
+            }
+        };
+    }
+    /// The left one is.
+    macro_rules! number_left {
+        ($half:ident) => {
+            |op, a, b, out| {
+                let mut buffer = [0f32; CHUNK];
+                let b = read($half, b, &mut buffer);
+                match a {
+                    Some(a) => write($half, out, |out| float::binary_f32(op, bytemuck::cast_slice(a), b, out)),
                     None => with_first::<f32>($half, None, out, |a, out| float::binary_f32(op, a, b, out)),
                 }
             }
         };
     }
     let f: BinaryChunk = match (a, b.dtype, out) {
-        (F16, F32, F16) => with_number!(F16, F32 => F16),
-        (F32, F16, F16) => with_number!(F32, F16 => F16),
-        (BF16, F32, BF16) => with_number!(BF16, F32 => BF16),
-        (F32, BF16, BF16) => with_number!(F32, BF16 => BF16),
+        (F16, F32, F16) => number_right!(F16),
+        (F32, F16, F16) => number_left!(F16),
+        (BF16, F32, BF16) => number_right!(BF16),
+        (F32, BF16, BF16) => number_left!(BF16),
         _ => return binary_chunk_of_one(op, a, b, out),
     };
     if float::has_binary(op) { Ok(f) } else { Err(unsupported("binary", out)) }
