@@ -219,7 +219,8 @@ fn next_line(lines: &mut impl BufRead) -> Result<Option<String>> {
         let whole = line.ends_with(b"\n") || (line.len() as u64) < LONGEST_LINE;
         match String::from_utf8(line) {
             _ if skipping => skipping = !whole,
-            Ok(line) if whole => return Ok(Some(line)),
+            // The end of the line is not part of the message.
+            Ok(line) if whole => return Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned())),
             Err(_) if whole => skipped("is not UTF-8"),
             _ => {
                 skipped("is longer than a megabyte");
