@@ -204,13 +204,13 @@ impl Records {
     }
 }
 
+#[cfg(feature = "parquet")]
+pub(super) use super::parquet::count as rows;
+
 /// Rows of a table.
+#[cfg(not(feature = "parquet"))]
 pub(super) fn rows(path: &Path) -> Result<u64> {
-    #[cfg(feature = "parquet")]
-    let count = super::parquet::count(path);
-    #[cfg(not(feature = "parquet"))]
-    let count = Err(without_parquet(path));
-    count
+    Err(without_parquet(path))
 }
 
 #[cfg(not(feature = "parquet"))]
