@@ -50,11 +50,11 @@ pub fn is_verbose() -> bool {
 /// Applies `--color` before the command line is parsed: help and usage errors have colours as well.
 pub fn set_color_early(args: impl Iterator<Item = OsString>) {
     let args: Vec<String> = args.filter_map(|arg| arg.into_string().ok()).take_while(|arg| arg != "--").collect();
-    let words = args.iter().enumerate().filter_map(|(i, arg)| match arg.strip_prefix("--color")? {
+    let mut words = args.iter().enumerate().filter_map(|(i, arg)| match arg.strip_prefix("--color")? {
         "" => args.get(i + 1).map(String::as_str),
         rest => rest.strip_prefix('='),
     });
-    if let Some(color) = words.last().and_then(|word| Color::from_str(word, false).ok()) {
+    if let Some(color) = words.next_back().and_then(|word| Color::from_str(word, false).ok()) {
         set_color(color);
     }
 }
