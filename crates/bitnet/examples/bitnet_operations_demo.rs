@@ -16,17 +16,17 @@ fn main() -> Result<()> {
     let x = BitNetTensor::randn(&[TOKENS, INPUTS], BitNetDType::F32, &device, &mut random)?;
     let w = BitNetTensor::randn(&[OUTPUTS, INPUTS], BitNetDType::F32, &device, &mut random)?;
 
-    // W is about scale * {-1, 0, 1}, the scale the mean of |W|.
+    // W is about step * {-1, 0, 1}, the step the mean of |W|.
     let weights = absmean(&w, Granularity::Tensor)?;
     let codes = weights.codes().to_vec::<i8>()?;
     assert!(codes.iter().all(|code| (-1..=1).contains(code)));
     let zeros = codes.iter().filter(|&&code| code == 0).count();
-    println!("weights: {} codes, {:.0} % of them 0, one scale", codes.len(), 100. * zeros as f64 / codes.len() as f64);
+    println!("weights: {} codes, {:.0} % of them 0, one step", codes.len(), 100. * zeros as f64 / codes.len() as f64);
 
-    // x is about code / scale, the largest of a token at 127.
+    // x is about step * code, the largest code of a token 127.
     let activations = int8(&x, Granularity::Row)?;
     let largest = activations.codes().to_vec::<i8>()?.iter().map(|code| code.unsigned_abs()).max();
-    println!("activations: 8 bits, a scale for each token, the largest code is {}", largest.unwrap_or(0));
+    println!("activations: 8 bits, a step for each token, the largest code is {}", largest.unwrap_or(0));
     assert_eq!(largest, Some(127));
 
     // i8 times i8 sums in i32: exact, whatever the order of the sum.
@@ -38,8 +38,8 @@ fn main() -> Result<()> {
     assert_eq!(sums.to_vec::<i32>()?[0], first);
     println!("products: integers, the first is {first}");
 
-    // Scales go on at the end, once for each output; the result is that of the dequantized operands.
-    let y = sums.to_dtype(BitNetDType::F32)?.mul(&weights.scales()?)?.div(&activations.scales()?.unsqueeze(-1)?)?;
+    // The steps are multiplied in at the end, once for each output; the result is that of the dequantized operands.
+    let y = sums.to_dtype(BitNetDType::F32)?.mul(&weights.steps()?)?.mul(&activations.steps()?)?;
     let floats = activations.dequantize()?.matmul(&weights.dequantize()?.t()?)?;
     let error = y.sub(&floats)?.abs()?.amax(.., false)?.item::<f32>()?;
     println!("rescaled, it differs from a product of floats by at most {error:.1e}");

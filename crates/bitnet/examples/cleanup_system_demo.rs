@@ -27,7 +27,11 @@ fn held(pool: &HybridMemoryPool) -> usize {
 }
 
 fn main() -> Result<()> {
-    let rare = CleanupConfig { idle_cleanup_interval: Duration::from_secs(3600), ..Default::default() };
+    let rare = CleanupConfig {
+        idle_cleanup_interval: Duration::from_secs(3600),
+        pressure_cleanup_threshold: 1.,
+        ..Default::default()
+    };
 
     // Freed blocks stay warm until somebody asks for them.
     let asked = pool(rare)?;

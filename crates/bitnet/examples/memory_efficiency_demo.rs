@@ -9,8 +9,11 @@ use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet::quant::{PackedFormat, QuantError, QuantizedTensor};
 
 fn main() -> Result<(), QuantError> {
-    let pool =
-        HybridMemoryPool::with_config(MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() })?;
+    let pool = HybridMemoryPool::with_config(MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        enable_automatic_cleanup: false,
+        ..Default::default()
+    })?;
     let device = Device::cpu_with_pool(&pool, 1);
 
     // The same 256 x 1024 weights: floats, half floats, and two packed ternary formats.

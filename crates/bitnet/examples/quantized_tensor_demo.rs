@@ -30,7 +30,7 @@ fn main() -> Result<(), QuantError> {
         let (name, bytes, bits) = (format.name(), packed.bytes().len(), packed.bits_per_weight());
         println!("{name:<10} {bytes:>7} {bits:>12.3} {:>9.1} {:>8.4}", error.sqnr_db, error.cosine);
         assert!(bits < 9. && error.cosine > 0.75, "{name}");
-        // What is ternary already loses nothing when it is packed again.
+        // Packed again, the restored values keep their direction.
         let again = QuantizedTensor::from_tensor(&restored, format)?.dequantize(&device)?;
         let twice = compare(&restored.to_vec::<f32>()?, &again.to_vec::<f32>()?)?;
         assert!(twice.cosine > 0.9999, "{name}: {twice:?}");

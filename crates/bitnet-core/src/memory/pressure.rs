@@ -46,8 +46,8 @@ pub(super) struct Pressure {
     level: AtomicU8,
     /// Part of the device's memory that is used, as the bits of an `f32`.
     device: AtomicU32,
-    /// Whether so much was used, when last looked at, that a cleanup was due.
-    cleaned: AtomicBool,
+    /// Whether so much was used, when last looked at, that a cleanup was due: of the pool's limits, and of the device.
+    cleaned: [AtomicBool; 2],
     callbacks: Mutex<Vec<Callback>>,
 }
 
@@ -64,7 +64,7 @@ impl Pressure {
             threshold: config.pressure_threshold_ratio,
             level: AtomicU8::new(0),
             device: AtomicU32::new(0),
-            cleaned: AtomicBool::new(false),
+            cleaned: Default::default(),
             callbacks: Mutex::default(),
         }
     }
@@ -87,18 +87,18 @@ impl Core {
             let used = total.saturating_sub(free) as f32 / total.max(1) as f32;
             pressure.device.store(used.to_bits(), Relaxed);
         }
-        let [own, device] = [&self.filled, &pressure.device].map(|part| f32::from_bits(part.load(Relaxed)));
-        let used = f64::from(own.max(device));
+        let parts = [&self.filled, &pressure.device].map(|part| f64::from(f32::from_bits(part.load(Relaxed))));
         if let Some(cleanup) = self.cleanup {
-            let due = used >= cleanup.pressure_cleanup_threshold;
-            if !pressure.cleaned.swap(due, Relaxed) && due {
+            let due = parts.map(|used| used >= cleanup.pressure_cleanup_threshold);
+            let crossed = |(cleaned, due): (&AtomicBool, bool)| !cleaned.swap(due, Relaxed) && due;
+            if pressure.cleaned.iter().zip(due).map(crossed).fold(false, |any, crossed| any | crossed) {
                 self.clean_under_pressure(cleanup);
             }
         }
         if !pressure.detected {
             return;
         }
-        let level = MemoryPressureLevel::of(used, pressure.threshold);
+        let level = MemoryPressureLevel::of(parts[0].max(parts[1]), pressure.threshold);
         if pressure.level.swap(level as u8, Relaxed) != level as u8 {
             let callbacks = pressure.callbacks.lock().unwrap_or_else(|e| e.into_inner()).clone();
             callbacks.iter().for_each(|callback| callback(level));
