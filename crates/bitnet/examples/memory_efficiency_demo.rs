@@ -48,7 +48,7 @@ fn main() -> Result<(), QuantError> {
     // In place it needs no memory at all.
     let mut x = w.copy()?;
     let before = pool.get_metrics().allocations;
-    x.mul_(2)?;
+    x.mul_(&w)?;
     x.add_(&w)?;
     println!("in place: {} allocations", pool.get_metrics().allocations - before);
     assert_eq!(pool.get_metrics().allocations, before);
