@@ -188,12 +188,22 @@ pub(super) fn standard_deviation(
     let Some(extents) = lanes(x, axis, &[&out.as_ref()]) else { return Ok(false) };
     let [_, n, inner] = extents;
     let (x, out) = (slice::<f32>(OP, "x", x)?, slice_mut::<f32>(OP, "out", out)?);
-    parallel::moments(cpu.kernels()?.dense, &cpu.threads, x, extents, |i, all| {
-        let lane = || x[i / inner * n * inner + i % inner..].iter().step_by(inner).take(n).copied();
-        // The kernel squares in f32, which has no squares of the smallest and largest numbers.
-        let squares = if norm::is_safe(all.squares) { all.squares } else { norm::squares_in_f64(lane()) };
-        out[i] = (squares / (all.count - correction).max(0.)).sqrt() as f32;
+    let (kernel, divisor) = (cpu.kernels()?.dense, (n as f64 - correction).max(0.));
+    let mut safe = true;
+    parallel::moments(kernel, &cpu.threads, x, extents, |i, all| {
+        safe &= norm::is_safe(all.squares);
+        out[i] = (all.squares / divisor) as f32;
     });
+    parallel::unary_assign(kernel, &cpu.threads, Unary::Sqrt, out);
+    if !safe {
+        // The kernel squares in f32, which has no squares of the smallest and largest numbers.
+        for (i, out) in out.iter_mut().enumerate() {
+            let lane = x[i / inner * n * inner + i % inner..].iter().step_by(inner).take(n).copied();
+            if !norm::is_safe(f64::from(*out).powi(2) * divisor) {
+                *out = (norm::squares_in_f64(lane) / divisor).sqrt() as f32;
+            }
+        }
+    }
     Ok(true)
 }
 

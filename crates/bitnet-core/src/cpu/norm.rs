@@ -40,8 +40,8 @@ fn finish<T: Value<Wide = f64> + PartialOrd>(
     let lanes = Lanes::<T>::new("norm", &x, axis)?;
     let sums = out.storage.cpu_mut("norm", out.dtype)?.elements_mut::<T>()?;
     let plain = layout.is_contiguous().then(|| &sums[layout.offset()..][..layout.shape().elements()]);
-    // Counted rather than looked for: that is done many at a time.
-    if plain.is_some_and(|sums| sums.iter().filter(|&sum| !safe.contains(sum)).count() == 0) {
+    // All are looked at: that is done many at a time.
+    if plain.is_some_and(|sums| sums.iter().fold(true, |all, sum| all & (sum >= safe.start()) & (sum <= safe.end()))) {
         return cpu.unary_assign(UnaryOp::Sqrt, out);
     }
     for (start, place) in lanes.starts.indices().zip(layout.indices()) {
@@ -90,7 +90,7 @@ pub(super) fn standard_deviation(
 
 /// Whether a sum of squares of f32 that was made in f32 lost nothing that counts.
 pub(super) fn is_safe(squares: f64) -> bool {
-    SAFE_F32.contains(&(squares as f32))
+    (f64::from(*SAFE_F32.start())..=f64::from(*SAFE_F32.end())).contains(&squares)
 }
 
 /// The sum of squared differences of f32 numbers from their mean, in f64.

@@ -38,7 +38,11 @@ impl<'a, T: Real> Scaled<'a, T> {
     }
 
     fn within(given: MatRef<'a, T>, limit: i32, largest: f64) -> Self {
-        let (size, limit) = (largest.log2(), f64::from(limit));
+        let limit = f64::from(limit);
+        if ((-limit).exp2()..=limit.exp2()).contains(&largest) {
+            return Self { given, made: None, exponent: 0, finite: true };
+        }
+        let size = largest.log2();
         let beyond = match size {
             _ if !size.is_finite() => 0.0,
             _ if size > limit => size - limit,

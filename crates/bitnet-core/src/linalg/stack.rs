@@ -19,7 +19,7 @@ pub(super) trait Real: Element + RealField + Copy + PartialOrd {
     const LOWEST: f64;
     fn f64(self) -> f64;
     fn of(x: f64) -> Self;
-    /// The largest magnitude; infinite or NaN where an element is.
+    /// The largest magnitude; NaN where an element is infinite or NaN.
     fn largest(data: &[Self]) -> f64;
 }
 
@@ -35,8 +35,7 @@ impl Real for f32 {
         x as f32
     }
     fn largest(data: &[f32]) -> f64 {
-        // Without their sign the bits of floats are in the order of their sizes, NaN last.
-        f32::from_bits(data.iter().fold(0, |top, x| top.max(x.to_bits() << 1)) >> 1).into()
+        largest(data, f32::abs, |x| x.into())
     }
 }
 
@@ -52,8 +51,27 @@ impl Real for f64 {
         x
     }
     fn largest(data: &[f64]) -> f64 {
-        f64::from_bits(data.iter().fold(0, |top, x| top.max(x.to_bits() << 1)) >> 1)
+        largest(data, f64::abs, |x| x)
     }
+}
+
+/// See [`Real::largest`]: eight at a time.
+fn largest<T: Copy + PartialOrd + Default + std::ops::Mul<Output = T> + std::ops::Add<Output = T>>(
+    data: &[T],
+    abs: fn(T) -> T,
+    wide: fn(T) -> f64,
+) -> f64 {
+    let (mut top, mut broken) = ([T::default(); 8], [T::default(); 8]);
+    for chunk in data.chunks(8) {
+        for ((x, top), broken) in chunk.iter().zip(&mut top).zip(&mut broken) {
+            let size = abs(*x);
+            *top = if size > *top { size } else { *top };
+            // Zero, unless there is an infinity or NaN.
+            *broken = *broken + size * T::default();
+        }
+    }
+    let none = broken.iter().all(|x| *x == T::default());
+    if none { top.into_iter().map(wide).fold(0.0, f64::max) } else { f64::NAN }
 }
 
 /// Calls a function of [`Real`] by a tensor's dtype; other dtypes and devices are unsupported, and so is recording it.

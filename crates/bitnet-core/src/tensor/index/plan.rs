@@ -2,7 +2,7 @@
 
 use super::Index;
 use crate::ops::broadcast_shapes;
-use crate::{BitNetDType, BitNetError, BitNetTensor, Layout, Result, TensorOpError, TensorShape};
+use crate::{BitNetDType, BitNetError, BitNetTensor, Layout, MAX_DIMS, Result, TensorOpError, TensorShape};
 
 pub(super) struct Plan {
     /// The view by positions, slices and new axes, with the dimensions of `columns` side by side from `start` on.
@@ -41,20 +41,25 @@ impl Plan {
         let is_place = |t: &BitNetTensor| !is_mask(t) && t.rank() == 0;
         // Places first, from the last dimension on: a new axis may take the one that is free then.
         let mut layout = *x.layout();
-        let mut named_at = Vec::new();
+        let mut named_at = [(0, 0); MAX_DIMS];
+        let mut count = 0;
         let mut source = 0;
         for index in indices {
-            match *index {
-                Index::At(at) => named_at.push((source, wrap(op, at as i64, x, source)?)),
+            let place = match *index {
+                Index::At(at) => Some(wrap(op, at as i64, x, source)?),
                 Index::Tensor(t) if is_place(t) => {
                     x.same_device(op, t)?;
-                    named_at.push((source, places(op, t, x, source)?[0]));
+                    Some(places(op, t, x, source)?[0])
                 }
-                _ => {}
+                _ => None,
+            };
+            if let Some(place) = place {
+                named_at[count] = (source, place);
+                count += 1;
             }
             source += if matches!(index, Index::Ellipsis) { left } else { taken(index) };
         }
-        for &(axis, place) in named_at.iter().rev() {
+        for &(axis, place) in named_at[..count].iter().rev() {
             layout = layout.select(axis, place as usize)?;
         }
         let mut columns: Vec<Column> = Vec::new();
