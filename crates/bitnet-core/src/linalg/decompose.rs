@@ -87,13 +87,12 @@ fn lu<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor, BitNetTe
             push(&mut p, Mat::<T>::identity(m, m).as_ref());
             continue;
         }
-        let scaled = Scaled::for_quotients(&stack, i);
-        let factors = Factors::of(scaled.matrix(), scaled.finite);
+        let factors = Factors::of(&stack, i);
         let rows = factors.rows();
         let place = |i: usize, j: usize| T::of((rows[j] == i) as u8 as f64);
         p.extend((0..m * m).map(|at| place(at / m, at % m)));
         push(&mut l, factors.l());
-        push_scaled(&mut u, factors.u(), scaled.exponent);
+        push_scaled(&mut u, factors.u(), factors.exponent);
     }
     Ok((stack.tensor(&p, &[m, m])?, stack.tensor(&l, &[m, k])?, stack.tensor(&u, &[k, n])?))
 }
@@ -118,13 +117,20 @@ fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let n = stack.rows;
     let mut l = Vec::new();
     for i in (0..stack.count()).filter(|_| n > 0) {
-        let scaled = Scaled::lower(&stack, i);
-        let Ok(factors) = scaled.matrix().llt(Side::Lower) else {
+        let direct = stack.matrix(i).llt(Side::Lower).ok();
+        let range = f64::from(-T::QUOTIENTS / 2).exp2()..=f64::from(T::QUOTIENTS / 2).exp2();
+        let safe = direct.filter(|factors| (0..n).all(|j| range.contains(&factors.L()[(j, j)].f64())));
+        let scaled = safe.is_none().then(|| Scaled::lower(&stack, i));
+        let factors = safe.map_or_else(|| scaled.as_ref()?.matrix().llt(Side::Lower).ok(), Some);
+        let Some(factors) = factors else {
             return Err(argument("cholesky", format!("matrix {i} of the batch is not positive definite")));
         };
         let factor = factors.L();
-        let element = |i: usize, j: usize| times_power(factor[(i, j)], scaled.exponent / 2);
-        l.extend((0..n * n).map(|at| if at % n <= at / n { element(at / n, at % n) } else { T::of(0.0) }));
+        l.extend((0..n * n).map(|at| if at % n <= at / n { factor[(at / n, at % n)] } else { T::of(0.0) }));
+        if let Some(scaled) = scaled {
+            let start = l.len() - n * n;
+            l[start..].iter_mut().for_each(|x| *x = times_power(*x, scaled.exponent / 2));
+        }
         if l[l.len() - n * n..].iter().any(|x| x.f64().is_nan()) {
             return Err(argument(
                 "cholesky",

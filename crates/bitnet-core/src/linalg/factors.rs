@@ -1,6 +1,7 @@
 //! LU factors of every finite matrix, singular ones too.
 
-use super::stack::Real;
+use super::scaled::Scaled;
+use super::stack::{Real, Stack};
 use faer::linalg::solvers::{PartialPivLu, Solve};
 use faer::{Mat, MatRef};
 
@@ -8,6 +9,8 @@ use faer::{Mat, MatRef};
 pub(super) struct Factors<T> {
     blocked: PartialPivLu<T>,
     plain: Option<Plain<T>>,
+    /// The matrix is `P L U` times `2^exponent`.
+    pub exponent: i32,
 }
 
 struct Plain<T> {
@@ -17,18 +20,26 @@ struct Plain<T> {
 }
 
 impl<T: Real> Factors<T> {
-    /// Of a matrix that is `finite`; one that is not has no finite factors either.
-    pub fn of(matrix: MatRef<'_, T>, finite: bool) -> Self {
-        let blocked = matrix.partial_piv_lu();
-        // The blocked algorithm multiplies by reciprocals of pivots. Where one is infinite, all later pivots and the last
-        // column of L hold infinities and NaN.
+    /// Of matrix `i`. The blocked algorithm multiplies by reciprocals of pivots: where one is zero or near the ends of the type,
+    /// the matrix is scaled, and divided by its pivots where that does not help.
+    pub fn of(stack: &Stack<T>, i: usize) -> Self {
+        let blocked = stack.matrix(i).partial_piv_lu();
+        let range = f64::from(-T::QUOTIENTS).exp2()..=f64::from(T::QUOTIENTS).exp2();
+        let u = blocked.U();
+        if (0..u.nrows().min(u.ncols())).all(|i| range.contains(&u[(i, i)].f64().abs())) {
+            return Self { blocked, plain: None, exponent: 0 };
+        }
+        let scaled = Scaled::for_quotients(stack, i);
+        let (exponent, matrix) = (scaled.exponent, scaled.matrix());
+        let blocked = if exponent == 0 { blocked } else { matrix.partial_piv_lu() };
+        // Where a reciprocal is infinite, all later pivots and the last column of L hold infinities and NaN.
         let (l, u) = (blocked.L(), blocked.U());
         let whole = l.ncols() == 0 || {
             let last = l.ncols() - 1;
             (0..=last).all(|i| u[(i, i)].f64().is_finite()) && (0..l.nrows()).all(|i| l[(i, last)].f64().is_finite())
         };
-        let plain = (finite && !whole).then(|| plain(matrix));
-        Self { blocked, plain }
+        let plain = (scaled.finite && !whole).then(|| plain(matrix));
+        Self { blocked, plain, exponent }
     }
 
     /// Unit lower triangular.

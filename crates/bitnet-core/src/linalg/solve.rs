@@ -146,8 +146,7 @@ fn pivots<T: Real>(stack: &Stack<T>, i: usize) -> Pivots {
     if stack.rows == 0 {
         return Pivots { sign: 1.0, exponent: 0, values: Vec::new() };
     }
-    let scaled = Scaled::for_quotients(stack, i);
-    let factors = Factors::of(scaled.matrix(), scaled.finite);
+    let factors = Factors::of(stack, i);
     let mut rows = factors.rows().to_vec();
     let mut sign = 1.0;
     for i in 0..rows.len() {
@@ -161,7 +160,7 @@ fn pivots<T: Real>(stack: &Stack<T>, i: usize) -> Pivots {
     if values.contains(&0.0) && !values.iter().any(|value| value.is_nan()) {
         sign = 0.0;
     }
-    Pivots { sign, exponent: i64::from(scaled.exponent) * stack.rows as i64, values }
+    Pivots { sign, exponent: i64::from(factors.exponent) * stack.rows as i64, values }
 }
 
 fn det<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
@@ -203,8 +202,8 @@ fn slogdet<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
 }
 
 /// Factors of a matrix that can be inverted.
-fn invertible<T: Real>(op: &'static str, scaled: &Scaled<T>, at: usize) -> Result<Factors<T>> {
-    let factors = Factors::of(scaled.matrix(), scaled.finite);
+fn invertible<T: Real>(op: &'static str, stack: &Stack<T>, at: usize) -> Result<Factors<T>> {
+    let factors = Factors::of(stack, at);
     let zero = factors.diagonal().position(|d| d == 0.0);
     match zero {
         Some(i) => Err(singular(op, at, i)),
@@ -241,9 +240,9 @@ fn inv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let n = stack.rows;
     let mut data = Vec::new();
     for i in (0..stack.count()).filter(|_| n > 0) {
-        let scaled = Scaled::for_quotients(&stack, i);
-        let inverse = invertible("inv", &scaled, i)?.solve(Mat::<T>::identity(n, n).as_ref());
-        push_scaled(&mut data, inverse.as_ref(), -scaled.exponent);
+        let factors = invertible("inv", &stack, i)?;
+        let inverse = factors.solve(Mat::<T>::identity(n, n).as_ref());
+        push_scaled(&mut data, inverse.as_ref(), -factors.exponent);
     }
     stack.tensor(&data, &[n, n])
 }
@@ -283,9 +282,8 @@ fn columns<T: Real>(a: &BitNetTensor, matrices: Stack<T>, b: &BitNetTensor) -> R
     );
     let mut data = Vec::new();
     for i in (0..matrices.count()).filter(|_| n > 0) {
-        let (scaled, side) = (Scaled::for_quotients(&matrices, i), Scaled::for_quotients(&sides, i));
-        let x = invertible(OP, &scaled, i)?.solve(side.matrix());
-        push_scaled(&mut data, x.as_ref(), side.exponent - scaled.exponent);
+        let (factors, side) = (invertible(OP, &matrices, i)?, Scaled::for_quotients(&sides, i));
+        push_scaled(&mut data, factors.solve(side.matrix()).as_ref(), side.exponent - factors.exponent);
     }
     matrices.tensor(&data, &[n, columns])
 }

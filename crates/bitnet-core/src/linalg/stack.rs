@@ -35,7 +35,15 @@ impl Real for f32 {
         x as f32
     }
     fn largest(data: &[f32]) -> f64 {
-        largest(data, f32::abs, |x| x.into())
+        // Four at a time, infinities and NaN found by products with zero.
+        let (mut top, mut broken) = ([0.0; 4], [0.0; 4]);
+        for chunk in data.chunks(4) {
+            for ((x, top), broken) in chunk.iter().zip(&mut top).zip(&mut broken) {
+                *top = if x.abs() > *top { x.abs() } else { *top };
+                *broken += x * 0.0;
+            }
+        }
+        if broken == [0.0; 4] { top.into_iter().fold(0.0, f32::max).into() } else { f64::NAN }
     }
 }
 
@@ -51,27 +59,16 @@ impl Real for f64 {
         x
     }
     fn largest(data: &[f64]) -> f64 {
-        largest(data, f64::abs, |x| x)
-    }
-}
-
-/// See [`Real::largest`]: eight at a time.
-fn largest<T: Copy + PartialOrd + Default + std::ops::Mul<Output = T> + std::ops::Add<Output = T>>(
-    data: &[T],
-    abs: fn(T) -> T,
-    wide: fn(T) -> f64,
-) -> f64 {
-    let (mut top, mut broken) = ([T::default(); 8], [T::default(); 8]);
-    for chunk in data.chunks(8) {
-        for ((x, top), broken) in chunk.iter().zip(&mut top).zip(&mut broken) {
-            let size = abs(*x);
-            *top = if size > *top { size } else { *top };
-            // Zero, unless there is an infinity or NaN.
-            *broken = *broken + size * T::default();
+        // Four at a time, infinities and NaN found by products with zero.
+        let (mut top, mut broken) = ([0.0; 4], [0.0; 4]);
+        for chunk in data.chunks(4) {
+            for ((x, top), broken) in chunk.iter().zip(&mut top).zip(&mut broken) {
+                *top = if x.abs() > *top { x.abs() } else { *top };
+                *broken += x * 0.0;
+            }
         }
+        if broken == [0.0; 4] { top.into_iter().fold(0.0, f64::max) } else { f64::NAN }
     }
-    let none = broken.iter().all(|x| *x == T::default());
-    if none { top.into_iter().map(wide).fold(0.0, f64::max) } else { f64::NAN }
 }
 
 /// Calls a function of [`Real`] by a tensor's dtype; other dtypes and devices are unsupported, and so is recording it.

@@ -134,25 +134,39 @@ impl BitNetTensor {
         } else if p == 2. {
             reduce("norm", ReduceOp::Norm, &x, axes, keepdim)?
         } else {
-            let mut powers = x.abs()?;
-            let reduction = Reduction::new("norm", &x, axes, keepdim)?;
-            if reduction.count == 0 {
-                return sum(powers.pow_(p)?)?.pow(p.recip())?.to_dtype(self.dtype());
-            }
-            // Powers of what is near 1 neither overflow nor vanish: divided by what counts most.
-            let op = if p > 0. { ReduceOp::Max } else { ReduceOp::Min };
-            let most = reduce("norm", op, &powers, axes, true)?;
-            let usable = most.gt(0)?.bitwise_and(&most.lt(f64::INFINITY)?)?;
-            let most = most.masked_fill(&usable.bitwise_not()?, 1)?;
-            powers.div_(&most)?;
-            let mut out = match p {
-                3. => sum(&powers.square()?.mul(&powers)?)?,
-                _ => sum(powers.pow_(p)?)?,
-            };
-            out.pow_(p.recip())?.mul_(&most.reshape(reduction.result.dims())?)?;
-            out
+            x.norm_of_powers(p, axes, keepdim)?
         };
         out.to_dtype(self.dtype())
+    }
+
+    /// `(sum |x|^p)^(1/p)` for a finite `p` other than 0, of f32 or f64.
+    fn norm_of_powers(&self, p: f64, axes: Axes, keepdim: bool) -> Result<Self> {
+        let powers = |mut sizes: Self| -> Result<Self> {
+            if p == 3. {
+                sizes = sizes.square()?.mul(&sizes)?;
+            } else {
+                sizes.pow_(p)?;
+            }
+            reduce("norm", ReduceOp::Sum, &sizes, axes, keepdim)
+        };
+        let mut out = powers(self.abs()?)?;
+        let least = if self.dtype() == F32 { 1e-28 } else { 1e-280 };
+        let lost = out.lt(least)?.bitwise_or(&out.eq(f64::INFINITY)?)?.any(.., false)?.to_bools()?[0];
+        if !lost || self.elements() == 0 {
+            out.pow_(p.recip())?;
+            return Ok(out);
+        }
+        // Powers of what is near 1 neither overflow nor vanish: divided by what counts most.
+        let mut sizes = self.abs()?;
+        let op = if p > 0. { ReduceOp::Max } else { ReduceOp::Min };
+        let most = reduce("norm", op, &sizes, axes, true)?;
+        let usable = most.gt(0)?.bitwise_and(&most.lt(f64::INFINITY)?)?;
+        let most = most.masked_fill(&usable.bitwise_not()?, 1)?;
+        sizes.div_(&most)?;
+        let mut out = powers(sizes)?;
+        let most = most.reshape(out.dims())?;
+        out.pow_(p.recip())?.mul_(&most)?;
+        Ok(out)
     }
 
     /// `log(sum(exp(x)))` over `axes`, without overflow (`torch.logsumexp`); integers are computed as `F32`. Minus

@@ -96,11 +96,17 @@ fn selected_gradient(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNe
     halved.masked_fill(&other, 0)
 }
 
-/// `x / (a^2 + b^2)`, 0 where both are.
-fn over_square_length(x: &BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
-    let length = a.square()?.add(&b.square()?)?;
-    let none = length.eq(0)?;
-    x.div(&length.masked_fill(&none, 1)?)?.masked_fill(&none, 0)
+/// `x / (a^2 + b^2)`, 0 where `x` is.
+fn over_square_length(mut x: BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
+    let mut length = a.square()?;
+    if length.dims() != x.dims() {
+        length = length.expand(x.dims())?;
+    }
+    // At the origin x is 0: divided by anything else it stays so.
+    let least = if x.dtype() == BitNetDType::F64 { f64::MIN_POSITIVE } else { f32::MIN_POSITIVE.into() };
+    length.add_(&b.square()?)?.maximum_(least)?;
+    x.div_(&length)?;
+    Ok(x)
 }
 
 /// The gradient of the left operand, in the shape of the result.
@@ -124,7 +130,7 @@ fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Op
         }
         Atan2 => {
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            over_square_length(&g.mul(&b)?, &a, &b)
+            over_square_length(g.mul(&b)?, &a, &b)
         }
         Minimum | Maximum => selected_gradient(op, g, &tensor(a, g)?, &tensor(b, g)?),
         And | Or | Xor | Shl | Shr => none(name),
@@ -151,7 +157,7 @@ fn by_right(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: O
         }
         Atan2 => {
             let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            over_square_length(&g.mul(&a)?.neg()?, &a, &b)
+            over_square_length(g.mul(&a)?.neg()?, &a, &b)
         }
         Minimum | Maximum => selected_gradient(op, g, &tensor(b, g)?, &tensor(a, g)?),
         And | Or | Xor | Shl | Shr => none(name),
