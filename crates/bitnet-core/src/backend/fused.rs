@@ -116,7 +116,7 @@ pub fn standard_deviation(
     correction: f64,
     out: TensorMut,
 ) -> Result<()> {
-    let x = cast(backend, x, F64)?;
+    let x = if x.dtype == F64 { temp::Wide::As(x) } else { temp::Wide::Cast(cast(backend, x, F64)?) };
     let dims = *out.layout.shape();
     let (mut mean, mut squares) = (Temp::new(backend, dims.dims(), F64)?, Temp::new(backend, dims.dims(), F64)?);
     variance(backend, x.view(), axis, correction, mean.view_mut(), squares.view_mut())?;

@@ -118,8 +118,8 @@ fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let mut l = Vec::new();
     for i in (0..stack.count()).filter(|_| n > 0) {
         let direct = stack.matrix(i).llt(Side::Lower).ok();
-        let range = f64::from(-T::QUOTIENTS / 2).exp2()..=f64::from(T::QUOTIENTS / 2).exp2();
-        let safe = direct.filter(|factors| (0..n).all(|j| range.contains(&factors.L()[(j, j)].f64())));
+        let is_safe = |x: T| T::within(x.f64(), T::QUOTIENTS / 2);
+        let safe = direct.filter(|factors| (0..n).all(|j| is_safe(factors.L()[(j, j)])));
         let scaled = safe.is_none().then(|| Scaled::lower(&stack, i));
         let factors = safe.map_or_else(|| scaled.as_ref()?.matrix().llt(Side::Lower).ok(), Some);
         let Some(factors) = factors else {

@@ -24,9 +24,8 @@ impl<T: Real> Factors<T> {
     /// the matrix is scaled, and divided by its pivots where that does not help.
     pub fn of(stack: &Stack<T>, i: usize) -> Self {
         let blocked = stack.matrix(i).partial_piv_lu();
-        let range = f64::from(-T::QUOTIENTS).exp2()..=f64::from(T::QUOTIENTS).exp2();
         let u = blocked.U();
-        if (0..u.nrows().min(u.ncols())).all(|i| range.contains(&u[(i, i)].f64().abs())) {
+        if (0..u.nrows().min(u.ncols())).all(|i| T::within(u[(i, i)].f64().abs(), T::QUOTIENTS)) {
             return Self { blocked, plain: None, exponent: 0 };
         }
         let scaled = Scaled::for_quotients(stack, i);

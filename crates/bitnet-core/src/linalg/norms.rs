@@ -1,6 +1,6 @@
 //! Matrix norms, rank, condition number and powers.
 
-use super::solve::{are_singular, scales};
+use super::solve::invertible_form;
 use super::stack::by_dtype;
 use crate::autograd::{is_recorded, no_grad};
 use crate::{BitNetDType, BitNetTensor, Result};
@@ -104,11 +104,14 @@ impl BitNetTensor {
                     return Err(self.needs("cond", "square matrices in this norm"));
                 }
                 let host = self.detach();
-                let singular = by_dtype!("cond", &host, are_singular(&host))?;
+                let (singular, scales) = by_dtype!("cond", &host, invertible_form(&host))?;
                 // It does not depend on the scale, in which an inverse could overflow.
-                let x = self.mul(&by_dtype!("cond", &host, scales(&host))?)?;
+                let mut x = if let Some(scales) = scales { self.mul(&scales)? } else { self.clone() };
+                let Some(singular) = singular else {
+                    return x.matrix_norm(norm)?.mul(&x.inv()?.matrix_norm(norm)?);
+                };
                 let eye = Self::eye(x.shape().last(), x.dtype(), x.device())?;
-                let x = Self::where_(&singular.unsqueeze(-1)?.unsqueeze(-1)?, &eye, &x)?;
+                x = Self::where_(&singular.unsqueeze(-1)?.unsqueeze(-1)?, &eye, &x)?;
                 x.matrix_norm(norm)?.mul(&x.inv()?.matrix_norm(norm)?)?.masked_fill(&singular, f64::INFINITY)
             }
         }

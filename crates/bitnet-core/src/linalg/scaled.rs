@@ -38,11 +38,10 @@ impl<'a, T: Real> Scaled<'a, T> {
     }
 
     fn within(given: MatRef<'a, T>, limit: i32, largest: f64) -> Self {
-        let limit = f64::from(limit);
-        if ((-limit).exp2()..=limit.exp2()).contains(&largest) {
+        if T::within(largest, limit) {
             return Self { given, made: None, exponent: 0, finite: true };
         }
-        let size = largest.log2();
+        let (size, limit) = (largest.log2(), f64::from(limit));
         let beyond = match size {
             _ if !size.is_finite() => 0.0,
             _ if size > limit => size - limit,

@@ -218,21 +218,28 @@ fn singular(op: &'static str, at: usize, pivot: usize) -> BitNetError {
     )
 }
 
-/// Which matrices have a pivot of zero, `Bool` `[..]`.
-pub(super) fn are_singular<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
+/// Which matrices have a pivot of zero, `Bool` `[..]`, and powers of two `[.., 1, 1]` that bring the largest element of each
+/// near 1; `None` where no matrix has one, and where none needs to be scaled.
+pub(super) fn invertible_form<T: Real>(x: &BitNetTensor) -> Result<(Option<BitNetTensor>, Option<BitNetTensor>)> {
     let stack = Stack::<T>::square("cond", x)?;
-    let found: Vec<bool> = (0..stack.count()).map(|i| pivots(&stack, i).sign == 0.0).collect();
-    BitNetTensor::from_bools(&found, &stack.batch, x.device())
-}
-
-/// Powers of two `[.., 1, 1]` that bring the largest element of each matrix near 1.
-pub(super) fn scales<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
-    let stack = Stack::<T>::of("cond", x)?;
-    let scale = |i| match T::largest(stack.elements(i)).log2() {
+    let all = || 0..stack.count();
+    let singular: Vec<bool> = all().map(|i| pivots(&stack, i).sign == 0.0).collect();
+    let sizes: Vec<f64> = all().map(|i| T::largest(stack.elements(i))).collect();
+    let scale = |size: &f64| match size.log2() {
         size if size.is_finite() => T::of((-size.floor()).clamp(T::LOWEST, -T::LOWEST).exp2()),
         _ => T::of(1.0),
     };
-    stack.tensor(&(0..stack.count()).map(scale).collect::<Vec<T>>(), &[1, 1])
+    let scales = if sizes.iter().all(|&size| T::within(size, T::SQUARES)) {
+        None
+    } else {
+        Some(stack.tensor(&sizes.iter().map(scale).collect::<Vec<T>>(), &[1, 1])?)
+    };
+    let singular = if singular.contains(&true) {
+        Some(BitNetTensor::from_bools(&singular, &stack.batch, x.device())?)
+    } else {
+        None
+    };
+    Ok((singular, scales))
 }
 
 fn inv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {

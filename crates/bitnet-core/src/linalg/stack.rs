@@ -17,6 +17,11 @@ pub(super) trait Real: Element + RealField + Copy + PartialOrd {
     const QUOTIENTS: i32;
     /// Power of two of the smallest normal number.
     const LOWEST: f64;
+    /// Whether a magnitude is between the powers of two `-limit` and `limit`.
+    fn within(size: f64, limit: i32) -> bool {
+        let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
+        (power(-limit)..=power(limit)).contains(&size)
+    }
     fn f64(self) -> f64;
     fn of(x: f64) -> Self;
     /// The largest magnitude; NaN where an element is infinite or NaN.

@@ -1,6 +1,6 @@
 //! Functions of two operands, element by element.
 
-use crate::autograd::differentiable;
+use crate::autograd::{differentiable, is_recording};
 use crate::backend::BinaryOp::{self, *};
 use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, TensorShape};
 
@@ -125,7 +125,11 @@ fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Op
             };
             // Of a constant, 0 too where the base is 0; a power of 0 there, for the slopes of the slope.
             let constant = b.eq(0)?;
-            let slope = a.pow(&b.sub(1)?.masked_fill(&constant, 0)?)?.mul(b)?;
+            let mut power = b.sub(1)?;
+            if is_recording() {
+                power = power.masked_fill(&constant, 0)?;
+            }
+            let slope = a.pow(&power)?.mul(b)?;
             g.mul(&BitNetTensor::where_(&constant, 0., &slope)?)
         }
         Atan2 => {

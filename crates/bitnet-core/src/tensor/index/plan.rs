@@ -192,7 +192,10 @@ fn mask_columns(mask: BitNetTensor, axis: usize) -> Result<Vec<Column>> {
     let positions = mask.nonzero()?.to_vec::<i64>()?;
     let count = positions.len() / rank;
     let shape = TensorShape::new(&[count])?;
-    let column =
-        |d: usize| Column { axis: axis + d, places: positions.iter().skip(d).step_by(rank).copied().collect(), shape };
+    let column = |d: usize| Column {
+        axis: axis + d,
+        places: positions[d.min(positions.len())..].iter().step_by(rank).copied().collect(),
+        shape,
+    };
     Ok((0..rank).map(column).collect())
 }
