@@ -63,7 +63,8 @@ fn a_tokenizer_is_made_and_used() {
     refused(&["tokenize", &text, "--tokenizer", &file], &["--output"]);
     refused(&["tokenize", &place.at("absent"), "--tokenizer", &file, "-o", &place.at("new.tokens")], &["absent"]);
     refused(&["tokenize", &text, "--train", "bpe", "--tokenizer", &folder], &["--vocab-size"]);
-    refused(&["tokenize", &text, "--train", "char", "--vocab-size", "300", "--tokenizer", &folder], &["bpe"]);
+    let other = place.at("other");
+    refused(&["tokenize", &text, "--train", "char", "--vocab-size", "300", "--tokenizer", &other], &["bpe"]);
 }
 
 #[test]
