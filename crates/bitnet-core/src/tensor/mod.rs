@@ -194,7 +194,7 @@ impl BitNetTensor {
 
     /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records. What is computed from it
     /// has no history, as after [`detach`](Self::detach); operations with a gradient use it inside
-    /// [`differentiable`](crate::autograd::differentiable).
+    /// [`differentiable`].
     pub fn as_ref(&self) -> TensorRef<'_> {
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
