@@ -148,7 +148,7 @@ impl DataLoader {
         if self.sources.len() == 1 {
             return 0;
         }
-        const RESOLUTION: usize = 1 << 53;
+        const RESOLUTION: usize = 1 << 30;
         let all: f64 = self.sources.iter().map(|source| source.weight).sum();
         let drawn = below(!self.options.seed, place, RESOLUTION) as f64 / RESOLUTION as f64 * all;
         let mut end = 0.0;
