@@ -16,14 +16,13 @@
 //! # }
 //! ```
 
-pub use crate::capabilities::{CacheLevel, DeviceCapabilities};
-pub use bitnet_kernels::threads::available_threads;
+pub use bitnet_cpu::{Isa, IsaError, available_threads};
+pub use bitnet_device::{CacheLevel, DeviceCapabilities};
 
 use crate::backend::Backend;
-use crate::cpu::CpuBackend;
 use crate::profile::{self, Profiled};
 use crate::{BitNetError, HybridMemoryPool, Result};
-use bitnet_kernels::Isa;
+use bitnet_cpu::CpuBackend;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -100,6 +99,12 @@ impl Deref for Device {
     }
 }
 
+impl AsRef<dyn Backend> for Device {
+    fn as_ref(&self) -> &(dyn Backend + 'static) {
+        &**self
+    }
+}
+
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0.0, &other.0.0)
@@ -122,9 +127,41 @@ pub fn explain_device_selection() -> &'static str {
     select().1
 }
 
+/// The capabilities of this computer's CPU; an error if `BITNET_ISA` asks for what it cannot run.
+pub fn cpu_capabilities() -> Result<DeviceCapabilities> {
+    Isa::selected()?;
+    Ok(DeviceCapabilities::for_device(&Device::cpu()))
+}
+
 fn select() -> (Device, &'static str) {
     match Device::gpu() {
         Ok(gpu) => (gpu, "it is the first GPU present"),
         Err(_) => (Device::cpu(), "no GPU backend is compiled into this build"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_knows_its_kernels_and_threads() {
+        let scalar = Device::cpu_with_isa(Isa::Scalar, 3).unwrap();
+        let found = DeviceCapabilities::for_device(&scalar);
+        assert_eq!((found.isa, found.threads), (Some("scalar"), 3));
+        assert!(found.available_isas.contains(&"scalar") && found.cores > 0);
+        assert!(
+            ![found.supports_cuda, found.supports_metal, found.supports_mlx, found.supports_vulkan].contains(&true)
+        );
+        let (selected, why) = (auto_select_device(), explain_device_selection());
+        assert_eq!((selected, why), (Device::cpu(), "no GPU backend is compiled into this build"));
+    }
+
+    #[test]
+    fn memory_bandwidth_is_measured_once() {
+        let device = Device::cpu_with_threads(1);
+        let first = DeviceCapabilities::for_device(&device).memory_bandwidth_gbps;
+        assert!((0.01..1e5).contains(&first), "{first} GB/s");
+        assert_eq!(DeviceCapabilities::for_device(&device).memory_bandwidth_gbps, first);
     }
 }

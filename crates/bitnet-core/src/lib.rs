@@ -1,14 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod autograd;
-pub mod backend;
-mod capabilities;
-mod cpu;
 pub mod device;
-mod dtype;
-mod error;
 pub mod execution;
-mod layout;
 mod linalg;
 pub mod memory;
 pub mod mixed_precision;
@@ -16,32 +10,25 @@ pub mod neural;
 mod ops;
 mod profile;
 pub mod serialize;
-mod shape;
-mod storage;
 pub mod tensor;
 #[cfg(feature = "validation")]
 mod validate;
 
-pub use backend::Backend;
-pub use capabilities::{CacheLevel, DeviceCapabilities};
-pub use cpu::CpuBackend;
+pub use bitnet_cpu::CpuBackend;
+pub use bitnet_device::{
+    Backend, BitNetDType, BitNetError, BlockType, CacheLevel, CleanupConfig, CpuStorage, DTypeCategory,
+    DetailedMetrics, DeviceCapabilities, DeviceStorage, Element, HybridMemoryPool, INFER, Indices, Layout, LeakReport,
+    LiveBlock, MAX_DIMS, MappedFile, MemoryHandle, MemoryPoolConfig, MemoryPressureLevel, NumericalError, PoolMetrics,
+    PoolTuning, PublishedMemory, RawMemory, Result, Scalar, SharedMemory, TIMELINE, TensorOpError, TensorShape,
+    TensorStorage, TrackingConfig, TrackingLevel, backend, install_signal_handlers,
+};
 pub use device::{Device, auto_select_device, explain_device_selection};
-pub use dtype::{BitNetDType, DTypeCategory, Element};
-pub use error::{BitNetError, NumericalError, Result, TensorOpError};
 pub use execution::{ExecutionContext, ExecutionContextBuilder};
-pub use layout::{Indices, Layout};
 #[cfg(feature = "linalg")]
 pub use linalg::{Eigen, MatrixNorm};
-pub use memory::{
-    CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
-    MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PoolTuning, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
-    TrackingConfig, TrackingLevel, install_signal_handlers,
-};
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
-pub use ops::{Axes, Operand, Scalar, promote_types, result_type};
+pub use ops::{Axes, Operand, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
-pub use shape::{INFER, MAX_DIMS, TensorShape};
-pub use storage::{CpuStorage, DeviceStorage, TensorStorage};
 pub use tensor::{BitNetTensor, Generator, Index, Slice, TensorMetadata};
 
 /// The examples of the guides, compiled and run as doc tests.

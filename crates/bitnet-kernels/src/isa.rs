@@ -46,6 +46,12 @@ pub enum IsaError {
     },
 }
 
+impl From<IsaError> for bitnet_device::BitNetError {
+    fn from(error: IsaError) -> Self {
+        Self::NoDevice(error.to_string())
+    }
+}
+
 impl Isa {
     /// The best instruction set of this CPU.
     pub fn detect() -> Isa {

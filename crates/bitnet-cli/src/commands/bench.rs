@@ -5,7 +5,7 @@ use crate::error::{CliError, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::{load, memory, output};
-use bitnet::core::DeviceCapabilities;
+use bitnet::core::device::cpu_capabilities;
 use bitnet::inference::{Model, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
@@ -107,7 +107,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
         false => args.threads.iter().map(|&n| at_most_cores(n)).collect(),
     };
     threads.dedup();
-    let kernel = DeviceCapabilities::cpu()?.isa.map_or("none", |isa| isa.name());
+    let kernel = cpu_capabilities()?.isa.unwrap_or("none");
 
     let mut runs = Vec::new();
     for &threads in &threads {

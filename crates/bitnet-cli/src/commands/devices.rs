@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::output;
-use bitnet::core::{DeviceCapabilities, auto_select_device, explain_device_selection};
+use bitnet::core::device::cpu_capabilities;
+use bitnet::core::{auto_select_device, explain_device_selection};
 use serde_json::json;
 
 /// Seconds of each probe.
@@ -20,14 +21,14 @@ pub struct DevicesArgs {
 }
 
 pub fn run(args: DevicesArgs) -> Result<()> {
-    let cpu = DeviceCapabilities::cpu()?;
+    let cpu = cpu_capabilities()?;
     let (selected, why) = (auto_select_device(), explain_device_selection());
     let mut limits = vec![Limits::measure(1, SECONDS)?];
     if cpu.cores > 1 {
         limits.push(Limits::measure(cpu.cores, SECONDS)?);
     }
-    let kernels = cpu.isa.map_or("none", |isa| isa.name());
-    let isas: Vec<&str> = cpu.available_isas.iter().map(|isa| isa.name()).collect();
+    let kernels = cpu.isa.unwrap_or("none");
+    let isas = &cpu.available_isas;
     if args.json {
         let limits = limits.iter().map(Limits::json).collect::<Vec<_>>();
         return output::json(&json!({

@@ -2,7 +2,7 @@
 
 use super::argument;
 use super::scaled::times_power;
-use crate::dtype::Element;
+use crate::Element;
 use crate::{BitNetError, BitNetTensor, Device, Result};
 use faer::MatRef;
 use faer::traits::RealField;

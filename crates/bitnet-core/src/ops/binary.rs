@@ -2,10 +2,10 @@
 //! place, `add_into` writes to an existing tensor. The right operand is a tensor or a number.
 
 use super::promote::can_cast;
-use super::{Operand, Scalar, broadcast_shapes, result_type};
+use super::{Operand, broadcast_shapes, result_type};
 use crate::autograd::{derivative, is_recording, no_grad, not_into};
 use crate::backend::{BinaryOp, TensorRef};
-use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, TensorOpError, TensorShape};
+use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{BF16, Bool, F16, F32};
 use std::borrow::Cow;
 

@@ -1,10 +1,10 @@
 //! Comparisons and logic; the results are `Bool` tensors.
 
+use super::Operand;
 use super::binary::{binary, broadcast_and_promote, expand, in_dtype};
-use super::{Operand, Scalar};
 use crate::autograd::no_grad;
 use crate::backend::{BinaryOp, CompareOp, UnaryOp};
-use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result};
+use crate::{BitNetDType, BitNetTensor, DTypeCategory, Result, Scalar};
 use BitNetDType::{BF16, Bool, F16, F32, F64, I64, U8, U64};
 
 fn compare(name: &'static str, op: CompareOp, a: &BitNetTensor, b: Operand) -> Result<BitNetTensor> {

@@ -5,12 +5,12 @@
 //!
 //! Operators are for shapes and types that are known; use the methods, which return errors, for those from outside.
 
+use super::Operand;
 use super::binary::binary;
 use super::unary::Domain;
-use super::{Operand, Scalar};
 use crate::autograd::is_recorded;
 use crate::backend::{BinaryOp, UnaryOp};
-use crate::{BitNetTensor, Result};
+use crate::{BitNetTensor, Result, Scalar};
 use std::ops::*;
 
 fn expect<T>(result: Result<T>) -> T {

@@ -1,10 +1,10 @@
 //! Functions of three operands: `clamp`, `lerp`, `addcmul`, `addcdiv`.
 
 use super::binary::in_dtype;
-use super::{Operand, Scalar, result_type};
+use super::{Operand, result_type};
 use crate::autograd::{derivative, is_recorded};
 use crate::backend::BinaryOp;
-use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
+use crate::{BitNetDType, BitNetTensor, Result, Scalar, TensorOpError};
 use BitNetDType::{BF16, Bool, F16, F32};
 
 /// The dtype of intermediate results: f16 and bf16 are computed in f32 and rounded once.

@@ -29,6 +29,18 @@ pub enum FileError {
     Write(#[from] WriteError),
 }
 
+impl From<FileError> for crate::BitNetError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
+}
+
+impl From<WriteError> for crate::BitNetError {
+    fn from(error: WriteError) -> Self {
+        FileError::from(error).into()
+    }
+}
+
 /// Text from a file prepared for an error message: one line, truncated.
 pub fn one_line(text: &str) -> String {
     let short: String = text.chars().take(160).collect();

@@ -6,6 +6,7 @@ use crate::{
     TensorStorage,
 };
 use BitNetDType::Bool;
+use bitnet_device::by_dtype;
 use std::ops::Range;
 
 /// Shape, dtype and device of a tensor.

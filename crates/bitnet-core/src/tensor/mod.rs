@@ -1,35 +1,5 @@
 //! The tensor type: a strided view of reference-counted storage on a device.
 
-/// `$body` with `$T` as the Rust type of the elements; `Bool` and packed types (unreachable where checked before) by
-/// `$bool`.
-macro_rules! by_dtype {
-    ($dtype:expr, $T:ident => $body:expr, bool => $bool:expr) => {{
-        macro_rules! with {
-            ($t:ty) => {{
-                type $T = $t;
-                $body
-            }};
-        }
-        match $dtype {
-            crate::BitNetDType::F64 => with!(f64),
-            crate::BitNetDType::F32 => with!(f32),
-            crate::BitNetDType::F16 => with!(half::f16),
-            crate::BitNetDType::BF16 => with!(half::bf16),
-            crate::BitNetDType::I8 => with!(i8),
-            crate::BitNetDType::I16 => with!(i16),
-            crate::BitNetDType::I32 => with!(i32),
-            crate::BitNetDType::I64 => with!(i64),
-            crate::BitNetDType::U8 => with!(u8),
-            crate::BitNetDType::U16 => with!(u16),
-            crate::BitNetDType::U32 => with!(u32),
-            crate::BitNetDType::U64 => with!(u64),
-            _ => $bool,
-        }
-    }};
-}
-
-pub(crate) use by_dtype;
-
 mod create;
 mod gather;
 mod index;
@@ -49,12 +19,13 @@ pub use random::Generator;
 
 /// What the operations of a tensor take.
 pub mod ops {
-    pub use crate::ops::{Axes, Operand, Scalar, promote_types, result_type};
+    pub use crate::Scalar;
+    pub use crate::ops::{Axes, Operand, promote_types, result_type};
 }
 
+use crate::Element;
 use crate::autograd::{Node, differentiable, not_into};
 use crate::backend::{TensorMut, TensorRef};
-use crate::dtype::Element;
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
 use std::ops::Range;
 use std::sync::Arc;

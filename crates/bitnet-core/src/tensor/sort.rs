@@ -4,6 +4,7 @@ use super::views::argument;
 use crate::autograd::{is_recorded, not_differentiable};
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
 use BitNetDType::I64;
+use bitnet_device::by_dtype;
 
 impl BitNetTensor {
     /// The elements sorted along `axis`, and their former positions (`I64`). The sort is stable; NaN is the largest.

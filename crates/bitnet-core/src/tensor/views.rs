@@ -1,9 +1,9 @@
 //! Views: other shapes and strides over the same storage. Only `reshape`, `flatten` and `contiguous` may copy, where
 //! strides cannot express the result.
 
+use crate::INFER;
 use crate::autograd::{derivative, is_recorded};
 use crate::profile;
-use crate::shape::INFER;
 use std::sync::Arc;
 
 use crate::{BitNetTensor, Layout, Result, TensorOpError, TensorShape};

@@ -12,6 +12,7 @@ use crate::float::simd::inlined;
 use crate::lengths::elements;
 use crate::threads::Parts;
 use crate::{FloatKernel, Isa, ThreadPool};
+use bitnet_device::backend::CausalShape;
 use std::sync::OnceLock;
 
 /// Queries of a block.
@@ -19,44 +20,15 @@ const BLOCK: usize = 64;
 /// Rows of zeros after those of a head, so that the rows of its transpose do not fall on the same lines of the cache.
 const PAD: usize = 16;
 
-/// Sizes of attention over a batch of texts of equal length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CausalShape {
-    /// Texts.
-    pub batch: usize,
-    /// Tokens of each.
-    pub tokens: usize,
-    /// Heads of queries.
-    pub heads: usize,
-    /// Heads of keys and values; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head, even.
-    pub head_dim: usize,
+fn check(shape: &CausalShape, qkv: &[f32], cos: &[f32], sin: &[f32], out: &[f32]) {
+    let CausalShape { batch, tokens, heads, kv_heads, head_dim } = *shape;
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2), "{shape:?}");
+    let all_heads = kv_heads.checked_mul(2).and_then(|both| both.checked_add(heads)).expect("heads can be counted");
+    let (read, written) = (elements([batch, tokens, all_heads, head_dim]), elements([batch, tokens, heads, head_dim]));
+    assert!(read == Some(qkv.len()) && written == Some(out.len()), "{shape:?}");
+    let angles = elements([tokens, head_dim / 2]);
+    assert!(angles == Some(cos.len()) && sin.len() == cos.len(), "angles of {tokens} tokens");
 }
-
-impl CausalShape {
-    /// Numbers of a token in `qkv`: queries, keys, values of all heads side by side.
-    pub fn row(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-
-    /// Numbers of a token in the result.
-    pub fn out_row(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    fn check(&self, qkv: &[f32], cos: &[f32], sin: &[f32], out: &[f32]) {
-        let CausalShape { batch, tokens, heads, kv_heads, head_dim } = *self;
-        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2), "{self:?}");
-        let all_heads = kv_heads.checked_mul(2).and_then(|both| both.checked_add(heads)).expect("heads can be counted");
-        let (read, written) =
-            (elements([batch, tokens, all_heads, head_dim]), elements([batch, tokens, heads, head_dim]));
-        assert!(read == Some(qkv.len()) && written == Some(out.len()), "{self:?}");
-        let angles = elements([tokens, head_dim / 2]);
-        assert!(angles == Some(cos.len()) && sin.len() == cos.len(), "angles of {tokens} tokens");
-    }
-}
-
 /// What a task reads: one text, one head of keys.
 struct Task<'a> {
     kernel: &'static dyn FloatKernel,
@@ -181,7 +153,7 @@ pub fn causal_attention(
     sin: &[f32],
     out: &mut [f32],
 ) {
-    shape.check(qkv, cos, sin, out);
+    check(&shape, qkv, cos, sin, out);
     if out.is_empty() {
         return;
     }
@@ -224,7 +196,7 @@ pub fn causal_attention_backward(
     sin: &[f32],
     out: &mut [f32],
 ) {
-    shape.check(qkv, cos, sin, grad);
+    check(&shape, qkv, cos, sin, grad);
     assert_eq!(qkv.len(), out.len(), "length of out");
     if out.is_empty() {
         return;

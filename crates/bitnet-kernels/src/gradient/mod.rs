@@ -5,7 +5,9 @@
 
 mod attention;
 
-pub use attention::{CausalShape, causal_attention, causal_attention_backward};
+pub use bitnet_device::backend::{AdamStep, CausalShape};
+
+pub use attention::{causal_attention, causal_attention_backward};
 
 use crate::dense::f32_to_bf16;
 use crate::float::simd::inlined;
@@ -257,23 +259,6 @@ pub fn i8_to_bf16(isa: Isa, pool: &ThreadPool, x: &[i8], out: &mut [u16]) {
             }
         );
     });
-}
-
-/// The constants of a step of Adam. The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamStep {
-    /// Decay of the mean of gradients.
-    pub beta1: f64,
-    /// Decay of the mean of their squares.
-    pub beta2: f64,
-    /// Added to the root of the second mean.
-    pub eps: f32,
-    /// What weights are multiplied by first: `1 - learning rate * weight decay` of AdamW (Loshchilov and Hutter 2019).
-    pub shrink: f32,
-    /// Learning rate divided by `1 - beta1^t`.
-    pub rate: f32,
-    /// Square root of `1 - beta2^t`.
-    pub root: f32,
 }
 
 /// A step of Adam (Kingma and Ba 2015), all `[n]`: `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,

@@ -133,7 +133,6 @@ pub(super) fn binary(op: BinaryOp, dtype: BitNetDType) -> Option<Binary> {
         Xor => |a, b, _| Ok(Int(a.int() ^ b.int())),
         Shl => |a, b, t| Ok(Int(if inside(b, t) { a.int() << b.int() } else { 0 })),
         Shr => |a, b, t| Ok(Int(if inside(b, t) { a.int() >> b.int() } else { -i128::from(a.int() < 0) })),
-        _ => return None,
     })
 }
 

@@ -1,0 +1,142 @@
+//! Memory of tensors: pools of small and large blocks, memory-mapped files, and memory shared between processes.
+//!
+//! A pool, its metrics, and a block:
+//!
+//! ```
+//! # fn main() -> bitnet_core::Result<()> {
+//! use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig};
+//! use bitnet_core::device::auto_select_device;
+//!
+//! // Create memory pool with default configuration
+//! let pool = HybridMemoryPool::new()?;
+//! let device = auto_select_device();
+//!
+//! // Allocate 1MB of memory with 64-byte alignment
+//! let handle = pool.allocate(1024 * 1024, 64, &device)?;
+//!
+//! // Get memory metrics
+//! let metrics = pool.get_metrics();
+//! println!("Total allocated: {} bytes", metrics.total_allocated);
+//! println!("Peak usage: {} bytes", metrics.peak_allocated);
+//!
+//! // Deallocate memory
+//! pool.deallocate(handle)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Tracking, and a callback for memory pressure levels:
+//!
+//! ```
+//! # fn main() -> bitnet_core::Result<()> {
+//! # use bitnet_core::memory::HybridMemoryPool;
+//! use bitnet_core::memory::{
+//!     MemoryPoolConfig, TrackingConfig, TrackingLevel,
+//!     MemoryPressureLevel
+//! };
+//!
+//! // Configure advanced tracking
+//! let mut config = MemoryPoolConfig::default();
+//! config.enable_advanced_tracking = true;
+//! config.tracking_config = Some(TrackingConfig {
+//!     level: TrackingLevel::Detailed,
+//!     enable_pressure_detection: true,
+//!     enable_leak_detection: true,
+//!     ..Default::default()
+//! });
+//!
+//! let pool = HybridMemoryPool::with_config(config)?;
+//!
+//! // Register pressure callback
+//! pool.register_pressure_callback(Box::new(|level| {
+//!     match level {
+//!         MemoryPressureLevel::Critical => {
+//!             eprintln!("CRITICAL: Memory pressure detected!");
+//!         },
+//!         MemoryPressureLevel::High => {
+//!             println!("HIGH: Memory pressure detected");
+//!         },
+//!         _ => {}
+//!     }
+//! }));
+//!
+//! // Get detailed metrics
+//! if let Some(detailed) = pool.get_detailed_metrics() {
+//!     println!("Pressure level: {:?}", detailed.pressure_level);
+//!     println!("Fragmentation: {:.2}%", detailed.fragmentation_ratio * 100.0);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All fields of the configuration; [`PoolTuning`] holds what few need to change:
+//!
+//! ```
+//! # fn main() -> bitnet_core::Result<()> {
+//! # use bitnet_core::memory::{HybridMemoryPool, TrackingLevel};
+//! # use std::time::Duration;
+//! use bitnet_core::memory::{MemoryPoolConfig, TrackingConfig, CleanupConfig};
+//!
+//! let config = MemoryPoolConfig {
+//!     // Pool sizing
+//!     initial_small_pool_size: 64 * 1024 * 1024,  // 64MB
+//!     max_small_pool_size: 512 * 1024 * 1024,     // 512MB
+//!     initial_large_pool_size: 128 * 1024 * 1024, // 128MB
+//!     max_large_pool_size: 2 * 1024 * 1024 * 1024, // 2GB
+//!
+//!     // Tracking configuration
+//!     enable_advanced_tracking: true,
+//!     tracking_config: Some(TrackingConfig {
+//!         level: TrackingLevel::Standard,
+//!         enable_pressure_detection: true,
+//!         enable_leak_detection: true,
+//!         pressure_threshold_ratio: 0.8,
+//!         leak_detection_interval: Duration::from_secs(60),
+//!     }),
+//!
+//!     // Cleanup configuration
+//!     enable_automatic_cleanup: true,
+//!     cleanup_config: Some(CleanupConfig {
+//!         idle_cleanup_interval: Duration::from_secs(30),
+//!         pressure_cleanup_threshold: 0.9,
+//!         enable_compaction: true,
+//!         max_cleanup_time: Duration::from_millis(100),
+//!     }),
+//! };
+//!
+//! let pool = HybridMemoryPool::with_config(config)?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub use bitnet_device::memory::*;
+
+pub mod tensor {
+    //! Tensors in a pool's memory.
+    //!
+    //! ```
+    //! # fn main() -> bitnet_core::Result<()> {
+    //! # use bitnet_core::memory::HybridMemoryPool;
+    //! use bitnet_core::memory::tensor::{BitNetTensor, BitNetDType, TensorMetadata};
+    //! use bitnet_core::device::auto_select_device;
+    //!
+    //! let device = auto_select_device();
+    //! let pool = HybridMemoryPool::new()?;
+    //!
+    //! // Create tensor metadata
+    //! let metadata = TensorMetadata::new(
+    //!     vec![128, 256],  // shape
+    //!     BitNetDType::F32,
+    //!     device.clone()
+    //! );
+    //!
+    //! // Create tensor
+    //! let tensor = BitNetTensor::new(metadata, &pool)?;
+    //! println!("Tensor shape: {:?}", tensor.shape());
+    //! println!("Tensor device: {:?}", tensor.device());
+    //! # Ok(())
+    //! # }
+    //! ```
+
+    pub use crate::{BitNetDType, BitNetTensor, TensorMetadata};
+}

@@ -1,0 +1,212 @@
+//! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy
+//! as 1, 2, 3". The conversion of its numbers is specified at [`bitnet_device::Backend::random`].
+
+use super::operand::unsupported;
+use bitnet_device::Element;
+use bitnet_device::Result;
+use bitnet_device::backend::{Distribution, TensorMut};
+use bitnet_device::by_dtype;
+use bitnet_kernels::ThreadPool;
+use half::{bf16, f16};
+use std::f64::consts::TAU;
+
+/// Blocks computed in parallel, to fill a vector register.
+const LANES: usize = 8;
+/// Numbers of a task; even, so that pairs stay together.
+const PER_TASK: usize = 1 << 14;
+
+/// Ten rounds on `LANES` counters, word by word.
+fn philox(mut counter: [[u32; LANES]; 4], key: [u32; 2]) -> [[u32; LANES]; 4] {
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let [c0, c1, c2, c3] = &mut counter;
+        for lane in 0..LANES {
+            let a = u64::from(c0[lane]) * 0xD251_1F53;
+            let b = u64::from(c2[lane]) * 0xCD9E_8D57;
+            c0[lane] = (b >> 32) as u32 ^ c1[lane] ^ k0;
+            c1[lane] = b as u32;
+            c2[lane] = (a >> 32) as u32 ^ c3[lane] ^ k1;
+            c3[lane] = a as u32;
+        }
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    counter
+}
+
+/// Pairs `first`, `first + 1`, ... of the stream: its numbers `2 first` and `2 first + 1`, and so on.
+fn pairs(seed: u64, first: u64) -> [[u64; 2]; LANES] {
+    // Number u64::MAX is followed by number 0.
+    let block = |lane: usize| first.wrapping_add(lane as u64) & (u64::MAX >> 1);
+    let low = std::array::from_fn(|lane| block(lane) as u32);
+    let high = std::array::from_fn(|lane| (block(lane) >> 32) as u32);
+    let [w0, w1, w2, w3] = philox([low, high, [0; LANES], [0; LANES]], [seed as u32, (seed >> 32) as u32]);
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    std::array::from_fn(|lane| [join(w0[lane], w1[lane]), join(w2[lane], w3[lane])])
+}
+
+/// Number `start + i` of the stream, through `f`, into `out[i]`.
+fn fill<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn([u64; 2]) -> [T; 2]) {
+    let mut done = 0;
+    while done < out.len() {
+        let number = start.wrapping_add(done as u64);
+        for (lane, pair) in pairs(seed, number / 2).into_iter().enumerate() {
+            let values = f(pair);
+            let skip = if lane == 0 { (number % 2) as usize } else { 0 };
+            for value in &values[skip..] {
+                if let Some(place) = out.get_mut(done) {
+                    *place = *value;
+                    done += 1;
+                }
+            }
+        }
+    }
+}
+
+/// See [`bitnet_device::Backend::random`].
+pub(super) fn random(
+    threads: &ThreadPool,
+    distribution: Distribution,
+    seed: u64,
+    offset: u64,
+    out: TensorMut,
+) -> Result<()> {
+    const OP: &str = "random";
+    let (layout, dtype) = (out.layout, out.dtype);
+    if dtype.is_packed()
+        || !dtype.is_float() && !matches!(distribution, Distribution::Integer { .. } | Distribution::Bernoulli { .. })
+    {
+        return Err(unsupported(OP, dtype));
+    }
+    let storage = out.storage.cpu_mut(OP, dtype)?;
+    macro_rules! run {
+        ($t:ty) => {{
+            let to = storage.elements_mut::<<$t as Number>::Stored>()?;
+            let make = |start: u64, to: &mut [_]| distribute::<$t>(distribution, seed, start, to);
+            if layout.is_contiguous() {
+                let to = &mut to[layout.offset()..layout.offset() + layout.shape().elements()];
+                threads
+                    .for_each_chunk(to, PER_TASK, &|task, to| make(offset.wrapping_add((task * PER_TASK) as u64), to));
+            } else {
+                let mut values = vec![bytemuck::Zeroable::zeroed(); layout.shape().elements()];
+                make(offset, &mut values);
+                layout.indices().zip(values).for_each(|(place, value)| to[place] = value);
+            }
+        }};
+    }
+    by_dtype!(dtype, T => run!(T), bool => run!(bool));
+    Ok(())
+}
+
+fn distribute<T: Number>(distribution: Distribution, seed: u64, start: u64, out: &mut [T::Stored]) {
+    match distribution {
+        Distribution::Uniform { low, high } => {
+            let one = |word| {
+                let value = low + (high - low) * fraction(word, T::BITS);
+                // Rounding to the dtype must not reach the end.
+                T::real(if T::rounded(value) < high { value } else { low })
+            };
+            fill(seed, start, out, |pair| pair.map(one));
+        }
+        Distribution::Normal { mean, std } => fill(seed, start, out, |[first, second]| {
+            let radius = (-2. * (1. - fraction(first, 53)).ln()).sqrt();
+            let (sin, cos) = (TAU * fraction(second, 53)).sin_cos();
+            [T::real(mean + std * (radius * cos)), T::real(mean + std * (radius * sin))]
+        }),
+        Distribution::Integer { low, high } => {
+            let range = u128::from(high.wrapping_sub(low) as u64);
+            let one = |word| T::integer(low.wrapping_add(((u128::from(word) * range) >> 64) as i64));
+            fill(seed, start, out, |pair| pair.map(one));
+        }
+        Distribution::Bernoulli { p } => {
+            fill(seed, start, out, |pair| pair.map(|word| T::integer((fraction(word, 53) < p).into())));
+        }
+    }
+}
+
+/// The upper `bits` bits as a fraction of 1.
+fn fraction(word: u64, bits: u32) -> f64 {
+    (word >> (64 - bits)) as f64 / (1u64 << bits) as f64
+}
+
+/// Element types of random tensors.
+trait Number {
+    /// Type of the stored bits.
+    type Stored: Element;
+    /// Bits of the mantissa with the hidden one; 1 where there are none.
+    const BITS: u32;
+    fn real(value: f64) -> Self::Stored;
+    fn rounded(value: f64) -> f64;
+    fn integer(value: i64) -> Self::Stored;
+}
+
+macro_rules! numbers {
+    ($($t:ty as $stored:ty, $bits:expr, $real:expr, $rounded:expr, $integer:expr;)*) => { $(
+        impl Number for $t {
+            type Stored = $stored;
+            const BITS: u32 = $bits;
+            fn real(value: f64) -> $stored {
+                $real(value)
+            }
+            fn rounded(value: f64) -> f64 {
+                $rounded(value)
+            }
+            fn integer(value: i64) -> $stored {
+                $integer(value)
+            }
+        }
+    )* };
+}
+numbers! {
+    f64 as f64, 53, |v| v, |v| v, |v| v as f64;
+    f32 as f32, 24, |v| v as f32, |v| v as f32 as f64, |v| v as f32;
+    f16 as f16, 11, f16::from_f64, |v| f16::from_f64(v).to_f64(), |v| f16::from_f64(v as f64);
+    bf16 as bf16, 8, bf16::from_f64, |v| bf16::from_f64(v).to_f64(), |v| bf16::from_f64(v as f64);
+    i8 as i8, 1, |v| v as i8, |v| v, |v| v as i8;
+    i16 as i16, 1, |v| v as i16, |v| v, |v| v as i16;
+    i32 as i32, 1, |v| v as i32, |v| v, |v| v as i32;
+    i64 as i64, 1, |v| v as i64, |v| v, |v| v;
+    u8 as u8, 1, |v| v as u8, |v| v, |v| v as u8;
+    u16 as u16, 1, |v| v as u16, |v| v, |v| v as u16;
+    u32 as u32, 1, |v| v as u32, |v| v, |v| v as u32;
+    u64 as u64, 1, |v| v as u64, |v| v, |v| v as u64;
+    bool as u8, 1, |v| (v != 0.) as u8, |v| v, |v| (v != 0) as u8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vectors that Random123 publishes for Philox4x32-10 (`kat_vectors`).
+    #[test]
+    fn philox_gives_the_published_numbers() {
+        let cases = [
+            ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
+            ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+            (
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0],
+                [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+            ),
+        ];
+        for (counter, key, want) in cases {
+            let got = philox(counter.map(|word| [word; LANES]), key);
+            assert_eq!(got, want.map(|word: u32| [word; LANES]));
+        }
+    }
+
+    #[test]
+    fn a_stream_is_the_same_from_any_place() {
+        let numbers = |start, len| {
+            let mut out = vec![0u64; len];
+            fill(7, start, &mut out, |pair| pair);
+            out
+        };
+        let all = numbers(0, 100);
+        for start in [1, 2, 15, 16, 33] {
+            assert_eq!(numbers(start as u64, 60 - start), all[start..60]);
+        }
+        // The number after the last is the first.
+        assert_eq!(numbers(u64::MAX - 2, 6)[3..], all[..3]);
+    }
+}
