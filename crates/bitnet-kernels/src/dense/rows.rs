@@ -40,9 +40,15 @@ fn fold<S: Simd>(
 /// See [`super::DenseKernel::sum`].
 #[inline(always)]
 pub(super) fn sum<S: Simd>(s: S, x: &[f32]) -> f64 {
+    sum_of_blocks(s, x, BLOCK)
+}
+
+/// The sum of sums of `block` numbers, which are in f32.
+#[inline(always)]
+fn sum_of_blocks<S: Simd>(s: S, x: &[f32], block: usize) -> f64 {
     let mut total = 0.0;
     // No closure here: one that is not `inlined!` would be compiled without the wider instructions.
-    for x in x.chunks(BLOCK) {
+    for x in x.chunks(block) {
         total += s.sum(add_up(s, x)) as f64;
     }
     total
@@ -106,12 +112,17 @@ pub(super) fn softmax<S: Simd>(s: S, x: &[f32], columns: usize, logarithm: bool,
         let top = s.splat(s.largest(top));
         if logarithm {
             let (none, nothing) = (0.0, f32::NEG_INFINITY);
-            let sum = fold(s, x, none, nothing, inlined!(|v| s.exp(s.sub(v, top))), inlined!(|a, b| s.add(a, b)));
-            let log = s.splat((s.sum(sum) as f64).ln() as f32);
+            let mut sum = 0.0;
+            for x in x.chunks(BLOCK) {
+                let part = fold(s, x, none, nothing, inlined!(|v| s.exp(s.sub(v, top))), inlined!(|a, b| s.add(a, b)));
+                sum += s.sum(part) as f64;
+            }
+            let log = s.splat(sum.ln() as f32);
             vectors(s, x, out, inlined!(|v| s.sub(s.sub(v, top), log)));
         } else {
             vectors(s, x, out, inlined!(|v| s.exp(s.sub(v, top))));
-            let scale = s.splat((1.0 / sum(s, out)) as f32);
+            // Errors of the sum of numbers of one sign may have one sign too: f32 adds eight in a lane of an accumulator.
+            let scale = s.splat((1.0 / sum_of_blocks(s, out, 64 * S::LANES)) as f32);
             scale_by(s, out, scale);
         }
     }
