@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\x1b[31m\r\tb\nc é"), "a\\u{1b}[31m\\r\\tb\nc é");
         assert_eq!(columns(&[vec!["a\x07\nb".into()]], "l"), "a\\u{7}\\nb\n");
     }

@@ -24,7 +24,7 @@ impl Found {
         self.nan |= value.is_nan();
     }
 
-    fn look(&mut self, device: &dyn Backend, x: &TensorRef) -> Result<()> {
+    fn scan(&mut self, device: &dyn Backend, x: &TensorRef) -> Result<()> {
         if !x.dtype.is_float() {
             return Ok(());
         }
@@ -32,7 +32,7 @@ impl Found {
             let mut storage = device.allocate(x.layout.shape().elements() * x.dtype.size())?;
             let layout = Layout::contiguous(*x.layout.shape());
             device.copy(*x, TensorMut { storage: &mut storage, layout, dtype: x.dtype })?;
-            return self.look(device, &TensorRef { storage: &storage, layout, dtype: x.dtype });
+            return self.scan(device, &TensorRef { storage: &storage, layout, dtype: x.dtype });
         }
         let size = x.dtype.size();
         let mut bytes = vec![0; x.layout.shape().elements() * size];
@@ -60,32 +60,32 @@ impl Found {
     }
 }
 
-/// An operand that is looked at.
+/// An operand that is scanned.
 trait Operand {
-    fn look(&self, device: &dyn Backend, found: &mut Found) -> Result<()>;
+    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()>;
 }
 
 impl Operand for TensorRef<'_> {
-    fn look(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.look(device, self)
+    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
+        found.scan(device, self)
     }
 }
 
 impl Operand for TensorMut<'_> {
-    fn look(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.look(device, &self.as_ref())
+    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
+        found.scan(device, &self.as_ref())
     }
 }
 
 impl Operand for Option<TensorRef<'_>> {
-    fn look(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        self.as_ref().map_or(Ok(()), |x| found.look(device, x))
+    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
+        self.as_ref().map_or(Ok(()), |x| found.scan(device, x))
     }
 }
 
 impl Operand for QuantizedActivations<'_> {
-    fn look(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.look(device, &self.scales)
+    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
+        found.scan(device, &self.scales)
     }
 }
 
@@ -97,7 +97,7 @@ macro_rules! checked {
             let device = &*self.0;
             #[allow(unused_mut)]
             let (mut before, mut after, mut name) = (Found::default(), Found::default(), stringify!($op).to_string());
-            $($x.look(device, &mut before)?;)*
+            $($x.scan(device, &mut before)?;)*
             $(name = format!("{name} {}", format!("{:?}", $variant).to_lowercase());)?
             let mut outs = ($($out,)*);
             {
@@ -107,7 +107,7 @@ macro_rules! checked {
             }
             let ($($out,)*) = outs;
             let dtype = [$($out.dtype),*][0];
-            $($out.look(device, &mut after)?;)*
+            $($out.scan(device, &mut after)?;)*
             before.check(name, after, dtype)
         }
     )*};

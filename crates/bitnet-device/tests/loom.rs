@@ -42,7 +42,7 @@ fn a_thread_that_ends_is_counted_once() {
         let thread = thread::spawn(move || {
             shard.allocated(100, &t);
             let mut shards = s.lock().unwrap();
-            shard.tell(&t);
+            shard.publish(&t);
             shards.clear();
         });
         let (live, peak, allocations) = sum(&totals, &shards.lock().unwrap());

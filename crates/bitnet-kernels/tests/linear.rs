@@ -99,7 +99,7 @@ fn long_rows_and_outliers() {
 }
 
 #[test]
-fn what_is_not_finite_shows() {
+fn infinities_and_nan_reach_the_result() {
     let pool = ThreadPool::new(1);
     for kind in BlockType::ALL {
         let mut bits = Bits(5);

@@ -232,8 +232,8 @@ struct Late(Option<std::sync::mpsc::Sender<f32>>);
 
 impl Drop for Late {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            _ = tell.send(product_of_ones());
+        if let Some(sender) = self.0.take() {
+            _ = sender.send(product_of_ones());
         }
     }
 }
@@ -249,12 +249,12 @@ fn product_of_ones() -> f32 {
 #[test]
 fn a_product_in_the_destructor_of_a_thread_local_is_right() {
     thread_local!(static LATE: std::cell::RefCell<Late> = const { std::cell::RefCell::new(Late(None)) });
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         // The last thread-local that was used first is the last to go.
-        LATE.with_borrow_mut(|late| late.0 = Some(tell));
+        LATE.with_borrow_mut(|late| late.0 = Some(sender));
         assert_eq!(product_of_ones(), 64.);
     });
     // The program would have been aborted.
-    assert_eq!(told.recv(), Ok(64.));
+    assert_eq!(receiver.recv(), Ok(64.));
 }

@@ -115,7 +115,7 @@ fn a_ternary_student_comes_nearer_to_its_teacher() {
 }
 
 #[test]
-fn what_does_not_fit_is_told() {
+fn a_mismatched_teacher_or_setting_is_refused() {
     let refused =
         |config: DistillConfig| Distillation::new(model(1, true), model(2, false), config).unwrap_err().to_string();
     assert!(refused(DistillConfig { block: Some(2), ..config(1., 1., 1.) }).contains("block is 2"));

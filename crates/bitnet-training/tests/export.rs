@@ -185,7 +185,7 @@ fn a_run_gives_its_checkpoints() {
 }
 
 #[test]
-fn what_cannot_be_trained_or_written_is_refused() {
+fn packed_incomplete_and_dense_models_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(config("bitnet"));
     let whole = masters(&model);

@@ -233,7 +233,7 @@ fn a_run_that_is_stopped_while_it_starts_has_a_checkpoint() {
 }
 
 #[test]
-fn what_cannot_be_trained_on_is_named_and_leaves_nothing_in_the_way() {
+fn unusable_training_data_is_named_and_no_directory_is_left() {
     let folder = Folder::new("bad");
     let directory = folder.0.join("run");
     let good = folder.config("", "");

@@ -40,7 +40,7 @@ fn flags_out_of_range() {
 }
 
 #[test]
-fn what_contradicts_or_is_missing() {
+fn conflicting_and_missing_flags_are_refused() {
     let cases: [(&[&str], &str); 15] = [
         (&["dance"], "dance"),
         (&["generate", "x", "--loud"], "--loud"),

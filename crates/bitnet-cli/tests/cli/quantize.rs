@@ -64,7 +64,7 @@ fn error_feedback_reads_a_text() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn impossible_requests_are_refused_with_a_reason() {
     let online = golden("bitnet-online-f32");
     refused(&["quantize", str(&online), "--method", "gptq"], &["--calibration"]);
     refused(&["quantize", str(&online), "--keep", "*.nothing"], &["*.nothing"]);

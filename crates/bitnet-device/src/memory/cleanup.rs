@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Minimum interval between checks of the device's free memory and of the pool's idle memory.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,35 +73,35 @@ impl Core {
     }
 
     /// Periodic work of the pool: called after operations that took a lock anyway.
-    pub(super) fn tend(&self) {
+    pub(super) fn maintain(&self) {
         let now = self.started.elapsed().as_millis() as u64;
-        let due = self.next_look.load(Relaxed);
-        let next = now + LOOK.as_millis() as u64;
-        if now >= due && self.next_look.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
-            self.look();
+        let due = self.next_check.load(Relaxed);
+        let next = now + CHECK_INTERVAL.as_millis() as u64;
+        if now >= due && self.next_check.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+            self.check();
         } else if self.is_limited() {
             self.watch_pressure(false);
         }
     }
 
-    fn look(&self) {
+    fn check(&self) {
         self.watch_pressure(true);
         if let Some(cleanup) = self.cleanup {
             self.clean(cleanup.idle_cleanup_interval, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
         }
         if let Some(tracker) = &self.tracker {
-            tracker.look_for_leaks();
+            tracker.detect_leaks();
         }
     }
 
     /// Starts the thread that checks every `period`; it ends within a period after the pool.
-    pub(super) fn look_every(core: &Arc<Self>, period: Duration) -> std::io::Result<()> {
+    pub(super) fn check_every(core: &Arc<Self>, period: Duration) -> std::io::Result<()> {
         let core = Arc::downgrade(core);
         std::thread::Builder::new().name("pool cleanup".into()).spawn(move || {
             loop {
                 std::thread::sleep(period);
                 let Some(core) = core.upgrade() else { return };
-                core.look();
+                core.check();
             }
         })?;
         Ok(())

@@ -67,7 +67,7 @@ impl Shard {
         if delta > self.high.load(Relaxed) {
             self.high.store(delta, Relaxed);
             if delta > STEP {
-                self.tell(totals);
+                self.publish(totals);
             }
         }
     }
@@ -77,13 +77,13 @@ impl Shard {
         let delta = self.delta.load(Relaxed) - bytes as isize;
         self.delta.store(delta, Relaxed);
         if delta < -STEP {
-            self.tell(totals);
+            self.publish(totals);
         }
     }
 
     /// Adds everything to the totals.
     #[cold]
-    pub(super) fn tell(&self, totals: &Totals) {
+    pub(super) fn publish(&self, totals: &Totals) {
         totals.add(self.delta.load(Relaxed), self.high.load(Relaxed));
         totals.allocations.fetch_add(self.allocations.load(Relaxed), Relaxed);
         self.delta.store(0, Relaxed);

@@ -100,16 +100,16 @@ impl LargeBlockPool {
     /// Another region with room for `wanted`: as much as all so far, within bounds and the limit.
     fn grow(&mut self, wanted: usize) -> io::Result<usize> {
         let so_far = self.reserved - self.direct;
-        let room = self.room_below_limit(wanted) / PAGE * PAGE;
+        let remaining = self.remaining_below_limit(wanted) / PAGE * PAGE;
         let len = if self.raw.is_lazy() {
             1 << so_far.clamp(self.arena_bytes, self.arena_bytes * GROWTH).ilog2()
         } else {
             // An eighth more than all so far: little is taken for nothing, and the regions stay few.
             (so_far / 8).next_multiple_of(PAGE).clamp(EAGER_ARENA, EAGER_ARENA.max(self.arena_bytes * GROWTH))
         };
-        let mut len = len.min(room).max(wanted);
+        let mut len = len.min(remaining).max(wanted);
         let base = loop {
-            if len > room {
+            if len > remaining {
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
             match self.raw.reserve(len, HUGE_PAGE) {
@@ -130,7 +130,7 @@ impl LargeBlockPool {
     }
 
     /// Bytes that may still be reserved, after giving back what nobody uses if `wanted` needs it.
-    fn room_below_limit(&mut self, wanted: usize) -> usize {
+    fn remaining_below_limit(&mut self, wanted: usize) -> usize {
         if self.limit - self.reserved < wanted {
             let released = self.give_back_unused(Duration::ZERO, false, usize::MAX);
             released.release(&*self.raw);
@@ -144,7 +144,7 @@ impl LargeBlockPool {
             self.used += bytes;
             return Ok(Pages { address: self.warm.remove(i).0, fresh: false });
         }
-        if self.room_below_limit(bytes) < bytes {
+        if self.remaining_below_limit(bytes) < bytes {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let address = self.raw.reserve(bytes, align)?;

@@ -254,7 +254,7 @@ pub(super) struct Core {
     pub(super) pressure: Pressure,
     pub(super) started: Instant,
     /// Milliseconds from `started` on when idle memory is next looked for.
-    pub(super) next_look: AtomicU64,
+    pub(super) next_check: AtomicU64,
     devices: Mutex<Vec<PoolRef>>,
 }
 
@@ -313,12 +313,12 @@ impl Core {
             tracker,
             pressure: Pressure::new(tracking.unwrap_or_default()),
             started: Instant::now(),
-            next_look: AtomicU64::new(0),
+            next_check: AtomicU64::new(0),
             devices: Mutex::default(),
         });
         if let Some(period) = tuning.cleanup_period {
             // Without a thread to be had, idle memory is still looked for whenever the pool is used.
-            let _ = Self::look_every(&core, period);
+            let _ = Self::check_every(&core, period);
         }
         core
     }
@@ -330,7 +330,7 @@ impl Core {
     /// Removes the cache of a thread that ends.
     pub(super) fn retire(&self, cache: &Arc<ThreadCache>) {
         let mut caches = self.caches();
-        cache.shard.tell(&self.totals);
+        cache.shard.publish(&self.totals);
         caches.retain(|other| !Arc::ptr_eq(other, cache));
     }
 
@@ -390,7 +390,7 @@ impl Core {
         if let Some(tracker) = &self.tracker {
             tracker.allocated(handle.address, handle.len, place);
         }
-        self.tend();
+        self.maintain();
     }
 
     /// Frees a block when its handle is dropped.
@@ -414,7 +414,7 @@ impl Core {
         let bytes = len.max(1).next_multiple_of(PAGE);
         self.count_freed(bytes);
         self.with_central(|central| central.large.give_back(address, bytes)).release(&*self.raw);
-        self.tend();
+        self.maintain();
     }
 
     fn metrics(&self) -> PoolMetrics {
@@ -445,7 +445,7 @@ impl Core {
             timeline: Vec::new(),
         });
         if let Some(tracker) = &self.tracker {
-            tracker.tell(&mut detailed);
+            tracker.add_to(&mut detailed);
         }
         detailed.measure_fragmentation();
         detailed

@@ -231,7 +231,7 @@ impl Tracker {
     }
 
     /// Counts blocks that are in use for longer than the interval, once in each.
-    pub(super) fn look_for_leaks(&self) {
+    pub(super) fn detect_leaks(&self) {
         let Some((interval, mut detail)) = self.leaks.zip(self.detail()) else { return };
         if detail.looked.is_none_or(|looked| looked.elapsed() >= interval) {
             detail.suspected = detail.blocks.values().filter(|note| note.at.elapsed() >= interval).count();
@@ -253,7 +253,7 @@ impl Tracker {
     }
 
     /// Adds what is known here.
-    pub(super) fn tell(&self, metrics: &mut DetailedMetrics) {
+    pub(super) fn add_to(&self, metrics: &mut DetailedMetrics) {
         metrics.requested_bytes = self.requested.load(Relaxed);
         metrics.sizes = self.sizes.iter().map(|count| count.load(Relaxed)).collect();
         if let Some(detail) = self.detail() {

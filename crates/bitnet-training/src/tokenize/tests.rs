@@ -151,7 +151,7 @@ fn a_tokenizer_from_elsewhere_is_used_as_it_is() {
 }
 
 #[test]
-fn what_cannot_be_made_says_why() {
+fn an_impossible_tokenizer_is_refused_with_a_reason() {
     let folder = Folder::new("bad");
     let make = |kind, text: &str, vocab_size, special: &[&str]| {
         let special = special.iter().map(|s| (*s).to_owned()).collect();

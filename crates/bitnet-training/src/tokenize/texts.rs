@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_named_with_its_place() {
+    fn invalid_utf8_is_reported_with_its_position() {
         let path = std::env::temp_dir().join(format!("bitnet-texts-bad-{}", std::process::id()));
         std::fs::write(&path, b"fine\xff").unwrap();
         let mut nothing = |_, _| Ok(());
