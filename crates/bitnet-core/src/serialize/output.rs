@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file could not be written. An existing file of that name is unchanged.
 #[allow(missing_docs)] // the messages explain the fields
@@ -42,6 +43,13 @@ pub struct AtomicFile {
     /// `None` if bytes are written directly to a device or pipe.
     replacement: Option<Replacement>,
     written: u64,
+}
+
+/// The hidden files that exist, of all writers. Held while one appears, is renamed or removed.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A hidden temporary file, and its final name.
@@ -149,9 +157,12 @@ impl AtomicFile {
         let done = match &self.replacement {
             // Devices and pipes need no sync.
             None => written.map(drop),
-            Some(Replacement { temporary, target }) => {
-                written.and_then(|f| f.sync_all()).and_then(|()| fs::rename(temporary, target).map_err(not_renamed))
-            }
+            Some(Replacement { temporary, target }) => written.and_then(|f| f.sync_all()).and_then(|()| {
+                let mut unfinished = unfinished();
+                fs::rename(temporary, target).map_err(not_renamed)?;
+                unfinished.retain(|path| path != temporary);
+                Ok(())
+            }),
         };
         done.map_err(|e| {
             let error = self.failed(e);
@@ -164,8 +175,24 @@ impl AtomicFile {
     /// Removes the hidden file. A failure leaves it behind and cannot be reported.
     fn remove(&self) {
         if let Some(replacement) = &self.replacement {
-            let _ = fs::remove_file(&replacement.temporary);
+            replacement.remove();
         }
+    }
+
+    /// Removes the hidden files of all writers, for a program that a signal ends. A writer that begins or ends its file after
+    /// this waits for ever: call it last.
+    pub fn abandon_all() {
+        let unfinished = unfinished();
+        unfinished.iter().for_each(|path| _ = fs::remove_file(path));
+        std::mem::forget(unfinished);
+    }
+}
+
+impl Replacement {
+    fn remove(&self) {
+        let mut unfinished = unfinished();
+        let _ = fs::remove_file(&self.temporary);
+        unfinished.retain(|path| *path != self.temporary);
     }
 }
 
@@ -192,7 +219,7 @@ fn open(path: &Path) -> io::Result<(File, Option<Replacement>)> {
             fchown(&file, Some(existing.uid()), Some(existing.gid()))
         };
         if let Err(e) = file.set_permissions(existing.permissions()) {
-            let _ = fs::remove_file(&replacement.temporary);
+            replacement.remove();
             return Err(e);
         }
     }
@@ -219,10 +246,15 @@ fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
     loop {
         let (process, writer) = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
         let temporary = target.with_file_name(format!(".{name}.{process}.{writer}.partial"));
+        let mut unfinished = unfinished();
         match File::create_new(&temporary) {
             // Left by a process of the same number that was killed.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            created => return Ok((created?, temporary)),
+            created => {
+                let file = created?;
+                unfinished.push(temporary.clone());
+                return Ok((file, temporary));
+            }
         }
     }
 }

@@ -42,6 +42,32 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     assert!(error.contains("folder"), "{error}");
 }
 
+/// In a process of its own: nothing can be written after it.
+#[test]
+fn abandoning_removes_unfinished_files_and_keeps_finished_ones() {
+    const INNER: &str = "BITNET_TEST_ABANDON";
+    if let Some(folder) = std::env::var_os(INNER) {
+        let at = |name: &str| Path::new(&folder).join(name);
+        AtomicFile::write_bytes(&at("finished"), b"kept").unwrap();
+        let mut files = ["a", "b"].map(|name| AtomicFile::create(&at(name)).unwrap());
+        files.iter_mut().for_each(|file| file.put(b"half").unwrap());
+        drop(AtomicFile::create(&at("dropped")).unwrap());
+        let names = || fs::read_dir(&folder).unwrap().count();
+        assert_eq!((names(), unfinished().len()), (3, 2));
+        AtomicFile::abandon_all();
+        assert_eq!(names(), 1);
+        std::process::exit(0);
+    }
+    let folder = Folder::new("abandon");
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "serialize::output::tests::abandoning_removes_unfinished_files_and_keeps_finished_ones"])
+        .env(INNER, &folder.0)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    assert_eq!(folder.names(), ["finished"]);
+}
+
 #[test]
 fn a_name_as_long_as_the_system_allows() {
     let folder = Folder::new("long");
