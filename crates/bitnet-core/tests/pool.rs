@@ -412,6 +412,29 @@ fn a_cleanup_under_pressure_obeys_its_threshold_and_leaves_free_pages_without_co
 }
 
 #[test]
+fn an_automatic_cleanup_stops_after_its_time() {
+    // Memory of a device that tells no pressure: only the pool's own use causes a cleanup.
+    let given_back = |max_cleanup_time| {
+        let cleanup_config = Some(CleanupConfig {
+            idle_cleanup_interval: Duration::MAX,
+            pressure_cleanup_threshold: 0.6,
+            max_cleanup_time,
+            ..Default::default()
+        });
+        let config =
+            MemoryPoolConfig { max_large_pool_size: 128 << 20, cleanup_config, ..config(TrackingLevel::Basic) };
+        let far = Arc::new(FarMemory { most: 1 << 30, next: AtomicUsize::new(1 << 50), ..Default::default() });
+        let raw: Arc<dyn RawMemory> = far.clone();
+        let pool = HybridMemoryPool::with_config(config).unwrap().for_memory(&raw);
+        drop([(); 3].map(|()| pool.allocate_bytes(9 << 20).unwrap()));
+        let _most = pool.allocate_bytes(80 << 20).unwrap();
+        4 - far.regions.lock().unwrap().len()
+    };
+    assert_eq!(given_back(Duration::ZERO), 1, "a region at least");
+    assert_eq!(given_back(Duration::MAX), 3);
+}
+
+#[test]
 fn a_thread_returns_its_cache_when_it_ends() {
     let pool = pool(TrackingLevel::Basic);
     std::thread::scope(|scope| {

@@ -29,7 +29,7 @@ pub fn read_bandwidth(pool: &ThreadPool, seconds: f64) -> f64 {
     let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
     advise_huge_pages(buffer.spare_capacity_mut());
     buffer.resize(BYTES / 8, 1);
-    read_rate(pool, &buffer, seconds, 8)
+    read_rate(pool, &buffer, seconds, 8, Instant::now)
 }
 
 /// As [`read_bandwidth`], in less than `limit`, hence of a buffer that holds what one thread can write in a third of it.
@@ -38,21 +38,26 @@ pub fn read_bandwidth(pool: &ThreadPool, seconds: f64) -> f64 {
 /// # Panics
 /// As [`read_bandwidth`].
 pub fn read_bandwidth_within(pool: &ThreadPool, limit: Duration) -> f64 {
-    let start = Instant::now();
+    read_within(pool, limit, Instant::now)
+}
+
+/// [`read_bandwidth_within`] by a given clock.
+fn read_within(pool: &ThreadPool, limit: Duration, mut now: impl FnMut() -> Instant) -> f64 {
+    let start = now();
     let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
     advise_huge_pages(buffer.spare_capacity_mut());
-    while buffer.is_empty() || (buffer.len() < BYTES / 8 && start.elapsed() < limit / 3) {
+    while buffer.is_empty() || (buffer.len() < BYTES / 8 && now() - start < limit / 3) {
         buffer.resize(buffer.len() + CHUNK, 1); // 8 MiB
     }
-    let left = (limit * 2 / 3).saturating_sub(start.elapsed());
-    read_rate(pool, &buffer, left.as_secs_f64(), 1)
+    let left = (limit * 2 / 3).saturating_sub(now() - start);
+    read_rate(pool, &buffer, left.as_secs_f64(), 1, now)
 }
 
 /// GB/s of the best eighth of `buffer`, in as many eighths as fit in `seconds`, at least `least`.
-fn read_rate(pool: &ThreadPool, buffer: &[u64], seconds: f64, least: usize) -> f64 {
+fn read_rate(pool: &ThreadPool, buffer: &[u64], seconds: f64, least: usize, now: impl FnMut() -> Instant) -> f64 {
     let (total, mut part) = (AtomicU64::new(0), 0);
     let eighth = buffer.len() / 8;
-    let rate = best(seconds, least, || {
+    let rate = best(seconds, least, now, || {
         let words = &buffer[part % 8 * eighth..][..eighth];
         pool.run(words.len() * 8 / CHUNK, &|task| {
             let chunk = &words[task * (CHUNK / 8)..][..CHUNK / 8];
@@ -89,7 +94,7 @@ fn sum(words: &[u64]) -> u64 {
 pub fn int8_rate(kernels: &Kernels, pool: &ThreadPool, seconds: f64) -> f64 {
     assert!(kernels.isa.is_available(), "{} on a CPU without it", kernels.isa);
     let isa = kernels.isa;
-    let rate = best(seconds, 2, || {
+    let rate = best(seconds, 2, Instant::now, || {
         let ops = AtomicU64::new(0);
         pool.run(pool.threads() * 8, &|_| {
             ops.fetch_add(multiply_adds(isa), Ordering::Relaxed);
@@ -103,7 +108,7 @@ pub fn int8_rate(kernels: &Kernels, pool: &ThreadPool, seconds: f64) -> f64 {
 /// together: a loop of fused multiply-adds over registers with the vectors of `isa`. Takes the best part of `seconds`.
 pub fn f32_rate(isa: Isa, pool: &ThreadPool, seconds: f64) -> f64 {
     assert!(isa.is_available(), "{isa} on a CPU without it");
-    let rate = best(seconds, 2, || {
+    let rate = best(seconds, 2, Instant::now, || {
         let ops = AtomicU64::new(0);
         pool.run(pool.threads() * 8, &|_| {
             let count = match isa {
@@ -173,14 +178,14 @@ fn multiply_adds(isa: Isa) -> u64 {
 }
 
 /// The best rate of `work` (which gives its amount) among as many calls as fit in `seconds`, at least `least`.
-fn best(seconds: f64, least: usize, mut work: impl FnMut() -> f64) -> f64 {
-    let end = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+fn best(seconds: f64, least: usize, mut now: impl FnMut() -> Instant, mut work: impl FnMut() -> f64) -> f64 {
+    let end = now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let mut best = 0.0f64;
     let mut calls = 0;
-    while calls < least || Instant::now() < end {
-        let start = Instant::now();
+    while calls < least || now() < end {
+        let start = now();
         let amount = work();
-        best = best.max(amount / start.elapsed().as_secs_f64());
+        best = best.max(amount / (now() - start).as_secs_f64());
         calls += 1;
     }
     best
@@ -205,6 +210,23 @@ pub fn advise_huge_pages<T>(buffer: &mut [std::mem::MaybeUninit<T>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a clock that advances with the work alone, as much as 8 MiB or an eighth of the buffer may take.
+    #[test]
+    fn a_bandwidth_probe_keeps_its_time_limit() {
+        for step in [1, 2, 5].map(Duration::from_millis) {
+            let (start, mut elapsed) = (Instant::now(), Duration::ZERO);
+            let clock = || {
+                elapsed += step;
+                start + elapsed
+            };
+            assert!(read_within(&ThreadPool::new(1), Duration::from_millis(50), clock) > 0.);
+            assert!(
+                (Duration::from_millis(25)..=Duration::from_millis(50)).contains(&elapsed),
+                "{elapsed:?} of {step:?} each"
+            );
+        }
+    }
 
     #[test]
     fn limits_are_plausible() {
