@@ -9,6 +9,8 @@ pub mod mixed_precision;
 pub mod neural;
 mod ops;
 mod profile;
+#[cfg(feature = "parallel")]
+mod rayon_threads;
 pub mod serialize;
 pub mod tensor;
 #[cfg(feature = "validation")]
@@ -29,6 +31,8 @@ pub use linalg::{Eigen, MatrixNorm};
 pub use neural::{AttentionOptions, CrossEntropyOptions, Gelu, Reduction};
 pub use ops::{Axes, Operand, promote_types, result_type};
 pub use profile::{OperationKind, OperationProfile, Profile, Profiler};
+#[cfg(feature = "parallel")]
+pub use rayon_threads::start_rayon;
 pub use tensor::{BitNetTensor, Generator, Index, Slice, TensorMetadata};
 
 /// The examples of the guides, compiled and run as doc tests.

@@ -7,6 +7,7 @@ use bitnet_training::tokenize::{NewTokenizer, make};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn tokenizers_are_what_transformers_reads() {
@@ -40,4 +41,28 @@ fn tokenizers_are_what_transformers_reads() {
             assert_eq!(model["model"]["merges"], golden["merges"]);
         }
     }
+}
+
+const REFUSED: &str = "a_tokenizer_is_trained_where_the_system_refuses_threads";
+
+#[test]
+fn a_tokenizer_is_trained_where_the_system_refuses_threads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers");
+    if std::env::var_os("BITNET_TEST_REFUSED").is_some() {
+        let special = vec!["<|end|>".into()];
+        let new = NewTokenizer { kind: TokenizerKind::Bpe, vocab_size: 320, special, document_end: None };
+        let made = make(&[folder.join("sample.txt")], &new, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(made.json, fs::read_to_string(folder.join("bpe/tokenizer.json")).unwrap());
+        return;
+    }
+    // No system gives a thread a stack of an exabyte. The test's own thread would need one, so it runs on the main one.
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", REFUSED, "--test-threads", "1", "--nocapture"])
+        .envs([("BITNET_TEST_REFUSED", "1"), ("RUST_MIN_STACK", "1152921504606846976")])
+        .output()
+        .unwrap();
+    let (said, noted) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}{noted}");
+    #[cfg(feature = "parallel")]
+    assert!(noted.contains("note: the system refuses more threads"), "{noted}");
 }

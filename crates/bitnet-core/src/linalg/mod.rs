@@ -13,8 +13,6 @@ mod eigen;
 mod factors;
 #[cfg(feature = "linalg")]
 mod norms;
-#[cfg(all(feature = "linalg", feature = "parallel"))]
-mod parallel;
 #[cfg(all(test, feature = "linalg"))]
 mod scale_tests;
 #[cfg(feature = "linalg")]

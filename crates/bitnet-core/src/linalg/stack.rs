@@ -107,7 +107,9 @@ impl<T: Real> Stack<T> {
             return Err(x.needs(op, "at least 2 dimensions"));
         };
         #[cfg(feature = "parallel")]
-        super::parallel::start_threads();
+        if !crate::start_rayon() {
+            faer::set_global_parallelism(faer::Par::Seq);
+        }
         let (batch, device) = (batch.to_vec(), x.device().clone());
         Ok(Stack { data: x.to_vec()?, batch, rows, columns, device })
     }

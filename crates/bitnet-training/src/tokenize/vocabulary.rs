@@ -162,6 +162,14 @@ fn characters(mut texts: Texts) -> Result<Vocabulary> {
 
 /// Byte-pair encoding of `size` tokens, or fewer where the text has no more pairs.
 fn pairs(mut texts: Texts, size: usize) -> Result<Vocabulary> {
+    // The trainer uses rayon's threads.
+    #[cfg(feature = "parallel")]
+    let threads = bitnet_core::start_rayon();
+    #[cfg(not(feature = "parallel"))]
+    let threads = false;
+    if !threads {
+        tokenizers::parallelism::set_parallelism(false);
+    }
     let invalid = |e: tokenizers::Error| TrainingError::Invalid(format!("training the tokenizer: {e}"));
     let alphabet = ByteLevel::alphabet().into_iter().collect();
     let trainer = BpeTrainer::builder().vocab_size(size).initial_alphabet(alphabet).min_frequency(2);
