@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     bitnet::core::install_signal_handlers();
+    interrupt::listen();
     output::set_color_early(std::env::args_os().skip(1));
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
