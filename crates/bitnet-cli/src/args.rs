@@ -67,7 +67,8 @@ pub fn cores() -> usize {
 pub fn at_most_cores(threads: u16) -> usize {
     let (threads, cores) = (usize::from(threads), cores());
     if threads > cores {
-        output::note(&format!("note: {threads} threads on {cores} cores would wait for each other: {cores} are used"));
+        let cores = output::counted(cores, "core");
+        output::note(&format!("note: {threads} threads on {cores} would wait for each other: each core gets one"));
     }
     threads.min(cores)
 }

@@ -1,6 +1,7 @@
 //! Measured limits of this machine.
 
 use crate::error::Result;
+use crate::output;
 use bitnet::core::BitNetError;
 use bitnet::kernels::{Kernels, ThreadPool, probe};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ impl Limits {
 
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.threads == 1 { "" } else { "s" };
-        write!(f, "{} thread{plural}: reads {:.1} GB/s, int8 {:.0} GOP/s", self.threads, self.read, self.int8)
+        let threads = output::counted(self.threads, "thread");
+        write!(f, "{threads}: reads {:.1} GB/s, int8 {:.0} GOP/s", self.read, self.int8)
     }
 }

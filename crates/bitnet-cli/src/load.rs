@@ -56,7 +56,10 @@ pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
     let model = Model::load(weights, &device, |done, total| progress.update(done, total))?;
     let kernels = cpu_capabilities()?.isa.unwrap_or("none");
     let seconds = start.elapsed().as_secs_f64();
-    output::detail(&format!("loaded in {seconds:.2} s, for {threads} threads, with kernels for {kernels}"));
+    output::detail(&format!(
+        "loaded in {seconds:.2} s, for {}, with kernels for {kernels}",
+        output::counted(threads, "thread")
+    ));
     Ok(Arc::new(model))
 }
 

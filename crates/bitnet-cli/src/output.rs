@@ -4,7 +4,8 @@ use crate::error::{CliError, Result};
 use clap::{Args, ValueEnum};
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 /// How much is printed besides the results, and colours.
@@ -42,6 +43,11 @@ pub fn is_quiet() -> bool {
     ARGS.get().is_some_and(|args| args.quiet)
 }
 
+/// Whether progress is shown: on a terminal, unless `--quiet`.
+pub fn shows_progress() -> bool {
+    io::stderr().is_terminal() && !is_quiet()
+}
+
 /// Whether details are wanted.
 pub fn is_verbose() -> bool {
     ARGS.get().is_some_and(|args| args.verbose)
@@ -75,8 +81,7 @@ pub fn text(text: &str) -> Result<()> {
 
 /// Bytes, at once.
 pub fn raw(bytes: &[u8]) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Output)
+    stdout().and_then(|mut out| out.write_all(bytes).and_then(|()| out.flush())).map_err(CliError::Output)
 }
 
 /// A line.
@@ -91,8 +96,24 @@ pub fn json(value: &serde_json::Value) -> Result<()> {
 
 /// Text with styles, which a terminal shows and nothing else gets.
 pub fn styled(text: &str) -> Result<()> {
-    let mut out = anstream::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Output)
+    let write = |out| {
+        let mut out = anstream::AutoStream::auto(out);
+        write!(out, "{text}").and_then(|()| out.flush())
+    };
+    stdout().and_then(write).map_err(CliError::Output)
+}
+
+/// Standard output as a file, which reports that it is not open for writing; the standard library's takes no notice. One that
+/// was closed at the start is /dev/null by now, and nothing tells it from the one that a parent chose.
+#[cfg(unix)]
+fn stdout() -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+#[cfg(not(unix))]
+fn stdout() -> io::Result<io::StdoutLock<'static>> {
+    Ok(io::stdout().lock())
 }
 
 /// A line on standard error, unless `--quiet`.
@@ -152,6 +173,12 @@ pub fn columns(rows: &[Vec<String>], align: &str) -> String {
     out
 }
 
+/// A number of things: `1 token`, `2 tokens`.
+pub fn counted<N: fmt::Display + From<u8> + PartialEq>(n: N, thing: &str) -> String {
+    let plural = if n == N::from(1) { "" } else { "s" };
+    format!("{n} {thing}{plural}")
+}
+
 /// Bytes with a decimal unit: `1.19 GB`.
 pub fn bytes(n: u64) -> String {
     scaled(n, &["B", "kB", "MB", "GB", "TB"])
@@ -190,6 +217,11 @@ mod tests {
         }
         assert_eq!(count(5_250_000), "5.25 M");
         assert_eq!(count(7), "7");
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!([0u64, 1, 2].map(|n| counted(n, "token")), ["0 tokens", "1 token", "2 tokens"]);
     }
 
     #[test]

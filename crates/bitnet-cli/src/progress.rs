@@ -2,7 +2,6 @@
 
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 /// Appears on a terminal once a second has passed, unless `--quiet`; removed when dropped.
@@ -19,7 +18,7 @@ impl Progress {
 
     /// `done` of `total` are done.
     pub fn update(&mut self, done: usize, total: usize) {
-        let wanted = self.start.elapsed() > Duration::from_secs(1) && stderr().is_terminal() && !output::is_quiet();
+        let wanted = self.start.elapsed() > Duration::from_secs(1) && output::shows_progress();
         if self.bar.is_none() && wanted {
             let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta}").expect("a valid template");
             let bar = ProgressBar::new(total as u64).with_style(style).with_message(self.what);

@@ -257,8 +257,10 @@ fn latest(run: &RunDirectory) -> Result<Option<Resumed>> {
 fn averaged(run: &RunDirectory, count: usize) -> Result<(Masters, u64)> {
     let steps = run.steps()?;
     if count == 0 || steps.len() < count {
-        let problem =
-            format!("there are {} checkpoints, {count} were asked for: training.keep says how many stay", steps.len());
+        let problem = format!(
+            "{count} checkpoints were asked for, but the run has {}: training.keep says how many stay",
+            steps.len()
+        );
         return Err(TrainingError::run(run.path(), problem));
     }
     let mut sum: Option<Masters> = None;

@@ -217,7 +217,7 @@ fn the_mean_of_the_newest_checkpoints_is_exported() {
         assert!(x.allclose(&expected, 1e-6, 1e-7, false).unwrap(), "{name}");
     }
     let message = Masters::from_run(&directory, Which::Average(3)).unwrap_err().to_string();
-    assert!(message.contains("there are 2 checkpoints, 3 were asked for"), "{message}");
+    assert!(message.contains("3 checkpoints were asked for, but the run has 2"), "{message}");
 }
 
 #[test]

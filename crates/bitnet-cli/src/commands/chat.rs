@@ -112,8 +112,11 @@ impl Chat<'_> {
             if fits || last && tokens.len() < context {
                 let dropped = self.messages.len() - messages.len();
                 if dropped > 0 {
-                    let turns = dropped.div_ceil(2);
-                    output::note(&format!("(context full: the oldest {turns} turns are forgotten)"));
+                    let forgotten = match dropped.div_ceil(2) {
+                        1 => "the oldest turn is".to_owned(),
+                        turns => format!("the oldest {turns} turns are"),
+                    };
+                    output::note(&format!("(context full: {forgotten} forgotten)"));
                 }
                 self.messages = messages;
                 return Ok(Some(tokens));

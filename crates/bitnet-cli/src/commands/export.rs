@@ -2,6 +2,7 @@
 
 use super::convert::{EmbeddingType, wrote};
 use crate::error::Result;
+use crate::output;
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use bitnet::model::convert::Target;
@@ -89,6 +90,6 @@ pub fn run(args: ExportArgs) -> Result<()> {
         }
         None => masters.write_hugging_face(&args.output)?,
     }
-    wrote(&args.output, &format!(", the weights after {step} updates"));
+    wrote(&args.output, &format!(", the weights after {}", output::counted(step, "update")));
     Ok(())
 }

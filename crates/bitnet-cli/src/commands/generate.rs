@@ -2,7 +2,8 @@
 
 use crate::args::{self, ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
 use crate::error::{CliError, Result};
-use crate::{interrupt, load, output, text};
+use crate::output::{self, counted};
+use crate::{interrupt, load, text};
 use bitnet::inference::{FinishReason, GenerateOptions, Generation, Session, generate};
 use bitnet::model::tokenizer::Tokenizer;
 use serde_json::json;
@@ -125,8 +126,8 @@ pub fn run(args: GenerateArgs) -> Result<()> {
 /// The line on standard error after a text.
 fn statistics(g: &Generation, seed: u64, context: usize) -> String {
     let decode = g.decode_rate().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s"));
-    let mut line = format!("prompt: {} tokens, {:.1} tokens/s; ", g.prompt_tokens, g.prompt_rate());
-    line += &format!("decode: {} tokens{decode}; seed {seed}", g.tokens.len());
+    let mut line = format!("prompt: {}, {:.1} tokens/s; ", counted(g.prompt_tokens, "token"), g.prompt_rate());
+    line += &format!("decode: {}{decode}; seed {seed}", counted(g.tokens.len(), "token"));
     match g.finish {
         FinishReason::ContextFull => line += &format!("; stopped: the context of {context} tokens is full"),
         FinishReason::Interrupted => line += "; interrupted",

@@ -103,10 +103,10 @@ impl<'a> Report<'a> {
             (
                 "parameters",
                 format!(
-                    "{}, {} of them in {} blocks",
+                    "{}, {} of them in {}",
                     output::count(self.parameters as u64),
                     output::count(c.block_parameters() as u64),
-                    c.layers
+                    output::counted(c.layers, "block")
                 ),
             ),
             ("width", format!("hidden {}, intermediate {}", c.hidden_size, c.intermediate_size)),

@@ -64,7 +64,7 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
         ("perplexity", format!("{:.4}", sum.perplexity())),
         ("nats a token", format!("{:.4}", sum.mean_nll())),
         ("bits a byte", format!("{:.4}", sum.bits_per_byte())),
-        ("tokens", format!("{} in {} windows of {window}", sum.tokens, sum.windows)),
+        ("tokens", format!("{} in {} of {window}", sum.tokens, output::counted(sum.windows, "window"))),
     ];
     output::text(&output::columns(&rows.map(|(name, value)| vec![name.to_string(), value]), "ll"))
 }

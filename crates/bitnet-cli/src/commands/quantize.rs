@@ -149,7 +149,8 @@ fn summary(layers: &[LayerReport], method: MethodArg) -> String {
         MethodArg::Rtn => "rtn",
         MethodArg::Gptq => "gptq",
     };
-    let mut text = format!("{} of {} linear layers made ternary by {method}", ternary.len(), layers.len());
+    let mut text =
+        format!("{} of {} made ternary by {method}", ternary.len(), output::counted(layers.len(), "linear layer"));
     let worst = ternary.iter().max_by(|a, b| a.sensitivity().total_cmp(&b.sensitivity()));
     if let Some(worst) = worst {
         text += &match worst.output_error {

@@ -79,7 +79,11 @@ pub fn run(args: TokenizeArgs) -> Result<()> {
     drop(progress);
     let bytes: u64 = texts.iter().filter_map(|text| text.path.metadata().ok()).map(|data| data.len()).sum();
     let each = bytes as f64 / count.max(1) as f64;
-    output::note(&format!("wrote {}: {count} tokens, {each:.2} bytes of text each", out.display()));
+    output::note(&format!(
+        "wrote {}: {}, {each:.2} bytes of text each",
+        out.display(),
+        output::counted(count, "token")
+    ));
     Ok(())
 }
 

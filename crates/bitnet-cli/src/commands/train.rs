@@ -1,14 +1,14 @@
 //! `bitnet train`: a run, started or resumed.
 
 use crate::error::{CliError, Result};
+use crate::interrupt;
+use crate::output::{self, counted};
 use crate::progress::Progress;
-use crate::{interrupt, output};
 use bitnet::training::config::ConfigSource;
 use bitnet::training::tokenize::OnProgress;
 use bitnet::training::{End, Observer, Outcome, RunDirectory, StepReport, TrainingError, TrainingRun};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -114,12 +114,12 @@ fn show(outcome: &Outcome, directory: &Path, as_json: bool) -> Result<()> {
             "run": directory,
         }));
     }
-    let mut rows = vec![vec!["end".to_owned(), format!("{end} after {} updates", outcome.step)]];
+    let mut rows = vec![vec!["end".to_owned(), format!("{end} after {}", counted(outcome.step, "update"))]];
     if let Some(loss) = outcome.validation {
         rows.push(vec!["validation".into(), format!("{loss:.4} nats a token")]);
     }
     if let Some((step, loss)) = outcome.best {
-        rows.push(vec!["best".into(), format!("{loss:.4} after {step} updates")]);
+        rows.push(vec!["best".into(), format!("{loss:.4} after {}", counted(step, "update"))]);
     }
     output::text(&output::columns(&rows, "ll"))
 }
@@ -154,7 +154,7 @@ impl Observer for Watch {
     fn step(&mut self, report: &StepReport) {
         let StepReport { step, steps, loss, learning_rate, tokens_per_second, .. } = *report;
         let text = format!("loss {loss:.4}  rate {learning_rate:.2e}  {tokens_per_second:.0} tokens/s");
-        if stderr().is_terminal() {
+        if output::shows_progress() {
             let bar = self.bar.get_or_insert_with(|| bar(steps, step));
             bar.set_position(step);
             bar.set_message(text);

@@ -48,15 +48,36 @@ fn a_name_with_an_escape_is_recognised() {
     assert!(stderr(&["inspect", "a\x1b]0;b\x07"]).contains("a\\u{1b}]0;b\\u{7}"));
 }
 
+/// Every kind of command refuses to lose its result, where standard output is this.
+#[cfg(unix)]
+fn refused_with_output_to(file: &fs::File) {
+    let model = golden("bitnet-offline");
+    let logits = ["logits", "--model", str(&model), "--tokens", "1", "--output", "-"];
+    let plain = [&["--version"][..], &["--help"], &["completions", "bash"], &["man"], &["devices"]];
+    for args in plain.into_iter().chain([&["inspect", str(&model)][..], &logits]) {
+        let mut command = program(args);
+        command.stdout(file.try_clone().unwrap());
+        check_refused(args, run_with(command, b""), &["standard output"]);
+    }
+    if let Some(model) = text::model() {
+        let args = ["generate", "ROMEO:", "--model", str(&model), "-n", "2"];
+        let mut command = program(&args);
+        command.stdout(file.try_clone().unwrap());
+        check_refused(&args, run_with(command, b""), &["cannot write to standard output"]);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_for_help_as_well() {
-    let model = golden("bitnet-offline");
-    for args in [&["--version"][..], &["--help"], &["completions", "bash"], &["man"], &["inspect", str(&model)]] {
-        let mut command = program(args);
-        command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
-        check_refused(args, run_with(command, b""), &["cannot write to standard output"]);
-    }
+    refused_with_output_to(&fs::File::options().write(true).open("/dev/full").unwrap());
+}
+
+/// As `1<file` instead of `1>file` makes it.
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_open_for_reading_is_an_error() {
+    refused_with_output_to(&fs::File::open("/dev/null").unwrap());
 }
 
 /// Commands run on a stack of their own.

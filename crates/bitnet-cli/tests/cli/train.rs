@@ -189,6 +189,76 @@ fn a_killed_run_goes_on_from_a_whole_checkpoint() {
     }
 }
 
+/// The text is a hole in a file that takes hours to read.
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_no_unfinished_file() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new("unfinished", 1);
+    let (long, tokenizer, out) = (place.at("long.txt"), place.at("tokenizer"), place.at("out"));
+    stdout(&["tokenize", &place.at("text.txt"), "--train", "bytes", "--tokenizer", &tokenizer]);
+    fs::File::create(&long).unwrap().set_len(1 << 40).unwrap();
+    fs::create_dir(&out).unwrap();
+    let written = place.at("out/x.tokens");
+    let files = || fs::read_dir(&out).unwrap().count();
+    for (flag, signal) in [("-INT", 2), ("-TERM", 15)] {
+        let child = program(&["tokenize", &long, "--tokenizer", &tokenizer, "-o", &written]).spawn().unwrap();
+        let start = Instant::now();
+        while files() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing is written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(Command::new("kill").args([flag, &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        // A shell makes 130 and 143 of it.
+        assert_eq!(output.status.signal(), Some(signal), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(files(), 0, "{flag}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_writes_nothing_to_the_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new("read-only", 3);
+    let run = place.at("run");
+    stdout(&["train", &place.at("run.toml"), "--run", &run]);
+    let mut folders = vec![PathBuf::from(&run)];
+    let mut next = 0;
+    while let Some(folder) = folders.get(next) {
+        let inside = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(inside.filter(|path| path.is_dir()).collect::<Vec<_>>());
+        next += 1;
+    }
+    let allow = |mode| folders.iter().for_each(|f| fs::set_permissions(f, fs::Permissions::from_mode(mode)).unwrap());
+    let changed = || folders.iter().map(|f| f.metadata().unwrap().modified().unwrap()).collect::<Vec<_>>();
+    let before = changed();
+    allow(0o555);
+    for (form, out) in [("hf", "packed"), ("hf-master", "masters")] {
+        stdout(&["export", &run, &place.at(out), "--to", form]);
+    }
+    allow(0o755);
+    // Permissions do not keep root from it.
+    assert_eq!(changed(), before);
+}
+
+/// `script` gives the program a terminal.
+#[cfg(target_os = "linux")]
+#[test]
+fn quiet_training_shows_no_progress() {
+    let place = Place::new("quiet", 20);
+    let shown = |run: &str, flag: &str| {
+        let line =
+            [env!("CARGO_BIN_EXE_bitnet"), "train", &place.at("run.toml"), "--run", &place.at(run), flag].join(" ");
+        let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().ok()?;
+        Some(success(&[&line], output))
+    };
+    let Some(loud) = shown("loud", "") else { return eprintln!("skipped: no program `script`") };
+    assert!(loud.contains("tokens/s") && loud.contains("/20"), "{loud:?}");
+    let quiet = shown("quiet", "--quiet").unwrap();
+    assert!(quiet.contains("finished after 20 updates") && !quiet.contains("tokens/s"), "{quiet:?}");
+}
+
 /// A limit on the size of files stops a checkpoint in its middle, as a full disk does.
 #[cfg(target_os = "linux")]
 #[test]

@@ -2,6 +2,7 @@
 
 use super::with_bytes;
 use crate::BitNetTensor;
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[non_exhaustive]
 pub enum WriteError {
     /// The disk is full.
-    #[error("no space left for {} after {written} bytes; free some or write elsewhere", .path.display())]
+    #[error("no space left for {} after {written} bytes; free some or write elsewhere", name(.path))]
     Full { path: PathBuf, written: u64 },
     /// An error of the system.
-    #[error("cannot write {}: {source}", .path.display())]
+    #[error("cannot write {}: {source}", name(.path))]
     Io { path: PathBuf, source: io::Error },
     /// The data of a tensor does not have the declared length.
     #[error("tensor {tensor}: {actual} bytes of data were given for the {expected} that its shape needs")]
@@ -28,6 +29,10 @@ pub enum WriteError {
     /// Metadata that the format cannot hold.
     #[error("metadata cannot be written: {0}")]
     Metadata(String),
+}
+
+fn name(path: &Path) -> Cow<'_, str> {
+    if path == Path::new("-") { "standard output".into() } else { path.to_string_lossy() }
 }
 
 /// A file that appears under its name when [`commit`](Self::commit) has been called.

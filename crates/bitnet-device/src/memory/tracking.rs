@@ -123,10 +123,11 @@ impl fmt::Display for LeakReport {
         }
         let mut places: Vec<_> = places.into_iter().collect();
         places.sort_by_key(|&(_, (_, bytes))| std::cmp::Reverse(bytes));
-        writeln!(f, "{} blocks in use", self.0.len())?;
+        let blocks = |n: usize| if n == 1 { "1 block".to_owned() } else { format!("{n} blocks") };
+        writeln!(f, "{} in use", blocks(self.0.len()))?;
         places
             .iter()
-            .try_for_each(|(place, (count, bytes))| writeln!(f, "{bytes} bytes in {count} blocks from {place}"))
+            .try_for_each(|(place, (count, bytes))| writeln!(f, "{bytes} bytes in {} from {place}", blocks(*count)))
     }
 }
 

@@ -74,7 +74,10 @@ impl Checkpoint {
         let mut notes = Vec::new();
         let unused = hf.unused();
         if let Some(first) = unused.first() {
-            notes.push(format!("{} tensors are not used by this architecture, {first} for one", unused.len()));
+            notes.push(match unused.len() {
+                1 => format!("the tensor {first} is not used by this architecture"),
+                n => format!("{n} tensors are not used by this architecture, {first} for one"),
+            });
         }
         let tokenizer = match path.join("tokenizer.json").is_file() {
             true => Some(Tokenizer::from_file(path).map_err(|e| e.to_string())),
