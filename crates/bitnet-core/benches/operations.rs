@@ -68,7 +68,31 @@ fn main() -> Result<()> {
         let causal = AttentionOptions { causal: true, ..Default::default() };
         measure("attention", &mut || heads.scaled_dot_product_attention(&heads, &heads, &causal))?;
         measure("random", &mut || BitNetTensor::rand(&[n, n], BitNetDType::F32, &device, random))?;
+        let (mut y, mut x) = (a.to_dtype(BitNetDType::F64)?, b.to_dtype(BitNetDType::F64)?);
+        y.requires_grad_(true)?;
+        measure("gradient of f64 atan2", &mut || {
+            y.zero_grad();
+            let angle = y.atan2(&x)?;
+            angle.backward_with(Some(&x), Default::default())?;
+            Ok(angle)
+        })?;
+        let constant = x.clone();
+        x.requires_grad_(true)?;
+        measure("gradients of f64 atan2", &mut || {
+            y.zero_grad();
+            x.zero_grad();
+            let angle = y.atan2(&x)?;
+            angle.backward_with(Some(&constant), Default::default())?;
+            Ok(angle)
+        })?;
     }
+    let matrices = BitNetTensor::randn(&[1000, 3, 3], BitNetDType::F32, &device, random)?;
+    measure("1000 lu 3x3", &mut || Ok(matrices.lu()?.0))?;
+    measure("1000 inv 3x3", &mut || matrices.inv())?;
+    measure("1000 det 3x3", &mut || matrices.det())?;
+    measure("1000 cholesky 3x3", &mut || matrices.matmul(&matrices.transpose(1, 2)?)?.cholesky())?;
+    measure("1000 qr 3x3", &mut || Ok(matrices.qr()?.1))?;
+    measure("1000 svdvals 3x3", &mut || matrices.svdvals())?;
     Ok(())
 }
 

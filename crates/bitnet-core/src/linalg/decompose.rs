@@ -81,16 +81,18 @@ fn lu<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor, BitNetTe
     let stack = Stack::<T>::of("lu", x)?;
     let (m, n) = (stack.rows, stack.columns);
     let k = m.min(n);
-    let (mut p, mut l, mut u) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut p, mut l, mut u) = (stack.room(), stack.room(), stack.room());
     for i in 0..stack.count() {
         if k == 0 {
             push(&mut p, Mat::<T>::identity(m, m).as_ref());
             continue;
         }
         let factors = Factors::of(&stack, i);
-        let rows = factors.rows();
-        let place = |i: usize, j: usize| T::of((rows[j] == i) as u8 as f64);
-        p.extend((0..m * m).map(|at| place(at / m, at % m)));
+        let start = p.len();
+        p.resize(start + m * m, T::of(0.0));
+        for (j, row) in factors.rows().iter().enumerate() {
+            p[start + row * m + j] = T::of(1.0);
+        }
         push(&mut l, factors.l());
         push_scaled(&mut u, factors.u(), factors.exponent);
     }
@@ -115,7 +117,7 @@ fn qr<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
 fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("cholesky", x)?;
     let n = stack.rows;
-    let mut l = Vec::new();
+    let mut l = stack.room();
     for i in (0..stack.count()).filter(|_| n > 0) {
         let direct = stack.matrix(i).llt(Side::Lower).ok();
         let is_safe = |x: T| T::within(x.f64(), T::QUOTIENTS / 2);
@@ -126,7 +128,9 @@ fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
             return Err(argument("cholesky", format!("matrix {i} of the batch is not positive definite")));
         };
         let factor = factors.L();
-        l.extend((0..n * n).map(|at| if at % n <= at / n { factor[(at / n, at % n)] } else { T::of(0.0) }));
+        for i in 0..n {
+            l.extend((0..n).map(|j| if j <= i { factor[(i, j)] } else { T::of(0.0) }));
+        }
         if let Some(scaled) = scaled {
             let start = l.len() - n * n;
             l[start..].iter_mut().for_each(|x| *x = times_power(*x, scaled.exponent / 2));

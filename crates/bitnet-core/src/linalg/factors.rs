@@ -22,12 +22,18 @@ struct Plain<T> {
 impl<T: Real> Factors<T> {
     /// Of matrix `i`. The blocked algorithm multiplies by reciprocals of pivots: where one is zero or near the ends of the type,
     /// the matrix is scaled, and divided by its pivots where that does not help.
+    #[inline]
     pub fn of(stack: &Stack<T>, i: usize) -> Self {
         let blocked = stack.matrix(i).partial_piv_lu();
         let u = blocked.U();
         if (0..u.nrows().min(u.ncols())).all(|i| T::within(u[(i, i)].f64().abs(), T::QUOTIENTS)) {
             return Self { blocked, plain: None, exponent: 0 };
         }
+        Self::scaled(stack, i, blocked)
+    }
+
+    #[cold]
+    fn scaled(stack: &Stack<T>, i: usize, blocked: PartialPivLu<T>) -> Self {
         let scaled = Scaled::for_quotients(stack, i);
         let (exponent, matrix) = (scaled.exponent, scaled.matrix());
         let blocked = if exponent == 0 { blocked } else { matrix.partial_piv_lu() };
@@ -42,6 +48,7 @@ impl<T: Real> Factors<T> {
     }
 
     /// Unit lower triangular.
+    #[inline]
     pub fn l(&self) -> MatRef<'_, T> {
         self.plain.as_ref().map_or(self.blocked.L(), |plain| plain.l.as_ref())
     }

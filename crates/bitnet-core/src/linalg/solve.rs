@@ -245,10 +245,10 @@ pub(super) fn invertible_form<T: Real>(x: &BitNetTensor) -> Result<(Option<BitNe
 fn inv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("inv", x)?;
     let n = stack.rows;
-    let mut data = Vec::new();
+    let (identity, mut data) = (Mat::<T>::identity(n, n), stack.room());
     for i in (0..stack.count()).filter(|_| n > 0) {
         let factors = invertible("inv", &stack, i)?;
-        let inverse = factors.solve(Mat::<T>::identity(n, n).as_ref());
+        let inverse = factors.solve(identity.as_ref());
         push_scaled(&mut data, inverse.as_ref(), -factors.exponent);
     }
     stack.tensor(&data, &[n, n])

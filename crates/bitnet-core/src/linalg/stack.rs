@@ -137,6 +137,11 @@ impl<T: Real> Stack<T> {
         MatRef::from_row_major_slice(self.elements(i), self.rows, self.columns)
     }
 
+    /// An empty vector with room for as many numbers as the matrices have.
+    pub fn room(&self) -> Vec<T> {
+        Vec::with_capacity(self.data.len())
+    }
+
     /// A tensor of `tail` for each matrix.
     pub fn tensor<U: Element>(&self, data: &[U], tail: &[usize]) -> Result<BitNetTensor> {
         BitNetTensor::from_slice(data, &[&self.batch, tail].concat(), &self.device)

@@ -52,12 +52,16 @@ pub fn binary(
                 Value::Scalar(x) => Ok(Value::Scalar(*x)),
             };
             let (a, b) = (wide(&values[0])?, wide(&values[1])?);
+            let length = if op == Atan2 { Some(square_length(&g, a.operand(), b.operand())?) } else { None };
             let mut out = Vec::with_capacity(2);
             for (place, (_, side)) in sides.iter().enumerate().filter(|(_, (is_tensor, _))| *is_tensor) {
                 out.push(match side {
                     Some(side) => {
                         let by = if place == 0 { by_left } else { by_right };
-                        let part = by(name, op, &g, a.operand(), b.operand())?;
+                        let mut part = by(name, op, &g, a.operand(), b.operand())?;
+                        if let Some(length) = &length {
+                            part.div_(length)?;
+                        }
                         Some(part.sum_to_shape(side.shape.dims())?.to_dtype(side.dtype)?)
                     }
                     None => None,
@@ -96,17 +100,15 @@ fn selected_gradient(op: BinaryOp, g: &BitNetTensor, a: &BitNetTensor, b: &BitNe
     halved.masked_fill(&other, 0)
 }
 
-/// `x / (a^2 + b^2)`, 0 where `x` is.
-fn over_square_length(mut x: BitNetTensor, a: &BitNetTensor, b: &BitNetTensor) -> Result<BitNetTensor> {
-    let mut length = a.square()?;
-    if length.dims() != x.dims() {
-        length = length.expand(x.dims())?;
+/// `a^2 + b^2` in the shape of `g`. At the origin it is above 0, so that a product with `a` or `b` divided by it is 0 there.
+fn square_length(g: &BitNetTensor, a: Operand, b: Operand) -> Result<BitNetTensor> {
+    let mut length = tensor(a, g)?.square()?;
+    if length.dims() != g.dims() {
+        length = length.expand(g.dims())?;
     }
-    // At the origin x is 0: divided by anything else it stays so.
-    let least = if x.dtype() == BitNetDType::F64 { f64::MIN_POSITIVE } else { f32::MIN_POSITIVE.into() };
-    length.add_(&b.square()?)?.maximum_(least)?;
-    x.div_(&length)?;
-    Ok(x)
+    let least = if g.dtype() == BitNetDType::F64 { f64::MIN_POSITIVE } else { f32::MIN_POSITIVE.into() };
+    length.add_(&tensor(b, g)?.square()?)?.maximum_(least)?;
+    Ok(length)
 }
 
 /// The gradient of the left operand, in the shape of the result.
@@ -132,10 +134,8 @@ fn by_left(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: Op
             let slope = a.pow(&power)?.mul(b)?;
             g.mul(&BitNetTensor::where_(&constant, 0., &slope)?)
         }
-        Atan2 => {
-            let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            over_square_length(g.mul(&b)?, &a, &b)
-        }
+        // Divided by the square length where it is called.
+        Atan2 => g.mul(b),
         Minimum | Maximum => selected_gradient(op, g, &tensor(a, g)?, &tensor(b, g)?),
         And | Or | Xor | Shl | Shr => none(name),
     }
@@ -159,9 +159,11 @@ fn by_right(name: &'static str, op: BinaryOp, g: &BitNetTensor, a: Operand, b: O
             let a = BitNetTensor::where_(&a.eq(0)?.logical_and(&b.ge(0)?)?, 1., &a)?;
             g.mul(&a.pow(&b)?.mul(&a.log()?)?)
         }
+        // Divided by the square length where it is called.
         Atan2 => {
-            let (a, b) = (tensor(a, g)?, tensor(b, g)?);
-            over_square_length(g.mul(&a)?.neg()?, &a, &b)
+            let mut x = g.mul(a)?;
+            x.neg_()?;
+            Ok(x)
         }
         Minimum | Maximum => selected_gradient(op, g, &tensor(b, g)?, &tensor(a, g)?),
         And | Or | Xor | Shl | Shr => none(name),
