@@ -41,12 +41,12 @@ fn bit_linear(c: &mut Criterion) {
     for tokens in [1, 64] {
         let x = random(&[tokens, WIDTH], 5);
         group.throughput(Throughput::Elements((2 * tokens * WIDTH * WIDTH) as u64));
-        group.bench_function(format!("latent, {tokens} tokens"), |bench| {
+        group.bench_function(format!("latent, batch of {tokens}"), |bench| {
             bench.iter(|| autograd::no_grad(|| layer.forward(&x)).unwrap());
         });
         let mut buffer = ActivationBuffer::new(tokens, WIDTH, &device).unwrap();
         let mut y = BitNetTensor::empty(&[tokens, WIDTH], BitNetDType::F32, &device).unwrap();
-        group.bench_function(format!("packed, {tokens} tokens"), |bench| {
+        group.bench_function(format!("packed, batch of {tokens}"), |bench| {
             bench.iter(|| packed.forward(x.as_ref(), &mut buffer, &device, y.as_mut().unwrap()).unwrap());
         });
     }
