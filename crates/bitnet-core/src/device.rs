@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::profile::{self, Profiled};
 use crate::{BitNetError, HybridMemoryPool, Result};
 use bitnet_cpu::CpuBackend;
+use bitnet_device::registry;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -60,23 +61,39 @@ impl Device {
 
     /// NVIDIA GPU `index`.
     pub fn cuda(index: usize) -> Result<Self> {
-        Err(not_compiled(&format!("cuda:{index}")))
+        Self::open("cuda", index)
     }
 
     /// Apple GPU `index`, through Metal.
     pub fn metal(index: usize) -> Result<Self> {
-        Err(not_compiled(&format!("metal:{index}")))
+        Self::open("metal", index)
+    }
+
+    /// GPU `index`, through Vulkan.
+    pub fn vulkan(index: usize) -> Result<Self> {
+        Self::open("vulkan", index)
     }
 
     /// Apple GPU, through MLX.
     pub fn mlx() -> Result<Self> {
-        Err(not_compiled("mlx"))
+        Self::open("mlx", 0)
     }
 
-    /// The first GPU compiled in and present: through MLX, then Metal, then CUDA.
+    /// The first GPU compiled in and present: through MLX, then Metal, CUDA and Vulkan.
     pub fn gpu() -> Result<Self> {
-        let none = || BitNetError::NoDevice("no GPU is compiled into this build: use the cpu".into());
-        Self::mlx().or_else(|_| Self::metal(0)).or_else(|_| Self::cuda(0)).map_err(|_| none())
+        let found = ["mlx", "metal", "cuda", "vulkan"].into_iter().find_map(|kind| Self::open(kind, 0).ok());
+        found.ok_or_else(|| {
+            let message = match registry::registered() {
+                kinds if kinds.is_empty() => "no GPU is compiled into this build: use the cpu".into(),
+                kinds => format!("no GPU was found through {}: use the cpu", kinds.join(", ")),
+            };
+            BitNetError::NoDevice(message)
+        })
+    }
+
+    /// Device `index` of a [registered](bitnet_device::registry) kind; the same one at every call.
+    pub fn open(kind: &str, index: usize) -> Result<Self> {
+        Ok(Self::from_backend(registry::open(kind, index)?))
     }
 
     /// A device implemented outside this crate.
@@ -85,10 +102,6 @@ impl Device {
         let backend = Arc::new(crate::validate::Validated(backend));
         Self(Arc::new(Profiled(backend)))
     }
-}
-
-fn not_compiled(name: &str) -> BitNetError {
-    BitNetError::NoDevice(format!("device {name} is not compiled into this build: use the cpu"))
 }
 
 impl Deref for Device {
@@ -107,7 +120,7 @@ impl AsRef<dyn Backend> for Device {
 
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0.0, &other.0.0)
+        std::ptr::addr_eq(self.0.as_dyn(), other.0.as_dyn())
     }
 }
 
@@ -136,7 +149,8 @@ pub fn cpu_capabilities() -> Result<DeviceCapabilities> {
 fn select() -> (Device, &'static str) {
     match Device::gpu() {
         Ok(gpu) => (gpu, "it is the first GPU present"),
-        Err(_) => (Device::cpu(), "no GPU backend is compiled into this build"),
+        Err(_) if registry::registered().is_empty() => (Device::cpu(), "no GPU backend is compiled into this build"),
+        Err(_) => (Device::cpu(), "no GPU is present"),
     }
 }
 

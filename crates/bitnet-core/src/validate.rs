@@ -60,109 +60,24 @@ impl Found {
     }
 }
 
-/// An operand that is scanned.
-trait Operand {
-    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()>;
-}
-
-impl Operand for TensorRef<'_> {
-    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.scan(device, self)
-    }
-}
-
-impl Operand for TensorMut<'_> {
-    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.scan(device, &self.as_ref())
-    }
-}
-
-impl Operand for Option<TensorRef<'_>> {
-    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        self.as_ref().map_or(Ok(()), |x| found.scan(device, x))
-    }
-}
-
-impl Operand for QuantizedActivations<'_> {
-    fn scan(&self, device: &dyn Backend, found: &mut Found) -> Result<()> {
-        found.scan(device, &self.scales)
-    }
-}
-
-/// Operations with their arguments in order; which of these are read and which written, and the argument that names the
-/// function, if there are several. What is updated is both read and written.
-macro_rules! checked {
-    ($(fn $op:ident($($arg:ident: $t:ty),*) $(of $variant:ident)? reads($($x:ident),*) writes($($out:ident),*);)*) => {$(
-        fn $op(&self, $($arg: $t),*) -> Result<()> {
-            let device = &*self.0;
-            #[allow(unused_mut)]
-            let (mut before, mut after, mut name) = (Found::default(), Found::default(), stringify!($op).to_string());
-            $($x.scan(device, &mut before)?;)*
-            $(name = format!("{name} {}", format!("{:?}", $variant).to_lowercase());)?
-            let mut outs = ($($out,)*);
-            {
-                let ($($out,)*) = &mut outs;
-                $(let $out = $out.reborrow();)*
-                device.$op($($arg),*)?;
-            }
-            let ($($out,)*) = outs;
-            let dtype = [$($out.dtype),*][0];
-            $($out.scan(device, &mut after)?;)*
-            before.check(name, after, dtype)
-        }
-    )*};
-}
-
 impl Backend for Validated {
-    checked! {
-        fn copy(source: TensorRef, out: TensorMut) reads(source) writes(out);
-        fn unary(op: UnaryOp, x: TensorRef, out: TensorMut) of op reads(x) writes(out);
-        fn binary(op: BinaryOp, a: TensorRef, b: TensorRef, out: TensorMut) of op reads(a, b) writes(out);
-        fn compare(op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) reads(a, b) writes(out);
-        fn select(condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) reads(a, b) writes(out);
-        fn cast(x: TensorRef, out: TensorMut) reads(x) writes(out);
-        fn reduce(op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) of op reads(x) writes(out);
-        fn scan(op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) of op reads(x) writes(out);
-        fn matmul(a: TensorRef, b: TensorRef, out: TensorMut) reads(a, b) writes(out);
-        fn gather(source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) reads(source) writes(out);
-        fn scatter(op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut)
-            of op reads(source, out) writes(out);
-        fn sort(x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut)
-            reads(x) writes(values, indices);
-        fn random(distribution: Distribution, seed: u64, offset: u64, out: TensorMut) reads() writes(out);
-        fn unary_assign(op: UnaryOp, x: TensorMut) of op reads(x) writes(x);
-        fn binary_assign(op: BinaryOp, y: TensorMut, x: TensorRef) of op reads(x, y) writes(y);
-        fn rms_norm(x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) reads(x, weight) writes(out);
-        fn softmax(x: TensorRef, out: TensorMut) reads(x) writes(out);
-        fn log_softmax(x: TensorRef, out: TensorMut) reads(x) writes(out);
-        fn layer_norm(x: TensorRef, weight: Option<TensorRef>, bias: Option<TensorRef>, eps: f64, out: TensorMut)
-            reads(x, weight, bias) writes(out);
-        fn variance(x: TensorRef, axis: usize, correction: f64, mean: TensorMut, out: TensorMut)
-            reads(x) writes(mean, out);
-        fn rope(x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) reads(x, cos, sin) writes(x);
-        fn attention(q: TensorRef, keys: TensorRef, values: TensorRef, start: usize, out: TensorMut)
-            reads(q, keys, values) writes(out);
-        fn gated(act: GateActivation, gate: TensorMut, up: TensorRef) of act reads(gate, up) writes(gate);
-        fn embedding(ids: &[u32], table: TensorRef, out: TensorMut) reads(table) writes(out);
-        fn linear(x: TensorRef, w: TensorRef, out: TensorMut) reads(x, w) writes(out);
-        fn quantize_activations(x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut)
-            reads(x) writes(values, scales, sums);
-        fn ternary_matmul(x: QuantizedActivations, w: &PackedTernary, out: TensorMut) reads(x) writes(out);
-        fn rms_norm_backward(
-            grad: TensorRef, x: TensorRef, weight: TensorRef, eps: f32, dx: TensorMut, dweight: TensorMut
-        ) reads(grad, x, weight) writes(dx, dweight);
-        fn gated_halves(act: GateActivation, both: TensorRef, out: TensorMut) of act reads(both) writes(out);
-        fn gated_halves_backward(act: GateActivation, grad: TensorRef, both: TensorRef, out: TensorMut)
-            of act reads(grad, both) writes(out);
-        fn causal_attention(shape: CausalShape, qkv: TensorRef, cos: TensorRef, sin: TensorRef, out: TensorMut)
-            reads(qkv, cos, sin) writes(out);
-        fn causal_attention_backward(
-            shape: CausalShape, grad: TensorRef, qkv: TensorRef, cos: TensorRef, sin: TensorRef, out: TensorMut
-        ) reads(grad, qkv, cos, sin) writes(out);
-        fn scale(x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut)
-            reads(x, rows, columns) writes(out);
-        fn adam_step(step: AdamStep, x: TensorMut, grad: TensorRef, first: TensorMut, second: TensorMut)
-            reads(x, grad, first, second) writes(x, first, second);
+    fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {
+        let device = &*self.0;
+        let (mut before, mut after) = (Found::default(), Found::default());
+        for x in inputs {
+            before.scan(device, x)?;
+        }
+        if op.updates() {
+            for out in &*outputs {
+                before.scan(device, &out.as_ref())?;
+            }
+        }
+        device.run(op, inputs, outputs)?;
+        for out in &*outputs {
+            after.scan(device, &out.as_ref())?;
+        }
+        let dtype = outputs.first().map_or(BitNetDType::F32, |out| out.dtype);
+        before.check(op.to_string(), after, dtype)
     }
 
     fn name(&self) -> String {
@@ -191,6 +106,18 @@ impl Backend for Validated {
 
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {
         self.0.allocate(bytes)
+    }
+
+    fn has(&self, dtype: BitNetDType) -> bool {
+        self.0.has(dtype)
+    }
+
+    fn record(&self, step: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
+        self.0.record(step)
+    }
+
+    fn write(&self, target: &mut TensorStorage, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.0.write(target, offset, bytes)
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<TensorStorage> {

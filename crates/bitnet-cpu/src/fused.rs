@@ -1,9 +1,10 @@
-//! The fused operations of the CPU: checks shapes and calls the kernels with slices.
+//! The fused operations of inference: calls of the kernels with slices.
 
+use super::operand::unsupported;
 use super::{CpuBackend, dense};
 use bitnet_device::Element;
 use bitnet_device::backend::*;
-use bitnet_device::{BitNetDType, BitNetError, CpuStorage, Result, TensorOpError, TensorShape, TensorStorage};
+use bitnet_device::{BitNetDType, BitNetError, CpuStorage, Layout, Result, TensorOpError, TensorShape, TensorStorage};
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::blocks::{BlockMatrix, dequantize_row};
 use bitnet_kernels::float::{AttentionShape, KvCache};
@@ -46,10 +47,6 @@ fn contiguous<T: Element>(op: &'static str, what: &'static str, t: &TensorRef) -
     Ok(start..start + len)
 }
 
-fn expect(fits: bool, op: &'static str, what: &'static str, got: &TensorRef, needed: &str) -> Result<()> {
-    if fits { Ok(()) } else { Err(wrong_shape(op, what, got, needed)) }
-}
-
 pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, mut y: TensorMut, x: TensorRef) -> Result<()> {
     let tail = x.layout.shape().elements() > 1 && y.layout.dims().ends_with(x.layout.dims());
     let rows = tail && y.layout.is_contiguous() && x.layout.is_contiguous();
@@ -65,9 +62,8 @@ pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, mut y: TensorMut, x:
 
 fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
     const OP: &str = "add_assign";
-    let (shape, tail) = (*y.layout.shape(), x.layout.dims());
+    let shape = *y.layout.shape();
     let dims = shape.dims();
-    expect(dims.ends_with(tail), OP, "x", &x, "the last dimensions of y")?;
     let x = slice::<f32>(OP, "x", &x)?;
     let kernel = cpu.kernels()?.float;
     let width = dims.last().copied().unwrap_or(1);
@@ -89,20 +85,24 @@ fn plain(x: &TensorRef) -> bool {
     x.dtype == BitNetDType::F32 && x.layout.is_contiguous()
 }
 
-pub(super) fn rms_norm(cpu: &CpuBackend, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
+pub(super) fn rms_norm(
+    cpu: &CpuBackend,
+    x: &TensorRef,
+    weight: &TensorRef,
+    eps: f32,
+    out: &mut TensorMut,
+) -> Result<bool> {
     const OP: &str = "rms_norm";
-    if !(plain(&x) && plain(&weight) && plain(&out.as_ref())) {
-        return bitnet_device::backend::fused::rms_norm(cpu, x, weight, eps, out);
+    if !(plain(x) && plain(weight) && plain(&out.as_ref())) {
+        return Ok(false);
     }
-    expect(weight.layout.dims() == [x.layout.shape().last()], OP, "weight", &weight, "[H], the last dimension of x")?;
-    expect(x.layout.dims() == out.layout.dims(), OP, "out", &out.as_ref(), "that of x")?;
     let width = x.layout.shape().last();
-    let (x, weight) = (slice::<f32>(OP, "x", &x)?, slice::<f32>(OP, "weight", &weight)?);
+    let (x, weight) = (slice::<f32>(OP, "x", x)?, slice::<f32>(OP, "weight", weight)?);
     let kernel = cpu.kernels()?.float;
-    rows(cpu, slice_mut(OP, "out", out)?, width, |first, out| {
+    rows(cpu, slice_mut(OP, "out", out.reborrow())?, width, |first, out| {
         kernel.rms_norm(&x[first * width..][..out.len()], weight, eps, out);
     });
-    Ok(())
+    Ok(true)
 }
 
 /// Runs `f(first row, rows)` over parts of `out` `[rows, width]` on all threads; small ones on the caller.
@@ -116,70 +116,78 @@ fn rows(cpu: &CpuBackend, out: &mut [f32], width: usize, f: impl Fn(usize, &mut 
     cpu.threads.for_each_chunk(out, rows * width, &|index, part| f(index * rows, part));
 }
 
-pub(super) fn rope(cpu: &CpuBackend, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
+pub(super) fn rope(
+    cpu: &CpuBackend,
+    x: TensorMut,
+    cos: &TensorRef,
+    sin: &TensorRef,
+    positions: &TensorRef,
+) -> Result<()> {
     const OP: &str = "rope";
-    let &[tokens, heads, width] = x.layout.dims() else {
-        return Err(wrong_shape(OP, "x", &x.as_ref(), "[T, heads, D]"));
-    };
+    let &[_, heads, width] = x.layout.dims() else { return Err(unsupported(OP, x.dtype)) };
     let half = width / 2;
-    let positions = cos.layout.dims().first().copied().unwrap_or(0);
-    for (what, table) in [("cos", &cos), ("sin", &sin)] {
-        expect(table.layout.dims() == [positions, half] && width % 2 == 0, OP, what, table, "[positions, D / 2]")?;
-    }
-    if start.checked_add(tokens).is_none_or(|end| end > positions) {
-        let shape = *cos.layout.shape();
-        return Err(TensorOpError::OutOfRange { op: OP, index: start.saturating_add(tokens), axis: 0, shape }.into());
-    }
-    let (cos, sin) = (slice::<f32>(OP, "cos", &cos)?, slice::<f32>(OP, "sin", &sin)?);
+    let positions = inside(OP, positions, &cos.layout)?;
+    let (cos, sin) = (slice::<f32>(OP, "cos", cos)?, slice::<f32>(OP, "sin", sin)?);
     let kernel = cpu.kernels()?.float;
     rows(cpu, slice_mut(OP, "x", x)?, heads * width, |first, x| {
-        let angles = (start + first) * half..(start + first + x.len() / (heads * width)) * half;
-        kernel.rope(x, heads, half, &cos[angles.clone()], &sin[angles]);
+        for (x, &position) in x.chunks_exact_mut(heads * width).zip(&positions[first..]) {
+            let angles = position as usize * half..(position as usize + 1) * half;
+            kernel.rope(x, heads, half, &cos[angles.clone()], &sin[angles]);
+        }
     });
     Ok(())
 }
 
+/// Indices of rows of `table`.
+fn inside<'a>(op: &'static str, ids: &TensorRef<'a>, table: &Layout) -> Result<&'a [u32]> {
+    let rows = table.dims()[0];
+    let ids = slice::<u32>(op, "indices", ids)?;
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(&id) => Err(TensorOpError::OutOfRange { op, index: id as usize, axis: 0, shape: *table.shape() }.into()),
+        None => Ok(ids),
+    }
+}
+
+/// Of consecutive tokens; others are composed.
 pub(super) fn attention(
     cpu: &CpuBackend,
-    q: TensorRef,
-    keys: TensorRef,
-    values: TensorRef,
-    start: usize,
-    out: TensorMut,
-) -> Result<()> {
+    q: &TensorRef,
+    keys: &TensorRef,
+    values: &TensorRef,
+    positions: &TensorRef,
+    out: &mut TensorMut,
+) -> Result<bool> {
     const OP: &str = "attention";
-    let &[tokens, heads, head_dim] = q.layout.dims() else {
-        return Err(wrong_shape(OP, "q", &q, "[T, heads, D]"));
+    let (&[tokens, heads, head_dim], &[kv_heads, capacity, _]) = (q.layout.dims(), keys.layout.dims()) else {
+        return Ok(false);
     };
-    let &[kv_heads, capacity, width] = keys.layout.dims() else {
-        return Err(wrong_shape(OP, "keys", &keys, "[kv_heads, capacity, D]"));
-    };
-    let grouped = kv_heads > 0 && heads.is_multiple_of(kv_heads) && width == head_dim;
-    expect(grouped, OP, "keys", &keys, "[a divisor of heads, capacity, D]")?;
-    let supported = (1..=bitnet_kernels::float::MAX_HEAD_DIM).contains(&head_dim);
-    expect(supported, OP, "q", &q, "a head dimension of at most 256")?;
-    expect(values.layout.dims() == keys.layout.dims(), OP, "values", &values, "that of keys")?;
-    expect(out.layout.dims() == q.layout.dims(), OP, "out", &out.as_ref(), "that of q")?;
-    let fits = start.checked_add(tokens).is_some_and(|end| end <= capacity);
-    expect(fits, OP, "keys", &keys, "room for start + T positions")?;
+    let positions = slice::<u32>(OP, "positions", positions)?;
+    let start = positions.first().map_or(0, |&first| first as usize);
+    if let Some(&beyond) = positions.iter().find(|&&position| position as usize >= capacity) {
+        let shape = *keys.layout.shape();
+        return Err(TensorOpError::OutOfRange { op: OP, index: beyond as usize, axis: 1, shape }.into());
+    }
+    let consecutive = positions.iter().zip(start..).all(|(&position, expected)| position as usize == expected);
+    if !consecutive || !(1..=bitnet_kernels::float::MAX_HEAD_DIM).contains(&head_dim) {
+        return Ok(false);
+    }
     let shape = AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity };
     let cache = match keys.dtype {
         BitNetDType::F16 => KvCache::F16 {
-            keys: bytemuck::cast_slice(slice::<half::f16>(OP, "keys", &keys)?),
-            values: bytemuck::cast_slice(slice::<half::f16>(OP, "values", &values)?),
+            keys: bytemuck::cast_slice(slice::<half::f16>(OP, "keys", keys)?),
+            values: bytemuck::cast_slice(slice::<half::f16>(OP, "values", values)?),
         },
-        _ => KvCache::F32 { keys: slice(OP, "keys", &keys)?, values: slice(OP, "values", &values)? },
+        _ => KvCache::F32 { keys: slice(OP, "keys", keys)?, values: slice(OP, "values", values)? },
     };
-    let q = slice(OP, "q", &q)?;
-    cpu.kernels()?.float.attention(&cpu.threads, &shape, q, cache, slice_mut(OP, "out", out)?);
-    Ok(())
+    let q = slice(OP, "q", q)?;
+    cpu.kernels()?.float.attention(&cpu.threads, &shape, q, cache, slice_mut(OP, "out", out.reborrow())?);
+    Ok(true)
 }
 
-pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
+pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: &TensorRef) -> Result<()> {
     const OP: &str = "gated";
-    expect(gate.layout.dims() == up.layout.dims(), OP, "up", &up, "that of gate")?;
     let width = gate.layout.shape().last();
-    let up = slice::<f32>(OP, "up", &up)?;
+    let up = slice::<f32>(OP, "up", up)?;
     let kernel = cpu.kernels()?.float;
     rows(cpu, slice_mut(OP, "gate", gate)?, width, |first, gate| {
         let up = &up[first * width..][..gate.len()];
@@ -201,81 +209,63 @@ fn weights<'a>(op: &'static str, w: &TensorRef<'a>) -> Result<BlockMatrix<'a>> {
     if !w.layout.is_contiguous() || w.layout.offset() != 0 {
         return Err(TensorOpError::NotContiguous { op, what: "weights" }.into());
     }
-    let whole = kind.row_bytes(columns).is_some();
-    expect(whole, op, "weights", w, "rows of whole blocks of their type")?;
+    if kind.row_bytes(columns).is_none() {
+        return Err(wrong_shape(op, "weights", w, "rows of whole blocks of their type"));
+    }
     let bytes = w.storage.cpu(op, w.dtype)?.bytes();
     let needed = rows * w.dtype.row_bytes(columns);
     let bytes = bytes.get(..needed).ok_or_else(|| length(op, "weights", bytes.len(), needed))?;
     Ok(BlockMatrix::new(kind, rows, columns, bytes).expect("rows and bytes were checked"))
 }
 
-pub(super) fn embedding(ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
+pub(super) fn embedding(table: &TensorRef, ids: &TensorRef, out: TensorMut) -> Result<()> {
     const OP: &str = "embedding";
-    let w = weights(OP, &table)?;
-    expect(out.layout.dims() == [ids.len(), w.columns()], OP, "out", &out.as_ref(), "[T, H]")?;
-    let width = w.columns();
+    let (w, ids) = (weights(OP, table)?, inside(OP, ids, &table.layout)?);
     let out = slice_mut::<f32>(OP, "out", out)?;
-    for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
-        if id as usize >= w.rows() {
-            let shape = *table.layout.shape();
-            return Err(TensorOpError::OutOfRange { op: OP, index: id as usize, axis: 0, shape }.into());
-        }
+    for (&id, out) in ids.iter().zip(out.chunks_exact_mut(w.columns().max(1))) {
         dequantize_row(w.kind(), w.row(id as usize), out);
     }
     Ok(())
 }
 
-pub(super) fn linear(cpu: &CpuBackend, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
+pub(super) fn linear(cpu: &CpuBackend, x: &TensorRef, w: &TensorRef, out: TensorMut) -> Result<()> {
     const OP: &str = "linear";
-    let weights = weights(OP, &w)?;
-    let tokens = x.layout.dims().first().copied().unwrap_or(0);
-    expect(x.layout.dims() == [tokens, weights.columns()], OP, "x", &x, "[T, K], K the columns of the weights")?;
-    expect(out.layout.dims() == [tokens, weights.rows()], OP, "out", &out.as_ref(), "[T, N]")?;
-    let x = slice(OP, "x", &x)?;
+    let (weights, x) = (weights(OP, w)?, slice(OP, "x", x)?);
     cpu.kernels()?.float.linear(&cpu.threads, &weights, x, slice_mut(OP, "out", out)?);
     Ok(())
 }
 
 pub(super) fn quantize_activations(
     cpu: &CpuBackend,
-    x: TensorRef,
+    x: &TensorRef,
     values: TensorMut,
     scales: TensorMut,
     sums: TensorMut,
 ) -> Result<()> {
     const OP: &str = "quantize_activations";
-    let &[tokens, columns] = x.layout.dims() else {
-        return Err(wrong_shape(OP, "x", &x, "[T, K]"));
-    };
-    expect(values.layout.dims() == [tokens, columns], OP, "values", &values.as_ref(), "that of x")?;
-    expect(scales.layout.dims() == [tokens], OP, "scales", &scales.as_ref(), "[T]")?;
-    expect(sums.layout.dims() == [tokens], OP, "sums", &sums.as_ref(), "[T]")?;
+    let (tokens, columns) = padded_rows(OP, &values.as_ref())?;
     let kernel = cpu.kernels()?.ternary;
-    let q = {
-        padded_rows(OP, &values.as_ref())?;
-        &mut values.storage.cpu_mut(OP, values.dtype)?.elements_mut::<i8>()?[..tokens * padded(columns)]
-    };
-    let x = slice(OP, "x", &x)?;
+    let q = &mut values.storage.cpu_mut(OP, values.dtype)?.elements_mut::<i8>()?[..tokens * padded(columns)];
+    let x = slice(OP, "x", x)?;
     let (scales, sums) = (slice_mut(OP, "scales", scales)?, slice_mut(OP, "sums", sums)?);
     quantize_rows(kernel, &cpu.threads, x, columns, q, scales, sums);
     Ok(())
 }
 
-/// An error unless `t` is i8 `[T, K]` whose rows follow each other every `padded(K)` bytes from the start of its
-/// storage.
-fn padded_rows(op: &'static str, t: &TensorRef) -> Result<()> {
+/// The extents of `[T, K]`; an error unless its rows follow each other every `padded(K)` bytes from the start of its storage.
+fn padded_rows(op: &'static str, t: &TensorRef) -> Result<(usize, usize)> {
     let &[tokens, columns] = t.layout.dims() else {
         return Err(wrong_shape(op, "values", t, "[T, K]"));
     };
-    if t.dtype != BitNetDType::I8 {
-        return Err(TensorOpError::DType { op, what: "values", got: t.dtype, needed: BitNetDType::I8 }.into());
-    }
     let stride = padded(columns);
     let fits = t.layout.offset() == 0
         && (tokens <= 1 || t.layout.strides()[0] == stride as isize)
         && (columns <= 1 || t.layout.strides()[1] == 1)
         && t.storage.len_bytes() >= tokens * stride;
-    expect(fits, op, "values", t, "rows padded to padded_columns() elements")
+    if !fits {
+        return Err(wrong_shape(op, "values", t, "rows padded to padded_columns() elements"));
+    }
+    Ok((tokens, columns))
 }
 
 pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<PackedTernary> {
@@ -305,7 +295,7 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
     let mut storage = CpuStorage::allocate(&cpu.memory, bytes)?;
     storage.advise_huge_pages(true);
     let mut rest = storage.bytes_mut()?;
-    let mut scales = Vec::new();
+    let mut scales: Vec<f32> = Vec::new();
     for part in parts {
         let len = ternary::packed_len(part.rows, columns).unwrap_or(0);
         let (tiles, tail) = rest.split_at_mut(len);
@@ -314,28 +304,34 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
         rest = tail;
     }
     let rows = parts.iter().map(|part| part.rows).sum();
-    Ok(PackedTernary { storage: TensorStorage::Cpu(storage), rows, columns, scales })
+    Ok(PackedTernary {
+        storage: TensorStorage::Cpu(storage),
+        scales: cpu.upload(bytemuck::cast_slice(&scales))?,
+        rows,
+        columns,
+    })
 }
 
 pub(super) fn ternary_matmul(
     cpu: &CpuBackend,
     x: QuantizedActivations,
-    w: &PackedTernary,
+    w: &TensorRef,
+    row_scales: &TensorRef,
     out: TensorMut,
 ) -> Result<()> {
     const OP: &str = "ternary_matmul";
-    let tokens = x.scales.layout.shape().elements();
-    expect(x.values.layout.dims() == [tokens, w.columns], OP, "values", &x.values, "[T, K], K the weights' columns")?;
-    expect(x.sums.layout.dims() == [tokens], OP, "sums", &x.sums, "[T]")?;
-    expect(out.layout.dims() == [tokens, w.rows], OP, "out", &out.as_ref(), "[T, rows of the weights]")?;
-    padded_rows(OP, &x.values)?;
-    let q = &x.values.storage.cpu(OP, x.values.dtype)?.elements::<i8>()?[..tokens * padded(w.columns)];
+    let &[rows, columns] = w.layout.dims() else { return Err(wrong_shape(OP, "weights", w, "[rows, K]")) };
+    let (tokens, _) = padded_rows(OP, &x.values)?;
+    let q = &x.values.storage.cpu(OP, x.values.dtype)?.elements::<i8>()?[..tokens * padded(columns)];
     let activations =
         ternary::Activations { q, scales: slice(OP, "scales", &x.scales)?, sums: slice(OP, "sums", &x.sums)? };
     let tiles = w.storage.cpu(OP, BitNetDType::Ternary2)?.bytes();
-    let matrix = ternary::TernaryMatrix::new(tiles, w.rows, w.columns);
-    let kernel = cpu.kernels()?.ternary;
-    let stride = w.rows;
-    ternary::matmul(kernel, &cpu.threads, &matrix, &activations, &w.scales, slice_mut(OP, "out", out)?, stride);
+    if Some(tiles.len()) != ternary::packed_len(rows, columns) {
+        return Err(wrong_shape(OP, "weights", w, "what pack_ternary() made"));
+    }
+    let matrix = ternary::TernaryMatrix::new(tiles, rows, columns);
+    let row_scales = slice(OP, "row scales", row_scales)?;
+    let out = slice_mut(OP, "out", out)?;
+    ternary::matmul(cpu.kernels()?.ternary, &cpu.threads, &matrix, &activations, row_scales, out, rows);
     Ok(())
 }

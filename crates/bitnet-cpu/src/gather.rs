@@ -120,7 +120,7 @@ impl Walk {
     }
 }
 
-/// See [`bitnet_device::Backend::gather`].
+/// See [`Op::Gather`](bitnet_device::backend::Op::Gather).
 pub(super) fn gather(
     threads: &ThreadPool,
     source: TensorRef,

@@ -17,6 +17,7 @@ mod norm;
 mod operand;
 mod random;
 mod reduce;
+mod run;
 mod scatter;
 mod sort;
 mod wide;
@@ -112,170 +113,26 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn copy(&self, source: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::transpose(self, &source, out.reborrow())? {
-            return Ok(());
-        }
-        copy::copy(&self.threads, source, out)
-    }
-
-    fn unary(&self, op: UnaryOp, x: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::unary(self, op, &x, out.reborrow())? {
-            return Ok(());
-        }
-        elementwise::unary(self, op, x, out)
-    }
-
-    fn binary(&self, op: BinaryOp, a: TensorRef, b: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::binary(self, op, &a, &b, out.reborrow())? {
-            return Ok(());
-        }
-        elementwise::binary(&self.threads, op, a, b, out)
-    }
-
-    fn compare(&self, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        compare::compare(&self.threads, op, a, b, out)
-    }
-
-    fn select(&self, condition: TensorRef, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        compare::select(&self.threads, condition, a, b, out)
-    }
-
-    fn cast(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::cast(self, &x, out.reborrow())? {
-            return Ok(());
-        }
-        cast::cast(&self.threads, x, out)
-    }
-
-    fn reduce(&self, op: ReduceOp, x: TensorRef, axis: usize, mut out: TensorMut) -> Result<()> {
-        if op == ReduceOp::Norm {
-            return norm::norm(self, x, axis, out);
-        }
-        if dense::reduce(self, op, &x, axis, out.reborrow())? {
-            return Ok(());
-        }
-        reduce::reduce(&self.threads, op, x, axis, out)
-    }
-
-    fn matmul(&self, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-        matmul::matmul(self, a, b, out)
-    }
-
-    fn gather(&self, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
-        gather::gather(&self.threads, source, axis, indices, out)
-    }
-
-    fn scan(&self, op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
-        reduce::scan(op, x, axis, out)
-    }
-
-    fn scatter(&self, op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
-        scatter::scatter(op, source, axis, indices, out)
-    }
-
-    fn sort(&self, x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut) -> Result<()> {
-        sort::sort(&self.threads, x, axis, descending, values, indices)
-    }
-
-    fn random(&self, distribution: Distribution, seed: u64, offset: u64, out: TensorMut) -> Result<()> {
-        random::random(&self.threads, distribution, seed, offset, out)
+    fn write(&self, target: &mut TensorStorage, offset: usize, bytes: &[u8]) -> Result<()> {
+        let target = target.cpu_mut("write", BitNetDType::U8)?.bytes_mut()?;
+        let len = target.len();
+        let Some(part) = target.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes.len())) else {
+            return Err(fused::length("write", "target", len, offset.saturating_add(bytes.len())));
+        };
+        part.copy_from_slice(bytes);
+        Ok(())
     }
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
 
-    fn unary_assign(&self, op: UnaryOp, mut x: TensorMut) -> Result<()> {
-        if dense::unary_assign(self, op, x.reborrow())? {
-            return Ok(());
-        }
-        elementwise::unary_assign(self, op, x)
-    }
-
-    fn binary_assign(&self, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
-        fused::binary_assign(self, op, y, x)
-    }
-
-    fn rms_norm(&self, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
-        fused::rms_norm(self, x, weight, eps, out)
-    }
-
-    fn softmax(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::softmax(self, &x, false, out.reborrow())? {
-            return Ok(());
-        }
-        bitnet_device::backend::fused::softmax(self, x, out)
-    }
-
-    fn log_softmax(&self, x: TensorRef, mut out: TensorMut) -> Result<()> {
-        if dense::softmax(self, &x, true, out.reborrow())? {
-            return Ok(());
-        }
-        bitnet_device::backend::fused::log_softmax(self, x, out)
-    }
-
-    fn layer_norm(
-        &self,
-        x: TensorRef,
-        weight: Option<TensorRef>,
-        bias: Option<TensorRef>,
-        eps: f64,
-        mut out: TensorMut,
-    ) -> Result<()> {
-        if dense::layer_norm(self, &x, weight, bias, eps, out.reborrow())? {
-            return Ok(());
-        }
-        bitnet_device::backend::fused::layer_norm(self, x, weight, bias, eps, out)
-    }
-
-    fn variance(
-        &self,
-        x: TensorRef,
-        axis: usize,
-        correction: f64,
-        mut mean: TensorMut,
-        mut out: TensorMut,
-    ) -> Result<()> {
-        if dense::variance(self, &x, axis, correction, mean.reborrow(), out.reborrow())? {
-            return Ok(());
-        }
-        bitnet_device::backend::fused::variance(self, x, axis, correction, mean, out)
-    }
-
-    fn standard_deviation(&self, x: TensorRef, axis: usize, correction: f64, mut out: TensorMut) -> Result<()> {
-        if dense::standard_deviation(self, &x, axis, correction, out.reborrow())? {
-            return Ok(());
-        }
-        norm::standard_deviation(self, x, axis, correction, out)
-    }
-
-    fn rope(&self, x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
-        fused::rope(self, x, cos, sin, start)
-    }
-
-    fn attention(&self, q: TensorRef, keys: TensorRef, values: TensorRef, start: usize, out: TensorMut) -> Result<()> {
-        fused::attention(self, q, keys, values, start, out)
-    }
-
-    fn gated(&self, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
-        fused::gated(self, act, gate, up)
-    }
-
-    fn embedding(&self, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
-        fused::embedding(ids, table, out)
-    }
-
-    fn linear(&self, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
-        fused::linear(self, x, w, out)
+    fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {
+        run::run(self, op, inputs, outputs)
     }
 
     fn padded_columns(&self, columns: usize) -> usize {
         bitnet_kernels::activation::padded(columns)
-    }
-
-    fn quantize_activations(&self, x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut) -> Result<()> {
-        fused::quantize_activations(self, x, values, scales, sums)
     }
 
     fn ternary_row_group(&self) -> usize {
@@ -284,73 +141,5 @@ impl Backend for CpuBackend {
 
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
         fused::pack_ternary(self, parts)
-    }
-
-    fn rms_norm_backward(
-        &self,
-        grad: TensorRef,
-        x: TensorRef,
-        weight: TensorRef,
-        eps: f32,
-        dx: TensorMut,
-        dweight: TensorMut,
-    ) -> Result<()> {
-        gradient::rms_norm_backward(self, grad, x, weight, eps, dx, dweight)
-    }
-
-    fn gated_halves(&self, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
-        gradient::gated_halves(self, act, both, out)
-    }
-
-    fn gated_halves_backward(
-        &self,
-        act: GateActivation,
-        grad: TensorRef,
-        both: TensorRef,
-        out: TensorMut,
-    ) -> Result<()> {
-        gradient::gated_halves_backward(self, act, grad, both, out)
-    }
-
-    fn causal_attention(
-        &self,
-        shape: CausalShape,
-        qkv: TensorRef,
-        cos: TensorRef,
-        sin: TensorRef,
-        out: TensorMut,
-    ) -> Result<()> {
-        gradient::causal_attention(self, shape, qkv, cos, sin, out)
-    }
-
-    fn causal_attention_backward(
-        &self,
-        shape: CausalShape,
-        grad: TensorRef,
-        qkv: TensorRef,
-        cos: TensorRef,
-        sin: TensorRef,
-        out: TensorMut,
-    ) -> Result<()> {
-        gradient::causal_attention_backward(self, shape, grad, qkv, cos, sin, out)
-    }
-
-    fn scale(&self, x: TensorRef, rows: Option<TensorRef>, columns: Option<TensorRef>, out: TensorMut) -> Result<()> {
-        gradient::scale(self, x, rows, columns, out)
-    }
-
-    fn adam_step(
-        &self,
-        step: AdamStep,
-        x: TensorMut,
-        grad: TensorRef,
-        first: TensorMut,
-        second: TensorMut,
-    ) -> Result<()> {
-        gradient::adam_step(self, step, x, grad, first, second)
-    }
-
-    fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
-        fused::ternary_matmul(self, x, w, out)
     }
 }

@@ -11,7 +11,7 @@ use bytemuck::Pod;
 /// Multiply-adds of a product below which a batch is divided between the threads, not each product.
 const SMALL: usize = 1 << 20;
 
-/// See [`bitnet_device::Backend::matmul`].
+/// See [`Op::Matmul`](bitnet_device::backend::Op::Matmul).
 pub(super) fn matmul(cpu: &CpuBackend, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
     let shape = check(&a, &b, &out)?;
     let (isa, pool) = (cpu.kernels()?.isa, &cpu.threads);

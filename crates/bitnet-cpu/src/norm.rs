@@ -4,7 +4,7 @@ use super::CpuBackend;
 use super::operand::unsupported;
 use super::reduce::{Lanes, Value};
 use bitnet_device::BitNetDType::{F32, F64};
-use bitnet_device::backend::{Backend, ReduceOp, TensorMut, TensorRef, UnaryOp, fused};
+use bitnet_device::backend::{Backend, Op, ReduceOp, TensorMut, TensorRef, UnaryOp};
 use bitnet_device::{Layout, Result};
 use std::ops::RangeInclusive;
 
@@ -19,8 +19,13 @@ pub(super) fn norm(cpu: &CpuBackend, x: TensorRef, axis: usize, mut out: TensorM
     }
     let layout = Layout::contiguous(*x.layout.shape());
     let mut squares = cpu.allocate(layout.shape().elements() * x.dtype.size())?;
-    cpu.unary(UnaryOp::Square, x, TensorMut { storage: &mut squares, layout, dtype: x.dtype })?;
-    cpu.reduce(ReduceOp::Sum, TensorRef { storage: &squares, layout, dtype: x.dtype }, axis, out.reborrow())?;
+    cpu.as_dyn().unary(UnaryOp::Square, x, TensorMut { storage: &mut squares, layout, dtype: x.dtype })?;
+    cpu.as_dyn().reduce(
+        ReduceOp::Sum,
+        TensorRef { storage: &squares, layout, dtype: x.dtype },
+        axis,
+        out.reborrow(),
+    )?;
     match x.dtype {
         F32 => finish(cpu, x, axis, out, SAFE_F32, |x| x as f32),
         _ => finish(cpu, x, axis, out, 1e-280..=f64::MAX, |x| x),
@@ -42,7 +47,7 @@ fn finish<T: Value<Wide = f64> + PartialOrd>(
     let plain = layout.is_contiguous().then(|| &sums[layout.offset()..][..layout.shape().elements()]);
     // All are looked at: that is done many at a time.
     if plain.is_some_and(|sums| sums.iter().fold(true, |all, sum| all & (sum >= safe.start()) & (sum <= safe.end()))) {
-        return cpu.unary_assign(UnaryOp::Sqrt, out);
+        return cpu.as_dyn().unary_assign(UnaryOp::Sqrt, out);
     }
     for (start, place) in lanes.starts.indices().zip(layout.indices()) {
         let sum = sums[place];
@@ -66,26 +71,28 @@ fn length(x: impl Iterator<Item = f64> + Clone) -> f64 {
     libm::scalbn(squares.sqrt(), exponent)
 }
 
-/// Root of the variance of f32 numbers that the kernels do not take: composed in f32, and in f64 where that left its range.
+/// Root of the variance of f32 numbers that the kernels do not take, by the variance in f32; `false` where that left its range,
+/// and for other dtypes.
 pub(super) fn standard_deviation(
     cpu: &CpuBackend,
     x: TensorRef,
     axis: usize,
     correction: f64,
-    mut out: TensorMut,
-) -> Result<()> {
-    if x.dtype == F32 && out.layout.is_contiguous() {
-        let layout = Layout::contiguous(*out.layout.shape());
-        let mut mean = cpu.allocate(layout.shape().elements() * size_of::<f32>())?;
-        let mean = TensorMut { storage: &mut mean, layout, dtype: F32 };
-        fused::variance(cpu, x, axis, correction, mean, out.reborrow())?;
-        let variances = out.storage.cpu("standard_deviation", F32)?.elements::<f32>()?;
-        let variances = &variances[out.layout.offset()..][..out.layout.shape().elements()];
-        if variances.iter().all(|v| SAFE_F32.contains(v)) {
-            return cpu.unary_assign(UnaryOp::Sqrt, out);
-        }
+    out: &mut TensorMut,
+) -> Result<bool> {
+    if x.dtype != F32 || !out.layout.is_contiguous() {
+        return Ok(false);
     }
-    fused::standard_deviation(cpu, x, axis, correction, out)
+    let layout = Layout::contiguous(*out.layout.shape());
+    let mut mean = cpu.allocate(layout.shape().elements() * size_of::<f32>())?;
+    let mean = TensorMut { storage: &mut mean, layout, dtype: F32 };
+    Op::Variance { axis, correction }.compose(cpu, &[x], &mut [mean, out.reborrow()])?;
+    let variances = out.storage.cpu("standard_deviation", F32)?.elements::<f32>()?;
+    let variances = &variances[out.layout.offset()..][..out.layout.shape().elements()];
+    if !variances.iter().all(|v| SAFE_F32.contains(v)) {
+        return Ok(false);
+    }
+    cpu.as_dyn().unary_assign(UnaryOp::Sqrt, out.reborrow()).map(|()| true)
 }
 
 /// Whether a sum of squares of f32 that was made in f32 lost nothing that counts.

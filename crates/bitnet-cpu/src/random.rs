@@ -1,10 +1,11 @@
 //! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy
-//! as 1, 2, 3". The conversion of its numbers is specified at [`bitnet_device::Backend::random`].
+//! as 1, 2, 3". The conversion of its numbers is specified at [`Op::Random`](bitnet_device::backend::Op::Random).
 
+use super::fused::slice;
 use super::operand::unsupported;
 use bitnet_device::Element;
 use bitnet_device::Result;
-use bitnet_device::backend::{Distribution, TensorMut};
+use bitnet_device::backend::{Distribution, TensorMut, TensorRef};
 use bitnet_device::by_dtype;
 use bitnet_kernels::ThreadPool;
 use half::{bf16, f16};
@@ -63,15 +64,19 @@ fn fill<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn([u64; 2]) -
     }
 }
 
-/// See [`bitnet_device::Backend::random`].
+/// See [`Op::Random`](bitnet_device::backend::Op::Random).
 pub(super) fn random(
     threads: &ThreadPool,
     distribution: Distribution,
-    seed: u64,
-    offset: u64,
+    state: &TensorRef,
     out: TensorMut,
 ) -> Result<()> {
     const OP: &str = "random";
+    let &[seed_low, seed_high, offset_low, offset_high] = slice::<u32>(OP, "state", state)? else {
+        return Err(unsupported(OP, state.dtype));
+    };
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let (seed, offset) = (join(seed_low, seed_high), join(offset_low, offset_high));
     let (layout, dtype) = (out.layout, out.dtype);
     if dtype.is_packed()
         || !dtype.is_float() && !matches!(distribution, Distribution::Integer { .. } | Distribution::Bernoulli { .. })

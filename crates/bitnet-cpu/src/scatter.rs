@@ -9,7 +9,7 @@ use bitnet_device::by_dtype;
 use bitnet_device::{Result, TensorOpError};
 use half::{bf16, f16};
 
-/// See [`bitnet_device::Backend::scatter`]. On one thread, so that several writes to one element happen in row-major order.
+/// See [`Op::Scatter`](bitnet_device::backend::Op::Scatter). On one thread, so that several writes to one element happen in row-major order.
 pub(super) fn scatter(op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
     if source.dtype != out.dtype {
         let (got, needed) = (source.dtype, out.dtype);

@@ -13,7 +13,7 @@ use half::{bf16, f16};
 /// Elements per task.
 const PER_TASK: usize = 1 << 12;
 
-/// See [`bitnet_device::Backend::sort`].
+/// See [`Op::Sort`](bitnet_device::backend::Op::Sort).
 pub(super) fn sort(
     threads: &ThreadPool,
     x: TensorRef,

@@ -7,6 +7,7 @@ mod dtype;
 mod error;
 mod layout;
 pub mod memory;
+pub mod registry;
 mod scalar;
 mod shape;
 mod storage;

@@ -6,7 +6,7 @@ use std::fmt;
 /// Maximum number of dimensions of a tensor.
 pub const MAX_DIMS: usize = 8;
 
-/// The extent that follows from the others, in [`reshape`](`reshape` of a tensor) and similar methods: PyTorch's
+/// The extent that follows from the others, in `reshape` and similar methods: PyTorch's
 /// -1.
 pub const INFER: usize = usize::MAX;
 

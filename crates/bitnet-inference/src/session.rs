@@ -35,6 +35,12 @@ pub struct Session {
 struct Scratch {
     /// Capacity in tokens.
     batch: usize,
+    /// u32, the tokens of the batch.
+    ids: BitNetTensor,
+    /// u32, their positions.
+    positions: BitNetTensor,
+    /// What `positions` is written from.
+    next: Vec<u32>,
     /// The residual stream, width hidden.
     hidden: BitNetTensor,
     /// After a norm, the width of its input.
@@ -248,7 +254,12 @@ impl Session {
         let model = &*self.model;
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
         let (start, count, width) = (self.tokens.len(), tokens.len(), config.hidden_size);
-        device.embedding(tokens, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
+        s.next.clear();
+        s.next.extend((start as u32..).take(count));
+        device.write(s.ids.as_mut()?.storage, 0, bytemuck::cast_slice(tokens))?;
+        device.write(s.positions.as_mut()?.storage, 0, bytemuck::cast_slice(&s.next))?;
+        let ids = s.ids.as_ref().narrow(0, 0, count)?;
+        device.embedding(ids, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
         for (index, (layer, cache)) in model.layers.iter().zip(&mut self.cache).enumerate() {
             observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
             let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
@@ -294,6 +305,9 @@ impl Scratch {
         let own_norms = linears.into_iter().any(Linear::has_own_norm);
         Ok(Self {
             batch,
+            ids: BitNetTensor::empty(&[batch], BitNetDType::U32, device)?,
+            positions: BitNetTensor::empty(&[batch], BitNetDType::U32, device)?,
+            next: Vec::with_capacity(batch),
             hidden: buffer(c.hidden_size)?,
             normed: buffer(widest)?,
             query: buffer(c.query_size())?,
@@ -339,9 +353,10 @@ impl Scratch {
             rows_mut(&mut s.query, count, query_width)?.reshape(&by_head)?,
             cos.as_ref(),
             sin.as_ref(),
-            start,
+            s.positions.as_ref().narrow(0, 0, count)?,
         )?;
-        device.rope(rows_mut(&mut s.key, count, kv_width)?.reshape(&by_kv_head)?, cos.as_ref(), sin.as_ref(), start)?;
+        let key = rows_mut(&mut s.key, count, kv_width)?.reshape(&by_kv_head)?;
+        device.rope(key, cos.as_ref(), sin.as_ref(), s.positions.as_ref().narrow(0, 0, count)?)?;
         for (new, cache) in [(&s.key, &mut *keys), (&s.value, &mut *values)] {
             // [T, kv_heads, D] to positions start.. of [kv_heads, capacity, D]
             let new = rows(new, count, kv_width)?.reshape(&by_kv_head)?.transpose(0, 1)?;
@@ -349,7 +364,8 @@ impl Scratch {
         }
         let query = rows(&s.query, count, query_width)?.reshape(&by_head)?;
         let out = rows_mut(&mut s.attention, count, query_width)?.reshape(&by_head)?;
-        device.attention(query, keys.as_ref(), values.as_ref(), start, out)?;
+        let positions = s.positions.as_ref().narrow(0, 0, count)?;
+        device.attention(query, keys.as_ref(), values.as_ref(), positions, out)?;
         let mut mixed = rows(&s.attention, count, query_width)?;
         if let Some(norm) = &layer.attention_inner_norm {
             device.rms_norm(mixed, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, query_width)?)?;

@@ -11,10 +11,17 @@ impl BitNetTensor {
         let &[_, width] = self.dims() else { return Err(self.needs(OP, "[V, H], a table of rows")) };
         if self.dtype().is_packed() {
             self.same_device(OP, ids)?;
-            let numbers = ids.to_dtype(BitNetDType::I64)?.to_vec::<i64>()?;
-            let numbers: Vec<u32> = numbers.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
-            let mut out = Self::empty(&[numbers.len(), width], BitNetDType::F32, self.device())?;
-            self.device().embedding(&numbers, self.as_ref(), out.as_mut()?)?;
+            // An id that is negative or beyond u32 becomes the last one, which no table has.
+            let ids_u32 = match ids.dtype() {
+                BitNetDType::U32 => ids.clone(),
+                _ => {
+                    let limits = [-1, i64::from(u32::MAX)].map(|limit| Some(limit.into()));
+                    ids.to_dtype(BitNetDType::I64)?.clamp(limits[0], limits[1])?.to_dtype(BitNetDType::U32)?
+                }
+            };
+            let ids_u32 = ids_u32.reshape(&[ids.elements()])?.contiguous()?;
+            let mut out = Self::empty(&[ids.elements(), width], BitNetDType::F32, self.device())?;
+            self.device().embedding(ids_u32.as_ref(), self.as_ref(), out.as_mut()?)?;
             return out.reshape(&[ids.dims(), &[width]].concat());
         }
         let rows = self.index_select(0, &ids.reshape(&[ids.elements()])?)?;

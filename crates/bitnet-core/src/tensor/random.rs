@@ -1,4 +1,4 @@
-//! Random tensors. The numbers are those of [`Backend::random`](crate::Backend::random): the same on every device and
+//! Random tensors. The numbers are those of [`Op::Random`](crate::backend::Op::Random): the same on every device and
 //! for every number of threads.
 
 use super::views::argument;
@@ -43,6 +43,14 @@ impl Generator {
     }
 }
 
+impl Generator {
+    /// Seed and offset as [`Op::Random`](crate::backend::Op::Random) takes them.
+    fn state(&self, device: &Device) -> Result<BitNetTensor> {
+        let halves = |x: u64| [x as u32, (x >> 32) as u32];
+        BitNetTensor::from_slice(&[halves(self.seed), halves(self.offset)].concat(), &[4], device)
+    }
+}
+
 impl BitNetTensor {
     /// A tensor of the next numbers of `generator`.
     pub fn random(
@@ -54,7 +62,7 @@ impl BitNetTensor {
     ) -> Result<Self> {
         check(distribution, dtype)?;
         let mut out = Self::empty(dims, dtype, device)?;
-        device.random(distribution, generator.seed, generator.offset, out.as_mut()?)?;
+        device.random(distribution, generator.state(device)?.as_ref(), out.as_mut()?)?;
         generator.offset = generator.offset.wrapping_add(out.elements() as u64);
         Ok(out)
     }

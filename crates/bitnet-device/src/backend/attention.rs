@@ -1,8 +1,7 @@
-//! Attention of training composed of primitives: the default of [`Backend::causal_attention`].
+//! Attention of training composed of primitives: the default of [`Op::CausalAttention`].
 
 use super::fused::temp::Temp;
 use super::*;
-use crate::{TensorOpError, TensorShape};
 use BinaryOp::*;
 use BitNetDType::F32;
 
@@ -118,20 +117,7 @@ impl<'a, 'b> Operands<'a, 'b> {
     }
 }
 
-/// An error unless `x` is f32 and has `width` columns for each token.
-fn check(op: &'static str, what: &'static str, shape: &CausalShape, x: &TensorRef, width: usize) -> Result<()> {
-    let grouped = shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads) && shape.head_dim.is_multiple_of(2);
-    if grouped && x.layout.dims() == [shape.batch * shape.tokens, width] {
-        return Ok(());
-    }
-    let needed = format!(
-        "{} with heads a multiple of kv_heads and an even width",
-        TensorShape::new(&[shape.batch * shape.tokens, width])?
-    );
-    Err(TensorOpError::Shape { op, what, got: *x.layout.shape(), needed }.into())
-}
-
-/// See [`Backend::causal_attention`].
+/// See [`Op::CausalAttention`].
 pub fn causal_attention(
     backend: &dyn Backend,
     shape: CausalShape,
@@ -140,16 +126,13 @@ pub fn causal_attention(
     sin: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    const OP: &str = "causal_attention";
-    check(OP, "qkv", &shape, &qkv, shape.row())?;
-    check(OP, "out", &shape, &out.as_ref(), shape.out_row())?;
     let x = Operands::new(backend, shape, qkv, cos, sin)?;
     let mixed = product(backend, &x.lead(), x.weights()?.view(), x.values()?)?;
     let layout = x.by_head(out.layout)?;
     mixed.copy_to(TensorMut { layout, ..out })
 }
 
-/// See [`Backend::causal_attention_backward`].
+/// See [`Op::CausalAttentionBackward`].
 pub fn causal_attention_backward(
     backend: &dyn Backend,
     shape: CausalShape,
@@ -159,10 +142,6 @@ pub fn causal_attention_backward(
     sin: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    const OP: &str = "causal_attention_backward";
-    check(OP, "grad", &shape, &grad, shape.out_row())?;
-    check(OP, "qkv", &shape, &qkv, shape.row())?;
-    check(OP, "out", &shape, &out.as_ref(), shape.row())?;
     let CausalShape { batch, tokens, heads, kv_heads, head_dim } = shape;
     let x = Operands::new(backend, shape, qkv, cos, sin)?;
     let (lead, weights) = (x.lead(), x.weights()?);

@@ -5,19 +5,18 @@
 pub(super) mod temp;
 
 use super::*;
-use crate::{TensorOpError, TensorShape};
 use BinaryOp::*;
 use BitNetDType::{Bool, F32, F64, I8};
 use temp::{Temp, binary, cast, wide};
 
-/// See [`Backend::unary_assign`].
+/// See [`Op::UnaryAssign`].
 pub fn unary_assign(backend: &dyn Backend, op: UnaryOp, x: TensorMut) -> Result<()> {
     let mut out = Temp::new(backend, x.layout.dims(), x.dtype)?;
     backend.unary(op, x.as_ref(), out.view_mut())?;
     out.copy_to(x)
 }
 
-/// See [`Backend::binary_assign`].
+/// See [`Op::BinaryAssign`].
 pub fn binary_assign(backend: &dyn Backend, op: BinaryOp, y: TensorMut, x: TensorRef) -> Result<()> {
     let x = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
     let mut out = Temp::new(backend, y.layout.dims(), y.dtype)?;
@@ -25,11 +24,8 @@ pub fn binary_assign(backend: &dyn Backend, op: BinaryOp, y: TensorMut, x: Tenso
     out.copy_to(y)
 }
 
-/// See [`Backend::rms_norm`].
+/// See [`Op::RmsNorm`].
 pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) -> Result<()> {
-    if *weight.layout.dims() != [x.layout.shape().last()] {
-        return Err(shape_error("rms_norm", "weight", &weight, "[H], the last dimension of x"));
-    }
     let (x, weight) = (wide(backend, x)?, wide(backend, weight)?);
     let columns = x.view().layout.shape().last() as f64;
     let mean = binary(backend, Mul, x.view(), x.view())?.reduce_last(ReduceOp::Sum)?.scalar(Div, columns)?;
@@ -37,7 +33,7 @@ pub fn rms_norm(backend: &dyn Backend, x: TensorRef, weight: TensorRef, eps: f32
     binary(backend, Mul, x.view(), factor.view())?.binary(Mul, weight.view())?.cast_to(out)
 }
 
-/// See [`Backend::softmax`].
+/// See [`Op::Softmax`].
 pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
     if x.layout.shape().elements() == 0 {
         return Ok(());
@@ -46,7 +42,7 @@ pub fn softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()
     exp.binary(Div, exp.reduce_last(ReduceOp::Sum)?.view())?.cast_to(out)
 }
 
-/// See [`Backend::log_softmax`].
+/// See [`Op::LogSoftmax`].
 pub fn log_softmax(backend: &dyn Backend, x: TensorRef, out: TensorMut) -> Result<()> {
     if x.layout.shape().elements() == 0 {
         return Ok(());
@@ -63,7 +59,7 @@ fn shifted<'b>(backend: &'b dyn Backend, x: TensorRef) -> Result<Temp<'b>> {
     binary(backend, Sub, x.view(), max.view())
 }
 
-/// See [`Backend::layer_norm`].
+/// See [`Op::LayerNorm`].
 pub fn layer_norm(
     backend: &dyn Backend,
     x: TensorRef,
@@ -87,7 +83,7 @@ pub fn layer_norm(
     normed.cast_to(out)
 }
 
-/// See [`Backend::variance`].
+/// See [`Op::Variance`].
 pub fn variance(
     backend: &dyn Backend,
     x: TensorRef,
@@ -108,7 +104,7 @@ pub fn variance(
     sum.scalar(Div, (count - correction).max(0.))?.cast_to(out)
 }
 
-/// See [`Backend::standard_deviation`]: in f64, which holds the squares of f32.
+/// See [`Op::StandardDeviation`]: in f64, which holds the squares of f32.
 pub fn standard_deviation(
     backend: &dyn Backend,
     x: TensorRef,
@@ -123,17 +119,28 @@ pub fn standard_deviation(
     squares.unary(UnaryOp::Sqrt)?.cast_to(out)
 }
 
-/// See [`Backend::rope`].
-pub fn rope(backend: &dyn Backend, mut x: TensorMut, cos: TensorRef, sin: TensorRef, start: usize) -> Result<()> {
+/// See [`Op::Rope`].
+pub fn rope(
+    backend: &dyn Backend,
+    mut x: TensorMut,
+    cos: TensorRef,
+    sin: TensorRef,
+    positions: TensorRef,
+) -> Result<()> {
     let (tokens, half) = (x.layout.dims()[0], x.layout.shape().last() / 2);
-    // [positions, D/2] -> [T, 1, D/2], which broadcasts over heads.
-    let rows = |t: TensorRef| -> Result<Layout> { t.layout.narrow(0, start, tokens)?.unsqueeze(1) };
-    let cos = wide(backend, TensorRef { layout: rows(cos)?, ..cos })?;
-    let sin = wide(backend, TensorRef { layout: rows(sin)?, ..sin })?;
+    // [P, D/2] -> [T, D/2] -> [T, 1, D/2], which broadcasts over heads.
+    let rows = |table: TensorRef| -> Result<Temp> {
+        let mut out = Temp::new(backend, &[tokens, half], F32)?;
+        let layout = positions.layout.unsqueeze(1)?.broadcast_to(&[tokens, half])?;
+        backend.gather(wide(backend, table)?.view(), 0, TensorRef { layout, ..positions }, out.view_mut())?;
+        out.layout = out.layout.unsqueeze(1)?;
+        Ok(out)
+    };
+    let (cos, sin) = (rows(cos)?, rows(sin)?);
     let (low_layout, high_layout) = (x.layout.narrow(2, 0, half)?, x.layout.narrow(2, half, half)?);
     let low = wide(backend, TensorRef { layout: low_layout, ..x.as_ref() })?;
     let high = wide(backend, TensorRef { layout: high_layout, ..x.as_ref() })?;
-    let times = |part: &temp::Wide, angle: &temp::Wide| binary(backend, Mul, part.view(), angle.view());
+    let times = |part: &temp::Wide, angle: &Temp| binary(backend, Mul, part.view(), angle.view());
     let new_low = times(&low, &cos)?.binary(Sub, times(&high, &sin)?.view())?;
     let new_high = times(&high, &cos)?.binary(Add, times(&low, &sin)?.view())?;
     drop((low, high));
@@ -141,61 +148,64 @@ pub fn rope(backend: &dyn Backend, mut x: TensorMut, cos: TensorRef, sin: Tensor
     new_high.cast_to(TensorMut { layout: high_layout, ..x })
 }
 
-/// See [`Backend::attention`].
+/// See [`Op::Attention`].
 pub fn attention(
     backend: &dyn Backend,
     q: TensorRef,
     keys: TensorRef,
     values: TensorRef,
-    start: usize,
+    positions: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    let [tokens, heads, width] = q.layout.dims() else {
-        return Err(shape_error("attention", "q", &q, "[T, heads, D]"));
+    let (&[tokens, heads, width], &[kv_heads, capacity, _]) = (q.layout.dims(), keys.layout.dims()) else {
+        return Err(unsupported(backend, "attention", q.dtype));
     };
-    let (tokens, kv_heads, seen) = (tokens.to_owned(), keys.layout.dims()[0], start + tokens);
     let group = heads / kv_heads;
+    if tokens == 0 || heads == 0 {
+        return Ok(());
+    }
     // [T, heads, D] -> [kv_heads, group, T, D]
-    let by_head = |l: &Layout| l.reshape(&[tokens, kv_heads, group, *width])?.transpose(0, 1)?.transpose(1, 2);
-    // [kv_heads, capacity, D] -> [kv_heads, group, seen, D], f32
-    let cached = |t: TensorRef| -> Result<(Temp, Layout)> {
-        let temp = cast(backend, TensorRef { layout: t.layout.narrow(1, 0, seen)?, ..t }, F32)?;
-        let layout = temp.layout.unsqueeze(1)?.broadcast_to(&[kv_heads, group, seen, *width])?;
-        Ok((temp, layout))
+    let by_head = |l: &Layout| l.reshape(&[tokens, kv_heads, group, width])?.transpose(0, 1)?.transpose(1, 2);
+    // [kv_heads, capacity, D] -> [kv_heads, group, capacity, D]
+    let shared = |l: &Layout| l.unsqueeze(1)?.broadcast_to(&[kv_heads, group, capacity, width]);
+    let column: Vec<f32> = (0..capacity).map(|s| s as f32).collect();
+    let (rows, column) = (cast(backend, positions, F32)?, Temp::upload(backend, &[capacity], &column)?);
+    let up_to = |limit: TensorRef, limit_layout: Layout, column_layout: Layout| -> Result<Temp> {
+        let mut out = Temp::new(backend, column_layout.dims(), Bool)?;
+        let limit = TensorRef { layout: limit_layout.broadcast_to(column_layout.dims())?, ..limit };
+        backend.compare(CompareOp::Le, TensorRef { layout: column_layout, ..column.view() }, limit, out.view_mut())?;
+        Ok(out)
     };
-    let (keys, key_layout) = cached(keys)?;
-    let mut scores = Temp::new(backend, &[kv_heads, group, tokens, seen], F32)?;
-    let transposed = TensorRef { layout: key_layout.transpose(2, 3)?, ..keys.view() };
+    let choose = |condition: TensorRef, x: TensorRef, other: f32| -> Result<Temp> {
+        let other = Temp::upload(backend, &[1], &[other])?;
+        let other = TensorRef { layout: other.layout.broadcast_to(x.layout.dims())?, ..other.view() };
+        let mut out = Temp::new(backend, x.layout.dims(), F32)?;
+        backend.select(condition, x, other, out.view_mut())?;
+        Ok(out)
+    };
+
+    // What the cache holds behind the last position may be anything; 0 times NaN would be NaN.
+    let last = temp::reduce_last(backend, ReduceOp::Max, rows.view())?;
+    let cache = *keys.layout.shape();
+    let live = up_to(last.view(), last.layout, column.layout.unsqueeze(1)?.broadcast_to(cache.dims())?)?;
+    let cached = |t: TensorRef| choose(live.view(), cast(backend, t, F32)?.view(), 0.);
+    let (keys, values) = (cached(keys)?, cached(values)?);
+
+    let dims = [kv_heads, group, tokens, capacity];
+    let mut scores = Temp::new(backend, &dims, F32)?;
+    let transposed = TensorRef { layout: shared(&keys.layout)?.transpose(2, 3)?, ..keys.view() };
     backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.view_mut())?;
-    let scores = scores.scalar(Div, (*width as f64).sqrt())?;
-
-    // Token t attends to positions 0..=start + t.
-    let rows: Vec<f32> = (0..tokens).map(|t| (start + t) as f32).collect();
-    let columns: Vec<f32> = (0..seen).map(|s| s as f32).collect();
-    let (rows, columns) = (Temp::upload(backend, &[tokens, 1], &rows)?, Temp::upload(backend, &[seen], &columns)?);
-    let dims = [kv_heads, group, tokens, seen];
-    let expand = |t: &Temp| t.layout.broadcast_to(&dims);
-    let mut visible = Temp::new(backend, &dims, Bool)?;
-    let (row, column) = (expand(&rows)?, expand(&columns)?);
-    backend.compare(
-        CompareOp::Le,
-        TensorRef { layout: column, ..columns.view() },
-        TensorRef { layout: row, ..rows.view() },
-        visible.view_mut(),
-    )?;
-    let hidden = Temp::upload(backend, &[1], &[f32::NEG_INFINITY])?;
-    let mut masked = Temp::new(backend, &dims, F32)?;
-    let hidden = TensorRef { layout: expand(&hidden)?, ..hidden.view() };
-    backend.select(visible.view(), scores.view(), hidden, masked.view_mut())?;
-
+    let scores = scores.scalar(Div, (width as f64).sqrt())?;
+    let visible = up_to(rows.view(), rows.layout.unsqueeze(1)?, column.layout.broadcast_to(&dims)?)?;
+    let masked = choose(visible.view(), scores.view(), f32::NEG_INFINITY)?;
     let mut weights = Temp::new(backend, &dims, F32)?;
     softmax(backend, masked.view(), weights.view_mut())?;
-    let (values, value_layout) = cached(values)?;
     let layout = by_head(&out.layout)?;
-    backend.matmul(weights.view(), TensorRef { layout: value_layout, ..values.view() }, TensorMut { layout, ..out })
+    let values = TensorRef { layout: shared(&values.layout)?, ..values.view() };
+    backend.matmul(weights.view(), values, TensorMut { layout, ..out })
 }
 
-/// See [`Backend::gated`].
+/// See [`Op::Gated`].
 pub fn gated(backend: &dyn Backend, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
     let g = cast(backend, gate.as_ref(), temp::width(gate.dtype))?;
     let active = match act {
@@ -208,25 +218,20 @@ pub fn gated(backend: &dyn Backend, act: GateActivation, gate: TensorMut, up: Te
     active.binary(Mul, wide(backend, up)?.view())?.cast_to(gate)
 }
 
-/// See [`Backend::embedding`].
-pub fn embedding(backend: &dyn Backend, ids: &[u32], table: TensorRef, out: TensorMut) -> Result<()> {
-    let ids = Temp::upload(backend, &[ids.len(), 1], ids)?;
+/// See [`Op::Embedding`].
+pub fn embedding(backend: &dyn Backend, ids: TensorRef, table: TensorRef, out: TensorMut) -> Result<()> {
     let table = cast(backend, table, out.dtype)?;
-    backend.gather(
-        table.view(),
-        0,
-        TensorRef { layout: ids.layout.broadcast_to(out.layout.dims())?, ..ids.view() },
-        out,
-    )
+    let layout = ids.layout.unsqueeze(1)?.broadcast_to(out.layout.dims())?;
+    backend.gather(table.view(), 0, TensorRef { layout, ..ids }, out)
 }
 
-/// See [`Backend::linear`].
+/// See [`Op::Linear`].
 pub fn linear(backend: &dyn Backend, x: TensorRef, w: TensorRef, out: TensorMut) -> Result<()> {
     let w = cast(backend, w, F32)?;
     backend.matmul(x, TensorRef { layout: w.layout.transpose(0, 1)?, ..w.view() }, out)
 }
 
-/// See [`Backend::quantize_activations`].
+/// See [`Op::QuantizeActivations`].
 pub fn quantize_activations(
     backend: &dyn Backend,
     x: TensorRef,
@@ -255,25 +260,23 @@ pub fn pack_ternary(backend: &dyn Backend, parts: &[TernarySource]) -> Result<Pa
     let columns = parts.first().map_or(0, |part| part.columns);
     let codes: Vec<u8> = parts.iter().flat_map(|part| part.codes.iter().copied()).collect();
     let scales: Vec<f32> = parts.iter().flat_map(|part| std::iter::repeat_n(part.scale, part.rows)).collect();
-    Ok(PackedTernary { storage: backend.upload(&codes)?, rows: scales.len(), columns, scales })
+    let rows = scales.len();
+    let (storage, scales) = (backend.upload(&codes)?, backend.upload(bytemuck::cast_slice(&scales))?);
+    Ok(PackedTernary { storage, scales, rows, columns })
 }
 
-/// See [`Backend::ternary_matmul`]; exact while `128 * K < 2^24`.
-pub fn ternary_matmul(backend: &dyn Backend, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
-    let codes = TensorRef {
-        storage: &w.storage,
-        layout: Layout::contiguous(TensorShape::new(&[w.rows, w.columns])?),
-        dtype: BitNetDType::Ternary2,
-    };
-    let (values, weights) = (cast(backend, x.values, F32)?, cast(backend, codes, F32)?);
+/// See [`Op::TernaryMatmul`]; exact while `128 * K < 2^24`.
+pub fn ternary_matmul(
+    backend: &dyn Backend,
+    x: QuantizedActivations,
+    weights: TensorRef,
+    row_scales: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    let (values, weights) = (cast(backend, x.values, F32)?, cast(backend, weights, F32)?);
     let mut product = Temp::new(backend, out.layout.dims(), F32)?;
     let transposed = TensorRef { layout: weights.layout.transpose(0, 1)?, ..weights.view() };
     backend.matmul(values.view(), transposed, product.view_mut())?;
-    let factors = Temp::upload(backend, &[w.rows], &w.scales)?;
     let scales = TensorRef { layout: x.scales.layout.unsqueeze(1)?, ..x.scales };
-    product.binary(Mul, factors.view())?.binary(Div, scales)?.copy_to(out)
-}
-
-fn shape_error(op: &'static str, what: &'static str, got: &TensorRef, needed: &str) -> BitNetError {
-    TensorOpError::Shape { op, what, got: *got.layout.shape(), needed: needed.into() }.into()
+    product.binary(Mul, row_scales)?.binary(Div, scales)?.copy_to(out)
 }

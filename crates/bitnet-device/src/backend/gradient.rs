@@ -2,10 +2,9 @@
 
 use super::fused::temp::{Temp, binary, wide};
 use super::*;
-use crate::TensorOpError;
 use BinaryOp::*;
 
-/// See [`Backend::rms_norm_backward`].
+/// See [`Op::RmsNormBackward`].
 pub fn rms_norm_backward(
     backend: &dyn Backend,
     grad: TensorRef,
@@ -36,18 +35,14 @@ fn mean_of_rows<'b>(x: &Temp<'b>) -> Result<Temp<'b>> {
 }
 
 /// Both halves of the last dimension.
-fn halves<'a>(op: &'static str, both: TensorRef<'a>) -> Result<(TensorRef<'a>, TensorRef<'a>)> {
-    let (axis, width) = (both.layout.shape().rank().saturating_sub(1), both.layout.shape().last());
-    if both.layout.shape().rank() == 0 || !width.is_multiple_of(2) {
-        let needed = "[.., 2 I], gate and up".into();
-        return Err(TensorOpError::Shape { op, what: "both", got: *both.layout.shape(), needed }.into());
-    }
+fn halves<'a>(both: TensorRef<'a>) -> Result<(TensorRef<'a>, TensorRef<'a>)> {
+    let (axis, width) = (both.layout.shape().rank() - 1, both.layout.shape().last());
     Ok((both.narrow(axis, 0, width / 2)?, both.narrow(axis, width / 2, width / 2)?))
 }
 
-/// See [`Backend::gated_halves`].
+/// See [`Op::GatedHalves`].
 pub fn gated_halves(backend: &dyn Backend, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
-    let (gate, up) = halves("gated_halves", both)?;
+    let (gate, up) = halves(both)?;
     let (gate, up) = (wide(backend, gate)?, wide(backend, up)?);
     let g = Temp::copied(backend, gate.view())?;
     let active = match act {
@@ -60,7 +55,7 @@ pub fn gated_halves(backend: &dyn Backend, act: GateActivation, both: TensorRef,
     active.binary(Mul, up.view())?.cast_to(out)
 }
 
-/// See [`Backend::gated_halves_backward`].
+/// See [`Op::GatedHalvesBackward`].
 pub fn gated_halves_backward(
     backend: &dyn Backend,
     act: GateActivation,
@@ -68,7 +63,7 @@ pub fn gated_halves_backward(
     both: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    let (gate, up) = halves("gated_halves_backward", both)?;
+    let (gate, up) = halves(both)?;
     let (grad, gate, up) = (wide(backend, grad)?, wide(backend, gate)?, wide(backend, up)?);
     let g = Temp::copied(backend, gate.view())?;
     let (active, slope) = match act {
@@ -90,7 +85,7 @@ pub fn gated_halves_backward(
     active.binary(Mul, grad.view())?.cast_to(out.narrow(axis, inner, inner)?)
 }
 
-/// See [`Backend::scale`].
+/// See [`Op::Scale`].
 pub fn scale(
     backend: &dyn Backend,
     x: TensorRef,
@@ -110,23 +105,32 @@ pub fn scale(
     scaled.cast_to(out)
 }
 
-/// See [`Backend::adam_step`].
+/// The constants of [`Op::AdamStep`].
+pub struct Decays {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f32,
+}
+
+/// See [`Op::AdamStep`].
 pub fn adam_step(
     backend: &dyn Backend,
-    step: AdamStep,
+    Decays { beta1, beta2, eps }: Decays,
+    rates: TensorRef,
     x: TensorMut,
     grad: TensorRef,
     first: TensorMut,
     second: TensorMut,
 ) -> Result<()> {
+    let rate = |index| rates.narrow(0, index, 1);
     let g = Temp::copied(backend, grad)?;
     let m = Temp::copied(backend, first.as_ref())?;
-    let m = m.binary(Add, g.binary(Sub, m.view())?.scalar(Mul, 1. - step.beta1)?.view())?;
-    let squares = g.binary(Mul, g.view())?.scalar(Mul, 1. - step.beta2)?;
-    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, step.beta2)?.binary(Add, squares.view())?;
-    let below = v.unary(UnaryOp::Sqrt)?.scalar(Div, step.root.into())?.scalar(Add, step.eps.into())?;
-    let moved = m.binary(Div, below.view())?.scalar(Mul, step.rate.into())?;
-    Temp::copied(backend, x.as_ref())?.scalar(Mul, step.shrink.into())?.binary(Sub, moved.view())?.copy_to(x)?;
+    let m = m.binary(Add, g.binary(Sub, m.view())?.scalar(Mul, 1. - beta1)?.view())?;
+    let squares = g.binary(Mul, g.view())?.scalar(Mul, 1. - beta2)?;
+    let v = Temp::copied(backend, second.as_ref())?.scalar(Mul, beta2)?.binary(Add, squares.view())?;
+    let below = v.unary(UnaryOp::Sqrt)?.binary(Div, rate(2)?)?.scalar(Add, eps.into())?;
+    let moved = m.binary(Div, below.view())?.binary(Mul, rate(1)?)?;
+    Temp::copied(backend, x.as_ref())?.binary(Mul, rate(0)?)?.binary(Sub, moved.view())?.copy_to(x)?;
     m.copy_to(first)?;
     v.copy_to(second)
 }

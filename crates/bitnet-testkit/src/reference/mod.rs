@@ -27,7 +27,25 @@ pub struct ReferenceBackend;
 
 /// Bytes that only [`ReferenceBackend`] reads.
 #[derive(Debug)]
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(Vec<u8>);
+
+impl Bytes {
+    /// Storage of the reference device.
+    pub(crate) fn storage(bytes: Vec<u8>) -> TensorStorage {
+        TensorStorage::Device(Box::new(Self(bytes)))
+    }
+
+    /// The bytes of storage that [`storage`](Self::storage) made.
+    pub(crate) fn into_vec(mut storage: TensorStorage) -> Vec<u8> {
+        match &mut storage {
+            TensorStorage::Device(device) => {
+                device.as_any_mut().downcast_mut::<Self>().map(|b| std::mem::take(&mut b.0))
+            }
+            TensorStorage::Cpu(_) => None,
+        }
+        .unwrap_or_default()
+    }
+}
 
 impl DeviceStorage for Bytes {
     fn len_bytes(&self) -> usize {
@@ -72,7 +90,7 @@ impl ReferenceBackend {
     }
 
     /// Writes elements in row-major order.
-    fn write(&self, op: &'static str, t: TensorMut, values: impl IntoIterator<Item = Number>) -> Result<()> {
+    fn put(&self, op: &'static str, t: TensorMut, values: impl IntoIterator<Item = Number>) -> Result<()> {
         let (dtype, size) = (t.dtype, t.dtype.block().1);
         let indices = t.layout.indices();
         let bytes = self.bytes_mut(op, t.storage)?;
@@ -101,7 +119,7 @@ impl ReferenceBackend {
     /// Writes lines along `axis`, see [`ReferenceBackend::lines`].
     fn write_lines(&self, op: &'static str, out: TensorMut, axis: usize, lines: &[Vec<Number>]) -> Result<()> {
         let layout = to_last(&out.layout, axis, out.layout.shape().rank() - 1)?;
-        self.write(op, TensorMut { layout, ..out }, lines.iter().flatten().copied())
+        self.put(op, TensorMut { layout, ..out }, lines.iter().flatten().copied())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Random numbers by counter, word for word as [`Backend::random`](bitnet_core::Backend::random) defines them.
+//! Random numbers by counter, word for word as [`Op::Random`](bitnet_core::backend::Op::Random) defines them.
 
 use super::number::Number::{self, Float, Int};
 use super::number::rounded;

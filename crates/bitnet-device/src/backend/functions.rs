@@ -1,4 +1,4 @@
-//! The operations of the primitives of a device.
+//! The functions that operations apply: element by element, along a dimension, at random.
 
 /// Element-wise functions of one operand; the result has its dtype. Names and corner cases are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,431 @@
+//! What the operands of an operation must be: checked once, here, for all devices.
+
+use super::*;
+use crate::{MAX_DIMS, TensorOpError};
+use BitNetDType::{BF16, Bool, F16, F32, I8, I32, I64, U32, U64};
+
+/// The operands of one call and the operation they are for.
+struct Check<'a> {
+    op: &'static str,
+    inputs: &'a [TensorRef<'a>],
+    outputs: &'a [TensorMut<'a>],
+}
+
+/// Layout and dtype of an operand.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    what: &'static str,
+    layout: &'a Layout,
+    dtype: BitNetDType,
+}
+
+impl Operand<'_> {
+    fn dims(&self) -> &[usize] {
+        self.layout.dims()
+    }
+
+    fn last(&self) -> usize {
+        self.layout.shape().last()
+    }
+}
+
+impl Op {
+    /// An error that names the operand and what it must be, unless these operands fit the operation. Values (an index outside
+    /// of its dimension, a division by zero) are found by the device.
+    pub fn check(&self, inputs: &[TensorRef], outputs: &[TensorMut]) -> Result<()> {
+        Check { op: self.name(), inputs, outputs }.all(self)
+    }
+}
+
+impl<'a> Check<'a> {
+    /// The inputs by name; an error for another number of them.
+    fn named<const N: usize, const M: usize>(
+        &self,
+        inputs: [&'static str; N],
+        outputs: [&'static str; M],
+    ) -> Result<([Operand<'a>; N], [Operand<'a>; M])> {
+        if self.inputs.len() != N || self.outputs.len() != M {
+            let (got, out) = (self.inputs.len(), self.outputs.len());
+            let message = format!("takes {N} operands and gives {M} results, got {got} and {out}");
+            return Err(TensorOpError::Argument { op: self.op, message }.into());
+        }
+        let (given, results) = (self.inputs, self.outputs);
+        let input = |i: usize| Operand { what: inputs[i], layout: &given[i].layout, dtype: given[i].dtype };
+        let output = |i: usize| Operand { what: outputs[i], layout: &results[i].layout, dtype: results[i].dtype };
+        Ok((std::array::from_fn(input), std::array::from_fn(output)))
+    }
+
+    fn shape(&self, fits: bool, x: Operand, needed: impl FnOnce() -> String) -> Result<()> {
+        if fits {
+            return Ok(());
+        }
+        Err(TensorOpError::Shape { op: self.op, what: x.what, got: *x.layout.shape(), needed: needed() }.into())
+    }
+
+    fn is(&self, x: Operand, dims: &[usize]) -> Result<()> {
+        self.shape(x.dims() == dims, x, || format!("{dims:?}"))
+    }
+
+    fn dtype(&self, x: Operand, needed: BitNetDType) -> Result<()> {
+        if x.dtype == needed {
+            return Ok(());
+        }
+        Err(TensorOpError::DType { op: self.op, what: x.what, got: x.dtype, needed }.into())
+    }
+
+    fn same(&self, x: Operand, as_x: Operand) -> Result<()> {
+        self.is(x, as_x.dims())
+    }
+
+    fn axis(&self, x: Operand, axis: usize) -> Result<()> {
+        if axis < x.layout.shape().rank() {
+            return Ok(());
+        }
+        Err(TensorOpError::NoAxis { op: self.op, axis: axis as isize, shape: *x.layout.shape() }.into())
+    }
+
+    /// `out` has the shape of `x` with extent 1 along `axis`.
+    fn reduced(&self, x: Operand, axis: usize, out: Operand) -> Result<()> {
+        self.axis(x, axis)?;
+        let mut dims = [1; MAX_DIMS];
+        dims[..x.dims().len()].copy_from_slice(x.dims());
+        dims[axis] = 1;
+        self.is(out, &dims[..x.dims().len()])
+    }
+
+    /// Operands of element-wise arithmetic beside a result of this dtype: one may be a number in f32.
+    fn arithmetic(&self, operands: &[Operand], result: BitNetDType) -> Result<()> {
+        let number = |x: &Operand| x.dtype == F32 && matches!(result, F16 | BF16);
+        let numbers = operands.iter().filter(|x| number(x)).count();
+        let odd = operands.iter().find(|x| x.dtype != result && !(number(x) && numbers <= 1));
+        odd.map_or(Ok(()), |x| self.dtype(*x, result))
+    }
+
+    fn all(&self, op: &Op) -> Result<()> {
+        match *op {
+            Op::Copy => {
+                let ([x], [out]) = self.named(["source"], ["out"])?;
+                self.same(x, out)?;
+                self.dtype(x, out.dtype)
+            }
+            Op::Unary(_) => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                self.same(x, out)?;
+                self.dtype(out, x.dtype)
+            }
+            Op::Binary(_) => {
+                let ([a, b], [out]) = self.named(["a", "b"], ["out"])?;
+                self.same(a, out)?;
+                self.same(b, out)?;
+                self.arithmetic(&[a, b], out.dtype)
+            }
+            Op::Compare(_) => {
+                let ([a, b], [out]) = self.named(["a", "b"], ["out"])?;
+                self.same(a, out)?;
+                self.same(b, out)?;
+                self.dtype(b, a.dtype)?;
+                self.dtype(out, Bool)
+            }
+            Op::Select => {
+                let ([condition, a, b], [out]) = self.named(["condition", "a", "b"], ["out"])?;
+                for x in [condition, a, b] {
+                    self.same(x, out)?;
+                }
+                self.dtype(condition, Bool)?;
+                self.dtype(a, out.dtype)?;
+                self.dtype(b, out.dtype)
+            }
+            Op::Cast | Op::Softmax | Op::LogSoftmax => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                self.same(x, out)
+            }
+            Op::Reduce { op, axis } => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                self.reduced(x, axis, out)?;
+                let none = x.dims()[axis] == 0 && out.layout.shape().elements() > 0;
+                let any = !matches!(op, ReduceOp::Max | ReduceOp::Min | ReduceOp::ArgMax | ReduceOp::ArgMin);
+                self.shape(any || !none, x, || {
+                    format!("at least one element along dimension {axis}, which has {}", x.dims()[axis])
+                })?;
+                self.dtype(
+                    out,
+                    match op {
+                        ReduceOp::Sum | ReduceOp::Prod => summed(x.dtype),
+                        ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => x.dtype,
+                        ReduceOp::Any | ReduceOp::All => Bool,
+                        ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
+                    },
+                )
+            }
+            Op::Scan { axis, .. } => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                self.axis(x, axis)?;
+                self.same(x, out)?;
+                self.dtype(out, summed(x.dtype))
+            }
+            Op::Matmul => self.matmul(),
+            Op::Gather { axis } => {
+                let ([source, indices], [out]) = self.named(["source", "indices"], ["out"])?;
+                self.same(indices, out)?;
+                self.dtype(out, source.dtype)?;
+                self.indexed(indices, source, axis)
+            }
+            Op::Scatter { axis, .. } => {
+                let ([source, indices], [out]) = self.named(["source", "indices"], ["out"])?;
+                self.same(indices, source)?;
+                self.dtype(source, out.dtype)?;
+                self.indexed(indices, out, axis)
+            }
+            Op::Sort { axis, .. } => {
+                let ([x], [values, indices]) = self.named(["x"], ["values", "indices"])?;
+                self.axis(x, axis)?;
+                self.same(x, values)?;
+                self.same(indices, values)?;
+                self.dtype(values, x.dtype)?;
+                self.dtype(indices, I64)
+            }
+            Op::Random(_) => {
+                let ([state], [_]) = self.named(["state"], ["out"])?;
+                self.is(state, &[4])?;
+                self.dtype(state, U32)
+            }
+            Op::UnaryAssign(_) => self.named([], ["x"]).map(drop),
+            Op::BinaryAssign(_) => {
+                let ([x], [y]) = self.named(["x"], ["y"])?;
+                x.layout.broadcast_to(y.dims())?;
+                self.arithmetic(&[x], y.dtype)
+            }
+            Op::RmsNorm { .. } => {
+                let ([x, weight], [out]) = self.named(["x", "weight"], ["out"])?;
+                self.same(out, x)?;
+                self.of_rows(x, weight)
+            }
+            Op::LayerNorm { weight, bias, .. } => {
+                let (x, out) = match weight as usize + bias as usize {
+                    0 => self.named(["x"], ["out"]).map(|([x], [out])| (x, out))?,
+                    1 => {
+                        let what = if weight { "weight" } else { "bias" };
+                        let ([x, one], [out]) = self.named(["x", what], ["out"])?;
+                        self.of_rows(x, one)?;
+                        (x, out)
+                    }
+                    _ => {
+                        let ([x, weight, bias], [out]) = self.named(["x", "weight", "bias"], ["out"])?;
+                        self.of_rows(x, weight)?;
+                        self.of_rows(x, bias)?;
+                        (x, out)
+                    }
+                };
+                self.same(out, x)
+            }
+            Op::Variance { axis, .. } => {
+                let ([x], [mean, out]) = self.named(["x"], ["mean", "out"])?;
+                self.reduced(x, axis, mean)?;
+                self.reduced(x, axis, out)
+            }
+            Op::StandardDeviation { axis, .. } => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                self.reduced(x, axis, out)
+            }
+            Op::Rope => {
+                let ([cos, sin, positions], [x]) = self.named(["cos", "sin", "positions"], ["x"])?;
+                let &[tokens, _, width] = x.dims() else { return self.shape(false, x, || "[T, heads, D]".into()) };
+                self.shape(width.is_multiple_of(2), x, || "[T, heads, D] with an even D".into())?;
+                self.tokens(positions, tokens)?;
+                let rows = cos.dims().first().copied().unwrap_or(0);
+                for table in [cos, sin] {
+                    self.shape(table.dims() == [rows, width / 2], table, || "[positions, D / 2]".into())?;
+                }
+                Ok(())
+            }
+            Op::Attention => self.attention(),
+            Op::Gated(_) => {
+                let ([up], [gate]) = self.named(["up"], ["gate"])?;
+                self.same(up, gate)
+            }
+            Op::Embedding => {
+                let ([table, ids], [out]) = self.named(["table", "ids"], ["out"])?;
+                let &[_, width] = table.dims() else { return self.shape(false, table, || "[V, H]".into()) };
+                let tokens = ids.dims().first().copied().unwrap_or(0);
+                self.tokens(ids, tokens)?;
+                self.is(out, &[tokens, width])?;
+                self.dtype(out, F32)
+            }
+            Op::Linear => {
+                let ([x, w], [out]) = self.named(["x", "weights"], ["out"])?;
+                let &[outputs, inputs] = w.dims() else { return self.shape(false, w, || "[N, K]".into()) };
+                let tokens = x.dims().first().copied().unwrap_or(0);
+                let needed = || "[T, K], K the columns of the weights".into();
+                self.shape(x.dims() == [tokens, inputs], x, needed)?;
+                self.is(out, &[tokens, outputs])
+            }
+            Op::QuantizeActivations => {
+                let ([x], [values, scales, sums]) = self.named(["x"], ["values", "scales", "sums"])?;
+                let &[tokens, _] = x.dims() else { return self.shape(false, x, || "[T, K]".into()) };
+                self.same(values, x)?;
+                self.is(scales, &[tokens])?;
+                self.is(sums, &[tokens])?;
+                self.dtype(values, I8)
+            }
+            Op::TernaryMatmul => {
+                let ([values, scales, sums, w, _], [out]) =
+                    self.named(["values", "scales", "sums", "weights", "row scales"], ["out"])?;
+                let &[outputs, inputs] = w.dims() else { return self.shape(false, w, || "[rows, K]".into()) };
+                let tokens = scales.layout.shape().elements();
+                let needed = || "[T, K], K the columns of the weights".into();
+                self.shape(values.dims() == [tokens, inputs], values, needed)?;
+                self.is(sums, &[tokens])?;
+                self.dtype(values, I8)?;
+                self.is(out, &[tokens, outputs])
+            }
+            Op::RmsNormBackward { .. } => {
+                let ([grad, x, weight], [dx, dweight]) = self.named(["grad", "x", "weight"], ["dx", "dweight"])?;
+                self.of_rows(x, weight)?;
+                self.same(grad, x)?;
+                self.same(dx, x)?;
+                self.same(dweight, weight)
+            }
+            Op::GatedHalves(_) => {
+                let ([both], [out]) = self.named(["both"], ["out"])?;
+                self.halves(both, out)
+            }
+            Op::GatedHalvesBackward(_) => {
+                let ([grad, both], [out]) = self.named(["grad", "both"], ["out"])?;
+                self.halves(both, grad)?;
+                self.same(out, both)
+            }
+            Op::CausalAttention(shape) => {
+                let ([qkv, cos, sin], [out]) = self.named(["qkv", "cos", "sin"], ["out"])?;
+                self.causal(&shape, cos, sin, &[(qkv, shape.row()), (out, shape.out_row())])
+            }
+            Op::CausalAttentionBackward(shape) => {
+                let ([grad, qkv, cos, sin], [out]) = self.named(["grad", "qkv", "cos", "sin"], ["out"])?;
+                let wide = shape.row();
+                self.causal(&shape, cos, sin, &[(grad, shape.out_row()), (qkv, wide), (out, wide)])
+            }
+            Op::Scale { rows, columns } => self.scale(rows, columns),
+            Op::AdamStep { .. } => {
+                let ([grad, rates], [x, first, second]) = self.named(["grad", "rates"], ["x", "first", "second"])?;
+                self.is(rates, &[3])?;
+                self.dtype(rates, F32)?;
+                for state in [grad, first, second] {
+                    self.same(state, x)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `U32` `[T]`.
+    fn tokens(&self, x: Operand, tokens: usize) -> Result<()> {
+        self.is(x, &[tokens])?;
+        self.dtype(x, U32)
+    }
+
+    /// `weight` has a factor for each column of the rows of `x`.
+    fn of_rows(&self, x: Operand, weight: Operand) -> Result<()> {
+        let fits = x.layout.shape().rank() > 0 && weight.dims() == [x.last()];
+        self.shape(fits, weight, || "[H], the last dimension of x".into())
+    }
+
+    fn halves(&self, both: Operand, one: Operand) -> Result<()> {
+        let fits = match (both.dims(), one.dims()) {
+            ([rows @ .., width], [lead @ .., inner]) => rows == lead && *width == 2 * inner,
+            _ => false,
+        };
+        self.shape(fits, both, || "[.., 2 I], gate and up of [.., I]".into())
+    }
+
+    fn matmul(&self) -> Result<()> {
+        let ([a, b], [out]) = self.named(["a", "b"], ["out"])?;
+        let fits = match (a.dims(), b.dims(), out.dims()) {
+            ([lead_a @ .., m, k], [lead_b @ .., k2, n], [lead @ .., m2, n2]) => {
+                lead_a == lead_b && lead_a == lead && (m, k, n) == (m2, k2, n2)
+            }
+            _ => false,
+        };
+        self.shape(fits, a, || format!("[.., m, k] for {} and a result {}", b.layout.shape(), out.layout.shape()))?;
+        self.dtype(b, a.dtype)?;
+        self.dtype(
+            out,
+            match (a.dtype, out.dtype) {
+                (I8, _) => I32,
+                (BF16, F32) => F32,
+                (same, _) => same,
+            },
+        )
+    }
+
+    /// Indices along `axis` of `table`: extents of other dimensions are inside it.
+    fn indexed(&self, indices: Operand, table: Operand, axis: usize) -> Result<()> {
+        self.axis(table, axis)?;
+        let fits = indices.dims().len() == table.dims().len()
+            && indices.dims().iter().zip(table.dims()).enumerate().all(|(d, (i, t))| d == axis || i <= t);
+        self.shape(fits, indices, || {
+            format!("the rank of {} and, but for dimension {axis}, extents inside it", table.layout.shape())
+        })?;
+        if matches!(indices.dtype, I64 | U32) { Ok(()) } else { self.dtype(indices, I64) }
+    }
+
+    fn attention(&self) -> Result<()> {
+        let ([q, keys, values, positions], [out]) = self.named(["q", "keys", "values", "positions"], ["out"])?;
+        let &[tokens, heads, head_dim] = q.dims() else { return self.shape(false, q, || "[T, heads, D]".into()) };
+        let grouped = match *keys.dims() {
+            [kv_heads, _, width] => kv_heads > 0 && heads.is_multiple_of(kv_heads) && width == head_dim,
+            _ => false,
+        };
+        self.shape(grouped, keys, || "[a divisor of heads, capacity, D]".into())?;
+        self.same(values, keys)?;
+        self.dtype(values, keys.dtype)?;
+        self.tokens(positions, tokens)?;
+        self.same(out, q)
+    }
+
+    fn causal(&self, shape: &CausalShape, cos: Operand, sin: Operand, rows: &[(Operand, usize)]) -> Result<()> {
+        let CausalShape { batch, tokens, heads, kv_heads, head_dim } = *shape;
+        let grouped = kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2);
+        for table in [cos, sin] {
+            self.shape(table.dims() == [tokens, head_dim / 2], table, || "[T, D / 2]".into())?;
+        }
+        for &(x, width) in rows {
+            self.shape(grouped && x.dims() == [batch * tokens, width], x, || {
+                format!("[{}, {width}] with heads a multiple of kv_heads and an even width", batch * tokens)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn scale(&self, rows: bool, columns: bool) -> Result<()> {
+        let factor = |x: Operand, of: Operand, axis: usize| self.is(x, &of.dims()[axis..=axis]);
+        let matrix = |x: Operand| self.shape(x.dims().len() == 2, x, || "[R, C]".into());
+        match (rows, columns) {
+            (false, false) => {
+                let ([x], [out]) = self.named(["x"], ["out"])?;
+                matrix(x)?;
+                self.same(out, x)
+            }
+            (true, true) => {
+                let ([x, rows, columns], [out]) = self.named(["x", "rows", "columns"], ["out"])?;
+                matrix(x)?;
+                factor(rows, x, 0)?;
+                factor(columns, x, 1)?;
+                self.same(out, x)
+            }
+            _ => {
+                let ([x, one], [out]) = self.named(["x", if rows { "rows" } else { "columns" }], ["out"])?;
+                matrix(x)?;
+                factor(one, x, columns as usize)?;
+                self.same(out, x)
+            }
+        }
+    }
+}
+
+/// The dtype of sums and products of `dtype`.
+pub const fn summed(dtype: BitNetDType) -> BitNetDType {
+    match dtype {
+        _ if dtype.is_float() => dtype,
+        U64 => U64,
+        _ => I64,
+    }
+}

@@ -1,0 +1,226 @@
+//! Operations as data, so that a device can run, record, count or refuse them, and tests can list them.
+
+use super::*;
+
+/// An operation with what is fixed about it. What changes from step to step (token ids, positions, the state of random numbers,
+/// learning rates) is a tensor, so that a recorded step can be replayed.
+///
+/// `[inputs] -> [outputs]` says what [`Backend::run`] gets; an output marked `*` is read and written. Results do not overlap
+/// operands.
+#[allow(missing_docs)] // the variants explain their fields
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Op {
+    // ---- primitives: every device has them ----
+    /// `[source] -> [out]`: element by element, equal shapes and dtypes, any strides.
+    Copy,
+    /// `[x] -> [out]`: equal shapes and dtypes.
+    Unary(UnaryOp),
+    /// `[a, b] -> [out]`: equal shapes and dtypes (broadcast views and cast beforehand); beside an `F16` or `BF16` result one
+    /// operand may be `F32`, a number that is not to be rounded first.
+    Binary(BinaryOp),
+    /// `[a, b] -> [out]`: a `Bool` tensor; equal shapes, `a` and `b` of one dtype.
+    Compare(CompareOp),
+    /// `[condition, a, b] -> [out]`: `condition ? a : b`; equal shapes, one dtype, `condition` a `Bool` tensor.
+    Select,
+    /// `[x] -> [out]`: `x` in `out`'s dtype: to floats, round to nearest (ties to even); floats to integers, truncate and
+    /// saturate (NaN gives 0); integers to narrower ones, wrap; to `Bool`, whether not zero. Packed weight types can be
+    /// read, not written.
+    Cast,
+    /// `[x] -> [out]`: reduces dimension `axis`, which has extent 1 in `out`.
+    Reduce { op: ReduceOp, axis: usize },
+    /// `[x] -> [out]`: cumulative reduction along dimension `axis`; equal shapes.
+    Scan { op: ScanOp, axis: usize },
+    /// `[a, b] -> [out]`: `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides.
+    /// Floats give their dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`,
+    /// other integers theirs, wrapping.
+    Matmul,
+    /// `[source, indices] -> [out]`: `out[.., i, ..] = source[.., indices[.., i, ..], ..]` along `axis`: `indices` (`I64` or
+    /// `U32`) has the shape of `out`, `source` extents at least as large on the other dimensions. An index outside the
+    /// dimension is an error.
+    Gather { axis: usize },
+    /// `[source, indices] -> [out*]`: `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in
+    /// [`Op::Gather`] with the roles of `source` and `out` exchanged. Nothing is written when an index is outside.
+    Scatter { op: ScatterOp, axis: usize },
+    /// `[x] -> [values, indices]`: stable sort along `axis`, NaN as the largest; `indices` is `I64`. Equal shapes.
+    Sort { axis: usize, descending: bool },
+    /// `[state] -> [out]`: `state` is `U32` `[4]`, the seed and the offset, the lower word of each first. Element `i` in
+    /// row-major order is made of number `n = offset + i` (wrapping) of the stream of the seed, the same on every device:
+    /// 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two lower words (the lowest
+    /// first, the others 0) and the seed as the key (the lower word first); of the four words that it gives, 0 and 1 are
+    /// word 0 and 2 and 3 are word 1, the lower first. With `w` as the word and `u(b)` as its upper `b` bits divided by `2^b`:
+    /// - uniform: `low + (high - low) * u(b)` in f64, `b` 53, 24, 11 or 8 for f64, f32, f16 or bf16, rounded to the dtype;
+    ///   `low` where that is not below `high`;
+    /// - normal (Box and Muller 1958), `u` and `v` the `u(53)` of the words `2 (n / 2)` and `2 (n / 2) + 1`:
+    ///   `mean + std * (r * cos(2 pi v))`, for odd `n` `sin`, with `r = sqrt(-2 ln(1 - u))`, in f64, rounded to the dtype;
+    ///   logarithm, sine and cosine may differ between devices in the last place;
+    /// - integer: `low + floor(w * (high - low) / 2^64)`, exactly;
+    /// - Bernoulli: 1 if `u(53) < p`.
+    Random(Distribution),
+
+    // ---- fused operations: composed of primitives unless a device has its own ----
+    /// `[] -> [x*]`: `x = op(x)`.
+    UnaryAssign(UnaryOp),
+    /// `[x] -> [y*]`: `y = op(y, x)`, `x` broadcast to the shape of `y`, dtypes as in [`Op::Binary`].
+    BinaryAssign(BinaryOp),
+    /// `[x, weight] -> [out]`: root mean square norm of rows, `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019);
+    /// `x` and `out` `[.., H]`, `weight` `[H]`, floats of one dtype.
+    RmsNorm { eps: f32 },
+    /// `[x] -> [out]`: softmax of the last dimension.
+    Softmax,
+    /// `[x] -> [out]`: logarithm of the softmax of the last dimension.
+    LogSoftmax,
+    /// `[x, weight, bias] -> [out]`, the latter two where they are said to be there: `(x - mean) / sqrt(var + eps) * weight
+    /// + bias` of the last dimension (Ba et al. 2016); floats of one dtype, `weight` and `bias` `[H]`.
+    LayerNorm { eps: f64, weight: bool, bias: bool },
+    /// `[x] -> [mean, out]`: mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension
+    /// `axis` (extent 1 in the results); floats of one dtype.
+    Variance { axis: usize, correction: f64 },
+    /// `[x] -> [out]`: root of the variance over dimension `axis` (extent 1 in the result), also where f32 does not hold the
+    /// variance; floats of one dtype.
+    StandardDeviation { axis: usize, correction: f64 },
+    /// `[cos, sin, positions] -> [x*]`: rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX):
+    /// `x` f32 `[T, heads, D]`, `cos` and `sin` f32 `[P, D/2]`, `positions` `U32` `[T]`, each below `P`.
+    Rope,
+    /// `[q, keys, values, positions] -> [out]`: causal attention over a cache: `q` and `out` f32 `[T, heads, D]`, `keys` and
+    /// `values` `[kv_heads, capacity, D]` (f32 or f16), `positions` `U32` `[T]`: token `t` attends to positions
+    /// `0..=positions[t]`. Head `h` reads key head `h / (heads / kv_heads)`; scores are divided by `sqrt(D)`.
+    Attention,
+    /// `[up] -> [gate*]`: gated activation, `gate = act(gate) * up`, f32, equal shapes.
+    Gated(GateActivation),
+    /// `[table, ids] -> [out]`: rows of `table` `[V, H]` (any float or weight type), `ids` `U32` `[T]`, as f32 `[T, H]`. An id
+    /// outside the table is an error.
+    Embedding,
+    /// `[x, w] -> [out]`: `x w^T`: `x` f32 `[T, K]`, `w` `[N, K]` of any float or weight type, `out` f32 `[T, N]`.
+    Linear,
+    /// `[x] -> [values, scales, sums]`: quantizes each row of `x` f32 `[T, K]` to 8 bits, see [`QuantizedActivations`].
+    QuantizeActivations,
+    /// `[values, scales, sums, weights, row scales] -> [out]`: `(x . w^T) * scale / s`, f32 `[T, rows]`; the integer product is
+    /// exact. See [`QuantizedActivations`] and [`PackedTernary`].
+    TernaryMatmul,
+
+    // ---- fused operations of training ----
+    /// `[grad, x, weight] -> [dx, dweight]`: derivative of [`Op::RmsNorm`]: `grad`, `x` and `dx` `[.., H]`, `weight` and
+    /// `dweight` `[H]`, floats. With `r = 1 / sqrt(mean(x^2) + eps)` and `g = grad weight`, `dx = r (g - x r^2 mean(g x))` and
+    /// `dweight` is the sum of `grad x r` over the rows.
+    RmsNormBackward { eps: f32 },
+    /// `[both] -> [out]`: `act(gate) * up` of concatenated halves: `both` `[.., 2 I]`, gate first, `out` `[.., I]`, floats.
+    GatedHalves(GateActivation),
+    /// `[grad, both] -> [out]`: derivative of [`Op::GatedHalves`]: `grad` `[.., I]`, `both` and `out` `[.., 2 I]`.
+    GatedHalvesBackward(GateActivation),
+    /// `[qkv, cos, sin] -> [out]`: causal attention of a batch of sequences, with rotary embedding: `qkv` f32
+    /// `[B * T, (heads + 2 kv_heads) * D]`, queries, keys and values of all heads concatenated, `cos` and `sin` f32
+    /// `[T, D / 2]`, `out` f32 `[B * T, heads * D]`. Scores are divided by `sqrt(D)`.
+    CausalAttention(CausalShape),
+    /// `[grad, qkv, cos, sin] -> [out]`: derivative of [`Op::CausalAttention`] by `qkv`: `grad` f32 `[B * T, heads * D]`, `out`
+    /// f32 as `qkv`.
+    CausalAttentionBackward(CausalShape),
+    /// `[x, rows, columns] -> [out]`, the latter two where they are said to be there: `x[i, j] * rows[i] * columns[j]`: `x` f32
+    /// or i8 `[R, C]`, `rows` f32 `[R]`, `columns` f32 `[C]`, `out` of any float dtype.
+    Scale { rows: bool, columns: bool },
+    /// `[grad, rates] -> [x*, first*, second*]`: a step of Adam or AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), f32,
+    /// equal shapes: `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
+    /// `x = x shrink - rate m / (sqrt(v) / root + eps)` with `rates` f32 `[3]`: `shrink`, `rate` and `root`, see [`AdamStep`].
+    /// The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
+    AdamStep { beta1: f64, beta2: f64, eps: f32 },
+}
+
+/// The names of all operations, so that none can be left out.
+macro_rules! names {
+    ($($operation:pat => $name:literal,)*) => {
+        impl Op {
+            /// The names of all operations.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// Its name in errors and profiles, without its function: `binary`, `rms_norm`.
+            pub const fn name(&self) -> &'static str {
+                match self { $($operation => $name),* }
+            }
+        }
+    };
+}
+
+names! {
+    Op::Copy => "copy",
+    Op::Unary(_) => "unary",
+    Op::Binary(_) => "binary",
+    Op::Compare(_) => "compare",
+    Op::Select => "select",
+    Op::Cast => "cast",
+    Op::Reduce { .. } => "reduce",
+    Op::Scan { .. } => "scan",
+    Op::Matmul => "matmul",
+    Op::Gather { .. } => "gather",
+    Op::Scatter { .. } => "scatter",
+    Op::Sort { .. } => "sort",
+    Op::Random(_) => "random",
+    Op::UnaryAssign(_) => "unary_assign",
+    Op::BinaryAssign(_) => "binary_assign",
+    Op::RmsNorm { .. } => "rms_norm",
+    Op::Softmax => "softmax",
+    Op::LogSoftmax => "log_softmax",
+    Op::LayerNorm { .. } => "layer_norm",
+    Op::Variance { .. } => "variance",
+    Op::StandardDeviation { .. } => "standard_deviation",
+    Op::Rope => "rope",
+    Op::Attention => "attention",
+    Op::Gated(_) => "gated",
+    Op::Embedding => "embedding",
+    Op::Linear => "linear",
+    Op::QuantizeActivations => "quantize_activations",
+    Op::TernaryMatmul => "ternary_matmul",
+    Op::RmsNormBackward { .. } => "rms_norm_backward",
+    Op::GatedHalves(_) => "gated_halves",
+    Op::GatedHalvesBackward(_) => "gated_halves_backward",
+    Op::CausalAttention(_) => "causal_attention",
+    Op::CausalAttentionBackward(_) => "causal_attention_backward",
+    Op::Scale { .. } => "scale",
+    Op::AdamStep { .. } => "adam_step",
+}
+
+impl Op {
+    /// Whether every device must have it itself.
+    pub const fn is_primitive(&self) -> bool {
+        use Op::*;
+        matches!(
+            self,
+            Copy | Unary(_)
+                | Binary(_)
+                | Compare(_)
+                | Select
+                | Cast
+                | Reduce { .. }
+                | Scan { .. }
+                | Matmul
+                | Gather { .. }
+                | Scatter { .. }
+                | Sort { .. }
+                | Random(_)
+        )
+    }
+
+    /// Whether its outputs are read before they are written.
+    pub const fn updates(&self) -> bool {
+        use Op::*;
+        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | Gated(_) | AdamStep { .. })
+    }
+}
+
+impl std::fmt::Display for Op {
+    /// With its function: `binary add`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let function: Option<&dyn Debug> = match self {
+            Op::Unary(op) | Op::UnaryAssign(op) => Some(op),
+            Op::Binary(op) | Op::BinaryAssign(op) => Some(op),
+            Op::Compare(op) => Some(op),
+            Op::Reduce { op, .. } => Some(op),
+            Op::Scan { op, .. } => Some(op),
+            Op::Scatter { op, .. } => Some(op),
+            Op::Gated(act) | Op::GatedHalves(act) | Op::GatedHalvesBackward(act) => Some(act),
+            _ => None,
+        };
+        match function {
+            Some(function) => write!(f, "{} {}", self.name(), format!("{function:?}").to_lowercase()),
+            None => f.write_str(self.name()),
+        }
+    }
+}
