@@ -2,9 +2,11 @@
 //! every operation is compared with differences in bitnet-testkit (`tests/tensors/gradients.rs`), of decompositions in
 //! `gradients_linalg.rs`.
 
+use bitnet_core::BitNetDType::{F32, F64};
 use bitnet_core::autograd::{BackwardOptions, checkpoint, gradients, no_grad};
 use bitnet_core::backend::GateActivation;
-use bitnet_core::{BitNetDType::F64, BitNetTensor as Tensor, Device, Generator, Result, idx};
+use bitnet_core::{BitNetTensor as Tensor, Device, Generator, Result, idx};
+use bitnet_testkit::{queue_device, reference_device};
 
 fn leaf(values: &[f64], dims: &[usize]) -> Tensor {
     let mut x = Tensor::from_slice(values, dims, &Device::cpu()).unwrap();
@@ -263,11 +265,11 @@ fn constant_results_have_no_history() -> Result<()> {
 }
 
 #[test]
-fn gradients_run_on_the_reference_device() -> Result<()> {
-    let device = bitnet_testkit::reference_device();
-    let run = |device: &Device| -> Result<Vec<Vec<f64>>> {
-        let mut x = Tensor::from_vec(values(12), &[1, 4, 3], device)?;
-        let mut w = Tensor::from_vec(values(9), &[3, 3], device)?;
+fn gradients_run_on_the_reference_devices() -> Result<()> {
+    let run = |device: &Device, dtype| -> Result<Vec<Vec<f64>>> {
+        let leaf =
+            |n, dims: &[usize]| Tensor::from_vec(values(n), dims, &Device::cpu())?.to_dtype(dtype)?.to_device(device);
+        let (mut x, mut w) = (leaf(12, &[1, 4, 3])?, leaf(9, &[3, 3])?);
         x.requires_grad_(true)?;
         w.requires_grad_(true)?;
         let h = x.matmul(&w.t()?)?.silu()?.rms_norm(&w.select(0, 0)?, 1e-5)?;
@@ -277,16 +279,18 @@ fn gradients_run_on_the_reference_device() -> Result<()> {
             .flip(&[-1])?
             .cumsum(-1)?
             .softmax(-1)?
-            .index_select(-2, &Tensor::from_slice(&[2i64, 0, 2], &[3], device)?)?;
+            .index_select(-2, &Tensor::from_slice(&[2u32, 0, 2], &[3], device)?)?;
         h.var(.., 1., false)?.add(&h.amax(.., false)?)?.backward()?;
-        [x, w].iter().map(|t| t.grad().expect("a gradient").to_vec()).collect()
+        [x, w].iter().map(|t| t.grad().expect("a gradient").to_cpu()?.to_dtype(F64)?.to_vec()).collect()
     };
-    let (cpu, reference) = (run(&Device::cpu())?, run(&device)?);
-    for (a, b) in cpu.iter().flatten().zip(reference.iter().flatten()) {
-        assert!((a - b).abs() < 1e-12, "{a}, {b}");
+    for (device, dtype, bound) in [(reference_device(), F64, 1e-12), (queue_device(), F32, 1e-6)] {
+        let (cpu, other) = (run(&Device::cpu(), dtype)?, run(&device, dtype)?);
+        for (a, b) in cpu.iter().flatten().zip(other.iter().flatten()) {
+            assert!((a - b).abs() < bound, "{a}, {b}");
+        }
     }
     // To another device and back.
-    let x = leaf(&[1., 2.], &[2]);
+    let (device, x) = (reference_device(), leaf(&[1., 2.], &[2]));
     assert_eq!(gradient(&x, |x| x.to_device(&device)?.exp()?.to_cpu()), [1f64.exp(), 2. * 2f64.exp()]);
     Ok(())
 }

@@ -4,7 +4,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_quant::formats::{TQ2_0, q8_0};
 use bitnet_quant::quantizers::{Granularity, Quantizer};
 use bitnet_quant::{PackedFormat, QuantError, QuantizedTensor, TernaryCodes};
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 use half::f16;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -82,7 +82,7 @@ fn sizes() {
 #[test]
 fn products_are_those_of_the_values() {
     let (w, x) = (random(&[48, 256], 3), random(&[2, 5, 256], 4));
-    for device in [Device::cpu(), reference_device()] {
+    for device in [Device::cpu(), reference_device(), queue_device()] {
         let x = x.to_device(&device).unwrap();
         for format in TERNARY.into_iter().chain([
             PackedFormat::Binary { group: 256 },
@@ -114,7 +114,7 @@ fn products_are_those_of_the_values() {
 #[test]
 fn the_gradient_of_the_input_passes_to_it() {
     let (w, dy) = (random(&[48, 256], 8), random(&[2, 5, 48], 9));
-    for device in [Device::cpu(), reference_device()] {
+    for device in [Device::cpu(), reference_device(), queue_device()] {
         for format in [PackedFormat::HuggingFace, PackedFormat::Int4 { group: 64 }, PackedFormat::Q8_0] {
             let packed = QuantizedTensor::from_tensor(&w, format).unwrap() * -0.5;
             let (mut x, dy) = (random(&[2, 5, 256], 10).to_device(&device).unwrap(), dy.to_device(&device).unwrap());

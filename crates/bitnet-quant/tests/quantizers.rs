@@ -6,7 +6,7 @@ use bitnet_quant::hadamard::{block, hadamard, transform};
 use bitnet_quant::quantizers::{
     Granularity, Quantized, Quantizer, absmean, absmedian, binary, initial_step, int4, int8, learned_step,
 };
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -43,7 +43,7 @@ fn check(got: &Quantized, golden: &str, exact: bool) {
 
 #[test]
 fn equal_to_pytorch() {
-    for device in [Device::cpu(), reference_device()] {
+    for device in [Device::cpu(), reference_device(), queue_device()] {
         for (dtype_name, dtype) in [("f32", BitNetDType::F32), ("bf16", BitNetDType::BF16)] {
             let x = tensor(&floats(&format!("{dtype_name}.input")), &[6, 48]);
             let x = x.to_dtype(dtype).unwrap().to_device(&device).unwrap();
@@ -91,7 +91,7 @@ fn learned_steps_equal_pytorch() {
 
 #[test]
 fn hadamard_equals_numpy_and_undoes_itself() {
-    for device in [Device::cpu(), reference_device()] {
+    for device in [Device::cpu(), reference_device(), queue_device()] {
         for n in [1, 2, 8, 48, 128] {
             let x = tensor(&floats(&format!("hadamard.{n}.input")), &[3, n]).to_device(&device).unwrap();
             let once = hadamard(&x).unwrap();

@@ -28,6 +28,9 @@ pub fn queue_device() -> Device {
                         lock(&found).get_or_insert(error);
                     }
                 }
+                Message::Read { memory, offset, len, reply } => {
+                    drop(reply.send(lock(&memory)[offset..offset + len].to_vec()));
+                }
                 Message::Reached(reply) => drop(reply.send(())),
             }
         }
@@ -52,6 +55,7 @@ struct Queue {
 
 enum Message {
     Job(Job),
+    Read { memory: Memory, offset: usize, len: usize, reply: Sender<Vec<u8>> },
     Reached(Sender<()>),
 }
 
@@ -111,6 +115,17 @@ impl Queue {
         // The thread ends with the program.
         drop(lock(&self.sender).send(message));
     }
+
+    /// Sends a message and waits for its answer, which a step that is recorded cannot do.
+    fn ask<T>(&self, message: impl FnOnce(Sender<T>) -> Message) -> Result<T> {
+        let failed = |message: &str| Err(TensorOpError::Argument { op: "wait", message: message.into() }.into());
+        if lock(&self.recorded).is_some() {
+            return failed("a step that is recorded must not wait for the device");
+        }
+        let (reply, answer) = channel();
+        self.send(message(reply));
+        answer.recv().or_else(|_| failed("the thread of the device has ended"))
+    }
 }
 
 impl Job {
@@ -159,7 +174,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Storage {
+    /// An error unless these bytes are inside.
+    fn check(&self, op: &'static str, offset: usize, len: usize) -> Result<()> {
+        if offset.checked_add(len).is_some_and(|end| end <= self.bytes) {
+            return Ok(());
+        }
+        let message = format!("bytes {offset}..{} of {}", offset.saturating_add(len), self.bytes);
+        Err(TensorOpError::Argument { op, message }.into())
+    }
+}
+
 impl QueueBackend {
+    fn late_error(&self) -> Result<()> {
+        lock(&self.error).take().map_or(Ok(()), Err)
+    }
+
     fn storage<'a>(&self, op: &'static str, storage: &'a TensorStorage) -> Result<&'a Storage> {
         let found = match storage {
             TensorStorage::Device(device) => device.as_any().downcast_ref::<Storage>(),
@@ -203,30 +233,22 @@ impl Backend for QueueBackend {
 
     fn write(&self, target: &mut TensorStorage, offset: usize, bytes: &[u8]) -> Result<()> {
         let storage = self.storage("write", target)?;
-        if offset.checked_add(bytes.len()).is_none_or(|end| end > storage.bytes) {
-            let message = format!("bytes {offset}..{} of {}", offset.saturating_add(bytes.len()), storage.bytes);
-            return Err(TensorOpError::Argument { op: "write", message }.into());
-        }
+        storage.check("write", offset, bytes.len())?;
         self.queue.push(Job::Write { memory: storage.memory.clone(), offset, bytes: bytes.to_vec() });
         Ok(())
     }
 
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        self.synchronize()?;
-        let memory = lock(&self.storage("download", source)?.memory);
-        let part = memory.get(offset..).and_then(|rest| rest.get(..bytes.len()));
-        let message = || format!("bytes {offset}..{} of {}", offset.saturating_add(bytes.len()), memory.len());
-        let part = part.ok_or_else(|| TensorOpError::Argument { op: "download", message: message() })?;
-        bytes.copy_from_slice(part);
-        Ok(())
+        let (storage, len) = (self.storage("download", source)?, bytes.len());
+        storage.check("download", offset, len)?;
+        let memory = storage.memory.clone();
+        bytes.copy_from_slice(&self.queue.ask(|reply| Message::Read { memory, offset, len, reply })?);
+        self.late_error()
     }
 
     fn synchronize(&self) -> Result<()> {
-        let (reply, reached) = channel();
-        self.queue.send(Message::Reached(reply));
-        // The thread answers: it ends after this device only.
-        let _ = reached.recv();
-        lock(&self.error).take().map_or(Ok(()), Err)
+        self.queue.ask(Message::Reached)?;
+        self.late_error()
     }
 
     fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {

@@ -2,7 +2,7 @@
 //! README says how to run this under ThreadSanitizer.
 
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 use std::sync::Barrier;
 use std::thread;
 
@@ -21,8 +21,8 @@ fn together<T: Send>(body: impl Fn(usize) -> T + Sync) -> Vec<T> {
     })
 }
 
-fn devices() -> [Device; 3] {
-    [Device::cpu(), Device::cpu_with_threads(3), reference_device()]
+fn devices() -> [Device; 4] {
+    [Device::cpu(), Device::cpu_with_threads(3), reference_device(), queue_device()]
 }
 
 #[test]
@@ -107,14 +107,14 @@ fn tensors_made_by_one_thread_are_dropped_by_another() {
                 for n in 0..300 {
                     // From a few bytes to a few pages, and some beyond every small block.
                     let size = [1, 7, 100, 5000, 400_000][(n + i) % 5];
-                    sender.send(BitNetTensor::full(&[size], n as i64, BitNetDType::I64, &device).unwrap()).unwrap();
+                    sender.send(BitNetTensor::full(&[size], n as i32, BitNetDType::I32, &device).unwrap()).unwrap();
                 }
             });
             let receiver = &receiver;
             scope.spawn(move || {
                 for _ in 0..300 {
                     let x = receiver.lock().unwrap().recv().unwrap();
-                    let values = x.to_vec::<i64>().unwrap();
+                    let values = x.to_vec::<i32>().unwrap();
                     assert!(values.iter().all(|&v| v == values[0]));
                 }
             });

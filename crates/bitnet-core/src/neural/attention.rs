@@ -5,7 +5,7 @@ use super::shape_error;
 use crate::autograd::{differentiable, is_recorded};
 use crate::mixed_precision::operands;
 use crate::{BitNetDType, BitNetTensor, MAX_DIMS, Result, TensorOpError, TensorShape};
-use BitNetDType::{Bool, I64};
+use BitNetDType::{Bool, U32};
 
 /// Options of [`BitNetTensor::scaled_dot_product_attention`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,7 +98,7 @@ impl Attention {
         let mut scores = product(&q, &k.transpose(-2, -1)?)?;
         scores.mul_(scale)?;
         if options.causal {
-            let count = |n: usize| BitNetTensor::arange(0, n, 1, I64, q.device());
+            let count = |n: usize| BitNetTensor::arange(0, n, 1, U32, q.device());
             let later = count(seen)?.gt(&count(tokens)?.unsqueeze(-1)?)?;
             scores.masked_fill_(&later, f64::NEG_INFINITY)?;
         }

@@ -12,12 +12,9 @@ impl BitNetTensor {
         if self.dtype().is_packed() {
             self.same_device(OP, ids)?;
             // An id that is negative or beyond u32 becomes the last one, which no table has.
-            let ids_u32 = match ids.dtype() {
-                BitNetDType::U32 => ids.clone(),
-                _ => {
-                    let limits = [-1, i64::from(u32::MAX)].map(|limit| Some(limit.into()));
-                    ids.to_dtype(BitNetDType::I64)?.clamp(limits[0], limits[1])?.to_dtype(BitNetDType::U32)?
-                }
+            let ids_u32 = match ids.as_indices(OP)? {
+                ids if ids.dtype() == BitNetDType::U32 => ids,
+                ids => ids.clamp(Some((-1).into()), Some(i64::from(u32::MAX).into()))?.to_dtype(BitNetDType::U32)?,
             };
             let ids_u32 = ids_u32.reshape(&[ids.elements()])?.contiguous()?;
             let mut out = Self::empty(&[ids.elements(), width], BitNetDType::F32, self.device())?;

@@ -108,8 +108,8 @@ impl CrossEntropy {
         if let Some(weight) = &weight {
             sample = sample.mul(&weight.index_select(0, &safe.reshape(&[safe.elements()])?)?.reshape(samples)?)?;
         }
-        let mut share = safe.one_hot(classes)?.to_dtype(logs.dtype())?;
-        share.mul_(1. - smoothing)?.mul_(&sample.unsqueeze(-1)?)?;
+        let mut share = logs.zeros_like()?;
+        share.scatter_(-1, &safe.unsqueeze(-1)?, &sample.mul(1. - smoothing)?.unsqueeze(-1)?)?;
         if smoothing > 0. {
             let even = counted.to_dtype(logs.dtype())?.unsqueeze(-1)?.mul(smoothing / classes as f64)?;
             share = share.add(&weighted(even.expand(logs.dims())?)?)?;

@@ -2,10 +2,15 @@
 
 use super::views::argument;
 use crate::autograd::derivative;
-use crate::backend::ScatterOp;
+use crate::backend::{ScatterOp, unsupported};
 use crate::ops::broadcast_shapes;
-use crate::{BitNetDType, BitNetTensor, Operand, Result, Scalar, TensorOpError, TensorShape};
+use crate::{BitNetDType, BitNetTensor, Device, Operand, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{I64, U32, U64};
+
+/// The dtype of indices: `I64` as in PyTorch, `U32` where the device has no 64-bit types.
+pub(crate) fn index_dtype(device: &Device) -> BitNetDType {
+    if device.has(I64) { I64 } else { U32 }
+}
 
 impl BitNetTensor {
     /// `out[i, j, ..] = self[indices[i, j, ..], j, ..]` for `axis` 0, and so on (`torch.gather`): `indices` has the
@@ -173,14 +178,23 @@ impl BitNetTensor {
     }
 
     /// Itself as `I64` or `U32`, which backends read; an error unless it holds integers.
-    pub(super) fn as_indices(&self, op: &'static str) -> Result<Self> {
+    pub(crate) fn as_indices(&self, op: &'static str) -> Result<Self> {
         match self.dtype {
             I64 | U32 => Ok(self.clone()),
             // Beyond i64 they would wrap to negative ones; the largest i64 is outside of every dimension too.
             U64 => self.minimum(i64::MAX)?.to_dtype(I64),
-            dtype if dtype.is_integer() => self.to_dtype(I64),
+            dtype if dtype.is_integer() => self.to_dtype(index_dtype(&self.device)),
             got => Err(TensorOpError::DType { op, what: "indices", got, needed: I64 }.into()),
         }
+    }
+
+    /// Indices that the host computed, as [`index_dtype`].
+    pub(crate) fn from_places(op: &'static str, places: Vec<i64>, dims: &[usize], device: &Device) -> Result<Self> {
+        if device.has(I64) {
+            return Self::from_vec(places, dims, device);
+        }
+        let narrow: Result<Vec<u32>, _> = places.into_iter().map(u32::try_from).collect();
+        Self::from_vec(narrow.map_err(|_| unsupported(device.as_dyn(), op, I64))?, dims, device)
     }
 
     /// An error unless `indices` has this rank and no larger extents but along `axis`.

@@ -68,7 +68,7 @@ impl BitNetTensor {
         let shape = broadcast_shapes(OP, self.shape(), mask.shape())?;
         let places = mask.expand(shape.dims())?.true_places()?;
         let count = places.len();
-        let ids = Self::from_vec(places, &[count], &self.device)?;
+        let ids = Self::from_places(OP, places, &[count], &self.device)?;
         self.expand(shape.dims())?.reshape(&[shape.elements()])?.index_select(0, &ids)
     }
 

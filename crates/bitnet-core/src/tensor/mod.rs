@@ -1,7 +1,7 @@
 //! The tensor type: a strided view of reference-counted storage on a device.
 
 mod create;
-mod gather;
+pub(crate) mod gather;
 mod index;
 mod join;
 mod mask;

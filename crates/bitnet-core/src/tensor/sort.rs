@@ -1,5 +1,6 @@
 //! Sorting, top-k, searching and counting.
 
+use super::gather::index_dtype;
 use super::views::argument;
 use crate::autograd::{is_recorded, not_differentiable};
 use crate::{BitNetDType, BitNetTensor, Result, TensorOpError};
@@ -7,7 +8,8 @@ use BitNetDType::I64;
 use bitnet_device::by_dtype;
 
 impl BitNetTensor {
-    /// The elements sorted along `axis`, and their former positions (`I64`). The sort is stable; NaN is the largest.
+    /// The elements sorted along `axis`, and their former positions (`I64`; `U32` where the device lacks it). The sort is
+    /// stable; NaN is the largest.
     pub fn sort(&self, axis: isize, descending: bool) -> Result<(Self, Self)> {
         const OP: &str = "sort";
         self.unpacked(OP)?;
@@ -20,7 +22,7 @@ impl BitNetTensor {
             return Ok((self.gather(axis as isize, &indices)?, indices));
         }
         let mut values = self.empty_like()?;
-        let mut indices = Self::empty(self.dims(), I64, &self.device)?;
+        let mut indices = Self::empty(self.dims(), index_dtype(&self.device), &self.device)?;
         self.device.sort(self.as_ref(), axis, descending, values.as_mut()?, indices.as_mut()?)?;
         Ok((values, indices))
     }
@@ -52,7 +54,7 @@ impl BitNetTensor {
         not_differentiable("unique", &[self])?;
         let count = self.elements();
         let (values, order) = self.reshape(&[count])?.sort(0, false)?;
-        let order = order.to_vec::<i64>()?;
+        let order = order.to_cpu()?.to_dtype(I64)?.to_vec::<i64>()?;
         let bytes = values.to_bytes()?;
         let starts = by_dtype!(self.dtype, T => group_starts(&values.to_vec::<T>()?), bool => group_starts(&bytes));
         let mut inverse = vec![0i64; count];
@@ -64,7 +66,7 @@ impl BitNetTensor {
         }
         let groups = [counts.len()];
         Ok((
-            values.index_select(0, &Self::from_vec(starts, &groups, &self.device)?)?,
+            values.index_select(0, &Self::from_places("unique", starts, &groups, &self.device)?)?,
             Self::from_vec(inverse, self.dims(), &self.device)?,
             Self::from_vec(counts, &groups, &self.device)?,
         ))

@@ -5,7 +5,7 @@ use bitnet_core::serialize::npz::{Compression, NpzFile, NpzWriter};
 use bitnet_core::serialize::safetensors::{Dtype, SafetensorsFile, SafetensorsWriter};
 use bitnet_core::serialize::{TensorMap, npy, npz, safetensors};
 use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorStorage};
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 
 fn tensors(dtypes: &[BitNetDType], device: &Device) -> TensorMap {
     let tensor = |d: BitNetDType| BitNetTensor::from_bytes(&counting(d), &[2, 3], d, device).unwrap();
@@ -36,11 +36,11 @@ const NUMPY: [BitNetDType; 12] = {
 fn safetensors_on_every_device() {
     let folder = Folder::new("safetensors");
     let path = folder.path("x.safetensors");
-    for from in [Device::cpu(), reference_device()] {
+    for from in [Device::cpu(), reference_device(), queue_device()] {
         let saved = tensors(&DTYPES, &from);
         let length = safetensors::save(&path, &saved, &[("b", "2"), ("a", "ü \"")]).unwrap();
         assert_eq!(length, std::fs::metadata(&path).unwrap().len());
-        for to in [Device::cpu(), reference_device()] {
+        for to in [Device::cpu(), reference_device(), queue_device()] {
             same(&saved, &safetensors::load(&path, &to).unwrap());
             same(&saved, &safetensors::load_mapped(&path, &to).unwrap());
         }
@@ -57,12 +57,12 @@ fn safetensors_on_every_device() {
 fn npz_on_every_device() {
     let folder = Folder::new("npz");
     let path = folder.path("x.npz");
-    for from in [Device::cpu(), reference_device()] {
+    for from in [Device::cpu(), reference_device(), queue_device()] {
         let saved = tensors(&NUMPY, &from);
         for compression in [Compression::Stored, Compression::Deflated] {
             let length = npz::save(&path, &saved, compression).unwrap();
             assert_eq!(length, std::fs::metadata(&path).unwrap().len());
-            for to in [Device::cpu(), reference_device()] {
+            for to in [Device::cpu(), reference_device(), queue_device()] {
                 same(&saved, &npz::load(&path, &to).unwrap());
                 let file = NpzFile::open(&path).unwrap();
                 let map = |name: &str| (name.to_owned(), file.mapped(name, &to).unwrap());
@@ -76,12 +76,12 @@ fn npz_on_every_device() {
 fn npy_on_every_device() {
     let folder = Folder::new("npy");
     let path = folder.path("x.npy");
-    for from in [Device::cpu(), reference_device()] {
+    for from in [Device::cpu(), reference_device(), queue_device()] {
         for (name, tensor) in tensors(&NUMPY, &from) {
             npy::save(&path, &tensor).unwrap();
             let raw = std::fs::read(&path).unwrap();
             assert_eq!((raw.len() - tensor.shape().elements() * tensor.dtype().block().1) % 64, 0, "{name}");
-            for to in [Device::cpu(), reference_device()] {
+            for to in [Device::cpu(), reference_device(), queue_device()] {
                 for read in [npy::load(&path, &to), npy::load_mapped(&path, &to), npy::from_bytes(&raw, &to)] {
                     let read = read.unwrap();
                     assert_eq!(

@@ -182,7 +182,7 @@ impl<'a> Check<'a> {
                 self.same(x, values)?;
                 self.same(indices, values)?;
                 self.dtype(values, x.dtype)?;
-                self.dtype(indices, I64)
+                self.index(indices)
             }
             Op::Random(_) => {
                 let ([state], [_]) = self.named(["state"], ["out"])?;
@@ -364,6 +364,10 @@ impl<'a> Check<'a> {
         self.shape(fits, indices, || {
             format!("the rank of {} and, but for dimension {axis}, extents inside it", table.layout.shape())
         })?;
+        self.index(indices)
+    }
+
+    fn index(&self, indices: Operand) -> Result<()> {
         if matches!(indices.dtype, I64 | U32) { Ok(()) } else { self.dtype(indices, I64) }
     }
 

@@ -104,7 +104,8 @@ pub fn variance(
     sum.scalar(Div, (count - correction).max(0.))?.cast_to(out)
 }
 
-/// See [`Op::StandardDeviation`]: in f64, which holds the squares of f32.
+/// See [`Op::StandardDeviation`]: in f64, which holds the squares of f32; on a device without it by [`ReduceOp::Norm`], whose
+/// squares do not leave the range.
 pub fn standard_deviation(
     backend: &dyn Backend,
     x: TensorRef,
@@ -112,11 +113,28 @@ pub fn standard_deviation(
     correction: f64,
     out: TensorMut,
 ) -> Result<()> {
+    if !backend.has(F64) {
+        return deviation_by_norm(backend, x, axis, correction, out);
+    }
     let x = if x.dtype == F64 { temp::Wide::As(x) } else { temp::Wide::Cast(cast(backend, x, F64)?) };
     let dims = *out.layout.shape();
     let (mut mean, mut squares) = (Temp::new(backend, dims.dims(), F64)?, Temp::new(backend, dims.dims(), F64)?);
     variance(backend, x.view(), axis, correction, mean.view_mut(), squares.view_mut())?;
     squares.unary(UnaryOp::Sqrt)?.cast_to(out)
+}
+
+fn deviation_by_norm(backend: &dyn Backend, x: TensorRef, axis: usize, correction: f64, out: TensorMut) -> Result<()> {
+    let count = x.layout.dims()[axis] as f64;
+    // x less its mean, and once more: the sum of large numbers is rounded.
+    let mut centred = Temp::copied(backend, wide(backend, x)?.view())?;
+    let mut reduced = Temp::new(backend, out.layout.dims(), F32)?;
+    for _ in 0..2 {
+        let share = centred.scalar(Div, count)?;
+        backend.reduce(ReduceOp::Sum, share.view(), axis, reduced.view_mut())?;
+        centred = centred.binary(Sub, reduced.view())?;
+    }
+    backend.reduce(ReduceOp::Norm, centred.view(), axis, reduced.view_mut())?;
+    reduced.scalar(Div, (count - correction).max(0.).sqrt())?.cast_to(out)
 }
 
 /// See [`Op::Rope`].

@@ -41,7 +41,8 @@ pub enum Op {
     /// `[source, indices] -> [out*]`: `out[.., indices[.., i, ..], ..] op= source[.., i, ..]` along `axis`, shapes as in
     /// [`Op::Gather`] with the roles of `source` and `out` exchanged. Nothing is written when an index is outside.
     Scatter { op: ScatterOp, axis: usize },
-    /// `[x] -> [values, indices]`: stable sort along `axis`, NaN as the largest; `indices` is `I64`. Equal shapes.
+    /// `[x] -> [values, indices]`: stable sort along `axis`, NaN as the largest; `indices` is `I64`, `U32` on
+    /// a device without it. Equal shapes.
     Sort { axis: usize, descending: bool },
     /// `[state] -> [out]`: `state` is `U32` `[4]`, the seed and the offset, the lower word of each first. Element `i` in
     /// row-major order is made of number `n = offset + i` (wrapping) of the stream of the seed, the same on every device:

@@ -76,18 +76,20 @@ fn limit(dtype: BitNetDType) -> f64 {
     }
 }
 
-/// The first difference between a tensor and the expected one.
-pub fn difference(got: &BitNetTensor, expected: &Data, dims: &[usize], tolerance: Tolerance) -> Option<String> {
+/// The first difference between a tensor, whose elements are `bytes`, and the expected one.
+pub fn difference(
+    got: &BitNetTensor,
+    bytes: &[u8],
+    expected: &Data,
+    dims: &[usize],
+    tolerance: Tolerance,
+) -> Option<String> {
     if got.dtype() != expected.dtype {
         return Some(format!("dtype {}, expected {}", got.dtype(), expected.dtype));
     }
     if got.dims() != dims {
         return Some(format!("shape {:?}, expected {dims:?}", got.dims()));
     }
-    let bytes = match got.to_bytes() {
-        Ok(bytes) => bytes,
-        Err(e) => return Some(format!("cannot be read: {e}")),
-    };
     let (dtype, size) = (got.dtype(), got.dtype().block().1);
     let expected = expected.bytes();
     let wrong = |(i, (g, e)): (usize, (&[u8], &[u8]))| {

@@ -2,7 +2,7 @@
 
 use crate::naive::{coordinates, position, slice};
 use bitnet_core::{BitNetTensor, Device, Index, Slice};
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 use proptest::prelude::*;
 
 /// A part of an index, already fitted to its dimension.
@@ -184,8 +184,8 @@ proptest! {
         let (shape, places) = model(&dims, &parts);
         prop_assume!(shape.len() <= bitnet_core::MAX_DIMS);
         let count: usize = dims.iter().product();
-        let all: Vec<i64> = (0..count as i64).collect();
-        for device in [Device::cpu(), reference_device()] {
+        let all: Vec<i32> = (0..count as i32).collect();
+        for device in [Device::cpu(), reference_device(), queue_device()] {
             let base = BitNetTensor::from_slice(&all, &dims, &device).unwrap();
             // The same elements with strides other than those of a new tensor.
             let axes: Vec<isize> = (0..dims.len() as isize).rev().collect();
@@ -195,22 +195,22 @@ proptest! {
             for x in [&base, &turned] {
                 let got = x.index(&index).unwrap();
                 prop_assert_eq!(got.dims(), &shape[..]);
-                let expected: Vec<i64> = places.iter().map(|&p| p as i64).collect();
-                prop_assert_eq!(got.to_vec::<i64>().unwrap(), expected);
+                let expected: Vec<i32> = places.iter().map(|&p| p as i32).collect();
+                prop_assert_eq!(got.to_vec::<i32>().unwrap(), expected);
 
                 // Of several writes to one place the last stays.
-                let new: Vec<i64> = (0..places.len() as i64).map(|i| -1 - i).collect();
+                let new: Vec<i32> = (0..places.len() as i32).map(|i| -1 - i).collect();
                 let mut written = all.clone();
                 places.iter().zip(&new).for_each(|(&p, &v)| written[p] = v);
                 let mut y = x.clone();
                 let values = BitNetTensor::from_slice(&new, &shape, &device).unwrap();
                 y.index_put_(&index, &values).unwrap();
-                prop_assert_eq!(y.to_vec::<i64>().unwrap(), written);
-                prop_assert_eq!(x.to_vec::<i64>().unwrap(), all.clone());
+                prop_assert_eq!(y.to_vec::<i32>().unwrap(), written);
+                prop_assert_eq!(x.to_vec::<i32>().unwrap(), all.clone());
                 let mut y = x.copy().unwrap();
                 y.index_put_(&index, 7).unwrap();
-                let filled: Vec<i64> = (0..count).map(|i| if places.contains(&i) { 7 } else { i as i64 }).collect();
-                prop_assert_eq!(y.to_vec::<i64>().unwrap(), filled);
+                let filled: Vec<i32> = (0..count).map(|i| if places.contains(&i) { 7 } else { i as i32 }).collect();
+                prop_assert_eq!(y.to_vec::<i32>().unwrap(), filled);
             }
         }
     }

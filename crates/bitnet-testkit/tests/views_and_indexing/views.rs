@@ -2,7 +2,7 @@
 
 use crate::naive::{self, Model};
 use bitnet_core::{BitNetTensor, Device, Result};
-use bitnet_testkit::reference_device;
+use bitnet_testkit::{queue_device, reference_device};
 use proptest::prelude::*;
 
 /// A step as numbers that are fitted to the tensor they meet, so that every chain is legal.
@@ -150,18 +150,18 @@ fn step(x: &BitNetTensor, model: &Model, (kind, p, q, r): Step) -> Result<(BitNe
     })
 }
 
-fn devices() -> [Device; 2] {
-    [Device::cpu(), reference_device()]
+fn devices() -> [Device; 3] {
+    [Device::cpu(), reference_device(), queue_device()]
 }
 
 /// Elements 0, 1, 2, ... so that a value is its position.
 fn counted(dims: &[usize], device: &Device) -> BitNetTensor {
-    let values: Vec<i64> = (0..dims.iter().product::<usize>() as i64).collect();
+    let values: Vec<i32> = (0..dims.iter().product::<usize>() as i32).collect();
     BitNetTensor::from_slice(&values, dims, device).unwrap()
 }
 
-fn places(model: &Model) -> Vec<i64> {
-    model.at.iter().map(|&i| i as i64).collect()
+fn places(model: &Model) -> Vec<i32> {
+    model.at.iter().map(|&i| i as i32).collect()
 }
 
 fn shapes() -> impl Strategy<Value = Vec<usize>> {
@@ -183,11 +183,11 @@ proptest! {
                 (x, model) = step(&x, &model, s).unwrap();
                 prop_assert_eq!(x.dims(), &model.dims[..], "after {:?}", s);
             }
-            prop_assert_eq!(x.to_vec::<i64>().unwrap(), places(&model));
+            prop_assert_eq!(x.to_vec::<i32>().unwrap(), places(&model));
             let copied = x.contiguous().unwrap();
             prop_assert!(copied.is_contiguous());
-            prop_assert_eq!(copied.to_vec::<i64>().unwrap(), places(&model));
-            prop_assert_eq!(x.to_device(&Device::cpu()).unwrap().to_vec::<i64>().unwrap(), places(&model));
+            prop_assert_eq!(copied.to_vec::<i32>().unwrap(), places(&model));
+            prop_assert_eq!(x.to_device(&Device::cpu()).unwrap().to_vec::<i32>().unwrap(), places(&model));
         }
     }
 
@@ -201,13 +201,13 @@ proptest! {
             }
             let before = x.clone();
             x.fill_(-1).unwrap();
-            prop_assert_eq!(x.to_vec::<i64>().unwrap(), vec![-1; model.at.len()]);
-            prop_assert_eq!(before.to_vec::<i64>().unwrap(), places(&model));
-            let all: Vec<i64> = (0..base.elements() as i64).collect();
-            prop_assert_eq!(base.to_vec::<i64>().unwrap(), all);
+            prop_assert_eq!(x.to_vec::<i32>().unwrap(), vec![-1; model.at.len()]);
+            prop_assert_eq!(before.to_vec::<i32>().unwrap(), places(&model));
+            let all: Vec<i32> = (0..base.elements() as i32).collect();
+            prop_assert_eq!(base.to_vec::<i32>().unwrap(), all);
             // Not shared now: each element is written separately, whatever the strides were.
             x.fill_(-2).unwrap();
-            prop_assert_eq!(x.to_vec::<i64>().unwrap(), vec![-2; model.at.len()]);
+            prop_assert_eq!(x.to_vec::<i32>().unwrap(), vec![-2; model.at.len()]);
         }
     }
 
@@ -218,12 +218,12 @@ proptest! {
             for &s in &steps {
                 (x, model) = step(&x, &model, s).unwrap();
             }
-            let sum = x.add(&x).unwrap().to_vec::<i64>().unwrap();
+            let sum = x.add(&x).unwrap().to_vec::<i32>().unwrap();
             let other = x.clone();
             x.add_(&other).unwrap();
-            let expected: Vec<i64> = places(&model).iter().map(|v| v * 2).collect();
+            let expected: Vec<i32> = places(&model).iter().map(|v| v * 2).collect();
             prop_assert_eq!(&sum, &expected);
-            prop_assert_eq!(x.to_vec::<i64>().unwrap(), expected);
+            prop_assert_eq!(x.to_vec::<i32>().unwrap(), expected);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Reading and writing by index tensors.
 
-use crate::BitNetDType::I64;
 use crate::autograd::differentiable;
 use crate::backend::ScatterOp;
+use crate::tensor::gather::index_dtype;
 use crate::{BitNetTensor, Result};
 
 /// `x.gather(axis, indices)`, computed by `forward`: the gradient of an element is the sum over all reads of it.
@@ -57,9 +57,10 @@ pub fn scatter(
                     return Ok(gradient);
                 }
                 // Of several writes to one element the last won.
+                let dtype = index_dtype(grad.device());
                 let own =
-                    BitNetTensor::arange(0, indices.elements(), 1, I64, grad.device())?.reshape(indices.dims())?;
-                let mut last = BitNetTensor::zeros(grad.dims(), I64, grad.device())?;
+                    BitNetTensor::arange(0, indices.elements(), 1, dtype, grad.device())?.reshape(indices.dims())?;
+                let mut last = BitNetTensor::zeros(grad.dims(), dtype, grad.device())?;
                 last.scatter_(axis, &indices, &own)?;
                 gradient.masked_fill(&last.gather(axis, &indices)?.ne(&own)?, 0.)
             };

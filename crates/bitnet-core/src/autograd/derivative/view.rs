@@ -89,7 +89,7 @@ fn written_back(grad: &BitNetTensor, shape: TensorShape, change: &Change) -> Res
     }
     let places: Vec<i64> = layout.indices().map(|place| place as i64).collect();
     let count = [places.len()];
-    let places = BitNetTensor::from_vec(places, &count, grad.device())?;
+    let places = BitNetTensor::from_places("unfold", places, &count, grad.device())?;
     let mut flat = out.reshape(&[shape.elements()])?.wide("unfold")?;
     drop(out);
     flat.scatter_add_(0, &places, &grad.reshape(&count)?.to_dtype(flat.dtype())?)?;

@@ -2,6 +2,7 @@
 
 mod plan;
 
+use super::gather::index_dtype;
 use super::views::argument;
 use crate::autograd::is_recorded;
 use crate::backend::{ScatterOp, TensorMut};
@@ -149,11 +150,11 @@ impl BitNetTensor {
         }
         let dims = plan.result()?;
         if let Ok(merged) = plan.merged() {
-            let ids = Self::from_vec(plan.rows(), &[plan.shape.elements()], &self.device)?;
+            let ids = Self::from_places(OP, plan.rows(), &[plan.shape.elements()], &self.device)?;
             return self.with_layout(merged).index_select(plan.start as isize, &ids)?.reshape(dims.dims());
         }
         let places = plan.places(&dims)?;
-        let ids = Self::from_vec(places, &[dims.elements()], &self.device)?;
+        let ids = Self::from_places(OP, places, &[dims.elements()], &self.device)?;
         self.with_layout(self.whole_storage()?).gather(0, &ids)?.reshape(dims.dims())
     }
 
@@ -215,21 +216,23 @@ impl BitNetTensor {
             rows[0] = plan.shape.elements();
             let mut to = merged.dims().to_vec();
             to[plan.start] = rows[0];
-            let (ids, values) = (Self::from_vec(plan.rows(), &rows, &device)?.expand(&to)?, values.reshape(&to)?);
+            let ids = Self::from_places(op, plan.rows(), &rows, &device)?.expand(&to)?;
+            let values = values.reshape(&to)?;
             let out = TensorMut { layout: merged, ..self.as_mut()? };
             device.scatter(scatter, values.as_ref(), plan.start, ids.as_ref(), out)?;
             return Ok(self);
         }
         let count = [dims.elements()];
-        let (ids, values) = (Self::from_vec(plan.places(&dims)?, &count, &device)?, values.reshape(&count)?);
+        let (ids, values) = (Self::from_places(op, plan.places(&dims)?, &count, &device)?, values.reshape(&count)?);
         let out = TensorMut { layout: self.whole_storage()?, ..self.as_mut()? };
         device.scatter(scatter, values.as_ref(), 0, ids.as_ref(), out)?;
         Ok(self)
     }
 
-    /// The row-major index of each element selected by `indices`, `I64`.
+    /// The row-major index of each element selected by `indices`.
     fn places(&self, indices: &[Index]) -> Result<Self> {
-        let all = Self::arange(0, self.elements(), 1, crate::BitNetDType::I64, &self.device)?.reshape(self.dims())?;
+        let dtype = index_dtype(&self.device);
+        let all = Self::arange(0, self.elements(), 1, dtype, &self.device)?.reshape(self.dims())?;
         all.index(indices)
     }
 

@@ -178,7 +178,8 @@ fn wrap(op: &'static str, at: i64, x: &BitNetTensor, axis: usize) -> Result<i64>
 }
 
 fn places(op: &'static str, t: &BitNetTensor, x: &BitNetTensor, axis: usize) -> Result<Vec<i64>> {
-    let t = t.as_indices(op)?;
+    // On the host, where negative ones of any dtype stay negative.
+    let t = t.to_cpu()?.as_indices(op)?;
     let given: Vec<i64> = match t.dtype() {
         BitNetDType::U32 => t.to_vec::<u32>()?.into_iter().map(i64::from).collect(),
         _ => t.to_vec()?,
