@@ -4,8 +4,8 @@ use crate::args::{ModelArgs, ReadArgs};
 use crate::error::{CliError, Result};
 use crate::output;
 use crate::progress::Progress;
-use bitnet::core::Device;
-use bitnet::core::device::cpu_capabilities;
+use bitnet::core::device::Isa;
+use bitnet::core::{BitNetError, Device};
 use bitnet::inference::Model;
 use bitnet::model::checkpoint::{Checkpoint, OpenOptions, Weights};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
     let mut progress = Progress::new("loading");
     let start = Instant::now();
     let model = Model::load(weights, &device, |done, total| progress.update(done, total))?;
-    let kernels = cpu_capabilities()?.isa.unwrap_or("none");
+    let kernels = Isa::selected().map_err(BitNetError::from)?;
     let seconds = start.elapsed().as_secs_f64();
     output::detail(&format!(
         "loaded in {seconds:.2} s, for {}, with kernels for {kernels}",

@@ -5,7 +5,8 @@ use crate::error::{CliError, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::{load, memory, output};
-use bitnet::core::device::cpu_capabilities;
+use bitnet::core::BitNetError;
+use bitnet::core::device::Isa;
 use bitnet::inference::{Model, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
@@ -107,7 +108,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
         false => args.threads.iter().map(|&n| at_most_cores(n)).collect(),
     };
     threads.dedup();
-    let kernel = cpu_capabilities()?.isa.unwrap_or("none");
+    let kernel = Isa::selected().map_err(BitNetError::from)?.name();
 
     let mut runs = Vec::new();
     for &threads in &threads {

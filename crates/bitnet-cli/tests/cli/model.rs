@@ -39,7 +39,9 @@ fn bench_has_the_agreed_keys() {
         assert!(limit["int8_gop_per_second"].as_f64().unwrap() > 0.);
     }
     if cfg!(unix) {
-        assert!(value["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+        // That of a tiny model, without the buffers of any probe.
+        let peak = value["peak_rss_bytes"].as_u64().unwrap();
+        assert!((1 << 20..64 << 20).contains(&peak), "{peak}");
     }
     let table = stdout(&["bench", "--model", str(&dir), "-p", "4", "-n", "2", "-t", "1"]);
     assert!(table.contains("tokens/s") && table.contains("pp4") && table.contains("peak memory"), "{table}");
