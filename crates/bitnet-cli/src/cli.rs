@@ -59,6 +59,8 @@ pub enum Command {
     Bench(commands::bench::BenchArgs),
     /// Show detected hardware and the kernels chosen
     Devices(commands::devices::DevicesArgs),
+    /// Check a device: every operation and a small model against the CPU, and its speed
+    Selftest(commands::selftest::SelftestArgs),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write those of all commands

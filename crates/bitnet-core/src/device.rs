@@ -96,6 +96,17 @@ impl Device {
         Ok(Self::from_backend(registry::open(kind, index)?))
     }
 
+    /// The device of a name such as `cpu`, `cuda:1` or `vulkan` (which is `vulkan:0`).
+    pub fn named(name: &str) -> Result<Self> {
+        if name == "cpu" {
+            return Ok(Self::cpu());
+        }
+        let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+        let wrong =
+            |_| BitNetError::NoDevice(format!("{name:?} is not a device: use cpu, or a kind and a number as cuda:0"));
+        Self::open(kind, index.parse().map_err(wrong)?)
+    }
+
     /// A device implemented outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
         #[cfg(feature = "validation")]

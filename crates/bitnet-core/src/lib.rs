@@ -11,6 +11,7 @@ mod ops;
 mod profile;
 #[cfg(feature = "parallel")]
 mod rayon_threads;
+pub mod selftest;
 pub mod serialize;
 pub mod tensor;
 #[cfg(feature = "validation")]

@@ -15,6 +15,7 @@ pub mod logits;
 pub mod man;
 pub mod perplexity;
 pub mod quantize;
+pub mod selftest;
 pub mod tokenize;
 pub mod train;
 
@@ -38,6 +39,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Distill(args) => distill::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Selftest(args) => selftest::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

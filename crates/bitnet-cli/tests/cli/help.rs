@@ -2,7 +2,7 @@
 
 use super::*;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "generate",
     "chat",
     "logits",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 14] = [
     "train",
     "bench",
     "devices",
+    "selftest",
     "completions",
     "man",
 ];
@@ -58,4 +59,26 @@ fn an_instruction_set_can_be_forced() {
     command.env("BITNET_ISA", "scalar");
     let value: serde_json::Value = serde_json::from_str(&success(&["scalar"], run_with(command, b""))).unwrap();
     assert_eq!(value["devices"][0]["kernels"], "scalar");
+}
+
+/// The report of a device: every operation agrees with the scalar kernels; what is absent is an error.
+#[test]
+fn selftest_checks_the_cpu() {
+    let report: serde_json::Value = serde_json::from_str(&stdout(&["selftest", "--json"])).unwrap();
+    assert_eq!(report["agrees"], true, "{report}");
+    assert_eq!(report["agreeing"], report["cases"], "{report}");
+    assert!(report["cases"].as_u64() > Some(100) && report["lacking"].as_array().unwrap().is_empty(), "{report}");
+    let refused = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let absent = refused(&mut program(&["selftest", "--device", "cuda:7"]));
+    assert!(absent.contains("device cuda:7 is not compiled into this build"), "{absent}");
+    let wrong = refused(&mut program(&["selftest", "--device", "cuda:x"]));
+    assert!(wrong.contains("use cpu, or a kind and a number as cuda:0"), "{wrong}");
+    let isa = refused(program(&["selftest"]).env("BITNET_REQUIRE_ISA", "scalar,sve"));
+    assert!(isa.contains("BITNET_REQUIRE_ISA asks for sve; this CPU has scalar"), "{isa}");
+    let device = refused(program(&["selftest"]).env("BITNET_REQUIRE_DEVICES", "vulkan"));
+    assert!(device.contains("device vulkan:0 is not compiled into this build"), "{device}");
 }

@@ -81,7 +81,7 @@ fn lu<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor, BitNetTe
     let stack = Stack::<T>::of("lu", x)?;
     let (m, n) = (stack.rows, stack.columns);
     let k = m.min(n);
-    let (mut p, mut l, mut u) = (stack.room(), stack.room(), stack.room());
+    let (mut p, mut l, mut u) = (stack.reserved(), stack.reserved(), stack.reserved());
     for i in 0..stack.count() {
         if k == 0 {
             push(&mut p, Mat::<T>::identity(m, m).as_ref());
@@ -117,7 +117,7 @@ fn qr<T: Real>(x: &BitNetTensor) -> Result<(BitNetTensor, BitNetTensor)> {
 fn cholesky<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("cholesky", x)?;
     let n = stack.rows;
-    let mut l = stack.room();
+    let mut l = stack.reserved();
     for i in (0..stack.count()).filter(|_| n > 0) {
         let direct = stack.matrix(i).llt(Side::Lower).ok();
         let is_safe = |x: T| T::within(x.f64(), T::QUOTIENTS / 2);

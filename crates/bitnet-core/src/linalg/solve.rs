@@ -245,7 +245,7 @@ pub(super) fn invertible_form<T: Real>(x: &BitNetTensor) -> Result<(Option<BitNe
 fn inv<T: Real>(x: &BitNetTensor) -> Result<BitNetTensor> {
     let stack = Stack::<T>::square("inv", x)?;
     let n = stack.rows;
-    let (identity, mut data) = (Mat::<T>::identity(n, n), stack.room());
+    let (identity, mut data) = (Mat::<T>::identity(n, n), stack.reserved());
     for i in (0..stack.count()).filter(|_| n > 0) {
         let factors = invertible("inv", &stack, i)?;
         let inverse = factors.solve(identity.as_ref());

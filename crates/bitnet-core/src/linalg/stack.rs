@@ -137,8 +137,8 @@ impl<T: Real> Stack<T> {
         MatRef::from_row_major_slice(self.elements(i), self.rows, self.columns)
     }
 
-    /// An empty vector with room for as many numbers as the matrices have.
-    pub fn room(&self) -> Vec<T> {
+    /// An empty vector with a capacity of as many numbers as the matrices have.
+    pub fn reserved(&self) -> Vec<T> {
         Vec::with_capacity(self.data.len())
     }
 

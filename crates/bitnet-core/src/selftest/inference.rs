@@ -1,0 +1,209 @@
+//! Cases of the fused operations of inference.
+
+use super::*;
+
+pub(super) fn all(cases: &mut Cases) {
+    norms_and_softmax(cases);
+    rotary_embedding(cases);
+    attention_over_a_cache(cases);
+    gates(cases);
+    dense_layers_and_embeddings(cases);
+    ternary_layers(cases);
+}
+
+/// A matrix of any weight type: random bytes whose scales are small numbers.
+fn weights(dtype: BitNetDType, rows: usize, columns: usize) -> Vec<u8> {
+    let values = noise(rows * columns, 22);
+    let small = f16::from_f32(0.01).to_le_bytes();
+    // Offsets of the f16 scales in a block.
+    let scales: &[usize] = match dtype {
+        BitNetDType::F32 => return values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        BitNetDType::F16 => return values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        BitNetDType::BF16 => return values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        BitNetDType::Q6K => &[208],
+        BitNetDType::Q4K => &[0, 2],
+        _ => &[0],
+    };
+    let mut bytes: Vec<u8> =
+        noise(rows * dtype.row_bytes(columns), 23).iter().map(|v| (v.to_bits() >> 8) as u8).collect();
+    for block in bytes.chunks_exact_mut(dtype.block().1) {
+        for &at in scales {
+            block[at..at + 2].copy_from_slice(&small);
+        }
+    }
+    bytes
+}
+
+/// Random canonical codes: 0, 1 or 2 in every place, 1 where a row ends within a byte.
+fn codes(rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+    let weights: Vec<i8> = noise(rows * columns, seed).iter().map(|v| (v * 1.5).round() as i8).collect();
+    let mut bytes = vec![0b01010101u8; rows * columns.div_ceil(4)];
+    for (i, &w) in weights.iter().enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        let byte = &mut bytes[row * columns.div_ceil(4) + column / 4];
+        *byte = *byte & !(3 << (2 * (column % 4))) | ((w + 1) as u8) << (2 * (column % 4));
+    }
+    bytes
+}
+
+/// `start..start + tokens`.
+fn positions(device: &Device, start: usize, tokens: usize) -> Result<BitNetTensor> {
+    BitNetTensor::arange(start, start + tokens, 1, BitNetDType::U32, device)
+}
+
+fn norms_and_softmax(cases: &mut Cases) {
+    for (rows, width) in [(1, 1), (1, 256), (7, 33), (40, 2560)] {
+        cases.add("rms_norm", 1e-6, move |device| {
+            let (x, w) = (tensor(device, &[rows, width], 8)?, tensor(device, &[width], 9)?);
+            let mut y = out(device, &[rows, width])?;
+            device.rms_norm(x.as_ref(), w.as_ref(), 1e-5, y.as_mut()?)?;
+            y.to_vec()
+        });
+        cases.add("softmax", 1e-6, move |device| {
+            let x = tensor(device, &[rows, width], 10)?;
+            let mut y = out(device, &[rows, width])?;
+            device.softmax(x.as_ref(), y.as_mut()?)?;
+            let mut logarithms = out(device, &[rows, width])?;
+            device.log_softmax(x.as_ref(), logarithms.as_mut()?)?;
+            Ok([y.to_vec::<f32>()?, logarithms.to_vec()?].concat())
+        });
+        cases.add("layer_norm", 2e-6, move |device| {
+            let (x, w, b) =
+                (tensor(device, &[rows, width], 8)?, tensor(device, &[width], 9)?, tensor(device, &[width], 10)?);
+            let mut all = Vec::new();
+            for (w, b) in [(None, None), (Some(&w), None), (None, Some(&b)), (Some(&w), Some(&b))] {
+                let mut y = out(device, &[rows, width])?;
+                let (w, b) = (w.map(BitNetTensor::as_ref), b.map(BitNetTensor::as_ref));
+                device.layer_norm(x.as_ref(), w, b, 1e-5, y.as_mut()?)?;
+                all.extend(y.to_vec::<f32>()?);
+            }
+            Ok(all)
+        });
+        for axis in [0, 1] {
+            cases.add("variance and standard deviation", 2e-6, move |device| {
+                let x = tensor(device, &[rows, width], 11)?;
+                let dims = if axis == 0 { [1, width] } else { [rows, 1] };
+                let (mut mean, mut variance) = (out(device, &dims)?, out(device, &dims)?);
+                let mut deviation = out(device, &dims)?;
+                device.variance(x.as_ref(), axis, 0., mean.as_mut()?, variance.as_mut()?)?;
+                device.standard_deviation(x.as_ref(), axis, 0., deviation.as_mut()?)?;
+                Ok([mean.to_vec::<f32>()?, variance.to_vec()?, deviation.to_vec()?].concat())
+            });
+        }
+    }
+}
+
+fn rotary_embedding(cases: &mut Cases) {
+    for (tokens, heads, width, start) in [(1, 1, 2, 0), (5, 3, 34, 4), (3, 2, 128, 9)] {
+        cases.add("rope", 1e-6, move |device| {
+            let at = positions(device, start, tokens)?;
+            let mut x = tensor(device, &[tokens, heads, width], 11)?;
+            let (cos, sin) = (tensor(device, &[12, width / 2], 12)?, tensor(device, &[12, width / 2], 13)?);
+            device.rope(x.as_mut()?, cos.as_ref(), sin.as_ref(), at.as_ref())?;
+            x.to_vec()
+        });
+    }
+}
+
+fn attention_over_a_cache(cases: &mut Cases) {
+    let shapes = [(1, 1, 1, 2, 0), (1, 4, 2, 16, 30), (5, 6, 2, 20, 3), (70, 4, 1, 64, 0), (1, 8, 8, 36, 200)];
+    for (tokens, heads, kv_heads, width, start) in shapes {
+        for half in [false, true] {
+            cases.add("attention", 5e-6, move |device| {
+                let at = positions(device, start, tokens)?;
+                let q = tensor(device, &[tokens, heads, width], 14)?;
+                let dims = [kv_heads, start + tokens + 3, width];
+                let cache = |seed| -> Result<BitNetTensor> {
+                    if !half {
+                        return tensor(device, &dims, seed);
+                    }
+                    let values: Vec<f16> = noise(dims.iter().product(), seed).into_iter().map(f16::from_f32).collect();
+                    BitNetTensor::from_slice(&values, &dims, device)
+                };
+                let (keys, values) = (cache(15)?, cache(16)?);
+                let mut y = out(device, &[tokens, heads, width])?;
+                device.attention(q.as_ref(), keys.as_ref(), values.as_ref(), at.as_ref(), y.as_mut()?)?;
+                y.to_vec()
+            });
+        }
+    }
+}
+
+fn gates(cases: &mut Cases) {
+    for act in [GateActivation::Relu2, GateActivation::Silu] {
+        cases.add("gated", 1e-6, move |device| {
+            let (mut gate, up) = (tensor(device, &[9, 77], 17)?, tensor(device, &[9, 77], 18)?);
+            device.gated(act, gate.as_mut()?, up.as_ref())?;
+            gate.to_vec()
+        });
+    }
+    cases.add("add_assign of rows and of one row", 1e-7, move |device| {
+        let (mut y, x, bias) =
+            (tensor(device, &[9, 77], 19)?, tensor(device, &[9, 77], 20)?, tensor(device, &[77], 21)?);
+        device.binary_assign(BinaryOp::Add, y.as_mut()?, x.as_ref())?;
+        device.binary_assign(BinaryOp::Add, y.as_mut()?, bias.as_ref())?;
+        y.to_vec()
+    });
+}
+
+fn dense_layers_and_embeddings(cases: &mut Cases) {
+    use BitNetDType::{BF16, F16, F32, Q4_0, Q4K, Q6K, Q8_0};
+    for dtype in [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K] {
+        let columns = if dtype.is_packed() { 256 } else { 37 };
+        for tokens in [1, 2, 5] {
+            // Quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that),
+            // of which a sum of 256 products with changing signs can be a tenth.
+            let bound = if dtype.is_packed() { 1e-4 } else { 5e-6 };
+            cases.add(format!("linear of {dtype}"), bound, move |device| {
+                let x = tensor(device, &[tokens, columns], 24)?;
+                let w = BitNetTensor::from_bytes(&weights(dtype, 19, columns), &[19, columns], dtype, device)?;
+                let mut y = out(device, &[tokens, 19])?;
+                device.linear(x.as_ref(), w.as_ref(), y.as_mut()?)?;
+                y.to_vec()
+            });
+        }
+        cases.add(format!("embedding of {dtype}"), 0., move |device| {
+            let w = BitNetTensor::from_bytes(&weights(dtype, 19, columns), &[19, columns], dtype, device)?;
+            let mut y = out(device, &[3, columns])?;
+            let ids = |ids: &[u32]| BitNetTensor::from_slice(ids, &[ids.len()], device);
+            device.embedding(ids(&[18, 0, 7])?.as_ref(), w.as_ref(), y.as_mut()?)?;
+            let beyond = device.embedding(ids(&[19])?.as_ref(), w.as_ref(), out(device, &[1, columns])?.as_mut()?);
+            if beyond.and_then(|()| device.synchronize()).is_ok() {
+                let message = "an id outside of the table is not an error".into();
+                return Err(TensorOpError::Argument { op: "embedding", message }.into());
+            }
+            y.to_vec()
+        });
+    }
+}
+
+fn ternary_layers(cases: &mut Cases) {
+    for (tokens, rows, columns) in [(1, 1, 1), (1, 48, 64), (3, 37, 50), (9, 16, 257), (33, 100, 30)] {
+        cases.add("quantize and ternary_matmul of stacked parts", 3e-7, move |device| {
+            let x = tensor(device, &[tokens, columns], 25)?;
+            let elements = tokens * device.padded_columns(columns);
+            let mut values = BitNetTensor::empty(&[elements], BitNetDType::I8, device)?;
+            let padded = TensorShape::new(&[tokens, device.padded_columns(columns)])?;
+            let layout = Layout::contiguous(padded).narrow(1, 0, columns)?;
+            let mut scales = out(device, &[tokens])?;
+            let mut sums = BitNetTensor::empty(&[tokens], BitNetDType::I32, device)?;
+            let place = TensorMut { layout, ..values.as_mut()? };
+            device.quantize_activations(x.as_ref(), place, scales.as_mut()?, sums.as_mut()?)?;
+            let stored = TensorRef { layout, ..values.as_ref() };
+            let quantized = QuantizedActivations { values: stored, scales: scales.as_ref(), sums: sums.as_ref() };
+            // The first of two parts has rows in whole groups of any device here; the scales differ.
+            let (top, bottom) = (codes(32, columns, 26), codes(rows, columns, 27));
+            let parts = [
+                TernarySource { codes: &top, rows: 32, columns, scale: 0.5 },
+                TernarySource { codes: &bottom, rows, columns, scale: 2.0 },
+            ];
+            let packed = device.pack_ternary(&parts)?;
+            let mut y = out(device, &[tokens, 32 + rows])?;
+            device.ternary_matmul(quantized, &packed, y.as_mut()?)?;
+            let mut all = y.to_vec::<f32>()?;
+            all.extend(sums.to_vec::<i32>()?.iter().map(|&s| s as f32 * 1e-3));
+            all.extend(scales.to_vec::<f32>()?.iter().map(|s| s * 1e-3));
+            Ok(all)
+        });
+    }
+}
