@@ -4,6 +4,7 @@ use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_quant::linear::{WeightQuantizer, learned_step};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme, initial_step};
 use bitnet_quant::{ActivationBuffer, BitLinear, BitLinearConfig, StraightThroughEstimator};
+use bitnet_testkit::{queue_device, reference_device};
 use safetensors::SafeTensors;
 
 static GOLDEN: &[u8] = include_bytes!("data/linear.safetensors");
@@ -16,8 +17,17 @@ fn golden(name: &str) -> BitNetTensor {
 }
 
 fn layer(weights: WeightQuantizer, inputs: Scheme) -> BitLinear {
+    layer_on(&Device::cpu(), weights, inputs)
+}
+
+fn layer_on(device: &Device, weights: WeightQuantizer, inputs: Scheme) -> BitLinear {
     let config = BitLinearConfig { weight_quantizer: weights, input_quantizer: inputs, ..BitLinearConfig::new(32, 8) };
-    BitLinear::with_weights(config, golden("w"), None).unwrap()
+    BitLinear::with_weights(config, golden("w").to_device(device).unwrap(), None).unwrap()
+}
+
+/// The CPU, and the devices that keep their data where the host cannot read it.
+fn devices() -> [Device; 3] {
+    [Device::cpu(), reference_device(), queue_device()]
 }
 
 fn fixed(quantizer: Quantizer, granularity: Granularity) -> WeightQuantizer {
@@ -25,12 +35,13 @@ fn fixed(quantizer: Quantizer, granularity: Granularity) -> WeightQuantizer {
 }
 
 fn check(layer: &BitLinear, name: &str) {
-    let mut x = golden("x");
+    let there = |name| golden(name).to_device(layer.weight().device()).unwrap();
+    let mut x = there("x");
     x.requires_grad_(true).unwrap();
     let y = layer.forward(&x).unwrap();
-    y.mul(&golden("dy")).unwrap().sum(.., false).unwrap().backward().unwrap();
+    y.mul(&there("dy")).unwrap().sum(.., false).unwrap().backward().unwrap();
     let close = |got: &BitNetTensor, what: &str| {
-        let want = golden(&format!("{name}.{what}"));
+        let (got, want) = (got.to_cpu().unwrap(), golden(&format!("{name}.{what}")));
         assert_eq!(got.dims(), want.dims(), "{name}.{what}");
         assert!(got.allclose(&want, 1e-5, 2e-5, false).unwrap(), "{name}.{what}: {got:?} is not {want:?}");
     };
@@ -45,11 +56,14 @@ fn check(layer: &BitLinear, name: &str) {
 #[test]
 fn layers_of_other_quantizers_equal_pytorch() {
     use Granularity::{Group, Row, Tensor};
-    check(&layer(fixed(Quantizer::AbsMean, Tensor), Scheme::INPUTS), "absmean");
-    check(&layer(fixed(Quantizer::AbsMedian, Tensor), Scheme::INPUTS), "absmedian");
-    check(&layer(fixed(Quantizer::AbsMedian, Row), Scheme::new(Quantizer::Int4, Group(16))), "absmedian.row");
-    check(&layer(fixed(Quantizer::Int4, Group(16)), Scheme::new(Quantizer::Int8, Tensor)), "int4.group");
-    check(&layer(fixed(Quantizer::Binary, Row), Scheme::INPUTS), "binary.row");
+    for device in devices() {
+        let layer = |weights, inputs| layer_on(&device, weights, inputs);
+        check(&layer(fixed(Quantizer::AbsMean, Tensor), Scheme::INPUTS), "absmean");
+        check(&layer(fixed(Quantizer::AbsMedian, Tensor), Scheme::INPUTS), "absmedian");
+        check(&layer(fixed(Quantizer::AbsMedian, Row), Scheme::new(Quantizer::Int4, Group(16))), "absmedian.row");
+        check(&layer(fixed(Quantizer::Int4, Group(16)), Scheme::new(Quantizer::Int8, Tensor)), "int4.group");
+        check(&layer(fixed(Quantizer::Binary, Row), Scheme::INPUTS), "binary.row");
+    }
 }
 
 /// The product of integers and that of floats are one function.
@@ -73,14 +87,16 @@ fn a_clipped_gradient_changes_no_value_and_stops_beyond_the_scale() {
 
 #[test]
 fn a_learned_step_equals_pytorch() {
-    let mut layer = layer(WeightQuantizer::LearnedStep, Scheme::INPUTS);
-    let names: Vec<_> = layer.parameters().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["weight", "step"]);
-    assert!(layer.step().unwrap().allclose(&golden("step"), 1e-6, 0., false).unwrap());
-    check(&layer, "lsq.1.0");
-    layer.parameters().iter().for_each(|(_, p)| p.zero_grad());
-    layer.set_lambda(0.25).unwrap();
-    check(&layer, "lsq.0.25");
+    for device in devices() {
+        let mut layer = layer_on(&device, WeightQuantizer::LearnedStep, Scheme::INPUTS);
+        let names: Vec<_> = layer.parameters().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["weight", "step"]);
+        assert!(layer.step().unwrap().to_cpu().unwrap().allclose(&golden("step"), 1e-6, 0., false).unwrap());
+        check(&layer, "lsq.1.0");
+        layer.parameters().iter().for_each(|(_, p)| p.zero_grad());
+        layer.set_lambda(0.25).unwrap();
+        check(&layer, "lsq.0.25");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use bitnet_core::serialize::{TensorMap, npz};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_testkit::queue_device;
 use bitnet_training::TrainingError;
 use bitnet_training::optim::*;
 use std::path::Path;
@@ -121,6 +122,31 @@ fn all_rules() -> Vec<Group> {
     let rules = [sgd, Rule::adam(), Rule::adamw(), Rule::lion(), Rule::muon()];
     let full = rules.map(|rule| Group::new(rule, 0.01).decayed(0.1));
     full.clone().into_iter().chain(full.map(Group::eight_bit)).collect()
+}
+
+#[test]
+fn a_device_with_a_queue_updates_alike() {
+    let golden = golden();
+    for group in all_rules() {
+        let [cpu, queue] = [Device::cpu(), queue_device()].map(|device| {
+            let there = |name: &str| golden[name].to_device(&device).unwrap();
+            let mut optimizer = GroupedOptimizer::new(vec![group.clone()]).unwrap();
+            let mut p = there("adamw_8bit/p0");
+            (1..=3).for_each(|t| update(&mut optimizer, &mut p, &there(&format!("adamw_8bit/g{t}"))));
+            // Clipping reads the norm of what is left, and scales it.
+            p.requires_grad_(true).unwrap();
+            p.set_grad(Some(there("adamw_8bit/g4"))).unwrap();
+            let norm = clip_grad_norm(&[("w".into(), &p)], 0.5).unwrap();
+            let clipped = p.take_grad().unwrap();
+            update(&mut optimizer, &mut p, &clipped);
+            (norm, p.detach().to_cpu().unwrap())
+        });
+        assert!((cpu.0 - queue.0).abs() <= 1e-6 * cpu.0, "{group:?}: norms {} {}", cpu.0, queue.0);
+        let apart = cpu.1.sub(&queue.1).unwrap().abs().unwrap().amax(.., false).unwrap().item::<f32>().unwrap();
+        // Products of Muon are in bf16.
+        let bound = if matches!(group.rule, Rule::Muon { .. }) { 3e-4 } else { 5e-7 };
+        assert!(apart <= bound, "{group:?}: {apart:e}");
+    }
 }
 
 #[test]

@@ -252,7 +252,7 @@ groups!(
     promotion 1250,
     reduce 1500,
     scan 120,
-    index 1000,
+    index 950,
     shape 1350,
     sort 1100,
     linalg 450,

@@ -6,19 +6,20 @@ use super::rows::{Rows, Segment};
 use super::set::TokenSet;
 use crate::config::{Order, Packing};
 use crate::error::{Result, TrainingError};
-use bitnet_core::{BitNetTensor, Device};
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use serde::{Deserialize, Serialize};
 
 /// Rows of tokens and what follows each.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Tokens, i64 `[batch, context]`; 0 where a row is padded.
+    /// Tokens, i64 `[batch, context]` (u32 on a device without it); 0 where a row is padded.
     pub inputs: BitNetTensor,
-    /// The tokens that follow, i64 `[batch, context]`; [`IGNORED`] where a row is padded, or in the questions of a chat.
+    /// The tokens that follow, i64 `[batch, context]` (i32 on a device without it); [`IGNORED`] where a row is padded, or in
+    /// the questions of a chat.
     pub targets: BitNetTensor,
-    /// Where documents share a row: the place of each token in its document, i64 `[batch, context]`.
+    /// Where documents share a row: the place of each token in its document, of the dtype of `inputs`.
     pub positions: Option<BitNetTensor>,
-    /// Where documents share a row: which of them a token is of, i64 `[batch, context]`; -1 where it is padded.
+    /// Where documents share a row: which of them a token is of, of the dtype of `targets`; -1 where it is padded.
     pub segments: Option<BitNetTensor>,
     /// Targets that count.
     pub counted: usize,
@@ -342,12 +343,18 @@ impl Builder {
 
     fn finish(self, device: &Device) -> Result<Batch> {
         let counted = self.targets.iter().filter(|&&t| t != IGNORED).count();
-        let tensor = |data: Vec<i64>| BitNetTensor::from_vec(data, &self.dims, device);
+        let tensor = |data: Vec<i64>, narrow| match device.has(BitNetDType::I64) {
+            true => BitNetTensor::from_vec(data, &self.dims, device),
+            false => BitNetTensor::from_vec(data, &self.dims, &Device::cpu())?.to_dtype(narrow)?.to_device(device),
+        };
+        // Indices as a device reads them; what may be negative.
+        let index = |data| tensor(data, BitNetDType::U32);
+        let signed = |data| tensor(data, BitNetDType::I32);
         let (positions, segments) = match self.places {
-            Some((positions, segments)) => (Some(tensor(positions)?), Some(tensor(segments)?)),
+            Some((positions, segments)) => (Some(index(positions)?), Some(signed(segments)?)),
             None => (None, None),
         };
-        Ok(Batch { inputs: tensor(self.inputs)?, targets: tensor(self.targets)?, positions, segments, counted })
+        Ok(Batch { inputs: index(self.inputs)?, targets: signed(self.targets)?, positions, segments, counted })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The losses of distillation, each a single recorded operation that keeps no more than its gradient.
 
 use crate::Result;
+use crate::model::widest;
 use bitnet_core::{BitNetDType, BitNetTensor, TensorOpError, autograd};
 use bitnet_quant::linear::{Compute, matmul};
 
@@ -37,7 +38,7 @@ fn argument(op: &'static str, message: String) -> bitnet_core::BitNetError {
 }
 
 /// `temperature^2 KL(teacher || student)` of the distributions `softmax(logits / temperature)` (Hinton et al. 2015), the mean
-/// over the rows whose `targets` `I64` `[N]` are not negative. Gradients reach the student.
+/// over the rows whose `targets`, integers `[N]`, are not negative. Gradients reach the student.
 ///
 /// # Errors
 /// When rows or vocabularies differ.
@@ -68,7 +69,7 @@ pub fn logit_loss(
             let share = theirs.exp()?;
             let counted = counted.narrow(0, first, part)?.unsqueeze(1)?;
             let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, true)?.mul(&counted)?;
-            sum += losses.to_dtype(BitNetDType::F64)?.sum(.., false)?.item::<f64>()?;
+            sum += total(&losses)?;
             if recorded {
                 // With respect to the logits: temperature (student - teacher) / count.
                 let mut slope = own;
@@ -124,8 +125,8 @@ pub struct Related {
 }
 
 impl Related {
-    /// Queries are the tokens whose `targets` `I64` `[B, T]` count; their keys are the tokens of the same document
-    /// (`segments` `I64` `[B, T]`, where documents share rows) that are not padding.
+    /// Queries are the tokens whose `targets`, integers `[B, T]`, count; their keys are the tokens of the same document
+    /// (`segments`, integers `[B, T]`, where documents share rows) that are not padding.
     ///
     /// # Errors
     /// When the shapes differ.
@@ -134,7 +135,7 @@ impl Related {
         let queries = counted.to_dtype(BitNetDType::F32)?;
         let count = f64::from(queries.sum(.., false)?.item::<f32>()?.max(1.));
         // Padding is what follows the last target of a row.
-        let left = counted.to_dtype(BitNetDType::I64)?.flip(&[1])?.cumsum(1)?.flip(&[1])?;
+        let left = queries.flip(&[1])?.cumsum(1)?.flip(&[1])?;
         let mut keys = left.gt(0)?.unsqueeze(1)?;
         if let Some(segments) = segments {
             keys = keys.bitwise_and(&segments.unsqueeze(1)?.eq(&segments.unsqueeze(2)?)?)?;
@@ -183,7 +184,7 @@ pub fn relation_loss(
             let ((x, scale, own), (_, _, theirs)) = (relations(&student)?, relations(&teacher)?);
             let share = theirs.exp()?;
             let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, false)?.mul(&weights)?;
-            sum += losses.to_dtype(BitNetDType::F64)?.sum(.., false)?.item::<f64>()?;
+            sum += total(&losses)?;
             if recorded {
                 // With respect to X X^T; X is on both sides of it.
                 let slope = own.exp()?.sub(&share)?.mul(&weights.unsqueeze(-1)?.mul(scale)?)?;
@@ -200,6 +201,10 @@ pub fn relation_loss(
     };
     let (loss, gradients) = autograd::no_grad(computed)?;
     Ok(with_gradients(OP, &[student.all], loss, gradients)?)
+}
+
+fn total(losses: &BitNetTensor) -> bitnet_core::Result<f64> {
+    Ok(losses.to_dtype(widest(losses.device()))?.sum(.., false)?.to_scalar()?.to_f64())
 }
 
 /// The sum of losses, each times its weight.

@@ -1,9 +1,9 @@
 //! The steps of a decoder block as single recorded operations: each keeps what its derivative needs and no more.
 
-use bitnet_core::BitNetDType::F32;
+use bitnet_core::BitNetDType::{F32, F64};
 use bitnet_core::backend::{CausalShape, GateActivation};
 use bitnet_core::neural::derivative::{rope_backward, scaled_dot_product_attention_backward};
-use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Result, autograd};
+use bitnet_core::{AttentionOptions, BitNetDType, BitNetTensor, Device, Result, autograd};
 use bitnet_model::config::HiddenAct;
 use bitnet_quant::linear::{Compute, matmul};
 
@@ -111,8 +111,13 @@ pub(super) fn gated_halves(act: HiddenAct, both: &BitNetTensor) -> Result<BitNet
     })
 }
 
+/// The float dtype that long sums are taken in.
+pub(crate) fn widest(device: &Device) -> BitNetDType {
+    if device.has(F64) { F64 } else { F32 }
+}
+
 /// Mean cross entropy of the logits `hidden table^T` with `targets`, over the targets that are not negative: `hidden`
-/// `[N, H]`, `table` `[V, H]`, `targets` `I64` `[N]`. Never more than some rows of the logits exist at a time; gradients are
+/// `[N, H]`, `table` `[V, H]`, `targets` integers `[N]`. Never more than some rows of the logits exist at a time; gradients are
 /// computed with the loss, while they do.
 pub(super) fn head_loss(
     hidden: &BitNetTensor,
@@ -122,10 +127,12 @@ pub(super) fn head_loss(
 ) -> Result<BitNetTensor> {
     let recorded = autograd::is_recorded(&[hidden, table]);
     let counted = targets.ge(0)?;
-    let count = counted.to_dtype(BitNetDType::F32)?.sum(.., false)?.item::<f32>()?.max(1.);
+    // A tensor: the host does not wait for the number.
+    let count = counted.to_dtype(F32)?.sum(.., false)?.clamp(Some(1.into()), None)?;
+    let sum_dtype = widest(hidden.device());
     let parts = || -> Result<(BitNetTensor, Option<[BitNetTensor; 2]>)> {
         let (rows, device) = (hidden.dims()[0], hidden.device());
-        let mut sum = BitNetTensor::zeros(&[], BitNetDType::F64, device)?;
+        let mut sum = BitNetTensor::zeros(&[], sum_dtype, device)?;
         let mut d_hidden = Vec::new();
         let mut d_table: Option<BitNetTensor> = None;
         let (table, hidden) = (compute.operand(&table.detach())?, compute.operand(&hidden.detach())?);
@@ -138,12 +145,12 @@ pub(super) fn head_loss(
             let logs = matmul(&hidden, &table.transpose(0, 1)?, compute)?.log_softmax(-1)?;
             // Masked by choice, not by a product: an infinity times 0 would be NaN.
             let picked = logs.gather(-1, &class)?.masked_fill(&valid.bitwise_not()?, 0.)?;
-            sum.add_(&picked.to_dtype(BitNetDType::F64)?.sum(.., false)?)?;
+            sum.add_(&picked.to_dtype(sum_dtype)?.sum(.., false)?)?;
             if recorded {
                 let mut slope = logs;
                 slope.exp_()?;
                 slope.scatter_add_(-1, &class, &valid_f32.neg()?)?;
-                slope.mul_(&valid_f32.div(count)?)?;
+                slope.mul_(&valid_f32.div(&count)?)?;
                 d_hidden.push(matmul(&slope, &table, compute)?);
                 let part = matmul(&slope.transpose(0, 1)?, &hidden, compute)?;
                 match &mut d_table {
@@ -154,7 +161,7 @@ pub(super) fn head_loss(
                 }
             }
         }
-        let loss = sum.div(-f64::from(count))?.to_dtype(BitNetDType::F32)?;
+        let loss = sum.neg()?.div(&count.to_dtype(sum_dtype)?)?.to_dtype(F32)?;
         let gradients = match d_table {
             Some(d_table) => Some([BitNetTensor::cat(&d_hidden.iter().collect::<Vec<_>>(), 0)?, d_table]),
             None => None,

@@ -8,6 +8,7 @@ use bitnet_model::config::{Architecture, Config};
 use bitnet_quant::linear::{Compute, ProductOptions, linear, product};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme};
 use bitnet_quant::{StraightThroughEstimator, TernaryCodes};
+pub(crate) use functions::widest;
 use functions::{AttentionShape, attention, gated_halves, head_loss};
 use indexmap::IndexMap;
 
@@ -48,9 +49,9 @@ pub struct Transformer {
 /// Documents that share rows: a token sees only those of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Documents<'a> {
-    /// The place of each token in its document, `I64` `[B, T]`.
+    /// The place of each token in its document, integers `[B, T]`.
     pub positions: &'a BitNetTensor,
-    /// The document of each token, `I64` `[B, T]`.
+    /// The document of each token, integers `[B, T]`.
     pub segments: &'a BitNetTensor,
 }
 
@@ -177,7 +178,7 @@ impl Transformer {
         &self.parameters[name]
     }
 
-    /// The residual stream after the final norm, `[B * T, hidden]`, of token ids `I64` `[B, T]`. Drops out with random
+    /// The residual stream after the final norm, `[B * T, hidden]`, of token ids, integers `[B, T]`. Drops out with random
     /// numbers of `generator` if there is one, as training does.
     pub fn hidden(
         &self,
@@ -260,7 +261,8 @@ impl Transformer {
         // A seed of its own for each block.
         let seed = match generator {
             Some(generator) => {
-                let bits = BitNetTensor::randint(0, i64::MAX, &[], BitNetDType::I64, self.device(), generator)?;
+                // On the host: the numbers are the same everywhere.
+                let bits = BitNetTensor::randint(0, i64::MAX, &[], BitNetDType::I64, &Device::cpu(), generator)?;
                 Some(bits.item::<i64>()? as u64)
             }
             None => None,
@@ -324,12 +326,12 @@ impl Transformer {
         self.get(if self.config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" })
     }
 
-    /// Logits `[B * T, vocab]` of token ids `I64` `[B, T]`.
+    /// Logits `[B * T, vocab]` of token ids, integers `[B, T]`.
     pub fn logits(&self, ids: &BitNetTensor) -> Result<BitNetTensor> {
         Ok(linear(&self.hidden(ids, None, None)?, &[self.head()], self.options.compute)?)
     }
 
-    /// Mean negative log-likelihood in nats of `targets` `I64` `[B, T]` after each token of `ids`, over the targets that are
+    /// Mean negative log-likelihood in nats of `targets`, integers `[B, T]`, after each token of `ids`, over the targets that are
     /// not negative. With a generator it drops out, as training does.
     pub fn loss(
         &self,
