@@ -1,6 +1,7 @@
 //! A step of training, and fifty, equal those of Hugging Face transformers and PyTorch (make_training.py in the golden
 //! folder of bitnet-testkit).
 
+use bitnet_core::autograd::no_grad;
 use bitnet_core::serialize::TensorMap;
 use bitnet_core::serialize::safetensors::load;
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
@@ -210,5 +211,39 @@ fn gradients_reach_latent_weights() {
         let gradient = x.grad().unwrap_or_else(|| panic!("{name} has no gradient"));
         let nonzero = gradient.count_nonzero(..).unwrap().to_scalar().unwrap().to_f64();
         assert!(nonzero > 0.9 * gradient.elements() as f64, "{name}: {nonzero} of {}", gradient.elements());
+    }
+}
+
+/// The host takes no part in a step: recorded once, it gives the loss of whatever ids are written afterwards.
+#[test]
+fn a_recorded_loss_follows_the_ids() {
+    let device = queue_device();
+    let (tensors, golden) = golden(&device);
+    // Each with the share of quantization.
+    for (name, lambda) in [("llama", 1.), ("bitnet", 0.), ("bitnet", 0.5)] {
+        let mut run = Run::new(name, ComputeOptions::default(), &tensors, &golden);
+        run.model.set_lambda(lambda);
+        let batch = |step| {
+            let ids = run.ids.select(0, step).unwrap();
+            let tokens = ids.dims()[1] - 1;
+            [0, 1].map(|start| ids.narrow(1, start, tokens).unwrap().copy().unwrap())
+        };
+        let loss = |[x, y]: &[BitNetTensor; 2]| no_grad(|| run.model.loss(x, y, None, None)).unwrap();
+        let mut ids = batch(0);
+        let mut recorded = None;
+        let mut step = || {
+            recorded = Some(loss(&ids));
+            Ok(())
+        };
+        let graph = device.record(&mut step).unwrap().expect("this device records");
+        let recorded = recorded.unwrap();
+        let value = |loss: &BitNetTensor| loss.item::<f32>().unwrap();
+        assert_eq!(value(&recorded), value(&loss(&batch(0))), "{name} {lambda}");
+        for (x, new) in ids.iter_mut().zip(batch(1)) {
+            device.write(x.as_mut().unwrap().storage, 0, &new.to_bytes().unwrap()).unwrap();
+        }
+        graph.replay().unwrap();
+        assert_eq!(value(&recorded), value(&loss(&batch(1))), "{name} {lambda}");
+        assert_ne!(value(&recorded), value(&loss(&batch(0))), "{name} {lambda}");
     }
 }
