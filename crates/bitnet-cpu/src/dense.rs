@@ -17,6 +17,10 @@ fn plain(t: &TensorRef) -> bool {
     t.dtype == F32 && t.layout.is_contiguous()
 }
 
+fn plain_out(t: &TensorMut) -> bool {
+    t.dtype == F32 && t.layout.is_contiguous()
+}
+
 /// The kernel's variant of a function, if it has one.
 pub(super) fn function(op: UnaryOp) -> Option<Unary> {
     Some(match op {
@@ -56,12 +60,12 @@ fn function_of_two(op: BinaryOp) -> Option<[Binary; 2]> {
     })
 }
 
-pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: &TensorRef, out: TensorMut) -> Result<bool> {
+pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: &TensorRef, out: &mut TensorMut) -> Result<bool> {
     let Some(op) = function(op) else { return Ok(false) };
-    if !plain(x) || !plain(&out.as_ref()) || x.layout.dims() != out.layout.dims() {
+    if !plain(x) || !plain_out(out) {
         return Ok(false);
     }
-    let (x, out) = (slice("unary", "x", x)?, slice_mut("unary", "out", out)?);
+    let (x, out) = (slice("unary", "x", x)?, slice_mut("unary", "out", out.reborrow())?);
     parallel::unary(cpu.kernels()?.dense, &cpu.threads, op, x, out);
     Ok(true)
 }
@@ -95,16 +99,21 @@ fn repeated<'a>(op: &'static str, t: &TensorRef<'a>) -> Result<Option<&'a [f32]>
     Ok(t.storage.cpu(op, t.dtype)?.elements::<f32>()?.get(start..start + period))
 }
 
-pub(super) fn binary(cpu: &CpuBackend, op: BinaryOp, a: &TensorRef, b: &TensorRef, out: TensorMut) -> Result<bool> {
+pub(super) fn binary(
+    cpu: &CpuBackend,
+    op: BinaryOp,
+    a: &TensorRef,
+    b: &TensorRef,
+    out: &mut TensorMut,
+) -> Result<bool> {
     const OP: &str = "binary";
     let Some([forward, backward]) = function_of_two(op) else { return Ok(false) };
-    let dims = out.layout.dims();
-    if !plain(&out.as_ref()) || a.layout.dims() != dims || b.layout.dims() != dims {
+    if !plain_out(out) {
         return Ok(false);
     }
     let (Some(left), Some(right)) = (repeated(OP, a)?, repeated(OP, b)?) else { return Ok(false) };
     let all = out.layout.shape().elements();
-    let out = slice_mut::<f32>(OP, "out", out)?;
+    let out = slice_mut::<f32>(OP, "out", out.reborrow())?;
     let kernel = cpu.kernels()?.dense;
     if left.len() == all {
         parallel::binary(kernel, &cpu.threads, forward, left, right, out);

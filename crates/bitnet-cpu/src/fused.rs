@@ -22,25 +22,31 @@ fn wrong_shape(op: &'static str, what: &'static str, got: &TensorRef, needed: im
 
 /// The elements of a contiguous operand.
 pub(super) fn slice<'a, T: Element>(op: &'static str, what: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
-    let range = contiguous::<T>(op, what, t)?;
+    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
     t.storage.cpu(op, t.dtype)?.elements().map(|all| &all[range])
 }
 
 /// The elements of a contiguous result.
 pub(super) fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t: TensorMut<'a>) -> Result<&'a mut [T]> {
-    let range = contiguous::<T>(op, what, &t.as_ref())?;
+    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
     t.storage.cpu_mut(op, t.dtype)?.elements_mut().map(|all| &mut all[range])
 }
 
-fn contiguous<T: Element>(op: &'static str, what: &'static str, t: &TensorRef) -> Result<std::ops::Range<usize>> {
-    if t.dtype != T::DTYPE {
-        return Err(TensorOpError::DType { op, what, got: t.dtype, needed: T::DTYPE }.into());
+fn contiguous<T: Element>(
+    op: &'static str,
+    what: &'static str,
+    storage: &TensorStorage,
+    layout: &Layout,
+    dtype: BitNetDType,
+) -> Result<std::ops::Range<usize>> {
+    if dtype != T::DTYPE {
+        return Err(TensorOpError::DType { op, what, got: dtype, needed: T::DTYPE }.into());
     }
-    if !t.layout.is_contiguous() {
+    if !layout.is_contiguous() {
         return Err(TensorOpError::NotContiguous { op, what }.into());
     }
-    let (start, len) = (t.layout.offset(), t.layout.shape().elements());
-    let have = t.storage.len_bytes() / size_of::<T>();
+    let (start, len) = (layout.offset(), layout.shape().elements());
+    let have = storage.len_bytes() / size_of::<T>();
     if start.checked_add(len).is_none_or(|end| end > have) {
         return Err(length(op, what, have, start.saturating_add(len)));
     }

@@ -12,8 +12,11 @@ use bytemuck::Pod;
 const SMALL: usize = 1 << 20;
 
 /// See [`Op::Matmul`](bitnet_device::backend::Op::Matmul).
-pub(super) fn matmul(cpu: &CpuBackend, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
-    let shape = check(&a, &b, &out)?;
+pub(super) fn matmul(cpu: &CpuBackend, a: &TensorRef, b: &TensorRef, out: TensorMut) -> Result<()> {
+    let (&[.., m, k], &[.., n]) = (a.layout.dims(), b.layout.dims()) else {
+        return Err(unsupported("matmul", a.dtype));
+    };
+    let shape = MatmulShape { m, n, k };
     let (isa, pool) = (cpu.kernels()?.isa, &cpu.threads);
     macro_rules! kernel {
         ($f:ident) => {
@@ -38,44 +41,16 @@ pub(super) fn matmul(cpu: &CpuBackend, a: TensorRef, b: TensorRef, out: TensorMu
     }
 }
 
-/// The sizes of each product, or what does not fit.
-fn check(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> Result<MatmulShape> {
-    let (left, right, result) = (a.layout.dims(), b.layout.dims(), out.layout.dims());
-    let (&[ref batch @ .., m, n], &[ref batch_a @ .., m_a, k], &[ref batch_b @ .., k_b, n_b]) = (result, left, right)
-    else {
-        return Err(shape_error(a, b, out));
-    };
-    if batch != batch_a || batch != batch_b || (m, n, k) != (m_a, n_b, k_b) {
-        return Err(shape_error(a, b, out));
-    }
-    let result = match a.dtype {
-        BitNetDType::I8 => BitNetDType::I32,
-        BitNetDType::BF16 if out.dtype == BitNetDType::F32 => BitNetDType::F32,
-        same => same,
-    };
-    for (what, got, needed) in [("b", b.dtype, a.dtype), ("out", out.dtype, result)] {
-        if got != needed {
-            return Err(TensorOpError::DType { op: "matmul", what, got, needed }.into());
-        }
-    }
-    Ok(MatmulShape { m, n, k })
-}
-
-fn shape_error(a: &TensorRef, b: &TensorRef, out: &TensorMut) -> BitNetError {
-    let needed = format!("[.., M, K] by [.., K, N] = [.., M, N], got {} and {}", b.layout.shape(), out.layout.shape());
-    TensorOpError::Shape { op: "matmul", what: "a", got: *a.layout.shape(), needed }.into()
-}
-
 /// Runs `product` for every matrix of the batch. `T` and `O` are elements of the dtypes, or their bits.
 fn batched<T: Pod + Sync, O: Pod + Send>(
     pool: &ThreadPool,
     shape: MatmulShape,
-    a: TensorRef,
-    b: TensorRef,
+    a: &TensorRef,
+    b: &TensorRef,
     out: TensorMut,
     product: impl Fn(&ThreadPool, MatmulShape, Matrix<T>, Matrix<T>, MatrixMut<O>) + Sync,
 ) -> Result<()> {
-    let (left, right) = (elements::<T>(&a)?, elements::<T>(&b)?);
+    let (left, right) = (elements::<T>(a)?, elements::<T>(b)?);
     let (dtype, layout) = (out.dtype, out.layout);
     let to = out.storage.cpu_mut("matmul", dtype)?.bytes_mut()?;
     let whole = to.len() / size_of::<O>() * size_of::<O>();
@@ -93,6 +68,13 @@ fn batched<T: Pod + Sync, O: Pod + Send>(
         for i in layout.indices() {
             to[i] = O::zeroed();
         }
+        return Ok(());
+    }
+    if rank == 2 {
+        let a = Matrix { data: left, start: a.layout.offset(), row_stride: ra, col_stride: ca };
+        let b = Matrix { data: right, start: b.layout.offset(), row_stride: rb, col_stride: cb };
+        let start = layout.offset();
+        product(pool, shape, a, b, MatrixMut { data: to, start, row_stride: ro, col_stride: co });
         return Ok(());
     }
     let (starts_a, starts_b): (Vec<usize>, Vec<usize>) = (starts(&a.layout)?, starts(&b.layout)?);

@@ -8,12 +8,11 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::Copy, &[x], [out]) => {
             dense::transpose(cpu, &x, out.reborrow())? || done(copy::copy(threads, x, out.reborrow()))?
         }
-        (Op::Unary(f), &[x], [out]) => {
-            dense::unary(cpu, f, &x, out.reborrow())? || done(elementwise::unary(cpu, f, x, out.reborrow()))?
+        (Op::Unary(f), [x], [out]) => {
+            dense::unary(cpu, f, x, out)? || done(elementwise::unary(cpu, f, *x, out.reborrow()))?
         }
-        (Op::Binary(f), &[a, b], [out]) => {
-            dense::binary(cpu, f, &a, &b, out.reborrow())?
-                || done(elementwise::binary(threads, f, a, b, out.reborrow()))?
+        (Op::Binary(f), [a, b], [out]) => {
+            dense::binary(cpu, f, a, b, out)? || done(elementwise::binary(threads, f, *a, *b, out.reborrow()))?
         }
         (Op::Compare(f), &[a, b], [out]) => done(compare::compare(threads, f, a, b, out.reborrow()))?,
         (Op::Select, &[condition, a, b], [out]) => done(compare::select(threads, condition, a, b, out.reborrow()))?,
@@ -26,7 +25,7 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
                 || done(reduce::reduce(threads, op, x, axis, out.reborrow()))?
         }
         (Op::Scan { op, axis }, &[x], [out]) => done(reduce::scan(op, x, axis, out.reborrow()))?,
-        (Op::Matmul, &[a, b], [out]) => done(matmul::matmul(cpu, a, b, out.reborrow()))?,
+        (Op::Matmul, [a, b], [out]) => done(matmul::matmul(cpu, a, b, out.reborrow()))?,
         (Op::Gather { axis }, &[source, indices], [out]) => {
             done(gather::gather(threads, source, axis, indices, out.reborrow()))?
         }

@@ -222,14 +222,17 @@ impl Report {
     }
 
     fn differing(&self) -> Vec<&str> {
-        let text = |outcome| if let &Outcome::Differs(ref text) = outcome { Some(text.as_str()) } else { None };
-        self.outcomes.iter().filter_map(text).collect()
+        let all = self.outcomes.iter();
+        all.filter_map(|outcome| if let Outcome::Differs(text) = outcome { Some(text.as_str()) } else { None })
+            .collect()
     }
 
     /// The dtypes that the device lacks, for which cases were skipped.
     fn lacking(&self) -> Vec<&str> {
-        let name = |outcome| if let &Outcome::Lacks(ref dtype) = outcome { Some(dtype.as_str()) } else { None };
-        let mut names: Vec<_> = self.outcomes.iter().filter_map(name).collect();
+        let all = self.outcomes.iter();
+        let lacks =
+            all.filter_map(|outcome| if let Outcome::Lacks(dtype) = outcome { Some(dtype.as_str()) } else { None });
+        let mut names: Vec<_> = lacks.collect();
         names.sort_unstable();
         names.dedup();
         names

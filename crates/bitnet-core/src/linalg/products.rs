@@ -118,6 +118,14 @@ impl BitNetTensor {
                 "both operands need at least one dimension; multiply with a 0-d one by mul".into(),
             ));
         }
+        let dtype = if self.dtype() == BitNetDType::I8 { BitNetDType::I32 } else { self.dtype() };
+        if let (&[m, k], &[k_b, n], None) = (self.dims(), other.dims(), &out)
+            && k == k_b
+        {
+            let mut out = Self::empty(&[m, n], dtype, self.device())?;
+            self.device().matmul(self.as_ref(), other.as_ref(), out.fresh_mut())?;
+            return Ok(out);
+        }
         // Vectors as a row and as a column.
         let a = if self.rank() == 1 { self.unsqueeze(0)? } else { self.clone() };
         let b = if other.rank() == 1 { other.unsqueeze(1)? } else { other.clone() };
@@ -133,7 +141,6 @@ impl BitNetTensor {
         let mut dims = batch.dims().to_vec();
         dims.extend((self.rank() > 1).then_some(m));
         dims.extend((other.rank() > 1).then_some(n));
-        let dtype = if self.dtype() == BitNetDType::I8 { BitNetDType::I32 } else { self.dtype() };
         let mut made;
         let out = match out {
             Some(out) => {

@@ -84,7 +84,11 @@ impl Plan {
 }
 
 /// `x` broadcast to the shape of the result.
+#[inline]
 pub(super) fn expand<'a>(x: &'a BitNetTensor, shape: &TensorShape) -> Result<TensorRef<'a>> {
+    if x.shape() == shape {
+        return Ok(x.as_ref());
+    }
     let x = x.as_ref();
     Ok(TensorRef { layout: x.layout.broadcast_to(shape.dims())?, ..x })
 }
@@ -111,19 +115,25 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
     let device = tensor.device();
     let plan = Plan::new(name, op, a, b)?;
     if recorded(a, b) {
-        return derivative::binary(name, op, a, b, || binary(name, op, a, b));
+        return derivative::binary(name, op, a, b, || plan.run(a, b, device));
     }
-    let (a, b) = (plan.prepared(a, device)?, plan.prepared(b, device)?);
-    match a {
-        // The cast made new storage, which the result can reuse.
-        Cow::Owned(mut out) if *out.shape() == plan.shape && out.dtype() == plan.dtype => {
-            device.binary_assign(plan.op, out.as_mut()?, b.as_ref().as_ref())?;
-            Ok(out)
-        }
-        a => {
-            let mut out = BitNetTensor::empty(plan.shape.dims(), plan.dtype, device)?;
-            device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)?;
-            Ok(out)
+    plan.run(a, b, device)
+}
+
+impl Plan {
+    fn run(self, a: Operand, b: Operand, device: &Device) -> Result<BitNetTensor> {
+        let (a, b) = (self.prepared(a, device)?, self.prepared(b, device)?);
+        match a {
+            // The cast made new storage, which the result can reuse.
+            Cow::Owned(mut out) if *out.shape() == self.shape && out.dtype() == self.dtype => {
+                device.binary_assign(self.op, out.as_mut()?, b.as_ref().as_ref())?;
+                Ok(out)
+            }
+            a => {
+                let mut out = BitNetTensor::empty_of(self.shape, self.dtype, device)?;
+                device.binary(self.op, expand(&a, &self.shape)?, expand(&b, &self.shape)?, out.fresh_mut())?;
+                Ok(out)
+            }
         }
     }
 }

@@ -63,6 +63,11 @@ fn signed_above(signed: BitNetDType, unsigned: BitNetDType) -> Option<BitNetDTyp
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
 pub fn result_type(operands: &[Operand]) -> Result<BitNetDType> {
+    if let [Operand::Tensor(a), Operand::Tensor(b)] = operands
+        && a.dtype() == b.dtype()
+    {
+        return Ok(a.dtype());
+    }
     // By priority: tensors with dimensions, 0-d tensors, scalars.
     let mut found: [Option<BitNetDType>; 3] = [None; 3];
     for operand in operands {

@@ -51,7 +51,11 @@ pub struct BitNetTensor {
 impl BitNetTensor {
     /// An uninitialised tensor: it holds whatever the memory held, which for `Bool` may be neither 0 nor 1.
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
-        let shape = TensorShape::new(dims)?;
+        Self::empty_of(TensorShape::new(dims)?, dtype, device)
+    }
+
+    /// [`empty`](Self::empty) of a shape that is known to be one.
+    pub(crate) fn empty_of(shape: TensorShape, dtype: BitNetDType, device: &Device) -> Result<Self> {
         let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
         Ok(Self::from_storage(storage, shape, dtype, device))
     }
@@ -183,6 +187,12 @@ impl BitNetTensor {
         }
         let storage = Arc::get_mut(&mut self.storage).expect("not shared after the copy");
         Ok(TensorMut { storage, layout: self.layout, dtype: self.dtype })
+    }
+
+    /// A tensor that was just made, as a result: its storage is not shared.
+    pub(crate) fn fresh_mut(&mut self) -> TensorMut<'_> {
+        let storage = Arc::get_mut(&mut self.storage).expect("just made");
+        TensorMut { storage, layout: self.layout, dtype: self.dtype }
     }
 
     /// Whether [`BitNetTensor::as_mut`] copies nothing.
