@@ -1,7 +1,7 @@
 //! `BitLinear` with every quantizer against PyTorch (`data/make_linear.py`), and the learned step.
 
-use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
-use bitnet_quant::linear::{WeightQuantizer, learned_step};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, idx};
+use bitnet_quant::linear::{Compute, WeightQuantizer, bit_linear, learned_step};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme, initial_step};
 use bitnet_quant::{ActivationBuffer, BitLinear, BitLinearConfig, StraightThroughEstimator};
 use bitnet_testkit::{queue_device, reference_device};
@@ -157,4 +157,23 @@ fn weights_that_do_not_fit_are_refused() {
     assert!(BitLinear::with_weights(BitLinearConfig::new(8, 32), golden("w"), None).is_err());
     assert!(BitLinear::with_weights(config.clone(), golden("w"), Some(bias)).is_err());
     assert!(BitLinear::with_weights(BitLinearConfig { bias: true, ..config }, golden("w"), None).is_err());
+}
+
+/// The host refuses such weights; elsewhere reading them would stop the queue.
+#[test]
+fn weights_that_are_not_finite_give_nan_on_a_device() {
+    for wrong in [f32::NAN, f32::INFINITY] {
+        for device in devices() {
+            let x = golden("x").to_device(&device).unwrap();
+            let mut w = golden("w").copy().unwrap();
+            w.index_put_(&idx![3, 5], wrong).unwrap();
+            let w = w.to_device(&device).unwrap();
+            let y = bit_linear(&x, &[&w], Quantizer::AbsMean, Compute::F32);
+            if device.is_host() {
+                assert!(y.is_err(), "{wrong}");
+            } else {
+                assert_eq!(y.unwrap().isnan().unwrap().all(.., false).unwrap().to_bools().unwrap(), [true], "{wrong}");
+            }
+        }
+    }
 }

@@ -327,7 +327,8 @@ impl ProductOptions {
 /// with one scale, inputs 8 bits a row, `lambda` 1 and gradients straight-through; otherwise float products.
 ///
 /// # Errors
-/// When shapes do not fit each other or the granularity; in the integer product when a weight is not finite.
+/// When shapes do not fit each other or the granularity; in the integer product on the host when a weight is not finite
+/// (elsewhere it gives NaN).
 pub fn product(x: &BitNetTensor, weights: &[&BitNetTensor], options: ProductOptions) -> Result<BitNetTensor> {
     let ProductOptions { weights: scheme, inputs, estimator, lambda, compute } = options;
     let whole = lambda == 1. && estimator == StraightThroughEstimator::Standard;

@@ -1,6 +1,6 @@
 //! The product of a BitLinear layer with latent weights, and its derivative.
 
-use crate::quantizers::Quantizer;
+use crate::quantizers::{Granularity, Quantizer, Scheme};
 use crate::{ActivationBuffer, TernaryCodes};
 use bitnet_core::backend::TernarySource;
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, autograd};
@@ -97,7 +97,8 @@ fn stacked(weights: &[BitNetTensor]) -> Result<BitNetTensor> {
 /// online). Backward: both quantizers pass the gradient unchanged, `dx = dy Q(w)` and `dw = dy^T Q(x)`.
 ///
 /// # Errors
-/// When shapes do not fit, a weight is not finite or the quantizer is not ternary.
+/// When shapes do not fit or the quantizer is not ternary; when a weight is not finite, on a device other than the host NaN
+/// instead, so that nothing waits for it.
 pub fn bit_linear(
     x: &BitNetTensor,
     weights: &[&BitNetTensor],
@@ -136,9 +137,18 @@ pub(super) fn first_derivative(op: &'static str) -> Result<()> {
 
 /// Weights of layers that read one input, quantized.
 struct Quantized {
-    codes: Vec<TernaryCodes>,
-    scales: Vec<f32>,
+    codes: Codes,
+    /// Rows of each matrix.
+    rows: Vec<usize>,
     inputs: usize,
+}
+
+/// Codes and scale of each matrix.
+enum Codes {
+    /// In host memory, to be packed for its kernels.
+    Host(Vec<(TernaryCodes, f32)>),
+    /// i8 `[N, K]` and f32 `[]` on a device that need not wait for the host.
+    Device(Vec<(BitNetTensor, BitNetTensor)>),
 }
 
 /// An input quantized per token.
@@ -153,23 +163,34 @@ impl Quantized {
     fn new(x: &BitNetTensor, weights: &[&BitNetTensor], quantizer: Quantizer) -> Result<Self> {
         const OP: &str = "bit_linear";
         let &[_, inputs] = x.dims() else { return Err(shape_error(OP, "x", x, "[T, K]".into())) };
-        let (mut codes, mut scales) = (Vec::new(), Vec::new());
         for w in weights {
-            let &[rows, columns] = w.dims() else { return Err(shape_error(OP, "the weights", w, "[N, K]".into())) };
+            let &[_, columns] = w.dims() else { return Err(shape_error(OP, "the weights", w, "[N, K]".into())) };
             if columns != inputs {
                 return Err(shape_error(OP, "the weights", w, format!("[N, {inputs}], the columns of x")));
             }
-            let ternary = quantizer
-                .ternarize(&w.to_vec::<f32>()?, rows, columns)
-                .map_err(|e| TensorOpError::Argument { op: OP, message: e.to_string() })?;
-            codes.push(ternary.0);
-            scales.push(ternary.1);
         }
-        Ok(Self { codes, scales, inputs })
+        let scheme = Scheme::new(quantizer, Granularity::Tensor);
+        if !scheme.is_packable() {
+            let message = format!("{quantizer:?} does not make ternary weights: take AbsMean or AbsMedian");
+            return Err(TensorOpError::Argument { op: OP, message }.into());
+        }
+        let on_host = |w: &&BitNetTensor| {
+            let ternary = quantizer.ternarize(&w.to_vec::<f32>()?, w.dims()[0], inputs);
+            ternary.map_err(|e| TensorOpError::Argument { op: OP, message: e.to_string() }.into())
+        };
+        let on_device = |w: &&BitNetTensor| {
+            let quantized = quantizer.quantize(w, scheme.granularity)?;
+            Ok((quantized.codes().clone(), quantized.steps()?))
+        };
+        let codes = match x.device().is_host() {
+            true => Codes::Host(weights.iter().map(on_host).collect::<Result<_>>()?),
+            false => Codes::Device(weights.iter().map(on_device).collect::<Result<_>>()?),
+        };
+        Ok(Self { codes, rows: weights.iter().map(|w| w.dims()[0]).collect(), inputs })
     }
 
     fn outputs(&self) -> usize {
-        self.codes.iter().map(TernaryCodes::rows).sum()
+        self.rows.iter().sum()
     }
 
     fn forward(&self, x: &BitNetTensor) -> Result<(BitNetTensor, Activations)> {
@@ -177,13 +198,20 @@ impl Quantized {
         let x = x.contiguous()?;
         let mut buffer = ActivationBuffer::new(tokens, self.inputs, device)?;
         buffer.quantize(x.as_ref())?;
+        let Codes::Host(codes) = &self.codes else {
+            let (values, scales) = buffer.into_tensors()?;
+            let sums = values.matmul(&self.ternary(device)?.t()?)?.to_dtype(BitNetDType::F32)?;
+            let out = sums.mul(&self.factors(device)?)?.div(&scales.unsqueeze(1)?)?;
+            return Ok((out, Activations { values, scales }));
+        };
         let group = device.ternary_row_group();
-        let sources: Vec<TernarySource> = (self.codes.iter().zip(&self.scales))
-            .map(|(codes, &scale)| TernarySource {
+        let sources: Vec<TernarySource> = codes
+            .iter()
+            .map(|(codes, scale)| TernarySource {
                 codes: codes.as_bytes(),
                 rows: codes.rows(),
                 columns: self.inputs,
-                scale,
+                scale: *scale,
             })
             .collect();
         let stacked = sources.iter().rev().skip(1).all(|part| part.rows.is_multiple_of(group));
@@ -221,32 +249,51 @@ impl Quantized {
         let scaled_grad = scaled(grad, None, Some(&self.factors(grad.device())?), compute)?;
         if wanted[0] {
             // dx = (dy g) T
-            let ternary: Vec<i8> = self.codes.iter().flat_map(TernaryCodes::to_weights).collect();
-            let ternary = BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], grad.device())?;
-            gradients[0] = Some(matmul(&scaled_grad, &ternary, compute)?);
+            gradients[0] = Some(matmul(&scaled_grad, &self.ternary(grad.device())?, compute)?);
         }
         if wanted[1..].contains(&true) {
             // dw = (dy g)^T (q / s) / g
             let x = scaled(&x.values, Some(&x.scales.reciprocal()?), None, compute)?;
             let all = matmul(&scaled_grad.transpose(0, 1)?, &x, compute)?;
             let mut first = 0;
-            let parts = gradients[1..].iter_mut().zip(&wanted[1..]).zip(self.codes.iter().zip(&self.scales));
-            for ((gradient, &wanted), (codes, &scale)) in parts {
-                if wanted {
-                    *gradient = Some(all.narrow(0, first, codes.rows())?.mul(1. / scale)?);
+            for (part, &rows) in self.rows.iter().enumerate() {
+                if wanted[1 + part] {
+                    let sum = all.narrow(0, first, rows)?;
+                    gradients[1 + part] = Some(match &self.codes {
+                        Codes::Host(codes) => sum.mul(1. / codes[part].1)?,
+                        Codes::Device(codes) => sum.div(&codes[part].1)?,
+                    });
                 }
-                first += codes.rows();
+                first += rows;
             }
         }
         Ok(gradients)
     }
 
+    /// The codes as numbers, i8 `[sum N_i, K]`.
+    fn ternary(&self, device: &Device) -> Result<BitNetTensor> {
+        match &self.codes {
+            Codes::Host(codes) => {
+                let ternary: Vec<i8> = codes.iter().flat_map(|(codes, _)| codes.to_weights()).collect();
+                BitNetTensor::from_slice(&ternary, &[self.outputs(), self.inputs], device)
+            }
+            Codes::Device(codes) => BitNetTensor::cat(&codes.iter().map(|(codes, _)| codes).collect::<Vec<_>>(), 0),
+        }
+    }
+
     /// The scale of each column of the result, that of its matrix.
     fn factors(&self, device: &Device) -> Result<BitNetTensor> {
-        let factors: Vec<f32> = (self.codes.iter().zip(&self.scales))
-            .flat_map(|(codes, &scale)| std::iter::repeat_n(scale, codes.rows()))
-            .collect();
-        BitNetTensor::from_slice(&factors, &[factors.len()], device)
+        match &self.codes {
+            Codes::Host(codes) => {
+                let factors = codes.iter().flat_map(|(codes, scale)| std::iter::repeat_n(*scale, codes.rows()));
+                BitNetTensor::from_vec(factors.collect(), &[self.outputs()], device)
+            }
+            Codes::Device(codes) => {
+                let factors = codes.iter().zip(&self.rows).map(|((_, scale), &rows)| scale.expand(&[rows]));
+                let factors = factors.collect::<Result<Vec<_>>>()?;
+                BitNetTensor::cat(&factors.iter().collect::<Vec<_>>(), 0)
+            }
+        }
     }
 }
 
