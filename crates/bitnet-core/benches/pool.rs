@@ -45,7 +45,7 @@ fn contended(pair: Pair, len: usize, threads: usize, pairs: u64) -> Duration {
 }
 
 fn pairs(c: &mut Criterion) {
-    for len in [1 << 10, 64 << 10] {
+    for len in [1 << 10, 64 << 10, 1 << 20, 4 << 20] {
         for threads in [1, 2] {
             let mut group = c.benchmark_group(format!("pair of {} KiB, {threads} threads", len >> 10));
             allocators(&mut |name, pair| {

@@ -21,6 +21,8 @@ struct Odd {
     next: AtomicUsize,
     reserved: AtomicUsize,
     discarded: AtomicUsize,
+    /// What was said about huge pages: address, bytes, whether wanted.
+    advice: Mutex<Vec<(usize, usize, bool)>>,
 }
 
 impl RawMemory for Odd {
@@ -46,6 +48,10 @@ impl RawMemory for Odd {
 
     fn discard(&self, _address: usize, len: usize) {
         self.discarded.fetch_add(len, SeqCst);
+    }
+
+    fn advise_huge_pages(&self, address: usize, len: usize, wanted: bool) {
+        self.advice.lock().unwrap().push((address, len, wanted));
     }
 }
 
@@ -123,4 +129,28 @@ fn memory_that_is_taken_when_it_is_reserved_is_not_reserved_in_advance() {
     assert!(odd.reserved.load(SeqCst) <= 2 << 20, "{} bytes", odd.reserved.load(SeqCst));
     assert_eq!(odd.discarded.load(SeqCst), 0);
     drop(first);
+}
+
+#[test]
+fn huge_pages_are_asked_for_once_a_region_and_small_ones_until_a_block_is_freed() {
+    let odd = Arc::new(Odd::default());
+    let pool = pool_of(&odd);
+    let told = || std::mem::take(&mut *odd.advice.lock().unwrap());
+    drop((pool.allocate_bytes(100).unwrap(), told()));
+    let block = || pool.allocate_bytes((4 << 20) - 1).unwrap();
+    let address = block().address();
+    assert_eq!(told(), [(address, 64 << 20, true)], "the region");
+    drop([block(), block()]);
+    block().advise_huge_pages(true);
+    assert_eq!(told(), [], "it has them");
+    let cache = block();
+    cache.advise_huge_pages(false);
+    cache.advise_huge_pages(false);
+    assert_eq!(told(), [(address, 4 << 20, false)]);
+    drop((cache, block()));
+    assert_eq!(told(), [(address, 4 << 20, true)]);
+    let large = pool.allocate_bytes(65 << 20).unwrap();
+    assert_eq!(told(), [(large.address(), 65 << 20, true)], "a mapping of its own");
+    pool.allocate_bytes(100).unwrap().advise_huge_pages(false);
+    assert_eq!(told(), [], "a small block shares its pages");
 }

@@ -19,7 +19,7 @@ const TRIES: usize = 16;
 pub(super) struct Arena {
     pub(super) base: usize,
     pub(super) pages: usize,
-    /// Time of the last allocation or free.
+    /// Time of the last free.
     pub(super) touched: Instant,
     /// `free[k]`, bit `i`: pages `i << k .. (i + 1) << k` are free and not part of a larger free block.
     free: Vec<Bits>,
@@ -45,8 +45,8 @@ impl Arena {
         self.pages - self.open.count
     }
 
-    /// Allocates `pages` pages aligned to `align`, from the shortest run of free pages found that fits. Also returns
-    /// whether none of them was used before.
+    /// Allocates `pages` pages aligned to `align`, from the shortest run of free pages found that fits; of those with room for
+    /// two such blocks, the first. Also returns whether none of the pages was used before.
     pub(super) fn take(&mut self, pages: usize, align: usize) -> Option<(usize, bool)> {
         if self.open.count < pages {
             return None;
@@ -59,7 +59,8 @@ impl Arena {
                 let start = self.open.run_start(block << order);
                 let first = start.next_multiple_of(align.max(1));
                 if self.open.has_range(first..first + pages) {
-                    let run = (self.open.run_end(first + pages - 1) - start, first);
+                    let end = self.open.run_end(first + pages - 1, start + (2 << enough));
+                    let run = (end - start, first);
                     best = Some(best.map_or(run, |best| best.min(run)));
                 }
             }
@@ -70,7 +71,6 @@ impl Arena {
         }
         let (_, first) = best?;
         self.remove(first..first + pages);
-        self.touched = Instant::now();
         Some((first, self.dirty.set_range(first..first + pages) == pages))
     }
 
@@ -209,15 +209,15 @@ impl Bits {
         if gaps == 0 { 0 } else { word * 64 + 64 - gaps.leading_zeros() as usize }
     }
 
-    /// End of the run in the set that begins with `i`.
-    fn run_end(&self, i: usize) -> usize {
+    /// End of the run in the set that begins with `i`; `most` or more where it is that far.
+    fn run_end(&self, i: usize, most: usize) -> usize {
         let mut word = i / 64;
         let mut gaps = !self.words[word] & (u64::MAX << (i % 64));
-        while gaps == 0 && word + 1 < self.words.len() {
+        while gaps == 0 && word + 1 < self.words.len() && (word + 1) * 64 < most {
             word += 1;
             gaps = !self.words[word];
         }
-        word * 64 + gaps.trailing_zeros() as usize
+        (word * 64 + gaps.trailing_zeros() as usize).min(most.max(i + 1))
     }
 
     fn has_range(&self, range: Range<usize>) -> bool {

@@ -13,7 +13,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CleanupConfig {
-    /// Regions in which nothing was allocated or freed for this long return their unused memory. Checked when the pool
+    /// Regions in which nothing was freed for this long return their unused memory. Checked when the pool
     /// is used, at most twice a second, or by a thread ([`cleanup_period`](super::PoolTuning::cleanup_period)). Default
     /// 10 seconds.
     pub idle_cleanup_interval: Duration,

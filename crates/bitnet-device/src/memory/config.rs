@@ -88,7 +88,7 @@ pub struct PoolTuning {
     pub warm_bytes: usize,
     /// Limit of bytes in the cache of a thread. Default 8 MiB.
     pub thread_cache_bytes: usize,
-    /// Whether blocks of 2 MiB and more ask for huge pages: first used and streamed several times faster, but memory in
+    /// Whether regions of large blocks ask for huge pages: first used and streamed several times faster, but memory in
     /// steps of 2 MiB. Default yes; see [`MemoryHandle::advise_huge_pages`](super::MemoryHandle::advise_huge_pages).
     pub huge_pages: bool,
     /// Whether leak detection keeps the stack of every allocation, some microseconds each: the place alone is that of

@@ -1,7 +1,7 @@
 //! Handles of allocated blocks.
 
+use super::buddy::PAGE;
 use super::pool::Core;
-use super::raw::HUGE_PAGE;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -122,14 +122,13 @@ impl MemoryHandle {
         assert!(self.pool.host, "a block of another device's memory has no bytes here: copy through its backend");
     }
 
-    /// Hints the system to use huge or small pages for large blocks. Huge pages need fewer faults and address
-    /// translations for blocks that are written completely, such as results and weights; small pages commit only the
-    /// written part, for caches that may stay partly empty.
+    /// Hints the system to use huge or small pages for a large block, until it is freed. Huge pages need fewer faults and
+    /// address translations for blocks that are written completely, such as results and weights; small pages commit only
+    /// the written part, for caches that may stay partly empty.
     pub fn advise_huge_pages(&self, wanted: bool) {
-        // Whole huge pages only: neighbouring memory belongs to other blocks.
-        let len = self.len / HUGE_PAGE * HUGE_PAGE;
-        if self.class == LARGE && len > 0 {
-            self.pool.raw.advise_huge_pages(self.address, len, wanted);
+        if self.class == LARGE {
+            let bytes = self.len.max(1).next_multiple_of(PAGE);
+            self.pool.with_central(|central| central.large.advise_huge_pages(self.address, bytes, wanted));
         }
     }
 }

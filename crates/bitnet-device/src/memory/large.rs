@@ -3,6 +3,7 @@
 
 use super::buddy::{Arena, PAGE};
 use super::raw::{HUGE_PAGE, RawMemory};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,10 @@ pub(super) struct LargeBlockPool {
     arena_bytes: usize,
     warm_limit: usize,
     limit: usize,
+    /// Whether regions ask for huge pages, once.
+    huge: bool,
+    /// Addresses of blocks in use for which that is different.
+    unlike: BTreeSet<usize>,
     /// Bytes of mappings of their own, warm or in use.
     direct: usize,
     /// Bytes of regions and mappings.
@@ -44,11 +49,13 @@ pub(super) struct LargeBlockPool {
 }
 
 impl LargeBlockPool {
-    /// A pool whose first region has `initial` bytes, which reserves at most `limit` and keeps mappings of `warm_limit`.
-    pub(super) fn new(raw: Arc<dyn RawMemory>, initial: usize, limit: usize, warm_limit: usize) -> Self {
+    /// A pool whose first region has `initial` bytes, which reserves at most `limit` and keeps mappings of `warm_limit`,
+    /// with `huge` pages or small ones.
+    pub(super) fn new(raw: Arc<dyn RawMemory>, initial: usize, limit: usize, warm_limit: usize, huge: bool) -> Self {
         let arena_bytes = initial.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
-        Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, direct: 0, reserved: 0, used: 0 }
+        let (unlike, [direct, reserved, used]) = (BTreeSet::new(), [0; 3]);
+        Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, huge, unlike, direct, reserved, used }
     }
 
     /// Reserves the first region, as far as the limit allows; nothing where reserving takes memory.
@@ -112,7 +119,7 @@ impl LargeBlockPool {
             if len > remaining {
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
-            match self.raw.reserve(len, HUGE_PAGE) {
+            match self.reserve(len, HUGE_PAGE) {
                 Ok(base) => break base,
                 Err(_) if len > wanted => len = (len / 2 / PAGE * PAGE).max(wanted),
                 Err(error) => return Err(error),
@@ -122,6 +129,22 @@ impl LargeBlockPool {
         self.arenas.push(Arena::new(base, len / PAGE));
         self.sort();
         Ok(self.arenas.len() - 1)
+    }
+
+    fn reserve(&self, len: usize, align: usize) -> io::Result<usize> {
+        let base = self.raw.reserve(len, align)?;
+        if self.huge {
+            self.raw.advise_huge_pages(base, len, true);
+        }
+        Ok(base)
+    }
+
+    /// Asks for huge or small pages for a block, if it has the others.
+    pub(super) fn advise_huge_pages(&mut self, address: usize, bytes: usize, wanted: bool) {
+        let unlike = wanted != self.huge;
+        if if unlike { self.unlike.insert(address) } else { self.unlike.remove(&address) } {
+            self.raw.advise_huge_pages(address, bytes, wanted);
+        }
     }
 
     fn sort(&mut self) {
@@ -147,7 +170,7 @@ impl LargeBlockPool {
         if self.remaining_below_limit(bytes) < bytes {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let address = self.raw.reserve(bytes, align)?;
+        let address = self.reserve(bytes, align)?;
         self.reserved += bytes;
         self.direct += bytes;
         self.used += bytes;
@@ -158,6 +181,7 @@ impl LargeBlockPool {
     pub(super) fn give_back(&mut self, address: usize, bytes: usize) -> Unused {
         let mut unused = Unused::default();
         self.used -= bytes;
+        self.advise_huge_pages(address, bytes, self.huge);
         if let Some(arena) = self.arena_of(address) {
             let first = (address - arena.base) / PAGE;
             arena.give_back(first..first + bytes / PAGE);

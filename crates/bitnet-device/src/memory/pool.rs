@@ -8,7 +8,7 @@ use super::handle::{LARGE, MemoryHandle, PoolRef};
 use super::holder::Holder;
 use super::large::{LargeBlockPool, Unused};
 use super::pressure::{MemoryPressureLevel, Pressure};
-use super::raw::{HUGE_PAGE, HostMemory, RawMemory};
+use super::raw::{HostMemory, RawMemory};
 use super::small::{LARGEST, LINE, SmallBlockPool, class_of};
 use super::thread_cache::{self, ThreadCache};
 use super::tracking::{DetailedMetrics, LeakReport, Tracker, TrackingLevel};
@@ -190,9 +190,6 @@ impl HybridMemoryPool {
             .map_err(|error| core.out_of_memory(len, &error, "max_large_pool_size", core.config.max_large_pool_size))?;
         core.count_allocated(len.max(1).next_multiple_of(PAGE));
         let handle = self.handle(block.address, len, LARGE, block.fresh);
-        if core.tuning.huge_pages && len >= HUGE_PAGE {
-            handle.advise_huge_pages(true);
-        }
         core.note(&handle, !block.fresh, Location::caller());
         Ok(handle)
     }
@@ -286,11 +283,11 @@ impl Core {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let (tracking, cleanup) = (config.tracking(), config.cleanup());
         let tracker = tracking.and_then(|tracking| Tracker::new(tracking, tuning.backtraces));
-        let pages = |initial, max| LargeBlockPool::new(raw.clone(), initial, max, tuning.warm_bytes);
+        let pages = |initial, max, huge| LargeBlockPool::new(raw.clone(), initial, max, tuning.warm_bytes, huge);
         let central = Central {
             small: SmallBlockPool::new(),
-            small_pages: pages(config.initial_small_pool_size, config.max_small_pool_size),
-            large: pages(config.initial_large_pool_size, config.max_large_pool_size),
+            small_pages: pages(config.initial_small_pool_size, config.max_small_pool_size, false),
+            large: pages(config.initial_large_pool_size, config.max_large_pool_size, tuning.huge_pages),
         };
         let core = Arc::new_cyclic(|me| Self {
             id: IDS.fetch_add(1, Relaxed),
