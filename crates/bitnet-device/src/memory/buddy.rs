@@ -58,7 +58,7 @@ impl Arena {
             for block in self.free[order].ones().take(TRIES) {
                 let start = self.open.run_start(block << order);
                 let first = start.next_multiple_of(align.max(1));
-                if self.open.has_range(first..first + pages) {
+                if first + pages <= (block + 1) << order || self.open.has_range(first..first + pages) {
                     let end = self.open.run_end(first + pages - 1, start + (2 << enough));
                     let run = (end - start, first);
                     best = Some(best.map_or(run, |best| best.min(run)));
@@ -156,6 +156,11 @@ impl Arena {
     }
 }
 
+/// Bits of a word that are set; counting takes long on a CPU without an instruction for it, and most words are of one kind.
+fn ones(word: u64) -> usize {
+    if word == 0 || word == u64::MAX { (word & 64) as usize } else { word.count_ones() as usize }
+}
+
 /// A set of small numbers.
 #[derive(Debug)]
 struct Bits {
@@ -236,7 +241,7 @@ impl Bits {
     fn set_range(&mut self, range: Range<usize>) -> usize {
         let before = self.count;
         for (word, mask) in Self::masks(range) {
-            self.count += (mask & !self.words[word]).count_ones() as usize;
+            self.count += ones(mask & !self.words[word]);
             self.words[word] |= mask;
             self.lowest = self.lowest.min(word);
         }
@@ -247,7 +252,7 @@ impl Bits {
     fn clear_range(&mut self, range: Range<usize>) -> usize {
         let before = self.count;
         for (word, mask) in Self::masks(range) {
-            self.count -= (mask & self.words[word]).count_ones() as usize;
+            self.count -= ones(mask & self.words[word]);
             self.words[word] &= !mask;
         }
         before - self.count
