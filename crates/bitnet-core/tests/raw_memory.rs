@@ -21,6 +21,8 @@ struct Odd {
     next: AtomicUsize,
     reserved: AtomicUsize,
     discarded: AtomicUsize,
+    /// How much it has.
+    total: Option<u64>,
     /// What was said about huge pages: address, bytes, whether wanted.
     advice: Mutex<Vec<(usize, usize, bool)>>,
 }
@@ -48,6 +50,10 @@ impl RawMemory for Odd {
 
     fn discard(&self, _address: usize, len: usize) {
         self.discarded.fetch_add(len, SeqCst);
+    }
+
+    fn available(&self) -> Option<(u64, u64)> {
+        self.total.map(|total| (total, total))
     }
 
     fn advise_huge_pages(&self, address: usize, len: usize, wanted: bool) {
@@ -153,4 +159,27 @@ fn huge_pages_are_asked_for_once_a_region_and_small_ones_until_a_block_is_freed(
     assert_eq!(told(), [(large.address(), 65 << 20, true)], "a mapping of its own");
     pool.allocate_bytes(100).unwrap().advise_huge_pages(false);
     assert_eq!(told(), [], "a small block shares its pages");
+}
+
+#[test]
+fn more_than_a_device_has_is_refused_before_it_is_asked() {
+    let has = |total| Arc::new(Odd { total, ..Odd::default() });
+    let odd = has(Some(100 << 20));
+    let pool = pool_of(&odd);
+    let held = pool.allocate_bytes(60 << 20).unwrap();
+    assert_eq!(
+        pool.allocate_bytes(50 << 20).unwrap_err().to_string(),
+        "odd: out of memory: 52428800 bytes asked for, 62914560 in use, of the 104857600 that there are"
+    );
+    assert!(odd.reserved.load(SeqCst) <= 100 << 20);
+    drop(held);
+    assert!(pool.allocate_bytes(100 << 20).is_ok() && pool.allocate_bytes((100 << 20) + 1).is_err());
+
+    // A limit that somebody chose holds, and where nobody knows there is none.
+    let config = MemoryPoolConfig { max_large_pool_size: 300 << 20, ..Default::default() };
+    let raw: Arc<dyn RawMemory> = odd;
+    let chosen = HybridMemoryPool::with_config(config).unwrap().for_memory(&raw);
+    assert!(chosen.allocate_bytes(300 << 20).is_ok());
+    assert!(matches!(chosen.allocate_bytes(301 << 20), Err(BitNetError::PoolLimit { .. })));
+    assert!(pool_of(&has(None)).allocate_bytes(1 << (usize::BITS - 4)).is_ok());
 }

@@ -21,8 +21,8 @@ pub enum BitNetError {
     #[error("{0}")]
     NoDevice(String),
     /// The system or the device has no more memory.
-    #[error("{device}: out of memory: {requested} bytes asked for, {in_use} in use")]
-    OutOfMemory { device: String, requested: usize, in_use: usize },
+    #[error("{device}: out of memory: {requested} bytes asked for, {in_use} in use{}", of_all(*total))]
+    OutOfMemory { device: String, requested: usize, in_use: usize, total: Option<u64> },
     /// A limit in a pool's configuration leaves no room; `setting` is its field.
     #[error("{device}: {requested} bytes asked for, {in_use} in use, and {setting} is {limit}: free some or raise it")]
     PoolLimit { device: String, requested: usize, in_use: usize, setting: &'static str, limit: usize },
@@ -35,6 +35,10 @@ pub enum BitNetError {
     /// A file of tensors is damaged, holds what a tensor cannot, or could not be written.
     #[error(transparent)]
     File(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn of_all(total: Option<u64>) -> String {
+    total.map_or_else(String::new, |total| format!(", of the {total} that there are"))
 }
 
 impl From<TensorOpError> for BitNetError {
@@ -129,8 +133,9 @@ pub enum TensorOpError {
 #[test]
 fn out_of_memory_names_a_limit_only_where_there_is_one() {
     let (device, requested, in_use) = ("cpu".to_string(), 9, 5);
-    let none = BitNetError::OutOfMemory { device: device.clone(), requested, in_use };
-    assert_eq!(none.to_string(), "cpu: out of memory: 9 bytes asked for, 5 in use");
+    let none = |total| BitNetError::OutOfMemory { device: device.clone(), requested, in_use, total }.to_string();
+    assert_eq!(none(None), "cpu: out of memory: 9 bytes asked for, 5 in use");
+    assert_eq!(none(Some(12)), "cpu: out of memory: 9 bytes asked for, 5 in use, of the 12 that there are");
     let limit = BitNetError::PoolLimit { device, requested, in_use, setting: "max_large_pool_size", limit: 12 };
     let wanted = "cpu: 9 bytes asked for, 5 in use, and max_large_pool_size is 12: free some or raise it";
     assert_eq!(limit.to_string(), wanted);

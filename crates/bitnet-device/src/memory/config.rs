@@ -15,12 +15,13 @@ pub struct MemoryPoolConfig {
     /// never more than the maximum; pages are committed when written. It grows by as much as it has, up to
     /// 16 times this. On systems that cannot reserve without using memory, nothing is reserved. Default 64 MiB.
     pub initial_small_pool_size: usize,
-    /// Limit of bytes reserved for small blocks; exceeding it is an error. Default: no limit.
+    /// Limit of bytes reserved for small blocks; exceeding it is an error. Default `usize::MAX`: the physical memory of the
+    /// device, or no limit where it is unknown.
     pub max_small_pool_size: usize,
     /// As `initial_small_pool_size`, for large blocks. A larger block gets its own mapping.
     /// Default 64 MiB.
     pub initial_large_pool_size: usize,
-    /// Limit of bytes reserved for large blocks; exceeding it is an error. Default: no limit.
+    /// As `max_small_pool_size`, for large blocks.
     pub max_large_pool_size: usize,
     /// Whether `tracking_config` holds, and [`get_detailed_metrics`](super::HybridMemoryPool::get_detailed_metrics) has
     /// something to tell. Without it the pool counts as [`TrackingLevel::Basic`](super::TrackingLevel::Basic) does.

@@ -3,6 +3,7 @@
 
 use super::buddy::{Arena, PAGE};
 use super::raw::{HUGE_PAGE, RawMemory};
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -35,7 +36,9 @@ pub(super) struct LargeBlockPool {
     warm: Vec<(usize, usize, Instant)>,
     arena_bytes: usize,
     warm_limit: usize,
+    /// As configured; `usize::MAX`: what the device has.
     limit: usize,
+    memory: OnceCell<usize>,
     /// Whether regions ask for huge pages, once.
     huge: bool,
     /// Addresses of blocks in use for which that is different.
@@ -54,17 +57,42 @@ impl LargeBlockPool {
     pub(super) fn new(raw: Arc<dyn RawMemory>, initial: usize, limit: usize, warm_limit: usize, huge: bool) -> Self {
         let arena_bytes = initial.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
-        let (unlike, [direct, reserved, used]) = (BTreeSet::new(), [0; 3]);
-        Self { raw, arenas, by_address, warm, arena_bytes, warm_limit, limit, huge, unlike, direct, reserved, used }
+        let (memory, unlike, [direct, reserved, used]) = (OnceCell::new(), BTreeSet::new(), [0; 3]);
+        Self {
+            raw,
+            arenas,
+            by_address,
+            warm,
+            arena_bytes,
+            warm_limit,
+            limit,
+            memory,
+            huge,
+            unlike,
+            direct,
+            reserved,
+            used,
+        }
     }
 
     /// Reserves the first region, as far as the limit allows; nothing where reserving takes memory.
     pub(super) fn reserve_initial(&mut self) -> io::Result<()> {
-        let bytes = self.arena_bytes.min(self.limit / PAGE * PAGE);
+        let bytes = self.arena_bytes.min(self.limit() / PAGE * PAGE);
         if bytes > 0 && self.raw.is_lazy() {
             self.grow(bytes)?;
         }
         Ok(())
+    }
+
+    /// The limit of bytes reserved; `usize::MAX` where there is none and nobody knows what the device has.
+    fn limit(&self) -> usize {
+        let known = || self.raw.available().and_then(|(_, total)| usize::try_from(total).ok()).unwrap_or(usize::MAX);
+        if self.limit < usize::MAX { self.limit } else { *self.memory.get_or_init(known) }
+    }
+
+    /// Why more than the limit cannot be had.
+    fn full(&self) -> io::Error {
+        if self.limit < usize::MAX { io::ErrorKind::QuotaExceeded } else { io::ErrorKind::OutOfMemory }.into()
     }
 
     /// Part of the limit that is used.
@@ -77,8 +105,8 @@ impl LargeBlockPool {
         len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one. Beyond the limit
-    /// the error is of kind `QuotaExceeded`.
+    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one. Beyond the
+    /// configured limit the error is of kind `QuotaExceeded`.
     pub(super) fn take(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
         let align = if bytes < HUGE_PAGE { align } else { align.max(HUGE_PAGE) };
         if bytes > self.arena_bytes || align > HUGE_PAGE {
@@ -117,7 +145,7 @@ impl LargeBlockPool {
         let mut len = len.min(remaining).max(wanted);
         let base = loop {
             if len > remaining {
-                return Err(io::ErrorKind::QuotaExceeded.into());
+                return Err(self.full());
             }
             match self.reserve(len, HUGE_PAGE) {
                 Ok(base) => break base,
@@ -154,11 +182,11 @@ impl LargeBlockPool {
 
     /// Bytes that may still be reserved, after giving back what nobody uses if `wanted` needs it.
     fn remaining_below_limit(&mut self, wanted: usize) -> usize {
-        if self.limit - self.reserved < wanted {
+        if self.limit() - self.reserved < wanted {
             let released = self.give_back_unused(Duration::ZERO, false, usize::MAX);
             released.release(&*self.raw);
         }
-        self.limit - self.reserved
+        self.limit() - self.reserved
     }
 
     fn take_direct(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
@@ -168,7 +196,7 @@ impl LargeBlockPool {
             return Ok(Pages { address: self.warm.remove(i).0, fresh: false });
         }
         if self.remaining_below_limit(bytes) < bytes {
-            return Err(io::ErrorKind::QuotaExceeded.into());
+            return Err(self.full());
         }
         let address = self.reserve(bytes, align)?;
         self.reserved += bytes;

@@ -50,7 +50,7 @@ pub struct PoolMetrics {
 pub struct HybridMemoryPool(PoolRef);
 
 impl HybridMemoryPool {
-    /// A pool without limits. Errors: as [`with_config`](Self::with_config).
+    /// A pool whose limit is what the system has. Errors: as [`with_config`](Self::with_config).
     pub fn new() -> Result<Self> {
         Self::with_config(MemoryPoolConfig::default())
     }
@@ -68,7 +68,7 @@ impl HybridMemoryPool {
             |central: &mut Central| [&mut central.small_pages, &mut central.large].map(LargeBlockPool::reserve_initial);
         if core.with_central(initial).iter().any(io::Result::is_err) {
             let requested = config.initial_small_pool_size.saturating_add(config.initial_large_pool_size);
-            return Err(BitNetError::OutOfMemory { device: core.raw.name(), requested, in_use: 0 });
+            return Err(core.exhausted(requested));
         }
         Ok(Self(PoolRef::new(core)))
     }
@@ -450,10 +450,16 @@ impl Core {
 
     /// Why `requested` bytes could not be had: the limit that `setting` is, or the device.
     fn out_of_memory(&self, requested: usize, cause: &io::Error, setting: &'static str, limit: usize) -> BitNetError {
-        let (device, in_use) = (self.raw.name(), self.metrics().total_allocated);
-        match cause.kind() {
-            io::ErrorKind::QuotaExceeded => BitNetError::PoolLimit { device, requested, in_use, setting, limit },
-            _ => BitNetError::OutOfMemory { device, requested, in_use },
+        if cause.kind() != io::ErrorKind::QuotaExceeded {
+            return self.exhausted(requested);
         }
+        let (device, in_use) = (self.raw.name(), self.metrics().total_allocated);
+        BitNetError::PoolLimit { device, requested, in_use, setting, limit }
+    }
+
+    fn exhausted(&self, requested: usize) -> BitNetError {
+        let (device, in_use) = (self.raw.name(), self.metrics().total_allocated);
+        let total = self.raw.available().map(|(_, total)| total);
+        BitNetError::OutOfMemory { device, requested, in_use, total }
     }
 }
