@@ -127,7 +127,7 @@ fn a_limit_is_an_error_that_names_it_and_is_given_back() {
         let pool = HybridMemoryPool::new().unwrap();
         assert!(matches!(pool.allocate_bytes(isize::MAX as usize), Err(BitNetError::OutOfMemory { .. })));
         if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
-            let error = pool.allocate_bytes(1 << 46).unwrap_err();
+            let error = pool.allocate_bytes(usize::MAX >> 18).unwrap_err();
             assert!(matches!(error, BitNetError::OutOfMemory { total: Some(1..0x4000_0000_0000), .. }), "{error}");
         }
     }
