@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
+mod roofline;
+
 /// Repetitions of each test; the median is reported.
 const REPEATS: usize = 3;
 /// Tokens before a decode test begins.
@@ -30,6 +32,7 @@ const SECONDS: f64 = 0.5;
 Examples:
   bitnet bench --shape 2b4t -t 1,2
   bitnet bench --model bitnet-2b4t.gguf -p 512 -n 128 --format markdown
+  bitnet bench --shape 350m --profile
 
 pp128 reads a prompt of 128 tokens at once, tg64 decodes 64 tokens one by one after a short context, without choosing \
 them; each is the median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of decoding the \
@@ -55,6 +58,9 @@ pub struct BenchArgs {
     /// Print one JSON object, as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Print where the time of a step goes instead: each operation's bytes, operations, time and share of the limits
+    #[arg(long, conflicts_with_all = ["json", "format"])]
+    profile: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -110,6 +116,14 @@ pub fn run(args: BenchArgs) -> Result<()> {
     threads.dedup();
     let kernel = Isa::selected().map_err(BitNetError::from)?.name();
 
+    if args.profile {
+        for &threads in &threads {
+            let model = load::model(weights, threads)?;
+            let limits = Limits::measure(threads, SECONDS)?;
+            output::text(&roofline::report(&model, &limits, &prompts, generate)?)?;
+        }
+        return Ok(());
+    }
     let mut runs = Vec::new();
     for &threads in &threads {
         // Weights are packed for a device with this number of threads: one model in memory at a time.
@@ -244,7 +258,7 @@ impl Report {
 
 fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize, runs: &mut Vec<Run>) -> Result<()> {
     let config = model.config();
-    let tokens = |count: usize| (0..count).map(|i| (i * 7919 % config.vocab_size) as u32).collect::<Vec<_>>();
+    let tokens = |count| tokens(config, count);
     let longest = prompts.iter().copied().max().unwrap_or(0).max(CONTEXT + generate);
     let mut session = Session::new(model.clone(), longest)?;
     session.feed(&tokens(CONTEXT))?; // page faults happen here
@@ -276,6 +290,11 @@ fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize,
     let work = model.bytes_per_token() as f64 / 1e9;
     runs.push(Run { test: format!("tg{generate}"), threads, tokens_per_second, decodes: true, work });
     Ok(())
+}
+
+/// A text of the vocabulary.
+fn tokens(config: &Config, count: usize) -> Vec<u32> {
+    (0..count).map(|i| (i * 7919 % config.vocab_size) as u32).collect()
 }
 
 /// `count` over the median of the seconds that `run` gives.

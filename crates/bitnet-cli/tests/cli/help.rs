@@ -82,3 +82,16 @@ fn selftest_checks_the_cpu() {
     let device = refused(program(&["selftest"]).env("BITNET_REQUIRE_DEVICES", "vulkan"));
     assert!(device.contains("device vulkan:0 is not compiled into this build"), "{device}");
 }
+
+/// The roofline of a prompt and of decoding: the operations of a step with their shares of the machine's limits.
+#[test]
+fn a_benchmark_shows_where_the_time_goes() {
+    let text = stdout(&["bench", "--profile", "-p", "8", "-n", "2", "-t", "1"]);
+    assert!(text.contains("\npp8, a prompt: ") && text.contains("\ntg2, a token: "), "{text}");
+    let decode = text.split("tg2, a token").nth(1).unwrap();
+    for operation in ["ternary_matmul", "quantize_activations", "attention", "rms_norm", "rope", "embedding"] {
+        let row =
+            decode.lines().find(|line| line.starts_with(operation)).unwrap_or_else(|| panic!("{operation}: {text}"));
+        assert!(row.contains("cpu ") && row.contains(" % of "), "{row}");
+    }
+}

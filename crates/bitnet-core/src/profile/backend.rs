@@ -27,14 +27,15 @@ impl Profiled {
         let result = f(&*self.0);
         let time = start.elapsed();
         let small = u64::from(moved.read + moved.written < SMALL && kind == OperationKind::Compute);
-        let counts = Counts { calls: 1, small, time, read: moved.read, written: moved.written };
+        let counts =
+            Counts { calls: 1, small, time, read: moved.read, written: moved.written, operations: moved.operations };
         note(Key { operation: operation.to_string(), dtypes, kernel: self.0.kernel(), kind }, counts);
         result
     }
 
     /// A call that moves bytes between host and device, or waits.
     fn memory<R>(&self, operation: &str, bytes: usize, f: impl FnOnce(&dyn Backend) -> R) -> R {
-        let moved = Traffic { read: bytes as u64, written: bytes as u64 };
+        let moved = Traffic { read: bytes as u64, written: bytes as u64, operations: 0 };
         self.timed(operation, OperationKind::Memory, String::new(), moved, f)
     }
 }
@@ -123,7 +124,7 @@ impl Backend for Profiled {
 
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
         let codes = parts.iter().map(|part| part.codes.len() as u64).sum();
-        let moved = Traffic { read: codes, written: codes };
+        let moved = Traffic { read: codes, written: codes, operations: 0 };
         self.timed("pack_ternary", OperationKind::Compute, String::new(), moved, |device| device.pack_ternary(parts))
     }
 }

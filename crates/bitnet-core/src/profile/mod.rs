@@ -49,6 +49,7 @@ struct Counts {
     time: Duration,
     read: u64,
     written: u64,
+    operations: u64,
 }
 
 /// Records the operations of its thread on any device, from [`start`](Self::start) to [`stop`](Self::stop).
@@ -96,6 +97,7 @@ impl Profiler {
             time: counts.time,
             bytes_read: counts.read,
             bytes_written: counts.written,
+            operations: counts.operations,
         });
         Profile::new(operations.collect(), wall)
     }
@@ -164,6 +166,7 @@ fn note(key: Key, seen: Counts) {
             counts.time += seen.time;
             counts.read += seen.read;
             counts.written += seen.written;
+            counts.operations += seen.operations;
         }
     });
 }

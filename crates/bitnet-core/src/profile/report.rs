@@ -37,12 +37,19 @@ pub struct OperationProfile {
     pub bytes_read: u64,
     /// Bytes of the results.
     pub bytes_written: u64,
+    /// Additions, multiplications and functions; a multiply-add is two.
+    pub operations: u64,
 }
 
 impl OperationProfile {
     /// Read and written.
     pub fn bytes(&self) -> u64 {
         self.bytes_read + self.bytes_written
+    }
+
+    /// Operations in 1e9 a second.
+    pub fn gigaops_per_second(&self) -> f64 {
+        self.operations as f64 / self.time.as_secs_f64().max(1e-12) / 1e9
     }
 
     /// Bytes read and written in 1e9 a second.

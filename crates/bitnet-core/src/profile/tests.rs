@@ -15,6 +15,7 @@ fn calls_and_bytes_are_counted() {
     let add = profile.operations().iter().find(|o| o.operation == "binary add").unwrap();
     // Broadcast elements count once.
     assert_eq!((add.calls, add.bytes_read, add.bytes_written), (2, 2 * (32 + 4) * 4, 2 * 32 * 4));
+    assert_eq!(add.operations, 2 * 32);
     assert!(add.kernel.starts_with("cpu"), "{}", add.kernel);
     assert_eq!(add.dtypes, "f32");
 }
@@ -59,4 +60,15 @@ fn small_operations_are_advised_on() {
     }
     let advice = profiler.stop().advice().join("\n");
     assert!(advice.contains("100 of 100 operations move less than 16 KiB"), "{advice}");
+}
+
+#[test]
+fn products_count_a_multiply_add_as_two() {
+    let (a, b) = (ones(&[3, 5]), ones(&[5, 7]));
+    let profiler = Profiler::start();
+    a.matmul(&b).unwrap();
+    let profile = profiler.stop();
+    let product = profile.operations().iter().find(|o| o.operation == "matmul").unwrap();
+    assert_eq!(product.operations, 2 * 3 * 5 * 7);
+    assert_eq!((product.bytes_read, product.bytes_written), ((15 + 35) * 4, 21 * 4));
 }

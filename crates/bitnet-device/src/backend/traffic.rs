@@ -1,4 +1,4 @@
-//! What an operation moves, for profiles.
+//! What an operation moves and computes, for profiles.
 
 use super::*;
 
@@ -9,6 +9,8 @@ pub struct Traffic {
     pub read: u64,
     /// Bytes written.
     pub written: u64,
+    /// Additions, multiplications and functions; a multiply-add is two.
+    pub operations: u64,
 }
 
 impl Op {
@@ -16,11 +18,14 @@ impl Op {
     pub fn traffic(&self, inputs: &[TensorRef], outputs: &[TensorMut]) -> Traffic {
         let all: u64 = inputs.iter().map(TensorRef::distinct_bytes).sum();
         let written: u64 = outputs.iter().map(|out| out.as_ref().distinct_bytes()).sum();
+        let operations = self.operations(inputs, outputs);
         let beside = |input: usize| all - inputs[input].distinct_bytes();
         let read = match (self, inputs, outputs) {
             // As many elements are read as written.
             (Op::Gather { .. }, _, _) => beside(0) + written,
-            (Op::Scatter { .. }, [source, _], _) => return Traffic { read: all, written: source.distinct_bytes() },
+            (Op::Scatter { .. }, [source, _], _) => {
+                return Traffic { read: all, written: source.distinct_bytes(), operations };
+            }
             (Op::Embedding, [table, ids], _) => {
                 let rows = ids.layout.shape().elements() * table.dtype.row_bytes(table.layout.shape().last());
                 beside(0) + rows as u64
@@ -38,8 +43,37 @@ impl Op {
             _ if self.updates() => all + written,
             _ => all,
         };
-        Traffic { read, written }
+        Traffic { read, written, operations }
     }
+
+    /// The operations of products and attention; of all others, one for each element read or written, whichever are more.
+    fn operations(&self, inputs: &[TensorRef], outputs: &[TensorMut]) -> u64 {
+        let elements = |layout: &Layout| layout.shape().elements() as u64;
+        match (self, inputs, outputs) {
+            (Op::Matmul | Op::Linear, [a, ..], [out]) => 2 * elements(&out.layout) * a.layout.shape().last() as u64,
+            (Op::TernaryMatmul, [values, ..], [out]) => 2 * elements(&out.layout) * values.layout.shape().last() as u64,
+            (Op::Attention, [q, keys, _, positions], _) => {
+                // Products with keys and values, of the positions that a token attends to.
+                let capacity = keys.layout.dims()[1] as u64;
+                let tokens = elements(&positions.layout);
+                let seen = filled(positions).unwrap_or(capacity) * tokens - tokens * tokens.saturating_sub(1) / 2;
+                4 * elements(&q.layout) / tokens.max(1) * seen
+            }
+            (Op::CausalAttention(shape), ..) => causal(shape),
+            // The scores again, and five products of their size.
+            (Op::CausalAttentionBackward(shape), ..) => causal(shape) * 5 / 2,
+            _ => {
+                let read = inputs.iter().map(|x| elements(&x.layout)).max().unwrap_or(0);
+                outputs.iter().map(|out| elements(&out.layout)).max().unwrap_or(0).max(read)
+            }
+        }
+    }
+}
+
+/// Operations of the two products of causal attention.
+fn causal(shape: &CausalShape) -> u64 {
+    let CausalShape { batch, tokens, heads, head_dim, .. } = *shape;
+    (2 * batch * heads * tokens * (tokens + 1) * head_dim) as u64
 }
 
 impl TensorRef<'_> {
