@@ -62,6 +62,7 @@ impl Op {
             (Op::CausalAttention(shape), ..) => causal(shape),
             // The scores again, and five products of their size.
             (Op::CausalAttentionBackward(shape), ..) => causal(shape) * 5 / 2,
+            (Op::Embedding | Op::Gather { .. }, _, [out]) => elements(&out.layout),
             _ => {
                 let read = inputs.iter().map(|x| elements(&x.layout)).max().unwrap_or(0);
                 outputs.iter().map(|out| elements(&out.layout)).max().unwrap_or(0).max(read)
