@@ -70,8 +70,8 @@ pub enum Op {
     Softmax,
     /// `[x] -> [out]`: logarithm of the softmax of the last dimension.
     LogSoftmax,
-    /// `[x, weight, bias] -> [out]`, the latter two where they are said to be there: `(x - mean) / sqrt(var + eps) * weight
-    /// + bias` of the last dimension (Ba et al. 2016); floats of one dtype, `weight` and `bias` `[H]`.
+    /// `[x, weight, bias] -> [out]`, the latter two where they are said to be there, over the last dimension (Ba et al. 2016):
+    /// `(x - mean) / sqrt(var + eps) * weight + bias`; floats of one dtype, `weight` and `bias` `[H]`.
     LayerNorm { eps: f64, weight: bool, bias: bool },
     /// `[x] -> [mean, out]`: mean, and sum of squared differences from it divided by `max(0, N - correction)`, over dimension
     /// `axis` (extent 1 in the results); floats of one dtype.
