@@ -32,6 +32,7 @@ pub(super) fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t:
     t.storage.cpu_mut(op, t.dtype)?.elements_mut().map(|all| &mut all[range])
 }
 
+#[inline]
 fn contiguous<T: Element>(
     op: &'static str,
     what: &'static str,
@@ -53,24 +54,24 @@ fn contiguous<T: Element>(
     Ok(start..start + len)
 }
 
-pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, mut y: TensorMut, x: TensorRef) -> Result<()> {
+pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: &mut TensorMut, x: &TensorRef) -> Result<()> {
     let tail = x.layout.shape().elements() > 1 && y.layout.dims().ends_with(x.layout.dims());
     let rows = tail && y.layout.is_contiguous() && x.layout.is_contiguous();
     if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
-        return add_assign(cpu, y, x);
+        return add_assign(cpu, y.reborrow(), x);
     }
-    let whole = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..x };
+    let whole = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..*x };
     if dense::binary_assign(cpu, op, y.reborrow(), &whole)? {
         return Ok(());
     }
-    super::elementwise::binary_assign(&cpu.threads, op, y, x)
+    super::elementwise::binary_assign(&cpu.threads, op, y.reborrow(), *x)
 }
 
-fn add_assign(cpu: &CpuBackend, y: TensorMut, x: TensorRef) -> Result<()> {
+fn add_assign(cpu: &CpuBackend, y: TensorMut, x: &TensorRef) -> Result<()> {
     const OP: &str = "add_assign";
     let shape = *y.layout.shape();
     let dims = shape.dims();
-    let x = slice::<f32>(OP, "x", &x)?;
+    let x = slice::<f32>(OP, "x", x)?;
     let kernel = cpu.kernels()?.float;
     let width = dims.last().copied().unwrap_or(1);
     let whole = x.len() == dims.iter().product::<usize>();
@@ -310,27 +311,20 @@ pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<
         rest = tail;
     }
     let rows = parts.iter().map(|part| part.rows).sum();
-    Ok(PackedTernary {
-        storage: TensorStorage::Cpu(storage),
-        scales: cpu.upload(bytemuck::cast_slice(&scales))?,
-        rows,
-        columns,
-    })
+    let scales = cpu.upload(bytemuck::cast_slice(&scales))?;
+    PackedTernary::new(TensorStorage::Cpu(storage), scales, rows, columns)
 }
 
 pub(super) fn ternary_matmul(
     cpu: &CpuBackend,
-    x: QuantizedActivations,
-    w: &TensorRef,
-    row_scales: &TensorRef,
+    [values, scales, sums, w, row_scales]: &[TensorRef; 5],
     out: TensorMut,
 ) -> Result<()> {
     const OP: &str = "ternary_matmul";
     let &[rows, columns] = w.layout.dims() else { return Err(wrong_shape(OP, "weights", w, "[rows, K]")) };
-    let (tokens, _) = padded_rows(OP, &x.values)?;
-    let q = &x.values.storage.cpu(OP, x.values.dtype)?.elements::<i8>()?[..tokens * padded(columns)];
-    let activations =
-        ternary::Activations { q, scales: slice(OP, "scales", &x.scales)?, sums: slice(OP, "sums", &x.sums)? };
+    let (tokens, _) = padded_rows(OP, values)?;
+    let q = &values.storage.cpu(OP, values.dtype)?.elements::<i8>()?[..tokens * padded(columns)];
+    let activations = ternary::Activations { q, scales: slice(OP, "scales", scales)?, sums: slice(OP, "sums", sums)? };
     let tiles = w.storage.cpu(OP, BitNetDType::Ternary2)?.bytes();
     if Some(tiles.len()) != ternary::packed_len(rows, columns) {
         return Err(wrong_shape(OP, "weights", w, "what pack_ternary() made"));

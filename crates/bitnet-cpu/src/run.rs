@@ -41,7 +41,7 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::UnaryAssign(f), [], [x]) => {
             dense::unary_assign(cpu, f, x.reborrow())? || done(elementwise::unary_assign(cpu, f, x.reborrow()))?
         }
-        (Op::BinaryAssign(f), &[x], [y]) => done(fused::binary_assign(cpu, f, y.reborrow(), x))?,
+        (Op::BinaryAssign(f), [x], [y]) => done(fused::binary_assign(cpu, f, y, x))?,
         (Op::RmsNorm { eps }, [x, weight], [out]) => fused::rms_norm(cpu, x, weight, eps, out)?,
         (Op::Softmax, [x], [out]) => dense::softmax(cpu, x, false, out.reborrow())?,
         (Op::LogSoftmax, [x], [out]) => dense::softmax(cpu, x, true, out.reborrow())?,
@@ -64,9 +64,9 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::QuantizeActivations, [x], [values, scales, sums]) => {
             done(fused::quantize_activations(cpu, x, values.reborrow(), scales.reborrow(), sums.reborrow()))?
         }
-        (Op::TernaryMatmul, &[values, scales, sums, weights, row_scales], [out]) => {
-            let x = QuantizedActivations { values, scales, sums };
-            done(fused::ternary_matmul(cpu, x, &weights, &row_scales, out.reborrow()))?
+        (Op::TernaryMatmul, inputs, [out]) => {
+            let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
+            done(fused::ternary_matmul(cpu, inputs, out.reborrow()))?
         }
         (Op::RmsNormBackward { eps }, [grad, x, weight], [dx, dweight]) => {
             gradient::rms_norm_backward(cpu, grad, x, weight, eps, dx, dweight)?

@@ -39,6 +39,7 @@ impl Op {
 
 impl<'a> Check<'a> {
     /// The inputs by name; an error for another number of them.
+    #[inline(always)]
     fn named<const N: usize, const M: usize>(
         &self,
         inputs: [&'static str; N],
@@ -55,6 +56,7 @@ impl<'a> Check<'a> {
         Ok((std::array::from_fn(input), std::array::from_fn(output)))
     }
 
+    #[inline]
     fn shape(&self, fits: bool, x: Operand, needed: impl FnOnce() -> String) -> Result<()> {
         if fits {
             return Ok(());

@@ -280,7 +280,7 @@ pub fn pack_ternary(backend: &dyn Backend, parts: &[TernarySource]) -> Result<Pa
     let scales: Vec<f32> = parts.iter().flat_map(|part| std::iter::repeat_n(part.scale, part.rows)).collect();
     let rows = scales.len();
     let (storage, scales) = (backend.upload(&codes)?, backend.upload(bytemuck::cast_slice(&scales))?);
-    Ok(PackedTernary { storage, scales, rows, columns })
+    PackedTernary::new(storage, scales, rows, columns)
 }
 
 /// See [`Op::TernaryMatmul`]; exact while `128 * K < 2^24`.

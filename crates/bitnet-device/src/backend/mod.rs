@@ -101,28 +101,45 @@ pub struct QuantizedActivations<'a> {
 /// A ternary matrix in the layout of its device, made by [`Backend::pack_ternary`].
 #[derive(Debug)]
 pub struct PackedTernary {
-    /// Packed weights.
-    pub storage: TensorStorage,
-    /// f32 scale of each group of [`Backend::ternary_row_group`] rows, so that matrices with one input can be stacked.
-    pub scales: TensorStorage,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub columns: usize,
+    storage: TensorStorage,
+    scales: TensorStorage,
+    layout: Layout,
+    scale_layout: Layout,
 }
 
 impl PackedTernary {
+    /// `storage` holds `[rows, columns]` weights in the order of the device, `scales` the f32 scale of each group of
+    /// [`Backend::ternary_row_group`] rows, so that matrices with one input can be stacked.
+    pub fn new(storage: TensorStorage, scales: TensorStorage, rows: usize, columns: usize) -> Result<Self> {
+        let layout = Layout::contiguous(TensorShape::new(&[rows, columns])?);
+        let scale_layout = Layout::contiguous(TensorShape::new(&[scales.len_bytes() / size_of::<f32>()])?);
+        Ok(Self { storage, scales, layout, scale_layout })
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.layout.dims()[0]
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.layout.dims()[1]
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.storage.len_bytes()
+    }
+
     /// The weights as an operand: [`BitNetDType::Ternary2`] `[rows, columns]`, though the order of their storage is that of
     /// the device.
-    pub fn weights(&self) -> Result<TensorRef<'_>> {
-        let layout = Layout::contiguous(TensorShape::new(&[self.rows, self.columns])?);
-        Ok(TensorRef { storage: &self.storage, layout, dtype: BitNetDType::Ternary2 })
+    pub fn weights(&self) -> TensorRef<'_> {
+        TensorRef { storage: &self.storage, layout: self.layout, dtype: BitNetDType::Ternary2 }
     }
 
     /// The scales as an operand, f32.
-    pub fn row_scales(&self) -> Result<TensorRef<'_>> {
-        let layout = Layout::contiguous(TensorShape::new(&[self.scales.len_bytes() / size_of::<f32>()])?);
-        Ok(TensorRef { storage: &self.scales, layout, dtype: BitNetDType::F32 })
+    pub fn row_scales(&self) -> TensorRef<'_> {
+        TensorRef { storage: &self.scales, layout: self.scale_layout, dtype: BitNetDType::F32 }
     }
 }
 
@@ -197,7 +214,7 @@ pub trait Backend: Debug + Send + Sync {
     fn padded_columns(&self, columns: usize) -> usize {
         columns
     }
-    /// Rows that share a scale in [`PackedTernary::scales`].
+    /// Rows of a [`PackedTernary`] that share a scale.
     fn ternary_row_group(&self) -> usize {
         1
     }

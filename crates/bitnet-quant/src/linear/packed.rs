@@ -24,17 +24,17 @@ impl PackedBitLinear {
 
     /// Outputs.
     pub fn outputs(&self) -> usize {
-        self.weights.rows
+        self.weights.rows()
     }
 
     /// Inputs.
     pub fn inputs(&self) -> usize {
-        self.weights.columns
+        self.weights.columns()
     }
 
     /// Bytes of the packed weights.
     pub fn packed_bytes(&self) -> usize {
-        self.weights.storage.len_bytes()
+        self.weights.bytes()
     }
 
     /// `out` f32 `[T, outputs]` from the quantized inputs `[T, inputs]`.
