@@ -1,7 +1,7 @@
 //! Products with packed matrices.
 
 use super::{PackedFormat, QuantizedTensor};
-use crate::{ActivationBuffer, PackedBitLinear, QuantError};
+use crate::{ActivationBuffer, PackedBitLinear, QuantError, TernaryCodes};
 use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorOpError, autograd};
 
 /// A packed matrix `[N, K]` in the layout of a device for products.
@@ -18,7 +18,7 @@ pub struct PackedProduct {
 #[derive(Debug)]
 enum Kind {
     /// Codes; inputs are quantized to 8 bits.
-    Ternary(PackedBitLinear),
+    Ternary(Box<PackedBitLinear>),
     /// Weights of a type that the device multiplies.
     Weights(BitNetTensor),
 }
@@ -36,10 +36,13 @@ impl QuantizedTensor {
             return Err(QuantError::from(TensorOpError::Shape { op, what, got, needed }));
         };
         let factors = |f: &[f32]| BitNetTensor::from_slice(f, &[f.len()], device);
+        let ternary = |codes: &TernaryCodes, scale| -> Result<Kind, QuantError> {
+            Ok(Kind::Ternary(Box::new(PackedBitLinear::new(codes, scale, None, device)?)))
+        };
         let (kind, factors) = match self.ternary()? {
             Some((codes, scales)) => match scales[..] {
-                [scale] => (Kind::Ternary(PackedBitLinear::new(&codes, scale, None, device)?), None),
-                _ => (Kind::Ternary(PackedBitLinear::new(&codes, 1., None, device)?), Some(factors(&scales)?)),
+                [scale] => (ternary(&codes, scale)?, None),
+                _ => (ternary(&codes, 1.)?, Some(factors(&scales)?)),
             },
             None if self.format() == PackedFormat::Q8_0 => {
                 let weights = BitNetTensor::from_bytes(self.bytes(), self.dims(), BitNetDType::Q8_0, device)?;
