@@ -1,8 +1,8 @@
 //! Comparisons and choices.
 
-use super::operand::{map, same_dtype, unsupported};
+use super::operand::{map, unsupported};
 use super::wide::{Number, Wide, read, wide};
-use bitnet_device::BitNetDType::{self, Bool};
+use bitnet_device::BitNetDType;
 use bitnet_device::Result;
 use bitnet_device::backend::{CompareOp, TensorMut, TensorRef};
 use bitnet_kernels::ThreadPool;
@@ -10,8 +10,6 @@ use bitnet_kernels::dense::strided::CHUNK;
 
 pub(super) fn compare(threads: &ThreadPool, op: CompareOp, a: TensorRef, b: TensorRef, out: TensorMut) -> Result<()> {
     const OP: &str = "compare";
-    same_dtype(OP, "b", b.dtype, a.dtype)?;
-    same_dtype(OP, "out", out.dtype, Bool)?;
     let dtype = a.dtype;
     let f = match wide(dtype).ok_or_else(|| unsupported(OP, dtype))? {
         Wide::F32 => chunk::<f32>,
@@ -49,9 +47,6 @@ pub(super) fn select(
     out: TensorMut,
 ) -> Result<()> {
     const OP: &str = "select";
-    same_dtype(OP, "condition", condition.dtype, Bool)?;
-    same_dtype(OP, "a", a.dtype, out.dtype)?;
-    same_dtype(OP, "b", b.dtype, out.dtype)?;
     let f = match out.dtype.size() {
         1 => choose::<u8>,
         2 => choose::<u16>,

@@ -10,7 +10,6 @@ use bitnet_kernels::dense::strided::CHUNK;
 use bitnet_kernels::dense::{DenseKernel, Unary};
 
 pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
-    same_dtype("unary", "out", out.dtype, x.dtype)?;
     let threads = &cpu.threads;
     if let Some((kernel, op)) = kernel(cpu, op, x.dtype)? {
         return map("unary", threads, &[x], out, &|chunk, out| {
