@@ -11,7 +11,7 @@ pub const MAX_DIMS: usize = 8;
 pub const INFER: usize = usize::MAX;
 
 /// Extents of a tensor, outermost first; at most [`MAX_DIMS`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct TensorShape {
     pub(crate) dims: [usize; MAX_DIMS],
     pub(crate) rank: u8,
@@ -51,11 +51,13 @@ impl TensorShape {
     }
 
     /// Extents, outermost first.
+    #[inline]
     pub fn dims(&self) -> &[usize] {
         &self.dims[..self.rank as usize]
     }
 
     /// Number of dimensions.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.rank as usize
     }
@@ -66,6 +68,7 @@ impl TensorShape {
     }
 
     /// The dimension that `axis` names, negative from the end.
+    #[inline]
     pub fn axis(&self, op: &'static str, axis: isize) -> Result<usize> {
         let rank = self.rank() as isize;
         let from_start = if axis < 0 { axis + rank } else { axis };
@@ -79,6 +82,25 @@ impl TensorShape {
     pub fn last(&self) -> usize {
         self.dims().last().copied().unwrap_or(1)
     }
+}
+
+impl PartialEq for TensorShape {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        same_dims(self.dims(), other.dims())
+    }
+}
+
+impl std::hash::Hash for TensorShape {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.dims().hash(state);
+    }
+}
+
+/// Whether extents are equal: a loop, which for so few is faster than the call that `==` makes.
+#[inline]
+pub(crate) fn same_dims(a: &[usize], b: &[usize]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 impl fmt::Display for TensorShape {

@@ -229,6 +229,7 @@ impl BitNetTensor {
     }
 
     /// The same values, sharing storage, without history.
+    #[inline]
     pub fn detach(&self) -> Self {
         self.with_layout(*self.layout())
     }

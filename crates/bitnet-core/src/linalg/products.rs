@@ -122,9 +122,8 @@ impl BitNetTensor {
         if let (&[m, k], &[k_b, n], None) = (self.dims(), other.dims(), &out)
             && k == k_b
         {
-            let mut out = Self::empty(&[m, n], dtype, self.device())?;
-            self.device().matmul(self.as_ref(), other.as_ref(), out.fresh_mut())?;
-            return Ok(out);
+            let (shape, device) = (crate::TensorShape::new(&[m, n])?, self.device());
+            return Self::made(shape, dtype, device, |out| device.matmul(self.as_ref(), other.as_ref(), out));
         }
         // Vectors as a row and as a column.
         let a = if self.rank() == 1 { self.unsqueeze(0)? } else { self.clone() };

@@ -4,7 +4,7 @@
 use super::promote::can_cast;
 use super::{Operand, broadcast_shapes, result_type};
 use crate::autograd::{derivative, is_recording, no_grad, not_into};
-use crate::backend::{BinaryOp, TensorRef};
+use crate::backend::{BinaryOp, TensorMut, TensorRef};
 use crate::{BitNetDType, BitNetTensor, DTypeCategory, Device, Result, Scalar, TensorOpError, TensorShape};
 use BitNetDType::{BF16, Bool, F16, F32};
 use std::borrow::Cow;
@@ -42,6 +42,15 @@ struct Plan {
 impl Plan {
     fn new(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -> Result<Self> {
         use BinaryOp::*;
+        if let (Operand::Tensor(a), Operand::Tensor(b)) = (a, b)
+            && a.dtype() == b.dtype()
+            && a.dtype().is_float()
+            && a.shape() == b.shape()
+            && !matches!(op, And | Or | Xor | Shl | Shr)
+        {
+            a.same_device(name, b)?;
+            return Ok(Self { op, dtype: a.dtype(), shape: *a.shape() });
+        }
         let (mut dtype, shape) = broadcast_and_promote(name, a, b)?;
         let category = dtype.category();
         let defined = match op {
@@ -121,18 +130,31 @@ pub(crate) fn binary(name: &'static str, op: BinaryOp, a: Operand, b: Operand) -
 }
 
 impl Plan {
-    fn run(self, a: Operand, b: Operand, device: &Device) -> Result<BitNetTensor> {
-        let (a, b) = (self.prepared(a, device)?, self.prepared(b, device)?);
-        match a {
+    fn run(&self, a: Operand, b: Operand, device: &Device) -> Result<BitNetTensor> {
+        if let Operand::Tensor(x) = a
+            && (x.dtype() != self.dtype && *x.shape() == self.shape)
+            && let Cow::Owned(mut out) = self.prepared(a, device)?
+            && out.dtype() == self.dtype
+        {
             // The cast made new storage, which the result can reuse.
-            Cow::Owned(mut out) if *out.shape() == self.shape && out.dtype() == self.dtype => {
-                device.binary_assign(self.op, out.as_mut()?, b.as_ref().as_ref())?;
-                Ok(out)
+            device.binary_assign(self.op, out.as_mut()?, self.prepared(b, device)?.as_ref().as_ref())?;
+            return Ok(out);
+        }
+        BitNetTensor::made(self.shape, self.dtype, device, |out| self.write(a, b, device, out))
+    }
+
+    fn write(&self, a: Operand, b: Operand, device: &Device, out: TensorMut) -> Result<()> {
+        match (a, b) {
+            (Operand::Tensor(a), Operand::Tensor(b)) if a.dtype() == self.dtype && b.dtype() == self.dtype => {
+                // Layouts are long: here each is copied once.
+                if *a.shape() == self.shape && *b.shape() == self.shape {
+                    return device.binary(self.op, a.as_ref(), b.as_ref(), out);
+                }
+                device.binary(self.op, expand(a, &self.shape)?, expand(b, &self.shape)?, out)
             }
-            a => {
-                let mut out = BitNetTensor::empty_of(self.shape, self.dtype, device)?;
-                device.binary(self.op, expand(&a, &self.shape)?, expand(&b, &self.shape)?, out.fresh_mut())?;
-                Ok(out)
+            _ => {
+                let (a, b) = (self.prepared(a, device)?, self.prepared(b, device)?);
+                device.binary(self.op, expand(&a, &self.shape)?, expand(&b, &self.shape)?, out)
             }
         }
     }
@@ -172,9 +194,7 @@ impl BitNetTensor {
             out.set_values(binary(name, op, self.into(), b)?);
             return Ok(());
         }
-        let device = self.device();
-        let (a, b) = (plan.prepared(self.into(), device)?, plan.prepared(b, device)?);
-        device.binary(plan.op, expand(&a, &plan.shape)?, expand(&b, &plan.shape)?, out.as_mut()?)
+        plan.write(self.into(), b, self.device(), out.as_mut()?)
     }
 
     /// `self op b`, in the storage of `self` if that is not shared and the result fits.

@@ -51,13 +51,26 @@ pub struct BitNetTensor {
 impl BitNetTensor {
     /// An uninitialised tensor: it holds whatever the memory held, which for `Bool` may be neither 0 nor 1.
     pub fn empty(dims: &[usize], dtype: BitNetDType, device: &Device) -> Result<Self> {
-        Self::empty_of(TensorShape::new(dims)?, dtype, device)
+        Self::made(TensorShape::new(dims)?, dtype, device, |_| Ok(()))
     }
 
-    /// [`empty`](Self::empty) of a shape that is known to be one.
-    pub(crate) fn empty_of(shape: TensorShape, dtype: BitNetDType, device: &Device) -> Result<Self> {
+    /// A new tensor that `write` fills.
+    #[inline]
+    pub(crate) fn made(
+        shape: TensorShape,
+        dtype: BitNetDType,
+        device: &Device,
+        write: impl FnOnce(TensorMut) -> Result<()>,
+    ) -> Result<Self> {
         let storage = device.allocate(storage_bytes(&shape, dtype)?)?;
-        Ok(Self::from_storage(storage, shape, dtype, device))
+        // Made where the caller wants it: a tensor is long to copy.
+        let mut out = Ok(Self::from_storage(storage, shape, dtype, device));
+        if let Ok(tensor) = &mut out
+            && let Err(error) = write(tensor.fresh_mut())
+        {
+            out = Err(error);
+        }
+        out
     }
 
     /// A copy of `data` in row-major order.
@@ -108,6 +121,7 @@ impl BitNetTensor {
         Ok(shape)
     }
 
+    #[inline]
     fn from_storage(storage: TensorStorage, shape: TensorShape, dtype: BitNetDType, device: &Device) -> Self {
         Self {
             storage: Arc::new(storage),
@@ -154,6 +168,7 @@ impl BitNetTensor {
     }
 
     /// An error unless both tensors are on one device.
+    #[inline]
     pub(crate) fn same_device(&self, op: &'static str, other: &Self) -> Result<()> {
         if self.device == other.device {
             return Ok(());
@@ -170,6 +185,7 @@ impl BitNetTensor {
     /// As an operand of [`Backend`](crate::backend::Backend) operations, which no tape records. What is computed from it
     /// has no history, as after [`detach`](Self::detach); operations with a gradient use it inside
     /// [`differentiable`].
+    #[inline]
     pub fn as_ref(&self) -> TensorRef<'_> {
         TensorRef { storage: &self.storage, layout: self.layout, dtype: self.dtype }
     }
@@ -190,7 +206,8 @@ impl BitNetTensor {
     }
 
     /// A tensor that was just made, as a result: its storage is not shared.
-    pub(crate) fn fresh_mut(&mut self) -> TensorMut<'_> {
+    #[inline]
+    fn fresh_mut(&mut self) -> TensorMut<'_> {
         let storage = Arc::get_mut(&mut self.storage).expect("just made");
         TensorMut { storage, layout: self.layout, dtype: self.dtype }
     }

@@ -96,7 +96,13 @@ impl BitNetTensor {
     pub fn transpose(&self, a: isize, b: isize) -> Result<Self> {
         self.unpacked("transpose")?;
         match (self.axis_of_any("transpose", a)?, self.axis_of_any("transpose", b)?) {
-            (Some(a), Some(b)) => self.viewed("transpose", move |layout| layout.transpose(a, b)),
+            (Some(a), Some(b)) if is_recorded(&[self]) => {
+                self.viewed("transpose", move |layout| layout.transpose(a, b))
+            }
+            (Some(a), Some(b)) => {
+                profile::view("transpose");
+                Ok(self.with_layout(self.layout.swapped(a, b)))
+            }
             _ => Ok(self.clone()),
         }
     }
@@ -326,8 +332,9 @@ impl BitNetTensor {
     }
 
     /// The same storage with another layout, which must stay inside it, without gradient history.
+    #[inline]
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
-        Self { layout, node: None, ..self.clone() }
+        Self { layout, storage: self.storage.clone(), dtype: self.dtype, device: self.device.clone(), node: None }
     }
 
     /// The dimension `axis`; `None` for a scalar, which counts as a vector of one element as in PyTorch.

@@ -1,6 +1,7 @@
 //! What the operands of an operation must be: checked once, here, for all devices.
 
 use super::*;
+use crate::shape::same_dims;
 use crate::{MAX_DIMS, TensorOpError};
 use BitNetDType::{BF16, Bool, F16, F32, I8, I32, I64, U32, U64};
 
@@ -65,7 +66,7 @@ impl<'a> Check<'a> {
     }
 
     fn is(&self, x: Operand, dims: &[usize]) -> Result<()> {
-        self.shape(x.dims() == dims, x, || format!("{dims:?}"))
+        self.shape(same_dims(x.dims(), dims), x, || format!("{dims:?}"))
     }
 
     fn dtype(&self, x: Operand, needed: BitNetDType) -> Result<()> {

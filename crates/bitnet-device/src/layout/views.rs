@@ -116,13 +116,20 @@ impl Layout {
     }
 
     /// Dimensions `a` and `b` exchanged.
+    #[inline]
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
         self.extent("transpose", a)?;
         self.extent("transpose", b)?;
+        Ok(self.swapped(a, b))
+    }
+
+    /// [`transpose`](Self::transpose) of dimensions that are there.
+    #[inline(never)] // so that it is written once, where the caller wants it
+    pub fn swapped(&self, a: usize, b: usize) -> Self {
         let mut out = *self;
-        out.shape.dims.swap(a, b);
-        out.strides.swap(a, b);
-        Ok(out)
+        (out.shape.dims[a], out.shape.dims[b]) = (self.shape.dims[b], self.shape.dims[a]);
+        (out.strides[a], out.strides[b]) = (self.strides[b], self.strides[a]);
+        out
     }
 
     /// Dimension `axes[i]` as dimension `i`; every dimension once.

@@ -4,6 +4,7 @@ use super::pack::{Side, panel};
 use super::product::{MAX_TILE, Output, Panels, Product, Sum};
 use super::{MatmulShape, Matrix, Target, scratch, vector};
 use crate::ThreadPool;
+use std::mem::MaybeUninit;
 
 /// Words of depth of a block, so that a panel of `b` stays in the first cache.
 const DEPTH: usize = 256;
@@ -287,7 +288,7 @@ struct Block<P: Product> {
 unsafe fn multiply<P: Product, O: Output<P::Acc>, const DIRECT: bool>(p: P, block: &Block<P>, out: Target<O>) {
     const { assert!(P::ROWS * P::COLUMNS <= MAX_TILE && P::COLUMNS * TASK_ROWS <= MAX_SUMS) };
     let direct = O::SAME && out.col_stride == 1 && out.row_stride > 0;
-    let mut sums = [P::Acc::default(); MAX_SUMS];
+    let mut sums = [const { MaybeUninit::<P::Acc>::uninit() }; MAX_SUMS];
     let (b, panel_stride, b_stride) = block.b;
     for panel in block.panels.clone() {
         let column = panel * P::COLUMNS;
@@ -317,7 +318,7 @@ unsafe fn multiply<P: Product, O: Output<P::Acc>, const DIRECT: bool>(p: P, bloc
                         bias: Some(block.bias.add(column)).filter(|_| P::BIASED && from == 0),
                         accumulate: if O::SAME { block.accumulate } else { from > 0 },
                     };
-                    (panels, sums.as_mut_ptr().add((row - block.rows.start) * P::COLUMNS))
+                    (panels, sums.as_mut_ptr().cast::<P::Acc>().add((row - block.rows.start) * P::COLUMNS))
                 };
                 let to = out.at(row, column);
                 if direct && rows == height && columns == P::COLUMNS {
