@@ -135,7 +135,7 @@ pub(super) fn causal_attention_backward(
 
 pub(super) fn adam_step(
     cpu: &CpuBackend,
-    (beta1, beta2, eps): (f64, f64, f32),
+    step: AdamStep,
     rates: &TensorRef,
     grad: &TensorRef,
     x: &mut TensorMut,
@@ -147,9 +147,8 @@ pub(super) fn adam_step(
         return Ok(false);
     }
     let &[shrink, rate, root] = slice::<f32>(OP, "rates", rates)? else { return Ok(false) };
-    let step = AdamStep { beta1, beta2, eps, shrink, rate, root };
     let (x, grad) = (slice_mut(OP, "x", x.reborrow())?, slice(OP, "grad", grad)?);
     let (first, second) = (slice_mut(OP, "first", first.reborrow())?, slice_mut(OP, "second", second.reborrow())?);
-    kernel::adam(cpu.kernels()?.isa, &cpu.threads, step, x, grad, first, second);
+    kernel::adam(cpu.kernels()?.isa, &cpu.threads, step, [shrink, rate, root], x, grad, first, second);
     Ok(true)
 }

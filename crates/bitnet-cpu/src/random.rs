@@ -1,6 +1,8 @@
 //! Random numbers by counter: Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy
 //! as 1, 2, 3". The conversion of its numbers is specified at [`Op::Random`](bitnet_device::backend::Op::Random).
 
+mod normal;
+
 use super::fused::slice;
 use super::operand::unsupported;
 use bitnet_device::Element;
@@ -13,11 +15,14 @@ use std::f64::consts::TAU;
 
 /// Blocks computed in parallel, to fill a vector register.
 const LANES: usize = 8;
-/// Numbers of a task; even, so that pairs stay together.
+/// Numbers of a task; a multiple of those of a block.
 const PER_TASK: usize = 1 << 14;
 
-/// Ten rounds on `LANES` counters, word by word.
-fn philox(mut counter: [[u32; LANES]; 4], key: [u32; 2]) -> [[u32; LANES]; 4] {
+/// The four words of `LANES` blocks, word by word.
+type Blocks = [[u32; LANES]; 4];
+
+/// Ten rounds on `LANES` counters.
+fn philox(mut counter: Blocks, key: [u32; 2]) -> Blocks {
     let [mut k0, mut k1] = key;
     for _ in 0..10 {
         let [c0, c1, c2, c3] = &mut counter;
@@ -35,39 +40,53 @@ fn philox(mut counter: [[u32; LANES]; 4], key: [u32; 2]) -> [[u32; LANES]; 4] {
     counter
 }
 
-/// Pairs `first`, `first + 1`, ... of the stream: its numbers `2 first` and `2 first + 1`, and so on.
-fn pairs(seed: u64, first: u64) -> [[u64; 2]; LANES] {
-    // Number u64::MAX is followed by number 0.
-    let block = |lane: usize| first.wrapping_add(lane as u64) & (u64::MAX >> 1);
-    let low = std::array::from_fn(|lane| block(lane) as u32);
-    let high = std::array::from_fn(|lane| (block(lane) >> 32) as u32);
-    let [w0, w1, w2, w3] = philox([low, high, [0; LANES], [0; LANES]], [seed as u32, (seed >> 32) as u32]);
-    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    std::array::from_fn(|lane| [join(w0[lane], w1[lane]), join(w2[lane], w3[lane])])
+/// Number `start + i` of the stream into `out[i]`: `N` numbers of a block, four of one word or two of two, which `f` makes.
+fn fill<T: Element, const N: usize>(seed: u64, start: u64, out: &mut [T], f: impl Fn(Blocks) -> [[T; LANES]; N]) {
+    let third = if N == 4 { 0 } else { 1 };
+    let mut rest = out;
+    let mut number = start;
+    while !rest.is_empty() {
+        let per_block = N as u64;
+        // Number u64::MAX is followed by number 0.
+        let block = |lane: usize| (number / per_block).wrapping_add(lane as u64) & (u64::MAX / per_block);
+        let low = std::array::from_fn(|lane| block(lane) as u32);
+        let high = std::array::from_fn(|lane| (block(lane) >> 32) as u32);
+        let values = f(philox([low, high, [third; LANES], [0; LANES]], [seed as u32, (seed >> 32) as u32]));
+        let first = (number % per_block) as usize;
+        let count = rest.len().min(N * LANES - first);
+        let (now, later) = rest.split_at_mut(count);
+        if count == N * LANES {
+            for (lane, now) in now.chunks_exact_mut(N).enumerate() {
+                now.iter_mut().zip(&values).for_each(|(now, values)| *now = values[lane]);
+            }
+        } else {
+            let places = (first..).map(|place| values[place % N][place / N]);
+            now.iter_mut().zip(places).for_each(|(now, value)| *now = value);
+        }
+        number = number.wrapping_add(count as u64);
+        rest = later;
+    }
 }
 
-/// Number `start + i` of the stream, through `f`, into `out[i]`.
-fn fill<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn([u64; 2]) -> [T; 2]) {
-    let mut done = 0;
-    while done < out.len() {
-        let number = start.wrapping_add(done as u64);
-        for (lane, pair) in pairs(seed, number / 2).into_iter().enumerate() {
-            let values = f(pair);
-            let skip = if lane == 0 { (number % 2) as usize } else { 0 };
-            for value in &values[skip..] {
-                if let Some(place) = out.get_mut(done) {
-                    *place = *value;
-                    done += 1;
-                }
-            }
-        }
-    }
+/// As [`fill`], a word of 32 bits a number.
+fn fill_words<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn(u32) -> T) {
+    fill(seed, start, out, |words| words.map(|lanes| lanes.map(&f)));
+}
+
+/// As [`fill`], a word of 64 bits a number; `f` makes the two of a block.
+fn fill_long_words<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn([u64; 2]) -> [T; 2]) {
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    fill(seed, start, out, |[w0, w1, w2, w3]| {
+        let pairs: [[T; 2]; LANES] = std::array::from_fn(|i| f([join(w0[i], w1[i]), join(w2[i], w3[i])]));
+        [pairs.map(|pair| pair[0]), pairs.map(|pair| pair[1])]
+    });
 }
 
 /// See [`Op::Random`](bitnet_device::backend::Op::Random).
 pub(super) fn random(
     threads: &ThreadPool,
     distribution: Distribution,
+    skip: u64,
     state: &TensorRef,
     out: TensorMut,
 ) -> Result<()> {
@@ -76,7 +95,7 @@ pub(super) fn random(
         return Err(unsupported(OP, state.dtype));
     };
     let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-    let (seed, offset) = (join(seed_low, seed_high), join(offset_low, offset_high));
+    let (seed, offset) = (join(seed_low, seed_high), join(offset_low, offset_high).wrapping_add(skip));
     let (layout, dtype) = (out.layout, out.dtype);
     if dtype.is_packed()
         || !dtype.is_float() && !matches!(distribution, Distribution::Integer { .. } | Distribution::Bernoulli { .. })
@@ -105,33 +124,45 @@ pub(super) fn random(
 
 fn distribute<T: Number>(distribution: Distribution, seed: u64, start: u64, out: &mut [T::Stored]) {
     match distribution {
+        Distribution::Uniform { low, high } if T::BITS == 53 => fill_long_words(seed, start, out, |pair| {
+            // Rounding must not reach the end.
+            let one = |value: f64| T::real(if value < high { value } else { low });
+            pair.map(|word| one(low + (high - low) * fraction(word)))
+        }),
         Distribution::Uniform { low, high } => {
-            let one = |word| {
-                let value = low + (high - low) * fraction(word, T::BITS);
-                // Rounding to the dtype must not reach the end.
-                T::real(if T::rounded(value) < high { value } else { low })
-            };
-            fill(seed, start, out, |pair| pair.map(one));
+            let (low, high, span) = (low as f32, high as f32, (high - low) as f32);
+            fill_words(seed, start, out, |word| {
+                let value = low + span * ((word >> (32 - T::BITS)) as f32 / (1u32 << T::BITS) as f32);
+                T::real(if T::rounded(value.into()) < high.into() { value } else { low }.into())
+            });
         }
-        Distribution::Normal { mean, std } => fill(seed, start, out, |[first, second]| {
-            let radius = (-2. * (1. - fraction(first, 53)).ln()).sqrt();
-            let (sin, cos) = (TAU * fraction(second, 53)).sin_cos();
+        Distribution::Normal { mean, std } if T::BITS == 53 => fill_long_words(seed, start, out, |[first, second]| {
+            let radius = (-2. * (1. - fraction(first)).ln()).sqrt();
+            let (sin, cos) = (TAU * fraction(second)).sin_cos();
             [T::real(mean + std * (radius * cos)), T::real(mean + std * (radius * sin))]
         }),
+        Distribution::Normal { mean, std } => {
+            let (mean, std) = (mean as f32, std as f32);
+            fill(seed, start, out, |[a, b, c, d]| {
+                let [first, second] = [normal::pairs(a, b), normal::pairs(c, d)];
+                [first[0], first[1], second[0], second[1]].map(|z| z.map(|z| T::real((mean + std * z).into())))
+            });
+        }
         Distribution::Integer { low, high } => {
             let range = u128::from(high.wrapping_sub(low) as u64);
             let one = |word| T::integer(low.wrapping_add(((u128::from(word) * range) >> 64) as i64));
-            fill(seed, start, out, |pair| pair.map(one));
+            fill_long_words(seed, start, out, |pair| pair.map(one));
         }
         Distribution::Bernoulli { p } => {
-            fill(seed, start, out, |pair| pair.map(|word| T::integer((fraction(word, 53) < p).into())));
+            let below = (p * (1u64 << 32) as f64).ceil() as u64;
+            fill_words(seed, start, out, |word| T::integer((u64::from(word) < below).into()));
         }
     }
 }
 
-/// The upper `bits` bits as a fraction of 1.
-fn fraction(word: u64, bits: u32) -> f64 {
-    (word >> (64 - bits)) as f64 / (1u64 << bits) as f64
+/// The upper 53 bits as a fraction of 1.
+fn fraction(word: u64) -> f64 {
+    (word >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Element types of random tensors.
@@ -202,16 +233,28 @@ mod tests {
 
     #[test]
     fn a_stream_is_the_same_from_any_place() {
-        let numbers = |start, len| {
-            let mut out = vec![0u64; len];
-            fill(7, start, &mut out, |pair| pair);
-            out
-        };
-        let all = numbers(0, 100);
-        for start in [1, 2, 15, 16, 33] {
-            assert_eq!(numbers(start as u64, 60 - start), all[start..60]);
+        fn check<T: Element + PartialEq + std::fmt::Debug>(fill: impl Fn(u64, &mut [T])) {
+            let numbers = |start: u64, len: usize| {
+                let mut out = vec![T::zeroed(); len];
+                fill(start, &mut out);
+                out
+            };
+            let all = numbers(0, 100);
+            for start in [1, 2, 3, 15, 16, 33] {
+                assert_eq!(numbers(start as u64, 60 - start), all[start..60]);
+            }
+            // The number after the last is the first.
+            assert_eq!(numbers(u64::MAX - 2, 6)[3..], all[..3]);
         }
-        // The number after the last is the first.
-        assert_eq!(numbers(u64::MAX - 2, 6)[3..], all[..3]);
+        check(|start, out: &mut [u32]| fill_words(7, start, out, |word| word));
+        check(|start, out: &mut [u64]| fill_long_words(7, start, out, |pair| pair));
+        let normal = Distribution::Normal { mean: 0., std: 1. };
+        check(|start, out: &mut [f32]| distribute::<f32>(normal, 7, start, out));
+        let first: [u32; 4] = std::array::from_fn(|i| {
+            let mut out = [0];
+            fill_words(0, i as u64, &mut out, |word| word);
+            out[0]
+        });
+        assert_eq!(first, [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 }

@@ -35,8 +35,8 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::Sort { axis, descending }, &[x], [values, indices]) => {
             done(sort::sort(threads, x, axis, descending, values.reborrow(), indices.reborrow()))?
         }
-        (Op::Random(distribution), [state], [out]) => {
-            done(random::random(threads, distribution, state, out.reborrow()))?
+        (Op::Random { distribution, skip }, [state], [out]) => {
+            done(random::random(threads, distribution, skip, state, out.reborrow()))?
         }
         (Op::UnaryAssign(f), [], [x]) => {
             dense::unary_assign(cpu, f, x.reborrow())? || done(elementwise::unary_assign(cpu, f, x.reborrow()))?
@@ -85,8 +85,8 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
             let (rows, columns) = optional(rest, rows, columns);
             gradient::scale(cpu, x, rows, columns, out)?
         }
-        (Op::AdamStep { beta1, beta2, eps }, [grad, rates], [x, first, second]) => {
-            gradient::adam_step(cpu, (beta1, beta2, eps), rates, grad, x, first, second)?
+        (Op::AdamStep(step), [grad, rates], [x, first, second]) => {
+            gradient::adam_step(cpu, step, rates, grad, x, first, second)?
         }
         _ => false,
     };

@@ -2,7 +2,7 @@
 //! composed of primitives, a device with a queue, and the reference device, with which all are compared.
 
 use BitNetDType::F32;
-use bitnet_core::backend::{BinaryOp, Op, ReduceOp, TensorRef, UnaryOp};
+use bitnet_core::backend::{BinaryOp, Distribution, Op, ReduceOp, TensorRef, UnaryOp};
 use bitnet_core::registry::{self, DeviceKind};
 use bitnet_core::selftest::{self, cases, difference};
 use bitnet_core::{Backend, BitNetDType, BitNetError, BitNetTensor, Device, Generator, Profiler, auto_select_device};
@@ -87,6 +87,45 @@ fn small_results_are_those_computed_by_hand() {
 fn every_column<'a>(ids: &'a BitNetTensor, dims: &[usize]) -> TensorRef<'a> {
     let layout = ids.layout().unsqueeze(1).unwrap().broadcast_to(dims).unwrap();
     TensorRef { layout, ..ids.as_ref() }
+}
+
+/// Words, uniform numbers, masks, integers and permutations have the same bits everywhere; normal numbers are near.
+#[test]
+fn random_numbers_are_the_same_on_every_device() {
+    let start = || Generator::at(0, u64::from(u32::MAX) - 40);
+    let draw = |device: &Device, dtype, distribution| {
+        BitNetTensor::random(distribution, &[301], dtype, device, &mut start()).unwrap().to_bytes().unwrap()
+    };
+    let cpu = Device::cpu();
+    let unit = Distribution::Uniform { low: 0., high: 1. };
+    for (name, device) in devices() {
+        for dtype in [F32, BitNetDType::F16, BitNetDType::BF16] {
+            for distribution in
+                [unit, Distribution::Uniform { low: -0.3, high: 0.7 }, Distribution::Bernoulli { p: 0.1 }]
+            {
+                assert!(draw(&device, dtype, distribution) == draw(&cpu, dtype, distribution), "{name} {dtype}");
+            }
+        }
+        for (dtype, high) in [(BitNetDType::U32, 1 << 32), (BitNetDType::I32, 10), (BitNetDType::U8, 256)] {
+            let integers = Distribution::Integer { low: 0, high };
+            assert!(draw(&device, dtype, integers) == draw(&cpu, dtype, integers), "{name} {dtype}");
+        }
+        let permutation = |device: &Device| {
+            let order = BitNetTensor::randperm(1000, device, &mut start()).unwrap();
+            order.to_cpu().unwrap().to_dtype(BitNetDType::U32).unwrap().to_vec::<u32>().unwrap()
+        };
+        assert_eq!(permutation(&device), permutation(&cpu), "{name}");
+        let normal = |device: &Device| {
+            BitNetTensor::randn(&[10_001], F32, device, &mut start()).unwrap().to_vec::<f32>().unwrap()
+        };
+        for (x, y) in normal(&device).iter().zip(normal(&cpu)) {
+            assert!((x - y).abs() < 2e-6, "{name}: {x} {y}");
+        }
+        // The first known answer of Random123: counter and key 0.
+        let first = BitNetTensor::rand(&[4], F32, &device, &mut Generator::new(0)).unwrap().to_vec::<f32>().unwrap();
+        let words = first.iter().map(|x| (x * 16_777_216.) as u32).collect::<Vec<_>>();
+        assert_eq!(words, [0x66_27e8, 0xe1_69c5, 0xbc_57ac, 0x9b_00db], "{name}");
+    }
 }
 
 /// A step that was recorded is replayed with what its operands hold then.

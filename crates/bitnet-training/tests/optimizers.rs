@@ -1,7 +1,7 @@
 //! Updates held against torch.optim and the formulas of the papers; tests/data/make_optimizers.py wrote the golden file.
 
 use bitnet_core::serialize::{TensorMap, npz};
-use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
 use bitnet_testkit::queue_device;
 use bitnet_training::TrainingError;
 use bitnet_training::optim::*;
@@ -136,7 +136,7 @@ fn a_device_with_a_queue_updates_alike() {
             // Clipping reads the norm of what is left, and scales it.
             p.requires_grad_(true).unwrap();
             p.set_grad(Some(there("adamw_8bit/g4"))).unwrap();
-            let norm = clip_grad_norm(&[("w".into(), &p)], 0.5).unwrap();
+            let norm = clip_grad_norm(&[("w".into(), &p)], 0.5).unwrap().to_scalar().unwrap().to_f64();
             let clipped = p.take_grad().unwrap();
             update(&mut optimizer, &mut p, &clipped);
             (norm, p.detach().to_cpu().unwrap())
@@ -146,6 +146,82 @@ fn a_device_with_a_queue_updates_alike() {
         // Products of Muon are in bf16.
         let bound = if matches!(group.rule, Rule::Muon { .. }) { 3e-4 } else { 5e-7 };
         assert!(apart <= bound, "{group:?}: {apart:e}");
+    }
+}
+
+/// A step with dropout and clipping that is recorded and replayed with new states of its random numbers and new rates.
+#[test]
+fn a_recorded_step_goes_on_as_eager_steps_do() {
+    let device = queue_device();
+    let seed = |step: u64| (0x1234_5678_9abc_def0 + step, step << 40);
+    let start = BitNetTensor::randn(&[64, 96], BitNetDType::F32, &device, &mut Generator::new(1)).unwrap();
+    let x = BitNetTensor::randn(&[8, 64], BitNetDType::F32, &device, &mut Generator::new(2)).unwrap();
+    for group in all_rules() {
+        let begin = || {
+            let mut p = start.copy().unwrap();
+            p.requires_grad_(true).unwrap();
+            (GroupedOptimizer::new(vec![group.clone()]).unwrap(), p)
+        };
+        let gradient = |p: &BitNetTensor, generator: &mut Generator| {
+            let hidden = x.dropout(0.3, generator).unwrap().matmul(p).unwrap();
+            let loss = hidden.dropout(0.1, generator).unwrap().square().unwrap().mean(.., false).unwrap();
+            loss.backward().unwrap();
+            clip_grad_norm(&[("w".into(), p)], 0.5).unwrap();
+            p.take_grad().unwrap()
+        };
+        let set_rate = |optimizer: &mut GroupedOptimizer, step: u64| optimizer.set_learning_rate(0, 0.01 / step as f64);
+        let (mut eager, mut p) = begin();
+        let mut expected = Vec::new();
+        for step in 1..=6 {
+            let (seed, offset) = seed(step);
+            set_rate(&mut eager, step);
+            let gradient = gradient(&p, &mut Generator::at(seed, offset));
+            update(&mut eager, &mut p, &gradient);
+            expected.push(p.to_bytes().unwrap());
+        }
+        let (mut optimizer, mut p) = begin();
+        let words = |step| Generator::words(seed(step).0, seed(step).1);
+        let mut state = BitNetTensor::from_slice(&words(1), &[4], &device).unwrap();
+        set_rate(&mut optimizer, 1);
+        let first = gradient(&p, &mut Generator::from_state(&state).unwrap());
+        update(&mut optimizer, &mut p, &first);
+        let mut got = vec![p.to_bytes().unwrap()];
+        let mut graph = None;
+        for step in 2..=6 {
+            state.write_slice(&words(step)).unwrap();
+            set_rate(&mut optimizer, step);
+            optimizer.advance().unwrap();
+            match &graph {
+                None => {
+                    let mut once = || {
+                        let gradient = gradient(&p, &mut Generator::from_state(&state)?);
+                        let update = Update { name: "w".into(), parameter: &mut p, gradient };
+                        optimizer.apply(vec![update]).unwrap();
+                        Ok(())
+                    };
+                    graph = device.record(&mut once).unwrap();
+                    assert!(graph.is_some(), "this device records");
+                }
+                Some(graph) => graph.replay().unwrap(),
+            }
+            got.push(p.to_bytes().unwrap());
+        }
+        assert!(got == expected, "{group:?}");
+        assert!(expected.windows(2).all(|pair| pair[0] != pair[1]), "{group:?}");
+    }
+}
+
+#[test]
+fn eight_bit_forms_are_those_of_the_cpu_on_every_device() {
+    for (elements, signed) in [(256, true), (1000, true), (1000, false), (1, false)] {
+        let x = BitNetTensor::randn(&[elements], BitNetDType::F32, &Device::cpu(), &mut Generator::new(5)).unwrap();
+        let x = if signed { x } else { x.square().unwrap() };
+        let [cpu, queue] = [Device::cpu(), queue_device()].map(|device| {
+            let blocks = BlockQuantized::quantize(&x.to_device(&device).unwrap(), signed).unwrap();
+            let back = blocks.dequantize(BitNetDType::F32).unwrap();
+            [blocks.codes(), blocks.scales(), &back].map(|x| x.to_bytes().unwrap())
+        });
+        assert!(cpu == queue, "{elements} {signed}");
     }
 }
 

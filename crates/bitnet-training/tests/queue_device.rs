@@ -1,7 +1,7 @@
 //! A whole run on a device that runs operations later, overwrites freed memory and has no 64-bit types: with all that an update
 //! may have, its losses are those of the CPU.
 
-use bitnet_core::{Device, Generator};
+use bitnet_core::{Device, Generator, Profiler};
 use bitnet_model::config::Config as Shape;
 use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::quantizers::Quantizer;
@@ -21,6 +21,7 @@ weights = "absmedian"
 lambda_steps = 4
 [optimizer]
 name = "adamw"
+eight_bit = true
 [schedule]
 kind = "constant"
 learning_rate = 1e-3
@@ -49,11 +50,23 @@ fn run(tokens: &Path, device: &Device) -> Vec<f64> {
     let loader = DataLoader::new(set(), rows, device).unwrap();
     let evaluation = Evaluation::new(set(), 16, 2, Packing::Stream, 2, device).unwrap();
     let mut trainer = Trainer::new(&config, Box::new(model), loader, Some(evaluation)).unwrap();
-    let updates = (0..config.training.steps).flat_map(|_| {
+    let mut numbers = Vec::new();
+    for step in 0..config.training.steps {
+        let profiler = Profiler::start();
         let (loss, norm, _) = trainer.update().unwrap();
-        [loss, norm]
-    });
-    let mut numbers: Vec<f64> = updates.collect();
+        let profile = profiler.stop();
+        // Losses and norm are read at once and nothing else, but for the losses of the first weights: without and with
+        // quantization, and on other text.
+        let reads = if step == 0 { 4 } else { 1 };
+        if !device.is_host() {
+            let of_device = profile.operations().iter().filter(|o| o.kernel == device.kernel());
+            let downloads: Vec<_> =
+                of_device.filter(|o| o.operation == "download").map(|o| (o.calls, o.bytes_read)).collect();
+            assert!(matches!(downloads[..], [(calls, _)] if calls == reads), "{profile}");
+            assert!(step == 0 || downloads[0].1 == 3 * 4, "{profile}");
+        }
+        numbers.extend([loss, norm]);
+    }
     numbers.push(trainer.evaluate().unwrap());
     numbers
 }

@@ -179,6 +179,16 @@ fn a_checkpoint_of_another_model_or_other_data_is_refused_and_stays_as_it_is() {
     // More steps are no other run.
     fs::write(&path, text.replacen("steps = 24", "steps = 26", 1)).unwrap();
     assert_eq!(finish(resume(&directory, None).unwrap()).step, 26);
+    // Random numbers of another version, as all were before the version was kept.
+    let state = directory.join("checkpoints/step-000026/state.json");
+    let kept = fs::read_to_string(&state).unwrap();
+    for (old, new) in [("\"random\": 1", "\"random\": 2"), ("\"random\": 1,", "")] {
+        assert!(kept.contains(old), "{kept}");
+        fs::write(&state, kept.replacen(old, new, 1)).unwrap();
+        let message = resume(&directory, None).unwrap_err().to_string();
+        assert!(message.contains("random numbers of version") && message.contains("begin another run"), "{message}");
+    }
+    fs::write(&state, kept).unwrap();
     // Another tokenizer in the place of its own.
     let tokenizer = directory.join("tokenizer.json");
     let own = fs::read_to_string(&tokenizer).unwrap();

@@ -156,7 +156,7 @@ fn random_numbers(cases: &mut Cases) {
         cases.add("random", 1e-6, move |device| {
             let state = BitNetTensor::from_slice(&[7u32, 1, 5, 0], &[4], device)?;
             let mut y = out(device, &[3, 41])?;
-            device.random(distribution, state.as_ref(), y.as_mut()?)?;
+            device.random(distribution, 0, state.as_ref(), y.as_mut()?)?;
             y.to_vec()
         });
     }

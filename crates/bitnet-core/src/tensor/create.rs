@@ -237,6 +237,23 @@ impl BitNetTensor {
         Ok(self.to_bytes()?.into_iter().map(|byte| byte != 0).collect())
     }
 
+    /// Replaces the elements by `values`, in row-major order: in place, so that a recorded step reads them when it is replayed,
+    /// unless the storage is shared.
+    ///
+    /// # Errors
+    /// Another number or type of values, a layout with gaps, a tensor that requires a gradient.
+    pub fn write_slice<T: crate::Element>(&mut self, values: &[T]) -> Result<()> {
+        const OP: &str = "write_slice";
+        if self.dtype != T::DTYPE {
+            return Err(TensorOpError::DType { op: OP, what: "tensor", got: self.dtype, needed: T::DTYPE }.into());
+        }
+        if self.elements() != values.len() || !self.layout.is_contiguous() {
+            return Err(self.needs(OP, &format!("{} elements without gaps", values.len())));
+        }
+        let (device, start) = (self.device.clone(), self.layout.offset() * size_of::<T>());
+        device.write(self.as_mut()?.storage, start, bytemuck::cast_slice(values))
+    }
+
     /// The single element, as the Rust type of the dtype.
     pub fn item<T: crate::Element>(&self) -> Result<T> {
         match self.to_vec::<T>()?[..] {

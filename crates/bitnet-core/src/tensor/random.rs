@@ -4,7 +4,7 @@
 use super::views::argument;
 use crate::backend::Distribution;
 use crate::{BitNetDType, BitNetTensor, Device, Result, Scalar};
-use BitNetDType::I64;
+use BitNetDType::{F64, U32};
 
 /// A position in the random number stream of a seed; every tensor advances it by its number of elements.
 ///
@@ -15,39 +15,74 @@ use BitNetDType::I64;
 /// assert_ne!(draw(1)?.to_vec::<f32>()?, draw(2)?.to_vec::<f32>()?);
 /// # Ok::<(), bitnet_core::BitNetError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Generator {
-    seed: u64,
+    seed: Option<u64>,
     offset: u64,
+    /// Seed and offset as [`Op::Random`](crate::backend::Op::Random) takes them, where they were needed last. That of a seed
+    /// is the start of its stream.
+    state: Option<BitNetTensor>,
 }
 
 impl Generator {
+    /// Version of the streams: another one where the numbers of a seed are others, so that what depends on them can be refused.
+    /// 0 computed f32 in f64; 1 has words of 32 bits.
+    pub const VERSION: u32 = 1;
+
     /// The start of the stream of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { seed, offset: 0 }
+        Self::at(seed, 0)
     }
 
     /// The stream of `seed` from number `offset` on, to continue another generator.
     pub fn at(seed: u64, offset: u64) -> Self {
-        Self { seed, offset }
+        Self { seed: Some(seed), offset, state: None }
     }
 
-    /// The seed.
-    pub fn seed(&self) -> u64 {
+    /// The stream of the seed and from the offset that `state` holds when the numbers are drawn: `U32` `[4]`, made of
+    /// [`words`](Self::words). A recorded step draws other numbers when it is replayed after a write to `state`.
+    ///
+    /// # Errors
+    /// Another shape or dtype.
+    pub fn from_state(state: &BitNetTensor) -> Result<Self> {
+        if state.dims() != [4] || state.dtype() != U32 {
+            let message = format!("the state is {} {}: needed is u32 [4]", state.dtype(), state.shape());
+            return Err(argument("random", message));
+        }
+        Ok(Self { seed: None, offset: 0, state: Some(state.clone()) })
+    }
+
+    /// What a state holds: seed and offset, the lower word of each first.
+    pub fn words(seed: u64, offset: u64) -> [u32; 4] {
+        [seed as u32, (seed >> 32) as u32, offset as u32, (offset >> 32) as u32]
+    }
+
+    /// The seed; `None` where the device has it.
+    pub fn seed(&self) -> Option<u64> {
         self.seed
     }
 
-    /// Numbers taken so far.
+    /// Numbers taken so far, or since its state.
     pub fn offset(&self) -> u64 {
         self.offset
     }
-}
 
-impl Generator {
-    /// Seed and offset as [`Op::Random`](crate::backend::Op::Random) takes them.
-    fn state(&self, device: &Device) -> Result<BitNetTensor> {
-        let halves = |x: u64| [x as u32, (x >> 32) as u32];
-        BitNetTensor::from_slice(&[halves(self.seed), halves(self.offset)].concat(), &[4], device)
+    /// Leaves out the next `count` numbers.
+    pub fn advance(&mut self, count: u64) {
+        self.offset = self.offset.wrapping_add(count);
+    }
+
+    /// The state on `device`.
+    fn on(&mut self, device: &Device) -> Result<&BitNetTensor> {
+        if let Some(seed) = self.seed
+            && self.state.as_ref().is_none_or(|state| state.device() != device)
+        {
+            self.state = Some(BitNetTensor::from_slice(&Self::words(seed, 0), &[4], device)?);
+        }
+        match &self.state {
+            Some(state) if state.device() == device => Ok(state),
+            _ => Err(argument("random", format!("the state of the generator is not on {}", device.name()))),
+        }
     }
 }
 
@@ -62,8 +97,9 @@ impl BitNetTensor {
     ) -> Result<Self> {
         check(distribution, dtype)?;
         let mut out = Self::empty(dims, dtype, device)?;
-        device.random(distribution, generator.state(device)?.as_ref(), out.as_mut()?)?;
-        generator.offset = generator.offset.wrapping_add(out.elements() as u64);
+        let skip = generator.offset;
+        device.random(distribution, skip, generator.on(device)?.as_ref(), out.as_mut()?)?;
+        generator.advance(out.elements() as u64);
         Ok(out)
     }
 
@@ -100,10 +136,14 @@ impl BitNetTensor {
         Self::random(Distribution::Bernoulli { p }, dims, dtype, device, generator)
     }
 
-    /// The integers `0..n` in random order, `I64`.
+    /// The integers `0..n` in random order, `I64`; `U32` on a device without it.
     pub fn randperm(n: usize, device: &Device, generator: &mut Generator) -> Result<Self> {
-        // Sorting keys of 63 random bits: two are equal with probability n^2 / 2^64, and then keep their order.
-        Self::randint(i64::MIN, i64::MAX, &[n], I64, device, generator)?.argsort(0, false)
+        // Sorting keys of 64 random bits: two are equal with probability n^2 / 2^65, and then keep their order. As halves, the
+        // upper of which is sorted last, they need no 64-bit type.
+        let halves = Self::randint(0, 1 << 32, &[2, n], U32, device, generator)?;
+        let order = halves.select(0, 0)?.argsort(0, false)?;
+        let upper = halves.select(0, 1)?.gather(0, &order)?;
+        order.gather(0, &upper.argsort(0, false)?)
     }
 }
 
@@ -114,6 +154,9 @@ fn check(distribution: Distribution, dtype: BitNetDType) -> Result<()> {
         Distribution::Uniform { low, high } if !((high - low).is_finite() && low <= high) => {
             wrong(format!("no uniform numbers from {low} to {high}: give finite ends in order"))
         }
+        Distribution::Uniform { low, high } if dtype != F64 && !((high - low) as f32).is_finite() => wrong(format!(
+            "no {dtype} numbers from {low} to {high}: they are computed in f32, take ends nearer together"
+        )),
         Distribution::Normal { mean, std } if !(mean.is_finite() && (0. ..f64::INFINITY).contains(&std)) => {
             wrong(format!("no normal distribution has mean {mean} and standard deviation {std}"))
         }

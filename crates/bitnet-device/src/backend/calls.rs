@@ -31,7 +31,8 @@ calls! {
         = Scatter Op::Scatter { op, axis }, [source, indices] -> [out];
     sort(x: TensorRef, axis: usize, descending: bool, values: TensorMut, indices: TensorMut)
         = Sort Op::Sort { axis, descending }, [x] -> [values, indices];
-    random(distribution: Distribution, state: TensorRef, out: TensorMut) = Random Op::Random(distribution), [state] -> [out];
+    random(distribution: Distribution, skip: u64, state: TensorRef, out: TensorMut)
+        = Random Op::Random { distribution, skip }, [state] -> [out];
     unary_assign(op: UnaryOp, x: TensorMut) = UnaryAssign Op::UnaryAssign(op), [] -> [x];
     binary_assign(op: BinaryOp, y: TensorMut, x: TensorRef) = BinaryAssign Op::BinaryAssign(op), [x] -> [y];
     rms_norm(x: TensorRef, weight: TensorRef, eps: f32, out: TensorMut) = RmsNorm Op::RmsNorm { eps }, [x, weight] -> [out];
@@ -59,6 +60,8 @@ calls! {
     causal_attention_backward(
         shape: CausalShape, grad: TensorRef, qkv: TensorRef, cos: TensorRef, sin: TensorRef, out: TensorMut
     ) = CausalAttentionBackward Op::CausalAttentionBackward(shape), [grad, qkv, cos, sin] -> [out];
+    adam_step(step: AdamStep, rates: TensorRef, x: TensorMut, grad: TensorRef, first: TensorMut, second: TensorMut)
+        = AdamStep Op::AdamStep(step), [grad, rates] -> [x, first, second];
 }
 
 impl dyn Backend + '_ {
@@ -103,22 +106,6 @@ impl dyn Backend + '_ {
     pub fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
         let inputs = [x.values, x.scales, x.sums, w.weights(), w.row_scales()];
         self.call(&Op::TernaryMatmul, &inputs, &mut [out])
-    }
-
-    /// Runs [`Op::AdamStep`].
-    pub fn adam_step(
-        &self,
-        step: AdamStep,
-        x: TensorMut,
-        grad: TensorRef,
-        first: TensorMut,
-        second: TensorMut,
-    ) -> Result<()> {
-        let AdamStep { beta1, beta2, eps, shrink, rate, root } = step;
-        let storage = self.upload(bytemuck::cast_slice(&[shrink, rate, root]))?;
-        let layout = Layout::contiguous(TensorShape::new(&[3])?);
-        let rates = TensorRef { storage: &storage, layout, dtype: BitNetDType::F32 };
-        self.call(&Op::AdamStep { beta1, beta2, eps }, &[grad, rates], &mut [x, first, second])
     }
 }
 

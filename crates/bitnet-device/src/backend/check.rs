@@ -187,7 +187,7 @@ impl<'a> Check<'a> {
                 self.dtype(values, x.dtype)?;
                 self.index(indices)
             }
-            Op::Random(_) => {
+            Op::Random { .. } => {
                 let ([state], [_]) = self.named(["state"], ["out"])?;
                 self.is(state, &[4])?;
                 self.dtype(state, U32)
@@ -307,7 +307,7 @@ impl<'a> Check<'a> {
                 self.causal(&shape, cos, sin, &[(grad, shape.out_row()), (qkv, wide), (out, wide)])
             }
             Op::Scale { rows, columns } => self.scale(rows, columns),
-            Op::AdamStep { .. } => {
+            Op::AdamStep(_) => {
                 let ([grad, rates], [x, first, second]) = self.named(["grad", "rates"], ["x", "first", "second"])?;
                 self.is(rates, &[3])?;
                 self.dtype(rates, F32)?;

@@ -56,9 +56,8 @@ impl Op {
                 let (rows, columns) = optional(rest, rows, columns);
                 gradient::scale(device, *x, rows, columns, out.reborrow())
             }
-            (Op::AdamStep { beta1, beta2, eps }, &[grad, rates], [x, first, second]) => {
-                let decays = gradient::Decays { beta1, beta2, eps };
-                gradient::adam_step(device, decays, rates, x.reborrow(), grad, first.reborrow(), second.reborrow())
+            (Op::AdamStep(step), &[grad, rates], [x, first, second]) => {
+                gradient::adam_step(device, step, rates, x.reborrow(), grad, first.reborrow(), second.reborrow())
             }
             (op, inputs, _) => {
                 let dtype = inputs.first().map_or(BitNetDType::F32, |x| x.dtype);

@@ -105,17 +105,10 @@ pub fn scale(
     scaled.cast_to(out)
 }
 
-/// The constants of [`Op::AdamStep`].
-pub struct Decays {
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f32,
-}
-
 /// See [`Op::AdamStep`].
 pub fn adam_step(
     backend: &dyn Backend,
-    Decays { beta1, beta2, eps }: Decays,
+    AdamStep { beta1, beta2, eps }: AdamStep,
     rates: TensorRef,
     x: TensorMut,
     grad: TensorRef,

@@ -45,18 +45,25 @@ pub enum Op {
     /// a device without it. Equal shapes.
     Sort { axis: usize, descending: bool },
     /// `[state] -> [out]`: `state` is `U32` `[4]`, the seed and the offset, the lower word of each first. Element `i` in
-    /// row-major order is made of number `n = offset + i` (wrapping) of the stream of the seed, the same on every device:
-    /// 64-bit word `n % 2` of Philox4x32-10 (Salmon et al. 2011) with the counter `n / 2` in its two lower words (the lowest
-    /// first, the others 0) and the seed as the key (the lower word first); of the four words that it gives, 0 and 1 are
-    /// word 0 and 2 and 3 are word 1, the lower first. With `w` as the word and `u(b)` as its upper `b` bits divided by `2^b`:
-    /// - uniform: `low + (high - low) * u(b)` in f64, `b` 53, 24, 11 or 8 for f64, f32, f16 or bf16, rounded to the dtype;
-    ///   `low` where that is not below `high`;
-    /// - normal (Box and Muller 1958), `u` and `v` the `u(53)` of the words `2 (n / 2)` and `2 (n / 2) + 1`:
-    ///   `mean + std * (r * cos(2 pi v))`, for odd `n` `sin`, with `r = sqrt(-2 ln(1 - u))`, in f64, rounded to the dtype;
-    ///   logarithm, sine and cosine may differ between devices in the last place;
-    /// - integer: `low + floor(w * (high - low) / 2^64)`, exactly;
-    /// - Bernoulli: 1 if `u(53) < p`.
-    Random(Distribution),
+    /// row-major order is number `n = offset + skip + i` (wrapping) of the stream of the seed, the same on every device.
+    ///
+    /// Philox4x32-10 (Salmon et al. 2011) gives blocks of four words of a counter, here of four words with the lowest first,
+    /// and the seed as the key (the lower word first). Words of 32 bits: word `n` is `n % 4` of the block of the counter
+    /// `[n / 4 (two words), 0, 0]`. Words of 64 bits: word `n` is `n % 2` of the block of `[n / 2 (two words), 1, 0]`, whose
+    /// words 0 and 1 are word 0 and 2 and 3 are word 1, the lower first.
+    /// - uniform: `low + (high - low) * u`, `u` in `[0, 1)` the upper 24, 11 or 8 bits of a word of 32 for `F32`, `F16` or
+    ///   `BF16`, in f32: `low`, `high`, their difference, product and sum rounded; then rounded to the dtype, and `low` where
+    ///   that is not below `high`. `F64`: 53 bits of a word of 64, in f64. In `[0, 1)` and between powers of two all devices
+    ///   give the same bits; elsewhere one that fuses product and sum may differ in the last place;
+    /// - normal (Box and Muller 1958): of `a` and `b`, the words of 32 bits at `n - n % 2` and after it,
+    ///   `mean + std * (r * cos(2 pi b / 2^32))`, for odd `n` `sin`, with `r = sqrt(-2 ln(max(a, 1) / 2^32))`, the quotient
+    ///   rounded to f32 (nearest, ties to even); then rounded to the dtype. Logarithm, cosine and sine of a device may be
+    ///   approximate: before `mean` and `std`, the result is within `r / 2^21` of the exact one. `F64`: words of 64 bits, and
+    ///   `1 - u` with `u` of 53 bits in the logarithm, in f64;
+    /// - integer: `low + floor(w * (high - low) / 2^64)`, exactly, `w` of 64 bits. A range below 2^32 needs only products of
+    ///   words of 32 bits;
+    /// - Bernoulli: 1 if a word of 32 bits is below `p * 2^32`, exactly.
+    Random { distribution: Distribution, skip: u64 },
 
     // ---- fused operations: composed of primitives unless a device has its own ----
     /// `[] -> [x*]`: `x = op(x)`.
@@ -120,9 +127,10 @@ pub enum Op {
     Scale { rows: bool, columns: bool },
     /// `[grad, rates] -> [x*, first*, second*]`: a step of Adam or AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), f32,
     /// equal shapes: `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
-    /// `x = x shrink - rate m / (sqrt(v) / root + eps)` with `rates` f32 `[3]`: `shrink`, `rate` and `root`, see [`AdamStep`].
-    /// The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
-    AdamStep { beta1: f64, beta2: f64, eps: f32 },
+    /// `x = x shrink - rate m / (sqrt(v) / root + eps)` with `rates` f32 `[3]`: `shrink`, what weights are multiplied
+    /// by first (`1 - learning rate * weight decay` of AdamW), `rate`, the learning rate divided by `1 - beta1^t`, and `root`,
+    /// the square root of `1 - beta2^t`.
+    AdamStep(AdamStep),
 }
 
 /// The names of all operations, so that none can be left out.
@@ -153,7 +161,7 @@ names! {
     Op::Gather { .. } => "gather",
     Op::Scatter { .. } => "scatter",
     Op::Sort { .. } => "sort",
-    Op::Random(_) => "random",
+    Op::Random { .. } => "random",
     Op::UnaryAssign(_) => "unary_assign",
     Op::BinaryAssign(_) => "binary_assign",
     Op::RmsNorm { .. } => "rms_norm",
@@ -175,7 +183,7 @@ names! {
     Op::CausalAttention(_) => "causal_attention",
     Op::CausalAttentionBackward(_) => "causal_attention_backward",
     Op::Scale { .. } => "scale",
-    Op::AdamStep { .. } => "adam_step",
+    Op::AdamStep(_) => "adam_step",
 }
 
 impl Op {
@@ -195,14 +203,14 @@ impl Op {
                 | Gather { .. }
                 | Scatter { .. }
                 | Sort { .. }
-                | Random(_)
+                | Random { .. }
         )
     }
 
     /// Whether its outputs are read before they are written.
     pub const fn updates(&self) -> bool {
         use Op::*;
-        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | Gated(_) | AdamStep { .. })
+        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | Gated(_) | AdamStep(_))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sizes and constants of fused operations.
 
-/// The constants of a step of Adam. The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
+/// The constants of [`Op::AdamStep`](super::Op::AdamStep). The decays are f64, for f32 would have 1 - 0.999 wrong in the fifth digit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
     /// Decay of the mean of gradients.
@@ -9,12 +9,6 @@ pub struct AdamStep {
     pub beta2: f64,
     /// Added to the root of the second mean.
     pub eps: f32,
-    /// What weights are multiplied by first: `1 - learning rate * weight decay` of AdamW (Loshchilov and Hutter 2019).
-    pub shrink: f32,
-    /// Learning rate divided by `1 - beta1^t`.
-    pub rate: f32,
-    /// Square root of `1 - beta2^t`.
-    pub root: f32,
 }
 
 /// Sizes of attention over a batch of texts of equal length.

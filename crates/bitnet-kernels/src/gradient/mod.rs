@@ -270,6 +270,7 @@ pub fn adam(
     isa: Isa,
     pool: &ThreadPool,
     step: AdamStep,
+    [shrink, rate, root]: [f32; 3],
     x: &mut [f32],
     grad: &[f32],
     first: &mut [f32],
@@ -288,7 +289,7 @@ pub fn adam(
             for i in 0..len {
                 m[i] += follow * (grad[i] - m[i]);
                 v[i] = keep * v[i] + add * (grad[i] * grad[i]);
-                x[i] = x[i] * step.shrink - step.rate * (m[i] / (v[i].sqrt() / step.root + step.eps));
+                x[i] = x[i] * shrink - rate * (m[i] / (v[i].sqrt() / root + step.eps));
             }
         });
     });
@@ -412,11 +413,11 @@ mod tests {
 
     #[test]
     fn adam_takes_the_step_of_the_paper() {
-        let step = AdamStep { beta1: 0.9, beta2: 0.99, eps: 1e-8, shrink: 0.999, rate: 0.01 / 0.1, root: 0.1 };
+        let step = AdamStep { beta1: 0.9, beta2: 0.99, eps: 1e-8 };
         let (x, grad) = (numbers(40_000, 1), numbers(40_000, 2));
         let (after, m, v) = everywhere(|isa, pool| {
             let (mut x, mut m, mut v) = (x.clone(), vec![0.; grad.len()], vec![0.; grad.len()]);
-            adam(isa, pool, step, &mut x, &grad, &mut m, &mut v);
+            adam(isa, pool, step, [0.999, 0.01 / 0.1, 0.1], &mut x, &grad, &mut m, &mut v);
             (x, m, v)
         });
         for i in 0..x.len() {

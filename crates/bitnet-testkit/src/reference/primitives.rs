@@ -145,14 +145,14 @@ impl Backend for ReferenceBackend {
                 self.write_lines(name, values.reborrow(), axis, &sorted)?;
                 self.write_lines(name, indices.reborrow(), axis, &positions)
             }
-            (Op::Random(distribution), [state], [out]) => {
+            (Op::Random { distribution, skip }, [state], [out]) => {
                 let dtype = out.dtype;
                 let float = matches!(distribution, Distribution::Uniform { .. } | Distribution::Normal { .. });
                 if float && !dtype.is_float() {
                     return Err(unsupported(self, name, dtype));
                 }
                 let state: Vec<u64> = self.read(name, state)?.into_iter().map(|word| word.int() as u64).collect();
-                let (seed, offset) = (state[0] | state[1] << 32, state[2] | state[3] << 32);
+                let (seed, offset) = (state[0] | state[1] << 32, (state[2] | state[3] << 32).wrapping_add(skip));
                 let count = out.layout.shape().elements() as u64;
                 let values = (0..count).map(|i| random::draw(distribution, dtype, seed, offset.wrapping_add(i)));
                 self.put(name, out.reborrow(), values)

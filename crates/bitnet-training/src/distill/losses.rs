@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::model::widest;
-use bitnet_core::{BitNetDType, BitNetTensor, TensorOpError, autograd};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorOpError, autograd};
 use bitnet_quant::linear::{Compute, matmul};
 
 /// Rows whose logits are held at once.
@@ -58,9 +58,10 @@ pub fn logit_loss(
     }
     let recorded = autograd::is_recorded(&[student.hidden, student.table]);
     let counted = targets.ge(0)?.to_dtype(BitNetDType::F32)?;
-    let count = f64::from(counted.sum(.., false)?.item::<f32>()?.max(1.));
+    // A tensor: the host does not wait for the number.
+    let count = counted.sum(.., false)?.clamp(Some(1.into()), None)?;
     let computed = || -> bitnet_core::Result<_> {
-        let mut sum = 0.;
+        let mut sum = zero(student.hidden.device())?;
         let (mut d_hidden, mut d_table) = (Vec::new(), student.table.zeros_like()?);
         for first in (0..rows).step_by(ROWS) {
             let part = ROWS.min(rows - first);
@@ -69,11 +70,11 @@ pub fn logit_loss(
             let share = theirs.exp()?;
             let counted = counted.narrow(0, first, part)?.unsqueeze(1)?;
             let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, true)?.mul(&counted)?;
-            sum += total(&losses)?;
+            sum.add_(&losses.to_dtype(sum.dtype())?.sum(.., false)?)?;
             if recorded {
                 // With respect to the logits: temperature (student - teacher) / count.
                 let mut slope = own;
-                slope.exp_()?.sub_(&share)?.mul_(&counted.mul(temperature / count)?)?;
+                slope.exp_()?.sub_(&share)?.mul_(&counted.mul(temperature)?.div(&count)?)?;
                 d_hidden.push(matmul(&slope, &student.table.detach(), compute)?);
                 let hidden = student.hidden.detach().narrow(0, first, part)?;
                 d_table.add_(&matmul(&slope.transpose(0, 1)?, &hidden, compute)?)?;
@@ -83,8 +84,8 @@ pub fn logit_loss(
             true => vec![BitNetTensor::cat(&d_hidden.iter().collect::<Vec<_>>(), 0)?, d_table],
             false => Vec::new(),
         };
-        let value = sum * temperature * temperature / count;
-        Ok((BitNetTensor::scalar(value, BitNetDType::F32, student.hidden.device())?, gradients))
+        let value = sum.mul(temperature * temperature)?.div(&count.to_dtype(sum.dtype())?)?;
+        Ok((value.to_dtype(BitNetDType::F32)?, gradients))
     };
     let (loss, gradients) = autograd::no_grad(computed)?;
     Ok(with_gradients(OP, &[student.hidden, student.table], loss, gradients)?)
@@ -133,14 +134,14 @@ impl Related {
     pub fn new(targets: &BitNetTensor, segments: Option<&BitNetTensor>) -> Result<Self> {
         let counted = targets.ge(0)?;
         let queries = counted.to_dtype(BitNetDType::F32)?;
-        let count = f64::from(queries.sum(.., false)?.item::<f32>()?.max(1.));
+        let count = queries.sum(.., false)?.clamp(Some(1.into()), None)?;
         // Padding is what follows the last target of a row.
         let left = queries.flip(&[1])?.cumsum(1)?.flip(&[1])?;
         let mut keys = left.gt(0)?.unsqueeze(1)?;
         if let Some(segments) = segments {
             keys = keys.bitwise_and(&segments.unsqueeze(1)?.eq(&segments.unsqueeze(2)?)?)?;
         }
-        Ok(Self { keys: keys.unsqueeze(1)?, queries: queries.div(count)?.unsqueeze(1)? })
+        Ok(Self { keys: keys.unsqueeze(1)?, queries: queries.div(&count)?.unsqueeze(1)? })
     }
 }
 
@@ -171,7 +172,7 @@ pub fn relation_loss(
     }
     let recorded = autograd::is_recorded(&[student.all]);
     let computed = || -> bitnet_core::Result<_> {
-        let mut sum = 0.;
+        let mut sum = zero(student.all.device())?;
         let mut parts = Vec::new();
         for part in 0..3 {
             let relations = |projections: &Projections| -> bitnet_core::Result<_> {
@@ -184,7 +185,7 @@ pub fn relation_loss(
             let ((x, scale, own), (_, _, theirs)) = (relations(&student)?, relations(&teacher)?);
             let share = theirs.exp()?;
             let losses = theirs.sub(&own)?.mul(&share)?.sum(-1, false)?.mul(&weights)?;
-            sum += total(&losses)?;
+            sum.add_(&losses.to_dtype(sum.dtype())?.sum(.., false)?)?;
             if recorded {
                 // With respect to X X^T; X is on both sides of it.
                 let slope = own.exp()?.sub(&share)?.mul(&weights.unsqueeze(-1)?.mul(scale)?)?;
@@ -197,14 +198,15 @@ pub fn relation_loss(
             true => vec![BitNetTensor::cat(&parts.iter().collect::<Vec<_>>(), 1)?],
             false => Vec::new(),
         };
-        Ok((BitNetTensor::scalar(sum, BitNetDType::F32, student.all.device())?, gradients))
+        Ok((sum.to_dtype(BitNetDType::F32)?, gradients))
     };
     let (loss, gradients) = autograd::no_grad(computed)?;
     Ok(with_gradients(OP, &[student.all], loss, gradients)?)
 }
 
-fn total(losses: &BitNetTensor) -> bitnet_core::Result<f64> {
-    Ok(losses.to_dtype(widest(losses.device()))?.sum(.., false)?.to_scalar()?.to_f64())
+/// Where a sum begins, in the widest float.
+fn zero(device: &Device) -> bitnet_core::Result<BitNetTensor> {
+    BitNetTensor::zeros(&[], widest(device), device)
 }
 
 /// The sum of losses, each times its weight.

@@ -258,17 +258,16 @@ impl Transformer {
         generator: Option<&mut Generator>,
     ) -> Result<BitNetTensor> {
         let (model, shape) = (self.clone(), shape.clone());
-        // A seed of its own for each block.
-        let seed = match generator {
-            Some(generator) => {
-                // On the host: the numbers are the same everywhere.
-                let bits = BitNetTensor::randint(0, i64::MAX, &[], BitNetDType::I64, &Device::cpu(), generator)?;
-                Some(bits.item::<i64>()? as u64)
+        // The numbers that the block would draw, each time it is computed.
+        let numbers = generator.map(|generator| {
+            let of_block = generator.clone();
+            if model.options.dropout > 0. {
+                generator.advance(2 * x.elements() as u64);
             }
-            None => None,
-        };
+            of_block
+        });
         let block = move |inputs: &[BitNetTensor]| {
-            let mut generator = seed.map(Generator::new);
+            let mut generator = numbers.clone();
             let out = model.block(layer, inputs[0].clone(), &shape, generator.as_mut());
             out.map_err(|e| match e {
                 TrainingError::Tensor(e) => e,

@@ -1,6 +1,7 @@
 //! Moments in 8 bits.
 
 use crate::{Result, TrainingError};
+use BitNetDType::{F32, U8, U32};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Element};
 use bitnet_kernels::threads::for_each_part;
 use std::sync::{LazyLock, OnceLock};
@@ -22,17 +23,26 @@ pub struct BlockQuantized {
 }
 
 impl BlockQuantized {
-    /// The nearest 8-bit form of a tensor of floats; unsigned where no element is negative. It is made by the CPU.
+    /// The nearest 8-bit form of a tensor of floats; unsigned where no element is negative.
     pub fn quantize(x: &BitNetTensor, signed: bool) -> Result<Self> {
-        let host = host(x.device());
-        let values = x.detach().to_dtype(BitNetDType::F32)?.contiguous()?.to_device(&host)?;
-        let mut codes = BitNetTensor::empty(x.dims(), BitNetDType::U8, &host)?;
-        let mut scales = BitNetTensor::empty(&[x.elements().div_ceil(BLOCK)], BitNetDType::F32, &host)?;
-        let nearest = Nearest::of(signed);
+        let codes = BitNetTensor::empty(x.dims(), U8, x.device())?;
+        let scales = BitNetTensor::empty(&[x.elements().div_ceil(BLOCK)], F32, x.device())?;
+        let mut out = Self { codes, scales, signed };
+        out.set(x)?;
+        Ok(out)
+    }
+
+    /// The nearest 8-bit form of another tensor of its shape, in place.
+    pub fn set(&mut self, x: &BitNetTensor) -> Result<()> {
+        let x = x.detach().to_dtype(F32)?.contiguous()?;
+        if !x.device().is_host() {
+            return self.set_on_device(&x);
+        }
+        let nearest = Nearest::of(self.signed);
         let part = blocks_of_a_part(x.elements());
-        let values = elements::<f32>(&values)?.chunks(part * BLOCK);
-        let codes_parts = elements_mut::<u8>(&mut codes)?.chunks_mut(part * BLOCK);
-        let parts = values.zip(codes_parts).zip(elements_mut::<f32>(&mut scales)?.chunks_mut(part));
+        let values = elements::<f32>(&x)?.chunks(part * BLOCK);
+        let codes_parts = elements_mut::<u8>(&mut self.codes)?.chunks_mut(part * BLOCK);
+        let parts = values.zip(codes_parts).zip(elements_mut::<f32>(&mut self.scales)?.chunks_mut(part));
         for_each_part(*THREADS, parts, |((values, codes), scales)| {
             for ((values, codes), to) in values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
                 let scale = largest(values);
@@ -43,14 +53,34 @@ impl BlockQuantized {
                 *to = scale;
             }
         });
-        Ok(Self { codes: codes.to_device(x.device())?, scales: scales.to_device(x.device())?, signed })
+        Ok(())
+    }
+
+    /// [`set`](Self::set) by tensor operations: the number of middles below each element, by bisection.
+    fn set_on_device(&mut self, x: &BitNetTensor) -> Result<()> {
+        let device = x.device();
+        let rows = in_blocks(x)?;
+        let scales = rows.abs()?.amax(1, true)?;
+        let scaled = rows.div(&scales.masked_fill(&scales.eq(0.)?, 1.)?)?.reshape(&[rows.elements()])?;
+        let between = BitNetTensor::from_slice(&Nearest::of(self.signed).between[..255], &[255], device)?;
+        let mut code = BitNetTensor::zeros(scaled.dims(), U32, device)?;
+        for step in (0..8).rev().map(|bit| 1u32 << bit) {
+            let above = between.gather(0, &code.add(step - 1)?)?.lt(&scaled)?;
+            code.add_(&above.to_dtype(U32)?.mul(step)?)?;
+        }
+        let code = code.narrow(0, 0, x.elements())?.reshape(x.dims())?;
+        device.cast(code.as_ref(), self.codes.as_mut()?)?;
+        device.copy(scales.reshape(self.scales.dims())?.as_ref(), self.scales.as_mut()?)?;
+        Ok(())
     }
 
     /// The tensor that the codes stand for.
     pub fn dequantize(&self, dtype: BitNetDType) -> Result<BitNetTensor> {
-        let host = host(self.codes.device());
-        let (codes, scales) = (self.codes.to_device(&host)?.contiguous()?, self.scales.to_device(&host)?.contiguous()?);
-        let mut out = BitNetTensor::empty(codes.dims(), BitNetDType::F32, &host)?;
+        if !self.codes.device().is_host() {
+            return self.dequantize_on_device(dtype);
+        }
+        let (codes, scales) = (self.codes.contiguous()?, self.scales.contiguous()?);
+        let mut out = BitNetTensor::empty(codes.dims(), F32, codes.device())?;
         let table = &Nearest::of(self.signed).values;
         let part = blocks_of_a_part(codes.elements());
         let codes = elements::<u8>(&codes)?.chunks(part * BLOCK).zip(elements::<f32>(&scales)?.chunks(part));
@@ -60,7 +90,15 @@ impl BlockQuantized {
                 values.iter_mut().zip(codes).for_each(|(x, &code)| *x = table[usize::from(code)] * scale);
             }
         });
-        Ok(out.to_device(self.codes.device())?.to_dtype(dtype)?)
+        Ok(out.to_dtype(dtype)?)
+    }
+
+    fn dequantize_on_device(&self, dtype: BitNetDType) -> Result<BitNetTensor> {
+        let codes = in_blocks(&self.codes.to_dtype(U32)?)?;
+        let table = BitNetTensor::from_slice(&Nearest::of(self.signed).values, &[256], self.codes.device())?;
+        let values = table.gather(0, &codes.reshape(&[codes.elements()])?)?.reshape(codes.dims())?;
+        let values = values.mul(&self.scales.unsqueeze(1)?)?.reshape(&[codes.elements()])?;
+        Ok(values.narrow(0, 0, self.codes.elements())?.reshape(self.codes.dims())?.to_dtype(dtype)?)
     }
 
     /// From codes `U8` and the `F32` scale of each 256 of them.
@@ -68,9 +106,7 @@ impl BlockQuantized {
     /// # Errors
     /// Where they do not fit.
     pub fn from_parts(codes: BitNetTensor, scales: BitNetTensor, signed: bool) -> Result<Self> {
-        let fits = codes.dtype() == BitNetDType::U8
-            && scales.dtype() == BitNetDType::F32
-            && scales.dims() == [codes.elements().div_ceil(BLOCK)];
+        let fits = codes.dtype() == U8 && scales.dtype() == F32 && scales.dims() == [codes.elements().div_ceil(BLOCK)];
         if fits {
             return Ok(Self { codes, scales, signed });
         }
@@ -105,9 +141,15 @@ impl BlockQuantized {
     }
 }
 
-/// Where a tensor of the device is read and written by this module.
-fn host(device: &Device) -> Device {
-    if device.is_host() { device.clone() } else { Device::cpu() }
+/// Its elements as rows of [`BLOCK`], the last one filled up with zeros.
+fn in_blocks(x: &BitNetTensor) -> Result<BitNetTensor> {
+    let (count, rows) = (x.elements(), x.elements().div_ceil(BLOCK));
+    let flat = x.reshape(&[count])?;
+    let filled = match rows * BLOCK - count {
+        0 => flat,
+        more => BitNetTensor::cat(&[&flat, &BitNetTensor::zeros(&[more], x.dtype(), x.device())?], 0)?,
+    };
+    Ok(filled.reshape(&[rows, BLOCK])?)
 }
 
 /// Of a tensor of the CPU without gaps.

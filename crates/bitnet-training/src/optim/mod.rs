@@ -38,7 +38,7 @@ use bitnet_core::serialize::TensorMap;
 use bitnet_core::{BitNetDType, BitNetTensor};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
-use rule::Rates;
+use rule::{RATES, Rates};
 
 /// What changes parameters by their gradients.
 pub trait Optimizer: Send {
@@ -112,6 +112,8 @@ pub struct OptimizerState {
 struct Slot {
     step: u64,
     moments: Moments,
+    /// [`Rule::rates`] of the last update, `[RATES]` in the dtype of the parameter and on its device; none after a load.
+    rates: Option<BitNetTensor>,
 }
 
 /// The tensors of a rule's state, in the order of [`Rule::moments`].
@@ -150,34 +152,79 @@ impl GroupedOptimizer {
         found.ok_or_else(|| TrainingError::NoGroup { parameter: name.to_owned() })
     }
 
-    /// One update of one parameter.
-    fn change(&mut self, Update { name, parameter, gradient }: Update) -> Result<()> {
-        let group = self.group(&name)?.clone();
+    /// Counts an update of every parameter that has had one, and writes what changes from update to update to the device:
+    /// before [`apply`](Self::apply), or before a recorded one is replayed.
+    pub fn advance(&mut self) -> Result<()> {
+        self.step += 1;
+        let names: Vec<String> = self.slots.keys().cloned().collect();
+        names.iter().try_for_each(|name| self.advance_one(name))
+    }
+
+    /// The update that was counted last, by operations of the device alone, so that it can be recorded: parameters and
+    /// moments are written in place unless something shares their storage, as a [`state`](Optimizer::state) does.
+    ///
+    /// # Errors
+    /// As [`update`](Optimizer::update), or where a parameter has had no update before.
+    pub fn apply(&mut self, updates: Vec<Update<'_>>) -> Result<()> {
+        no_grad(|| updates.into_iter().try_for_each(|update| self.change(update)))
+    }
+
+    /// Makes the state of a parameter that has none, and checks that an update fits it.
+    fn prepare(&mut self, Update { name, parameter, gradient }: &Update) -> Result<()> {
+        let group = self.group(name)?.clone();
         if !matches!(parameter.dtype(), BitNetDType::F32 | BitNetDType::F64) {
-            return Err(TrainingError::ParameterDType { parameter: name, dtype: parameter.dtype() });
+            return Err(TrainingError::ParameterDType { parameter: name.clone(), dtype: parameter.dtype() });
         }
         if gradient.dims() != parameter.dims() {
             let (got, needed) = (Box::new(*gradient.shape()), Box::new(*parameter.shape()));
-            return Err(TrainingError::GradientShape { parameter: name, got, needed });
+            return Err(TrainingError::GradientShape { parameter: name.clone(), got, needed });
         }
-        let gradient = gradient.to_dtype(parameter.dtype())?;
         let slot = match self.slots.entry(name.clone()) {
             Entry::Occupied(slot) => slot.into_mut(),
-            Entry::Vacant(free) => free.insert(Slot { step: 0, moments: Moments::new(&group, parameter)? }),
+            Entry::Vacant(free) => {
+                free.insert(Slot { step: 0, moments: Moments::new(&group, parameter)?, rates: None })
+            }
         };
-        slot.moments.match_parameter(&name, parameter)?;
+        slot.moments.match_parameter(name, parameter)?;
+        let (dtype, device) = (parameter.dtype(), parameter.device());
+        if slot.rates.as_ref().is_none_or(|rates| rates.dtype() != dtype || rates.device() != device) {
+            slot.rates = Some(BitNetTensor::zeros(&[RATES], dtype, device)?);
+        }
+        Ok(())
+    }
+
+    /// Counts an update of a parameter.
+    fn advance_one(&mut self, name: &str) -> Result<()> {
+        let Group { rule, learning_rate, weight_decay, .. } = *self.group(name)?;
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
         slot.step += 1;
-        let Group { rule, learning_rate, weight_decay, .. } = group;
-        let rates = Rates { learning_rate, weight_decay, step: slot.step, parameter: &name };
+        let Some(rates) = &mut slot.rates else { return Ok(()) };
+        let values = rule.rates(learning_rate, weight_decay, slot.step, slot.moments.dims());
+        match rates.dtype() {
+            BitNetDType::F64 => rates.write_slice(&values)?,
+            _ => rates.write_slice(&values.map(|x| x as f32))?,
+        }
+        Ok(())
+    }
+
+    /// The update of a parameter that was counted.
+    fn change(&mut self, Update { name, parameter, gradient }: Update) -> Result<()> {
+        let Group { rule, weight_decay, .. } = *self.group(&name)?;
+        let gradient = gradient.to_dtype(parameter.dtype())?;
+        let slot = self.slots.get_mut(&name);
+        let Some(Slot { moments, rates: Some(rates), .. }) = slot else {
+            return Err(TrainingError::OptimizerState { tensor: name, problem: "is missing: update it once before" });
+        };
+        let rates = Rates { values: rates, decays: weight_decay != 0., parameter: &name };
         let trained = parameter.requires_grad();
-        match &mut slot.moments {
+        match moments {
             Moments::Full(moments) => rule.apply(parameter, &gradient, moments, rates)?,
             Moments::Blocks(blocks) => {
                 let full = |blocks: &BlockQuantized| blocks.dequantize(parameter.dtype());
                 let mut moments = blocks.iter().map(full).collect::<Result<Vec<_>>>()?;
                 rule.apply(parameter, &gradient, &mut moments, rates)?;
                 for (blocks, moment) in blocks.iter_mut().zip(&moments) {
-                    *blocks = BlockQuantized::quantize(moment, blocks.is_signed())?;
+                    blocks.set(moment)?;
                 }
             }
         }
@@ -189,8 +236,12 @@ impl GroupedOptimizer {
 
 impl Optimizer for GroupedOptimizer {
     fn update(&mut self, updates: Vec<Update<'_>>) -> Result<()> {
-        self.step += 1;
-        no_grad(|| updates.into_iter().try_for_each(|update| self.change(update)))
+        no_grad(|| {
+            updates.iter().try_for_each(|update| self.prepare(update))?;
+            self.step += 1;
+            updates.iter().try_for_each(|update| self.advance_one(&update.name))?;
+            self.apply(updates)
+        })
     }
 
     fn groups(&self) -> usize {
@@ -263,7 +314,7 @@ impl Optimizer for GroupedOptimizer {
                 (0, _) => Moments::Blocks(blocks),
                 _ => return Err(TrainingError::OptimizerState { tensor: parameter, problem: "is in part of 8 bits" }),
             };
-            slots.insert(parameter, Slot { step, moments });
+            slots.insert(parameter, Slot { step, moments, rates: None });
         }
         if let Some(tensor) = state.tensors.keys().next() {
             let problem = "is of another optimizer: take the rule and the groups that the run began with";
@@ -288,6 +339,14 @@ impl Moments {
         }
         let zeros = |_: &_| BitNetTensor::zeros(parameter.dims(), parameter.dtype(), parameter.device());
         Ok(Self::Full(names.iter().map(zeros).collect::<Result<_, _>>()?))
+    }
+
+    /// Those of the parameter; none where there are no moments, whose rule asks for none.
+    fn dims(&self) -> &[usize] {
+        match self {
+            Self::Full(moments) => moments.first().map_or(&[], |moment| moment.dims()),
+            Self::Blocks(blocks) => blocks.first().map_or(&[], |blocks| blocks.codes().dims()),
+        }
     }
 
     /// Brings them to the device of their parameter; an error where it is of another shape, as after a load it may be.

@@ -47,14 +47,42 @@ pub enum Rule {
     },
 }
 
-/// What a rule is given beside tensors.
+/// What an update is given beside gradient and moments.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rates<'a> {
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    /// Number of this update of the parameter, from 1.
-    pub step: u64,
+    /// [`Rule::rates`] of this update, in the dtype of the parameter: on the device, so that a recorded update takes others.
+    pub values: &'a BitNetTensor,
+    /// Whether there is weight decay.
+    pub decays: bool,
     pub parameter: &'a str,
+}
+
+/// Numbers of [`Rule::rates`].
+pub(super) const RATES: usize = 4;
+
+impl Rates<'_> {
+    fn get(&self, index: isize) -> Result<BitNetTensor> {
+        Ok(self.values.select(0, index)?)
+    }
+
+    /// `1 - learning rate * weight decay`.
+    fn shrink(&self) -> Result<BitNetTensor> {
+        self.get(0)
+    }
+
+    /// The learning rate, times what the rule makes of it.
+    fn rate(&self) -> Result<BitNetTensor> {
+        self.get(1)
+    }
+
+    /// `sqrt(1 - b2^t)` of Adam.
+    fn root(&self) -> Result<BitNetTensor> {
+        self.get(2)
+    }
+
+    fn weight_decay(&self) -> Result<BitNetTensor> {
+        self.get(3)
+    }
 }
 
 impl Rule {
@@ -109,7 +137,22 @@ impl Rule {
         }
     }
 
-    /// Updates a parameter and the state of the rule for it.
+    /// What changes from update to update, of update number `step`, from 1, of a parameter: see [`Rates`].
+    pub(super) fn rates(&self, learning_rate: f64, weight_decay: f64, step: u64, dims: &[usize]) -> [f64; RATES] {
+        let correction = |beta: f64| 1. - beta.powf(step as f64);
+        let (rate, root) = match *self {
+            Self::Adam { betas, .. } | Self::AdamW { betas, .. } => {
+                (learning_rate / correction(betas.0), correction(betas.1).sqrt())
+            }
+            Self::Muon { scale, .. } if dims.len() == 2 => (learning_rate * scale.factor(dims), 1.),
+            _ => (learning_rate, 1.),
+        };
+        // Adam's decay is part of its gradient.
+        let shrink = if matches!(self, Self::Adam { .. }) { 1. } else { 1. - learning_rate * weight_decay };
+        [shrink, rate, root, weight_decay]
+    }
+
+    /// Updates a parameter and the state of the rule for it, by operations of the device.
     pub(super) fn apply(
         &self,
         p: &mut BitNetTensor,
@@ -120,25 +163,25 @@ impl Rule {
         match (*self, moments) {
             (Self::Sgd { momentum, nesterov }, moments) => sgd(p, g, moments.first_mut(), momentum, nesterov, rates),
             (Self::Adam { betas, eps }, [m, v]) => {
-                let coupled = (rates.weight_decay != 0.).then(|| with_decay(g, p, rates)).transpose()?;
-                adam_step(p, coupled.as_ref().unwrap_or(g), m, v, betas, eps, Rates { weight_decay: 0., ..rates })
+                let coupled = rates.decays.then(|| with_decay(g, p, rates)).transpose()?;
+                adam_step(p, coupled.as_ref().unwrap_or(g), m, v, betas, eps, Rates { decays: false, ..rates })
             }
             (Self::AdamW { betas, eps }, [m, v]) => adam_step(p, g, m, v, betas, eps, rates),
             (Self::Lion { betas }, [m]) => {
                 decay(p, rates)?;
                 let mut step = m.mul(betas.0)?;
-                step.add_(&g.mul(1. - betas.0)?)?.sign_()?.mul_(rates.learning_rate)?;
+                step.add_(&g.mul(1. - betas.0)?)?.sign_()?.mul_(&rates.rate()?)?;
                 p.sub_(&step)?;
                 g.mul_into(1. - betas.1, &mut step)?;
                 m.mul_(betas.1)?.add_(&step)?;
                 Ok(())
             }
-            (Self::Muon { momentum, nesterov, scale }, [buffer]) => {
+            (Self::Muon { momentum, nesterov, .. }, [buffer]) => {
                 toward(buffer, g, 1. - momentum)?;
                 let ahead = nesterov.then(|| g.lerp(buffer, momentum)).transpose()?;
                 let update = muon::orthogonal(ahead.as_ref().unwrap_or(buffer), rates.parameter)?;
                 decay(p, rates)?;
-                p.sub_(&*update.to_dtype(p.dtype())?.mul_(rates.learning_rate * scale.factor(p.dims()))?)?;
+                p.sub_(&*update.to_dtype(p.dtype())?.mul_(&rates.rate()?)?)?;
                 Ok(())
             }
             _ => unreachable!("as many moments as the rule names"),
@@ -148,15 +191,15 @@ impl Rule {
 
 /// `p *= 1 - lr wd`.
 fn decay(p: &mut BitNetTensor, rates: Rates) -> Result<()> {
-    if rates.weight_decay != 0. {
-        p.mul_(1. - rates.learning_rate * rates.weight_decay)?;
+    if rates.decays {
+        p.mul_(&rates.shrink()?)?;
     }
     Ok(())
 }
 
 /// `g + wd p`.
 fn with_decay(g: &BitNetTensor, p: &BitNetTensor, rates: Rates) -> Result<BitNetTensor> {
-    let mut out = p.mul(rates.weight_decay)?;
+    let mut out = p.mul(&rates.weight_decay()?)?;
     out.add_(g)?;
     Ok(out)
 }
@@ -185,7 +228,7 @@ fn sgd(
             if nesterov { g.add(&buffer.mul(momentum)?)? } else { buffer.copy()? }
         }
     };
-    p.sub_(&*step.mul_(rates.learning_rate)?)?;
+    p.sub_(&*step.mul_(&rates.rate()?)?)?;
     Ok(())
 }
 
@@ -199,22 +242,19 @@ fn adam_step(
     eps: f64,
     rates: Rates,
 ) -> Result<()> {
-    let correction = |beta: f64| 1. - beta.powf(rates.step as f64);
-    let (rate, root) = (rates.learning_rate / correction(betas.0), correction(betas.1).sqrt());
     if p.dtype() == BitNetDType::F32 {
-        let shrink = (1. - rates.learning_rate * rates.weight_decay) as f32;
-        let (eps, rate, root) = (eps as f32, rate as f32, root as f32);
-        let step = AdamStep { beta1: betas.0, beta2: betas.1, eps, shrink, rate, root };
-        let device = p.device().clone();
-        return Ok(device.adam_step(step, p.as_mut()?, g.contiguous()?.as_ref(), m.as_mut()?, v.as_mut()?)?);
+        let step = AdamStep { beta1: betas.0, beta2: betas.1, eps: eps as f32 };
+        let (device, numbers) = (p.device().clone(), rates.values.narrow(0, 0, 3)?);
+        let (m, v) = (m.as_mut()?, v.as_mut()?);
+        return Ok(device.adam_step(step, numbers.as_ref(), p.as_mut()?, g.contiguous()?.as_ref(), m, v)?);
     }
     decay(p, rates)?;
     let mut scratch = toward(m, g, 1. - betas.0)?;
     g.square_into(&mut scratch)?;
     v.mul_(betas.1)?.add_(&*scratch.mul_(1. - betas.1)?)?;
     v.sqrt_into(&mut scratch)?;
-    scratch.div_(root)?.add_(eps)?;
+    scratch.div_(&rates.root()?)?.add_(eps)?;
     let mut step = m.div(&scratch)?;
-    p.sub_(&*step.mul_(rate)?)?;
+    p.sub_(&*step.mul_(&rates.rate()?)?)?;
     Ok(())
 }

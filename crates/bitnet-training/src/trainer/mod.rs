@@ -10,15 +10,15 @@ use crate::data::{DataLoader, DataPosition, Evaluation};
 use crate::divergence::{self, DivergenceDetector};
 use crate::fingerprint::fingerprint;
 use crate::metrics::{Metrics, Observer, StepReport};
-use crate::model::Transformer;
+use crate::model::{Transformer, widest};
 use crate::objective::{Objective, documents};
 use crate::optim::{Ema, GroupedOptimizer, Optimizer, OptimizerState, clip_grad_norm, grad_norm};
 use crate::run_directory::{Resumed, RunDirectory, TrainingCheckpoint};
 use crate::schedule::{LambdaSchedule, Schedule};
 use crate::{Result, TrainingError};
-use bitnet_core::Generator;
 use bitnet_core::autograd::no_grad;
 use bitnet_core::serialize::TensorMap;
+use bitnet_core::{BitNetDType, BitNetTensor, Generator};
 use bitnet_quant::{TernaryCodes, analysis};
 use progress::{AVERAGE, OPTIMIZER, parted};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,6 +190,7 @@ impl Trainer {
             tokenizer: Some(self.config.tokenizer.clone()),
             lora: self.config.lora.clone(),
             fixed_model: self.fixed_model,
+            random: Generator::VERSION,
             position,
             optimizer_step: optimizer.step,
             divergence,
@@ -211,11 +212,21 @@ impl Trainer {
             self.measure_start()?;
         }
         self.set_rates();
-        let (loss, tokens) = self.accumulate()?;
-        self.judge(loss)?;
+        let (losses, tokens) = self.accumulate()?;
         let parameters = self.objective.parameters();
         let clip = self.config.training.clip;
         let norm = if clip > 0. { clip_grad_norm(&parameters, clip)? } else { grad_norm(&parameters)? };
+        // The only time that an update waits for the device: all of it is queued but the step of the optimizer, which must not
+        // be made by what is not finite.
+        let (shares, mut numbers): (Vec<f64>, Vec<BitNetTensor>) = losses.into_iter().unzip();
+        numbers.push(norm);
+        let mut numbers = read(&numbers)?;
+        let norm = numbers.pop().unwrap_or_default();
+        if let Some(loss) = numbers.iter().find(|loss| !loss.is_finite()) {
+            return Err(self.diverged(format!("the loss is {loss}")));
+        }
+        let loss = shares.iter().zip(&numbers).map(|(share, loss)| share * loss).sum();
+        self.judge(loss)?;
         if !norm.is_finite() {
             return Err(self.diverged(format!("the norm of the gradients is {norm}")));
         }
@@ -239,15 +250,12 @@ impl Trainer {
         let mut largest: Option<f64> = None;
         for lambda in if fading { &[0., 1.][..] } else { &[1.] } {
             self.objective.set_lambda(*lambda);
-            let mut sum = 0.;
-            for batch in &batches {
-                let loss = f64::from(no_grad(|| self.objective.loss(batch, None))?.item::<f32>()?);
-                if loss.is_finite() && !fading {
-                    self.divergence.observe(loss);
-                }
-                sum += loss;
+            let losses = batches.iter().map(|batch| no_grad(|| self.objective.loss(batch, None)));
+            let losses = read(&losses.collect::<Result<Vec<_>>>()?)?;
+            for &loss in losses.iter().filter(|loss| loss.is_finite() && !fading) {
+                self.divergence.observe(loss);
             }
-            let mean = sum / batches.len() as f64;
+            let mean = losses.iter().sum::<f64>() / losses.len() as f64;
             largest = Some(largest.map_or(mean, |largest| largest.max(mean))).filter(|mean| mean.is_finite());
         }
         let loss = largest.filter(|_| fading);
@@ -267,27 +275,23 @@ impl Trainer {
     }
 
     /// Gradients of the batches of an update, each weighted by its share of the tokens that count, so that they are those
-    /// of one batch of all rows. Gives the mean loss and the tokens.
-    fn accumulate(&mut self) -> Result<(f64, usize)> {
+    /// of one batch of all rows. Gives the share and the loss of each, and the tokens.
+    fn accumulate(&mut self) -> Result<(Vec<(f64, BitNetTensor)>, usize)> {
         let parts = self.config.training.accumulate;
         let batches = (0..parts).map(|_| self.loader.next_batch()).collect::<Result<Vec<_>>>()?;
         let tokens: usize = batches.iter().map(|batch| batch.counted).sum();
-        let mut loss = 0.;
+        let mut losses = Vec::new();
         for (part, batch) in batches.iter().enumerate() {
             let share = batch.counted as f64 / tokens.max(1) as f64;
             let mut generator = Generator::new(step_seed(self.config.training.seed, self.step, part as u64));
             let of_part = self.objective.loss(batch, Some(&mut generator))?;
-            let value = f64::from(of_part.item::<f32>()?);
-            if !value.is_finite() {
-                return Err(self.diverged(format!("the loss is {value}")));
-            }
-            loss += share * value;
             match share == 1. {
                 true => of_part.backward()?,
                 false => of_part.mul(share)?.backward()?,
             }
+            losses.push((share, of_part.detach()));
         }
-        Ok((loss, tokens))
+        Ok((losses, tokens))
     }
 
     /// Refuses the update of a diverged run; keeps the weights of a healthy one now and then.
@@ -490,14 +494,26 @@ fn ternary_shares(before: &[TernaryCodes], after: &[TernaryCodes]) -> Result<Vec
 
 /// Mean loss of a model in nats a token, over all targets that count.
 pub fn mean_loss(model: &Transformer, evaluation: &Evaluation) -> Result<f64> {
-    let (mut sum, mut tokens) = (0., 0);
+    let (mut losses, mut counted) = (Vec::new(), Vec::new());
     for batch in evaluation.batches() {
         let batch = batch?;
-        let loss = no_grad(|| model.loss(&batch.inputs, &batch.targets, documents(&batch), None))?;
-        sum += f64::from(loss.item::<f32>()?) * batch.counted as f64;
-        tokens += batch.counted;
+        losses.push(no_grad(|| model.loss(&batch.inputs, &batch.targets, documents(&batch), None))?);
+        counted.push(batch.counted);
     }
-    Ok(sum / tokens.max(1) as f64)
+    let sum: f64 = read(&losses)?.iter().zip(&counted).map(|(loss, &counted)| loss * counted as f64).sum();
+    Ok(sum / counted.iter().sum::<usize>().max(1) as f64)
+}
+
+/// Scalars of one device, brought to the host at once.
+fn read(scalars: &[BitNetTensor]) -> Result<Vec<f64>> {
+    let Some(device) = scalars.first().map(BitNetTensor::device) else { return Ok(Vec::new()) };
+    let wide = widest(device);
+    let scalars = scalars.iter().map(|x| x.to_dtype(wide)).collect::<bitnet_core::Result<Vec<_>>>()?;
+    let all = BitNetTensor::stack(&scalars.iter().collect::<Vec<_>>(), 0)?;
+    Ok(match wide {
+        BitNetDType::F64 => all.to_vec()?,
+        _ => all.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+    })
 }
 
 /// A seed for each step and part (SplitMix64, Steele et al. 2014).

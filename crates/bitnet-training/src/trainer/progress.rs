@@ -6,6 +6,7 @@ use crate::divergence::DivergenceDetector;
 use crate::lora::LoraConfig;
 use crate::run_directory::TrainingCheckpoint;
 use crate::{Config, Result, TrainingError};
+use bitnet_core::Generator;
 use bitnet_core::serialize::TensorMap;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub(crate) struct Progress {
     /// Fingerprint of the weights that are read and not trained: a base of adapters, a teacher.
     #[serde(default)]
     pub fixed_model: Option<u64>,
+    /// [`Generator::VERSION`] of its dropout and first weights.
+    #[serde(default)]
+    pub random: u32,
     pub position: DataPosition,
     pub optimizer_step: u64,
     #[serde(default)]
@@ -43,8 +47,16 @@ impl Progress {
         serde_json::from_value(checkpoint.state.clone()).map_err(other)
     }
 
-    /// Refuses a configuration of another model than the checkpoint's.
+    /// Refuses a configuration of another model than the checkpoint's, and other random numbers.
     pub fn check(&self, step: u64, config: &Config) -> Result<()> {
+        if self.random != Generator::VERSION {
+            let (before, now) = (self.random, Generator::VERSION);
+            return Err(TrainingError::Invalid(format!(
+                "the checkpoint of step {step} was trained with random numbers of version {before}, this program has version \
+                 {now} and cannot go on as it would have: resume it with the program that began the run, or begin another \
+                 run from its weights (`bitnet export --to hf-master`, and model.init)"
+            )));
+        }
         let differs = |key: &str, now: String, before: String| {
             let problem = format!("{key} is {now}, but the checkpoint of step {step} was trained with {before}");
             Err(TrainingError::Invalid(format!("{problem}: set it back, or begin another run")))
