@@ -20,6 +20,7 @@ pub use bitnet_cpu::{Isa, IsaError, available_threads};
 pub use bitnet_device::{CacheLevel, DeviceCapabilities};
 
 use crate::backend::Backend;
+use crate::delegate::Pooled;
 use crate::profile::{self, Profiled};
 use crate::{BitNetError, HybridMemoryPool, Result};
 use bitnet_cpu::CpuBackend;
@@ -117,6 +118,12 @@ impl Device {
     /// A device implemented outside this crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
         Self(Handle::Counted(Arc::new(profiled(backend))))
+    }
+
+    /// This host device, equal to it, with results in memory of `pool`.
+    pub(crate) fn with_pool(&self, pool: &HybridMemoryPool) -> Self {
+        let pooled = Arc::new(Pooled(self.profiled().0.clone(), pool.clone()));
+        Self(Handle::Counted(Arc::new(Profiled(pooled))))
     }
 
     #[inline]

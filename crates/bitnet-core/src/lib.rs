@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod autograd;
+mod delegate;
 pub mod device;
 pub mod execution;
 mod linalg;
@@ -19,7 +20,7 @@ mod validate;
 
 pub use bitnet_cpu::CpuBackend;
 pub use bitnet_device::{
-    Backend, BitNetDType, BitNetError, BlockType, CacheLevel, CleanupConfig, CpuStorage, DTypeCategory,
+    Backend, BitNetDType, BitNetError, BlockType, CacheLevel, CleanupConfig, CleanupMetrics, CpuStorage, DTypeCategory,
     DetailedMetrics, DeviceCapabilities, DeviceStorage, Element, HybridMemoryPool, INFER, Indices, Layout, LeakReport,
     LiveBlock, MAX_DIMS, MappedFile, MemoryHandle, MemoryPoolConfig, MemoryPressureLevel, NumericalError, PoolMetrics,
     PoolTuning, PublishedMemory, RawMemory, Result, Scalar, SharedMemory, TIMELINE, TensorOpError, TensorShape,

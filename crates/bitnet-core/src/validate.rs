@@ -3,7 +3,8 @@
 //! Every operation reads its operands and its results once more, so that it is for finding an error, not for production.
 
 use crate::backend::*;
-use crate::{BitNetDType, DeviceCapabilities, Layout, NumericalError, RawMemory, Result, TensorStorage};
+use crate::delegate::{delegate_questions, delegate_transfers};
+use crate::{BitNetDType, Layout, NumericalError, Result, TensorStorage};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -61,6 +62,9 @@ impl Found {
 }
 
 impl Backend for Validated {
+    delegate_questions!();
+    delegate_transfers!();
+
     fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {
         let device = &*self.0;
         let (mut before, mut after) = (Found::default(), Found::default());
@@ -80,68 +84,12 @@ impl Backend for Validated {
         before.check(op.to_string(), after, dtype)
     }
 
-    fn name(&self) -> String {
-        self.0.name()
-    }
-
-    fn kernel(&self) -> String {
-        self.0.kernel()
-    }
-
-    fn is_host(&self) -> bool {
-        self.0.is_host()
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        self.0.capabilities()
-    }
-
-    fn raw_memory(&self) -> Option<Arc<dyn RawMemory>> {
-        self.0.raw_memory()
-    }
-
-    fn as_dyn(&self) -> &dyn Backend {
-        self.0.as_dyn()
-    }
-
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {
         self.0.allocate(bytes)
     }
 
-    fn has(&self, dtype: BitNetDType) -> bool {
-        self.0.has(dtype)
-    }
-
-    fn record(&self, step: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
-        self.0.record(step)
-    }
-
-    fn write(&self, target: &mut TensorStorage, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.0.write(target, offset, bytes)
-    }
-
     fn upload(&self, bytes: &[u8]) -> Result<TensorStorage> {
         self.0.upload(bytes)
-    }
-
-    fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        self.0.download(source, offset, bytes)
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        self.0.synchronize()
-    }
-
-    fn padded_columns(&self, columns: usize) -> usize {
-        self.0.padded_columns(columns)
-    }
-
-    fn ternary_row_group(&self) -> usize {
-        self.0.ternary_row_group()
-    }
-
-    fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
-        self.0.pack_ternary(parts)
     }
 }
 

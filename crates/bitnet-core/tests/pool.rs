@@ -334,6 +334,26 @@ fn tensors_of_a_pool_leave_nothing_behind() {
 }
 
 #[test]
+fn results_of_a_tensor_of_a_pool_are_in_that_pool() {
+    let pool = pool(TrackingLevel::Detailed);
+    let device = Device::cpu_with_threads(1);
+    let x = BitNetTensor::new(TensorMetadata::new(vec![4, 4], BitNetDType::F32, device.clone()), &pool).unwrap();
+    let other = BitNetTensor::ones(&[4, 4], BitNetDType::F32, &device).unwrap();
+    assert_eq!((x.device(), pool.leak_report().0.len()), (&device, 1), "it is on the same device");
+    let sum = x.add(&other).unwrap();
+    let product = sum.matmul(&other).unwrap();
+    let mut view = product.transpose(0, 1).unwrap();
+    view.fill_(7.).unwrap(); // shared, so it is copied first
+    let last = view.softmax(-1).unwrap().mean(0, false).unwrap().zeros_like().unwrap();
+    assert_eq!((product.to_vec::<f32>().unwrap(), last.dims()), (vec![4.; 16], &[4][..]));
+    assert_eq!(pool.leak_report().0.len(), 5, "{}", pool.leak_report());
+    let elsewhere = other.add(&x).unwrap();
+    assert_eq!((pool.leak_report().0.len(), elsewhere.to_vec::<f32>().unwrap()), (5, vec![1.; 16]));
+    drop((x, sum, product, view, last));
+    assert!(pool.leak_report().0.is_empty());
+}
+
+#[test]
 fn pressure_is_told_and_relieved() {
     let pool = limited(usize::MAX, 128 << 20);
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -432,10 +452,12 @@ fn an_automatic_cleanup_stops_after_its_time() {
         let pool = HybridMemoryPool::with_config(config).unwrap().for_memory(&raw);
         drop([(); 3].map(|()| pool.allocate_bytes(9 << 20).unwrap()));
         let _most = pool.allocate_bytes(80 << 20).unwrap();
-        4 - far.regions.lock().unwrap().len()
+        let told = pool.cleanup_metrics();
+        assert!(told.longest == told.time && told.time > Duration::ZERO, "one cleanup: {told:?}");
+        (4 - far.regions.lock().unwrap().len(), told.cleanups, told.stopped, told.bytes >> 20)
     };
-    assert_eq!(given_back(Duration::ZERO), 1, "a region at least");
-    assert_eq!(given_back(Duration::MAX), 3);
+    assert_eq!(given_back(Duration::ZERO), (1, 1, 1, 9), "a region at least");
+    assert_eq!(given_back(Duration::MAX), (3, 1, 0, 27));
 }
 
 #[test]

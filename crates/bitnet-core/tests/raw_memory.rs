@@ -138,27 +138,68 @@ fn memory_that_is_taken_when_it_is_reserved_is_not_reserved_in_advance() {
 }
 
 #[test]
-fn huge_pages_are_asked_for_once_a_region_and_small_ones_until_a_block_is_freed() {
+fn huge_pages_are_asked_for_once_and_only_for_whole_ones_that_a_block_covers() {
     let odd = Arc::new(Odd::default());
     let pool = pool_of(&odd);
     let told = || std::mem::take(&mut *odd.advice.lock().unwrap());
-    drop((pool.allocate_bytes(100).unwrap(), told()));
-    let block = || pool.allocate_bytes((4 << 20) - 1).unwrap();
+    drop([pool.allocate_bytes(100).unwrap(), pool.allocate_bytes((2 << 20) - 4096).unwrap()]);
+    assert_eq!(told(), [], "none that is whole");
+    let block = || pool.allocate_bytes((5 << 20) - 1).unwrap();
     let address = block().address();
-    assert_eq!(told(), [(address, 64 << 20, true)], "the region");
+    assert_eq!(told(), [(address, 4 << 20, true)], "without the tail");
     drop([block(), block()]);
+    assert_eq!(told(), [(address + (6 << 20), 4 << 20, true)], "what was asked for stays");
     block().advise_huge_pages(true);
     assert_eq!(told(), [], "it has them");
     let cache = block();
     cache.advise_huge_pages(false);
     cache.advise_huge_pages(false);
-    assert_eq!(told(), [(address, 4 << 20, false)]);
-    drop((cache, block()));
+    assert_eq!(told(), [(address, 6 << 20, false)], "with the tail");
+    drop(cache);
+    drop(block());
     assert_eq!(told(), [(address, 4 << 20, true)]);
-    let large = pool.allocate_bytes(65 << 20).unwrap();
-    assert_eq!(told(), [(large.address(), 65 << 20, true)], "a mapping of its own");
+    let large = pool.allocate_bytes((65 << 20) + 1).unwrap();
+    assert_eq!(told(), [(large.address(), 64 << 20, true)], "a mapping of its own");
     pool.allocate_bytes(100).unwrap().advise_huge_pages(false);
     assert_eq!(told(), [], "a small block shares its pages");
+}
+
+/// Waits in `reserve` until another thread has used the pool.
+#[test]
+fn a_pool_serves_other_threads_while_a_device_is_asked_for_memory() {
+    let odd = Arc::new(Odd::default());
+    let pool = pool_of(&odd);
+    let held = pool.allocate_bytes(3 << 20).unwrap();
+    odd.with
+        .set(|pool, held| {
+            let other = pool.clone();
+            let used = move || (other.allocate_bytes(5 << 20).unwrap(), other.get_metrics().total_allocated);
+            let (block, live) = std::thread::spawn(used).join().unwrap();
+            assert_eq!(live, 8 << 20);
+            held.lock().unwrap().push(block);
+        })
+        .unwrap();
+    odd.armed.store(true, SeqCst);
+    let large = pool.allocate_bytes(62 << 20).unwrap();
+    assert!(!odd.armed.load(SeqCst));
+    let mut blocks = [large, held, odd.held.lock().unwrap().pop().unwrap()];
+    blocks.sort_by_key(MemoryHandle::address);
+    assert!(blocks.windows(2).all(|pair| pair[0].address() + pair[0].len() <= pair[1].address()));
+}
+
+#[test]
+fn threads_that_need_a_region_at_once_reserve_one() {
+    let odd = Arc::new(Odd::default());
+    let (pool, start) = (pool_of(&odd), std::sync::Barrier::new(8));
+    let allocate = || {
+        start.wait();
+        pool.allocate_bytes(1 << 20).unwrap()
+    };
+    let blocks: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(allocate)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!((blocks.len(), odd.reserved.load(SeqCst)), (8, 64 << 20));
 }
 
 #[test]

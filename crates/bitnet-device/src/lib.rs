@@ -19,7 +19,7 @@ pub use dtype::{BitNetDType, DTypeCategory, Element};
 pub use error::{BitNetError, NumericalError, Result, TensorOpError};
 pub use layout::{Indices, Layout};
 pub use memory::{
-    CleanupConfig, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
+    CleanupConfig, CleanupMetrics, DetailedMetrics, HybridMemoryPool, LeakReport, LiveBlock, MappedFile, MemoryHandle,
     MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PoolTuning, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
     TrackingConfig, TrackingLevel, install_signal_handlers,
 };

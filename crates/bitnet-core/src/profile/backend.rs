@@ -2,7 +2,8 @@
 
 use super::{COPY_FOR, Counts, Key, OperationKind, note};
 use crate::backend::*;
-use crate::{BitNetDType, Result, TensorStorage};
+use crate::delegate::delegate_questions;
+use crate::{Result, TensorStorage};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +42,8 @@ impl Profiled {
 }
 
 impl Backend for Profiled {
+    delegate_questions!();
+
     fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {
         let (mut name, mut kind) = (op.to_string(), OperationKind::Compute);
         match (op, inputs) {
@@ -62,34 +65,6 @@ impl Backend for Profiled {
         self.timed(name, kind, dtypes, moved, |device| device.run(op, inputs, outputs))
     }
 
-    fn name(&self) -> String {
-        self.0.name()
-    }
-
-    fn kernel(&self) -> String {
-        self.0.kernel()
-    }
-
-    fn is_host(&self) -> bool {
-        self.0.is_host()
-    }
-
-    fn capabilities(&self) -> crate::DeviceCapabilities {
-        self.0.capabilities()
-    }
-
-    fn raw_memory(&self) -> Option<Arc<dyn crate::RawMemory>> {
-        self.0.raw_memory()
-    }
-
-    fn has(&self, dtype: BitNetDType) -> bool {
-        self.0.has(dtype)
-    }
-
-    fn as_dyn(&self) -> &dyn Backend {
-        self.0.as_dyn()
-    }
-
     fn allocate(&self, bytes: usize) -> Result<TensorStorage> {
         self.memory("allocate", 0, |device| device.allocate(bytes))
     }
@@ -108,18 +83,6 @@ impl Backend for Profiled {
 
     fn synchronize(&self) -> Result<()> {
         self.memory("synchronize", 0, |device| device.synchronize())
-    }
-
-    fn record(&self, step: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
-        self.0.record(step)
-    }
-
-    fn padded_columns(&self, columns: usize) -> usize {
-        self.0.padded_columns(columns)
-    }
-
-    fn ternary_row_group(&self) -> usize {
-        self.0.ternary_row_group()
     }
 
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {

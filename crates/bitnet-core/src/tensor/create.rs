@@ -34,8 +34,9 @@ impl TensorMetadata {
 }
 
 impl BitNetTensor {
-    /// A tensor of zeros in memory of `pool`. Errors: a shape that does not fit in memory, a limit of the pool, or a device
-    /// that does not use host memory.
+    /// A tensor of zeros in memory of `pool`. The results of operations on it are in that pool too; of several operands, the
+    /// first decides. Errors: a shape that does not fit in memory, a limit of the pool, or a device that does not use host
+    /// memory.
     pub fn new(metadata: TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
         let TensorMetadata { shape, dtype, device } = metadata;
         if !device.is_host() {
@@ -45,7 +46,7 @@ impl BitNetTensor {
         }
         let shape = TensorShape::new(&shape)?;
         let storage = CpuStorage::zeroed(pool, super::storage_bytes(&shape, dtype)?)?;
-        Ok(Self::from_storage(TensorStorage::Cpu(storage), shape, dtype, &device))
+        Ok(Self::from_storage(TensorStorage::Cpu(storage), shape, dtype, &device.with_pool(pool)))
     }
 
     /// Shape, dtype and device of this tensor.

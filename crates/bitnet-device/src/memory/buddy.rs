@@ -2,6 +2,7 @@
 //! An allocation need not be a whole block: it may begin or end within one and span several, so that rounding to powers
 //! of two wastes no pages. All metadata is outside the region.
 
+use super::raw::HUGE_PAGE;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -10,6 +11,9 @@ pub(super) const PAGE: usize = 4096;
 
 /// Slab of a page that belongs to none.
 pub(super) const NO_SLAB: u32 = u32::MAX;
+
+/// Pages of a huge page.
+const HUGE: usize = HUGE_PAGE / PAGE;
 
 /// Free blocks of each size that are examined for the best fit.
 const TRIES: usize = 16;
@@ -27,6 +31,8 @@ pub(super) struct Arena {
     open: Bits,
     /// Pages used since the system provided them: committed, and not zero.
     dirty: Bits,
+    /// The huge pages that were asked for.
+    huge: Bits,
     /// The slab of every page.
     slabs: Vec<u32>,
 }
@@ -35,7 +41,8 @@ impl Arena {
     pub(super) fn new(base: usize, pages: usize) -> Self {
         let free = (0..=pages.ilog2()).map(|k| Bits::new(pages >> k)).collect();
         let (open, dirty, slabs) = (Bits::new(pages), Bits::new(pages), vec![NO_SLAB; pages]);
-        let mut arena = Self { base, pages, touched: Instant::now(), free, open, dirty, slabs };
+        let (touched, huge) = (Instant::now(), Bits::new(pages.div_ceil(HUGE)));
+        let mut arena = Self { base, pages, touched, free, open, dirty, huge, slabs };
         arena.give_back(0..pages);
         arena
     }
@@ -76,7 +83,6 @@ impl Arena {
 
     /// Frees pages that `take` allocated.
     pub(super) fn give_back(&mut self, pages: Range<usize>) {
-        self.touched = Instant::now();
         self.open.set_range(pages.clone());
         self.insert(pages);
     }
@@ -113,8 +119,21 @@ impl Arena {
         }
     }
 
-    /// Runs of free but committed pages; they count as fresh from now on.
-    pub(super) fn clean(&mut self) -> Vec<Range<usize>> {
+    /// Notes that huge pages are wanted for the whole ones among `pages`, or small ones for all that have some of `pages`.
+    /// Returns the pages to ask for, if that is not how they are.
+    pub(super) fn want_huge(&mut self, pages: Range<usize>, wanted: bool) -> Option<Range<usize>> {
+        let range = if wanted {
+            let range = pages.start.div_ceil(HUGE)..pages.end / HUGE;
+            (!range.is_empty() && self.huge.set_range(range.clone()) > 0).then_some(range)?
+        } else {
+            let range = pages.start / HUGE..pages.end.div_ceil(HUGE);
+            (self.huge.clear_range(range.clone()) > 0).then_some(range)?
+        };
+        Some(range.start * HUGE..(range.end * HUGE).min(self.pages))
+    }
+
+    /// Takes the runs of free but committed pages, to be cleared and given back.
+    pub(super) fn take_dirty(&mut self) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();
         for k in 0..self.free.len() {
             for block in self.free[k].ones() {
@@ -132,6 +151,7 @@ impl Arena {
             }
             beside
         });
+        runs.iter().for_each(|run| self.remove(run.clone()));
         runs
     }
 
@@ -150,8 +170,11 @@ impl Arena {
 
     /// Bytes of the region's metadata.
     pub(super) fn metadata(&self) -> usize {
-        let bits =
-            self.free.iter().chain([&self.open, &self.dirty]).map(|bits| bits.words.len() * 8 + size_of::<Bits>());
+        let bits = self
+            .free
+            .iter()
+            .chain([&self.open, &self.dirty, &self.huge])
+            .map(|bits| bits.words.len() * 8 + size_of::<Bits>());
         size_of::<Self>() + self.slabs.len() * 4 + bits.sum::<usize>()
     }
 }
@@ -226,36 +249,50 @@ impl Bits {
     }
 
     fn has_range(&self, range: Range<usize>) -> bool {
-        range.end <= self.words.len() * 64 && Self::masks(range).all(|(word, mask)| self.words[word] & mask == mask)
+        let mut all = range.end <= self.words.len() * 64;
+        if all {
+            Self::each_word(range, |word, mask| all &= self.words[word] & mask == mask);
+        }
+        all
     }
 
-    /// The words that contain `range`, with its bits.
-    fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-        (range.start / 64..range.end.div_ceil(64)).map(move |word| {
-            let (from, to) = (range.start.saturating_sub(word * 64), (range.end - word * 64).min(64));
-            (word, (u64::MAX << from) & (u64::MAX >> (64 - to)))
-        })
+    /// The words that contain `range`, with its bits; those between the first and the last have all.
+    #[inline]
+    fn each_word(range: Range<usize>, mut work: impl FnMut(usize, u64)) {
+        if range.is_empty() {
+            return;
+        }
+        let (first, last) = (range.start / 64, (range.end - 1) / 64);
+        let (from, to) = (u64::MAX << (range.start % 64), u64::MAX >> (63 - (range.end - 1) % 64));
+        if first == last {
+            return work(first, from & to);
+        }
+        work(first, from);
+        (first + 1..last).for_each(|word| work(word, u64::MAX));
+        work(last, to);
     }
 
     /// Returns how many were not in the set before.
     fn set_range(&mut self, range: Range<usize>) -> usize {
-        let before = self.count;
-        for (word, mask) in Self::masks(range) {
-            self.count += ones(mask & !self.words[word]);
+        let mut new = 0;
+        self.lowest = self.lowest.min(if range.is_empty() { usize::MAX } else { range.start / 64 });
+        Self::each_word(range, |word, mask| {
+            new += ones(mask & !self.words[word]);
             self.words[word] |= mask;
-            self.lowest = self.lowest.min(word);
-        }
-        self.count - before
+        });
+        self.count += new;
+        new
     }
 
     /// Returns how many were in the set before.
     fn clear_range(&mut self, range: Range<usize>) -> usize {
-        let before = self.count;
-        for (word, mask) in Self::masks(range) {
-            self.count -= ones(mask & self.words[word]);
+        let mut old = 0;
+        Self::each_word(range, |word, mask| {
+            old += ones(mask & self.words[word]);
             self.words[word] &= !mask;
-        }
-        before - self.count
+        });
+        self.count -= old;
+        old
     }
 }
 
@@ -334,8 +371,21 @@ mod tests {
         assert_eq!(arena.take(8, 1), Some((0, false)));
         arena.give_back(0..8);
         assert_eq!((arena.dirty(), arena.used()), (24, 14));
-        assert!(arena.clean().into_iter().eq(std::iter::once(0..10)));
-        assert_eq!((arena.dirty(), arena.clean()), (14, vec![]));
+        assert!(arena.take_dirty().into_iter().eq(std::iter::once(0..10)));
+        assert_eq!((arena.dirty(), arena.used(), arena.take_dirty()), (14, 24, vec![]));
+        arena.give_back(0..10);
         assert_eq!(arena.take(10, 1), Some((0, true)));
+    }
+
+    #[test]
+    fn huge_pages_are_asked_for_once_and_only_whole() {
+        let mut arena = Arena::new(1 << 30, 4 * HUGE + 1);
+        let mut want = |pages, wanted| arena.want_huge(pages, wanted);
+        assert_eq!((want(0..HUGE - 1, true), want(1..2 * HUGE - 1, true)), (None, None), "no whole one");
+        assert_eq!(want(0..2 * HUGE + 1, true), Some(0..2 * HUGE));
+        assert_eq!((want(0..2 * HUGE, true), want(2 * HUGE..2 * HUGE + 1, false)), (None, None), "as they are");
+        assert_eq!(want(HUGE..HUGE + 1, false), Some(HUGE..2 * HUGE));
+        assert_eq!(want(0..4 * HUGE + 1, true), Some(0..4 * HUGE));
+        assert_eq!(want(3 * HUGE..4 * HUGE + 1, false), Some(3 * HUGE..4 * HUGE + 1));
     }
 }

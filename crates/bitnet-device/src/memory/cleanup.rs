@@ -1,8 +1,9 @@
-//! Cleanup: when unused memory is returned to the system.
+//! Cleanup: when unused memory is returned to the system. It uses the pool; the pool does not know it.
 
-use super::large::Unused;
-use super::pool::Core;
+use super::config::CleanupConfig;
+use super::core::Core;
 use super::thread_cache;
+use super::tracker::Tracker;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,100 +11,92 @@ use std::time::{Duration, Instant};
 /// Minimum interval between checks of the device's free memory and of the pool's idle memory.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CleanupConfig {
-    /// Regions in which nothing was freed for this long return their unused memory. Checked when the pool
-    /// is used, at most twice a second, or by a thread ([`cleanup_period`](super::PoolTuning::cleanup_period)). Default
-    /// 10 seconds.
-    pub idle_cleanup_interval: Duration,
-    /// All unused memory is returned when this fraction, from 0 to 1, of a limit of the pool or of the device's memory
-    /// is used. Default 0.85.
-    pub pressure_cleanup_threshold: f64,
-    /// Whether free pages of regions that are partly in use go back too, or whole regions only. Default yes.
-    pub enable_compaction: bool,
-    /// A cleanup returns one region after another and stops after this time; the next one continues. Default 100
-    /// milliseconds.
-    pub max_cleanup_time: Duration,
+/// Gives back what rested for `idle`, and, if `pages`, free pages within regions; for a time, if there is one. Returns the
+/// bytes of memory that the device has again.
+fn clean(core: &Core, idle: Duration, pages: bool, time: Option<Duration>) -> usize {
+    let started = Instant::now();
+    let most = if time.is_some() { 1 } else { usize::MAX };
+    let (mut bytes, mut found, mut stopped) = (0, false, false);
+    while let Some(more) = core.central.give_back_unused(idle, pages, most) {
+        (bytes, found) = (bytes + more, true);
+        stopped = time.is_some_and(|time| started.elapsed() >= time);
+        if stopped || time.is_none() {
+            break;
+        }
+    }
+    if found {
+        let time = started.elapsed();
+        let mut metrics = core.cleanups.lock().unwrap_or_else(|e| e.into_inner());
+        metrics.cleanups += 1;
+        metrics.stopped += usize::from(stopped);
+        metrics.bytes += bytes;
+        metrics.time += time;
+        metrics.longest = metrics.longest.max(time);
+    }
+    bytes
 }
 
-impl Default for CleanupConfig {
-    fn default() -> Self {
-        Self {
-            idle_cleanup_interval: Duration::from_secs(10),
-            pressure_cleanup_threshold: 0.85,
-            enable_compaction: true,
-            max_cleanup_time: Duration::from_millis(100),
-        }
+/// Returns all unused memory. Other threads return their caches when they next free a block.
+pub(super) fn compact(core: &Core) -> usize {
+    flush_caches(core);
+    clean(core, Duration::ZERO, true, None)
+}
+
+fn flush_caches(core: &Core) {
+    core.central.caches().iter().for_each(|cache| cache.flush.store(true, Relaxed));
+    thread_cache::flush_own(&core.central);
+}
+
+/// Periodic work after an operation that took a lock anyway, at the time `now`.
+pub(super) fn maintain(core: &Core, now: Instant) {
+    let now = now.saturating_duration_since(core.started).as_millis() as u64;
+    let due = core.next_check.load(Relaxed);
+    let next = now + CHECK_INTERVAL.as_millis() as u64;
+    if now >= due && core.next_check.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+        check(core);
+    } else {
+        watch_limits(core);
     }
 }
 
-impl Core {
-    /// Gives back what rested for `idle`, and, if `pages`, free pages within regions; for a time, if there is one.
-    /// Returns the bytes of memory that the device has again.
-    fn clean(&self, idle: Duration, pages: bool, time: Option<Duration>) -> usize {
-        let started = Instant::now();
-        let most = if time.is_some() { 1 } else { usize::MAX };
-        let mut bytes = 0;
+/// As [`maintain`], where nobody looked at the time.
+pub(super) fn watch_limits(core: &Core) {
+    if core.central.is_limited() {
+        watch_pressure(core, false);
+    }
+}
+
+/// Looks at how much is used: of the pool's limits, and of the device anew if `ask_device`, which takes some microseconds.
+/// Cleans up when it comes to the threshold, and calls back when the level changed. Called without any lock.
+fn watch_pressure(core: &Core, ask_device: bool) {
+    let available = if ask_device { core.central.raw.available() } else { None };
+    let parts = core.pressure.parts(core.central.filled(), available);
+    if let Some(cleanup) = core.cleanup
+        && core.pressure.reached(parts, cleanup.pressure_cleanup_threshold)
+    {
+        flush_caches(core);
+        clean(core, Duration::ZERO, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
+    }
+    core.pressure.tell(parts);
+}
+
+fn check(core: &Core) {
+    watch_pressure(core, true);
+    if let Some(CleanupConfig { idle_cleanup_interval, enable_compaction, max_cleanup_time, .. }) = core.cleanup {
+        clean(core, idle_cleanup_interval, enable_compaction, Some(max_cleanup_time));
+    }
+    core.tracker.iter().for_each(Tracker::detect_leaks);
+}
+
+/// Starts the thread that checks every `period`; it ends within a period after the pool.
+pub(super) fn check_every(core: &Arc<Core>, period: Duration) -> std::io::Result<()> {
+    let core = Arc::downgrade(core);
+    std::thread::Builder::new().name("pool cleanup".into()).spawn(move || {
         loop {
-            let unused = self.with_central(|central| central.give_back_unused(idle, pages, most));
-            let done = unused.iter().all(Unused::is_empty);
-            bytes += unused.into_iter().map(|unused| unused.release(&*self.raw)).sum::<usize>();
-            if done || time.is_none_or(|time| started.elapsed() >= time) {
-                return bytes;
-            }
+            std::thread::sleep(period);
+            let Some(core) = core.upgrade() else { return };
+            check(&core);
         }
-    }
-
-    /// Returns all unused memory. Other threads return their caches when they next free a block.
-    pub(super) fn compact(&self) -> usize {
-        self.flush_caches();
-        self.clean(Duration::ZERO, true, None)
-    }
-
-    fn flush_caches(&self) {
-        self.caches().iter().for_each(|cache| cache.flush.store(true, Relaxed));
-        thread_cache::flush_own(self);
-    }
-
-    /// [`compact`](Self::compact), as far as the configuration lets an automatic cleanup go.
-    pub(super) fn clean_under_pressure(&self, cleanup: CleanupConfig) {
-        self.flush_caches();
-        self.clean(Duration::ZERO, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
-    }
-
-    /// Periodic work of the pool: called after operations that took a lock anyway.
-    pub(super) fn maintain(&self) {
-        let now = self.started.elapsed().as_millis() as u64;
-        let due = self.next_check.load(Relaxed);
-        let next = now + CHECK_INTERVAL.as_millis() as u64;
-        if now >= due && self.next_check.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
-            self.check();
-        } else if self.is_limited() {
-            self.watch_pressure(false);
-        }
-    }
-
-    fn check(&self) {
-        self.watch_pressure(true);
-        if let Some(cleanup) = self.cleanup {
-            self.clean(cleanup.idle_cleanup_interval, cleanup.enable_compaction, Some(cleanup.max_cleanup_time));
-        }
-        if let Some(tracker) = &self.tracker {
-            tracker.detect_leaks();
-        }
-    }
-
-    /// Starts the thread that checks every `period`; it ends within a period after the pool.
-    pub(super) fn check_every(core: &Arc<Self>, period: Duration) -> std::io::Result<()> {
-        let core = Arc::downgrade(core);
-        std::thread::Builder::new().name("pool cleanup".into()).spawn(move || {
-            loop {
-                std::thread::sleep(period);
-                let Some(core) = core.upgrade() else { return };
-                core.check();
-            }
-        })?;
-        Ok(())
-    }
+    })?;
+    Ok(())
 }

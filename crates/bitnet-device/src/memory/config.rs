@@ -1,8 +1,6 @@
 //! Configuration of a pool.
 
-use super::cleanup::CleanupConfig;
 use super::small;
-use super::tracking::TrackingConfig;
 use crate::{Result, TensorOpError};
 use std::time::Duration;
 
@@ -24,7 +22,7 @@ pub struct MemoryPoolConfig {
     /// As `max_small_pool_size`, for large blocks.
     pub max_large_pool_size: usize,
     /// Whether `tracking_config` holds, and [`get_detailed_metrics`](super::HybridMemoryPool::get_detailed_metrics) has
-    /// something to tell. Without it the pool counts as [`TrackingLevel::Basic`](super::TrackingLevel::Basic) does.
+    /// something to tell. Without it the pool counts as [`TrackingLevel::Basic`] does.
     /// Default no.
     pub enable_advanced_tracking: bool,
     /// What is tracked. Default `None`: the default of [`TrackingConfig`].
@@ -79,6 +77,77 @@ impl MemoryPoolConfig {
     }
 }
 
+/// How much a pool tracks; what is not tracked costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrackingLevel {
+    /// Nothing: all counts stay zero.
+    None,
+    /// Bytes in use and their peak, allocations and hits, counted by each thread for itself.
+    Basic,
+    /// And bytes asked for, hence what rounding wastes, and how many blocks there were of every size.
+    Standard,
+    /// And lifetimes and a timeline; under a lock.
+    Detailed,
+}
+
+/// What a pool tracks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrackingConfig {
+    /// How much. Default [`TrackingLevel::Standard`].
+    pub level: TrackingLevel,
+    /// Whether the [memory pressure level](super::MemoryPressureLevel) is watched and callbacks are called. Default yes.
+    pub enable_pressure_detection: bool,
+    /// Whether every block in use is known with its place and age, at any level: for
+    /// [`leak_report`](super::HybridMemoryPool::leak_report) and [`DetailedMetrics::suspected_leaks`](super::DetailedMetrics::suspected_leaks); under a lock.
+    /// Default no.
+    pub enable_leak_detection: bool,
+    /// Part of the memory, from 0 to 1, from which [`MemoryPressureLevel::High`](super::MemoryPressureLevel::High) is told. Default 0.85.
+    pub pressure_threshold_ratio: f64,
+    /// A block in use for longer than this is suspected to be a leak; looked for as often, when the pool is used.
+    /// Default 60 seconds.
+    pub leak_detection_interval: Duration,
+}
+
+impl Default for TrackingConfig {
+    fn default() -> Self {
+        Self {
+            level: TrackingLevel::Standard,
+            enable_pressure_detection: true,
+            enable_leak_detection: false,
+            pressure_threshold_ratio: 0.85,
+            leak_detection_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CleanupConfig {
+    /// Regions in which nothing was freed for this long return their unused memory. Checked when the pool
+    /// is used, at most twice a second, or by a thread ([`cleanup_period`](PoolTuning::cleanup_period)). Default
+    /// 10 seconds.
+    pub idle_cleanup_interval: Duration,
+    /// All unused memory is returned when this fraction, from 0 to 1, of a limit of the pool or of the device's memory
+    /// is used. Default 0.85.
+    pub pressure_cleanup_threshold: f64,
+    /// Whether free pages of regions that are partly in use go back too, or whole regions only. Default yes.
+    pub enable_compaction: bool,
+    /// A cleanup returns one region after another and stops after this time; the next one continues. Default 100
+    /// milliseconds.
+    pub max_cleanup_time: Duration,
+}
+
+impl Default for CleanupConfig {
+    fn default() -> Self {
+        Self {
+            idle_cleanup_interval: Duration::from_secs(10),
+            pressure_cleanup_threshold: 0.85,
+            enable_compaction: true,
+            max_cleanup_time: Duration::from_millis(100),
+        }
+    }
+}
+
 /// Rarely needed settings of a pool; see [`with_tuning`](super::HybridMemoryPool::with_tuning).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolTuning {
@@ -89,8 +158,8 @@ pub struct PoolTuning {
     pub warm_bytes: usize,
     /// Limit of bytes in the cache of a thread. Default 8 MiB.
     pub thread_cache_bytes: usize,
-    /// Whether regions of large blocks ask for huge pages: first used and streamed several times faster, but memory in
-    /// steps of 2 MiB. Default yes; see [`MemoryHandle::advise_huge_pages`](super::MemoryHandle::advise_huge_pages).
+    /// Whether blocks of 2 MiB and more ask for huge pages, once for each: first used and streamed several times faster.
+    /// Default yes; see [`MemoryHandle::advise_huge_pages`](super::MemoryHandle::advise_huge_pages).
     pub huge_pages: bool,
     /// Whether leak detection keeps the stack of every allocation, some microseconds each: the place alone is that of
     /// the pool's caller, for a tensor inside this crate. Default no.

@@ -18,7 +18,10 @@ pub(super) struct Totals {
 impl Totals {
     fn add(&self, bytes: isize, high: isize) {
         let before = self.live.fetch_add(bytes, Relaxed);
-        self.peak.fetch_max(before + high, Relaxed);
+        // What was live already was a peak when it was added.
+        if high > 0 {
+            self.peak.fetch_max(before + high, Relaxed);
+        }
     }
 
     /// Counts an allocation without a per-thread counter.
@@ -85,7 +88,10 @@ impl Shard {
     #[cold]
     pub(super) fn publish(&self, totals: &Totals) {
         totals.add(self.delta.load(Relaxed), self.high.load(Relaxed));
-        totals.allocations.fetch_add(self.allocations.load(Relaxed), Relaxed);
+        let allocations = self.allocations.load(Relaxed);
+        if allocations > 0 {
+            totals.allocations.fetch_add(allocations, Relaxed);
+        }
         self.delta.store(0, Relaxed);
         self.high.store(0, Relaxed);
         self.allocations.store(0, Relaxed);

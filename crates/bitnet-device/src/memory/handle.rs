@@ -1,67 +1,9 @@
 //! Handles of allocated blocks.
 
 use super::buddy::PAGE;
-use super::pool::Core;
-use std::ops::Deref;
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
-
-/// A reference to a pool. References to the global pool, which is never dropped, are not counted: counting would cost
-/// more than the allocation and cause contention between cores.
-pub(super) struct PoolRef(NonNull<Core>);
-
-// SAFETY: a shared reference to a pool, which is `Sync`, with a count that is atomic.
-unsafe impl Send for PoolRef {}
-// SAFETY: as above.
-unsafe impl Sync for PoolRef {}
-
-impl PoolRef {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        let core = Arc::into_raw(core);
-        // SAFETY: a pointer from `Arc` is not null.
-        Self(unsafe { NonNull::new_unchecked(core.cast_mut()) })
-    }
-}
-
-impl Deref for PoolRef {
-    type Target = Core;
-
-    #[inline]
-    fn deref(&self) -> &Core {
-        // SAFETY: this reference is counted, or the pool is immortal.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Clone for PoolRef {
-    #[inline]
-    fn clone(&self) -> Self {
-        if !self.immortal {
-            // SAFETY: the pointer is from `Arc::into_raw`, and this reference is counted.
-            unsafe { Arc::increment_strong_count(self.0.as_ptr()) };
-        }
-        Self(self.0)
-    }
-}
-
-impl Drop for PoolRef {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.immortal {
-            // SAFETY: as in `clone`, where this reference was counted, or in `new`.
-            unsafe { Arc::decrement_strong_count(self.0.as_ptr()) };
-        }
-    }
-}
-
-impl std::fmt::Debug for PoolRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pool {} of {}", self.id, self.raw.name())
-    }
-}
-
-/// Class of a large block.
-pub(super) const LARGE: u8 = u8::MAX;
+use super::cleanup;
+use super::core::{LARGE, PoolRef};
+use std::ptr;
 
 /// An allocated block; dropping it frees the block.
 #[derive(Debug)]
@@ -128,7 +70,7 @@ impl MemoryHandle {
     pub fn advise_huge_pages(&self, wanted: bool) {
         if self.class == LARGE {
             let bytes = self.len.max(1).next_multiple_of(PAGE);
-            self.pool.with_central(|central| central.large.advise_huge_pages(self.address, bytes, wanted));
+            self.pool.central.want_huge(self.address, bytes, wanted);
         }
     }
 }
@@ -136,6 +78,8 @@ impl MemoryHandle {
 impl Drop for MemoryHandle {
     #[inline]
     fn drop(&mut self) {
-        self.pool.release(self);
+        if let Some(now) = self.pool.release(self.address, self.len, self.class) {
+            cleanup::maintain(&self.pool, now);
+        }
     }
 }

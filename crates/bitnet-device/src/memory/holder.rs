@@ -1,5 +1,5 @@
-//! Which thread holds a pool's lock, so that a device's memory that comes back to the pool it serves is told so instead of
-//! waiting for itself for ever.
+//! Which thread is asking a device for memory for a pool, so that a device that comes back to that pool for more is refused
+//! instead of waiting for itself for ever.
 
 use super::RawMemory;
 use std::cell::Cell;
@@ -14,15 +14,15 @@ fn this_thread() -> usize {
     THREAD.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
-/// 0, or the thread that holds the lock. A thread finds itself here only if it wrote so, so no order of memory is needed.
+/// 0, or the thread that asks. A thread finds itself here only if it wrote so, so no order of memory is needed.
 #[derive(Debug, Default)]
 pub(super) struct Holder(AtomicUsize);
 
-/// The lock is held until this is dropped.
+/// The thread asks until this is dropped.
 pub(super) struct Held<'a>(&'a Holder);
 
 impl Holder {
-    /// Panics if this thread holds the lock, which it would wait for.
+    /// Panics if this thread is asking, and would wait for itself.
     pub(super) fn refuse_this_thread(&self, raw: &dyn RawMemory) {
         assert!(
             self.0.load(Relaxed) != this_thread(),
@@ -31,7 +31,7 @@ impl Holder {
         );
     }
 
-    /// This thread has the lock.
+    /// This thread asks.
     pub(super) fn hold(&self) -> Held<'_> {
         self.0.store(this_thread(), Relaxed);
         Held(self)

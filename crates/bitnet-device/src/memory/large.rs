@@ -1,12 +1,12 @@
-//! Large blocks and slabs: regions divided by the buddy method, and mappings of their own for what is larger than a
-//! region. What is freed stays warm, to be used again without the system's help, until somebody asks for it back.
+//! Regions divided by the buddy method, and mappings of their own for blocks larger than a region. What is freed stays
+//! warm, to be used again without the system's help, until somebody asks for it back.
+//!
+//! Here is only the account: the memory itself is asked for and given back by the [central lists](super::central).
 
 use super::buddy::{Arena, PAGE};
 use super::raw::{HUGE_PAGE, RawMemory};
-use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Regions grow to this many times the first.
@@ -22,12 +22,13 @@ pub(super) struct Pages {
     pub(super) address: usize,
     /// None of them was in use since the system gave them.
     pub(super) fresh: bool,
+    /// Address and bytes to ask huge pages for.
+    pub(super) huge: Option<(usize, usize)>,
 }
 
 /// Blocks from the threshold up.
 #[derive(Debug)]
 pub(super) struct LargeBlockPool {
-    raw: Arc<dyn RawMemory>,
     /// The oldest first, which are filled first.
     arenas: Vec<Arena>,
     /// Places in `arenas` by address.
@@ -36,68 +37,30 @@ pub(super) struct LargeBlockPool {
     warm: Vec<(usize, usize, Instant)>,
     arena_bytes: usize,
     warm_limit: usize,
-    /// As configured; `usize::MAX`: what the device has.
-    limit: usize,
-    memory: OnceCell<usize>,
-    /// Whether regions ask for huge pages, once.
+    /// Whether regions [commit memory when it is used](RawMemory::is_lazy).
+    lazy: bool,
+    /// Whether blocks ask for huge pages.
     huge: bool,
-    /// Addresses of blocks in use for which that is different.
-    unlike: BTreeSet<usize>,
     /// Bytes of mappings of their own, warm or in use.
     direct: usize,
-    /// Bytes of regions and mappings.
+    /// Bytes of regions and mappings, also of those that are being asked for.
     pub(super) reserved: usize,
     /// Bytes of these that were taken.
     pub(super) used: usize,
 }
 
 impl LargeBlockPool {
-    /// A pool whose first region has `initial` bytes, which reserves at most `limit` and keeps mappings of `warm_limit`,
-    /// with `huge` pages or small ones.
-    pub(super) fn new(raw: Arc<dyn RawMemory>, initial: usize, limit: usize, warm_limit: usize, huge: bool) -> Self {
+    /// A pool whose first region has `initial` bytes, and which keeps mappings of `warm_limit`.
+    pub(super) fn new(initial: usize, warm_limit: usize, lazy: bool, huge: bool) -> Self {
         let arena_bytes = initial.clamp(PAGE, LARGEST_ARENA).next_power_of_two();
         let (arenas, by_address, warm) = (Vec::new(), Vec::new(), Vec::new());
-        let (memory, unlike, [direct, reserved, used]) = (OnceCell::new(), BTreeSet::new(), [0; 3]);
-        Self {
-            raw,
-            arenas,
-            by_address,
-            warm,
-            arena_bytes,
-            warm_limit,
-            limit,
-            memory,
-            huge,
-            unlike,
-            direct,
-            reserved,
-            used,
-        }
+        let [direct, reserved, used] = [0; 3];
+        Self { arenas, by_address, warm, arena_bytes, warm_limit, lazy, huge, direct, reserved, used }
     }
 
-    /// Reserves the first region, as far as the limit allows; nothing where reserving takes memory.
-    pub(super) fn reserve_initial(&mut self) -> io::Result<()> {
-        let bytes = self.arena_bytes.min(self.limit() / PAGE * PAGE);
-        if bytes > 0 && self.raw.is_lazy() {
-            self.grow(bytes)?;
-        }
-        Ok(())
-    }
-
-    /// The limit of bytes reserved; `usize::MAX` where there is none and nobody knows what the device has.
-    fn limit(&self) -> usize {
-        let known = || self.raw.available().and_then(|(_, total)| usize::try_from(total).ok()).unwrap_or(usize::MAX);
-        if self.limit < usize::MAX { self.limit } else { *self.memory.get_or_init(known) }
-    }
-
-    /// Why more than the limit cannot be had.
-    fn full(&self) -> io::Error {
-        if self.limit < usize::MAX { io::ErrorKind::QuotaExceeded } else { io::ErrorKind::OutOfMemory }.into()
-    }
-
-    /// Part of the limit that is used.
-    pub(super) fn filled(&self) -> f32 {
-        if self.limit == usize::MAX { 0.0 } else { self.used as f32 / self.limit.max(1) as f32 }
+    /// Bytes of the first region, as far as `limit` allows; 0 where reserving takes memory.
+    pub(super) fn initial(&self, limit: usize) -> usize {
+        if self.lazy { self.arena_bytes.min(limit / PAGE * PAGE) } else { 0 }
     }
 
     /// Bytes that a block of `len` takes; an error beyond what memory can address.
@@ -105,73 +68,90 @@ impl LargeBlockPool {
         len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    /// A block of `bytes`, whole pages, at a multiple of `align`, and of a huge page where it has room for one. Beyond the
-    /// configured limit the error is of kind `QuotaExceeded`.
-    pub(super) fn take(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
-        let align = if bytes < HUGE_PAGE { align } else { align.max(HUGE_PAGE) };
-        if bytes > self.arena_bytes || align > HUGE_PAGE {
-            return self.take_direct(bytes, align.max(HUGE_PAGE));
-        }
-        // Where the limit leaves too little for a region, it may still do for the block.
-        self.take_shared(bytes, align).or_else(|_| self.take_direct(bytes, HUGE_PAGE))
+    /// Whether a block gets a mapping of its own.
+    pub(super) fn is_direct(&self, bytes: usize, align: usize) -> bool {
+        bytes > self.arena_bytes || align > HUGE_PAGE
     }
 
-    /// A block of at most `arena_bytes` within a region; `align` at most a huge page.
-    pub(super) fn take_shared(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
-        let (pages, align_pages) = (bytes / PAGE, align / PAGE);
-        let found = self.arenas.iter_mut().find_map(|arena| Some((arena.base, arena.take(pages, align_pages)?)));
-        let (base, (first, fresh)) = match found {
-            Some(found) => found,
-            None => {
-                let i = self.grow(bytes)?;
-                let taken = self.arenas[i].take(pages, align_pages);
-                (self.arenas[i].base, taken.ok_or(io::ErrorKind::OutOfMemory)?)
-            }
-        };
+    /// A block of at most `arena_bytes` within a region; `align` at most a huge page. `None` if there is no room.
+    pub(super) fn take_shared(&mut self, bytes: usize, align: usize) -> Option<Pages> {
+        let (pages, align) = (bytes / PAGE, align / PAGE);
+        let huge = self.huge && bytes >= HUGE_PAGE;
+        let taken = self.arenas.iter_mut().find_map(|arena| {
+            let (first, fresh) = arena.take(pages, align)?;
+            let huge = if huge { arena.want_huge(first..first + pages, true) } else { None };
+            let huge = huge.map(|pages| bytes_of(arena, pages));
+            Some(Pages { address: arena.base + first * PAGE, fresh, huge })
+        })?;
         self.used += bytes;
-        Ok(Pages { address: base + first * PAGE, fresh })
+        Some(taken)
     }
 
-    /// Another region with room for `wanted`: as much as all so far, within bounds and the limit.
-    fn grow(&mut self, wanted: usize) -> io::Result<usize> {
+    /// A mapping of its own that was freed.
+    pub(super) fn take_warm(&mut self, bytes: usize, align: usize) -> Option<Pages> {
+        let fits = |&(address, len, _): &(usize, usize, Instant)| len == bytes && address.is_multiple_of(align);
+        let (address, ..) = self.warm.remove(self.warm.iter().rposition(fits)?);
+        self.used += bytes;
+        Some(self.mapping(address, bytes, false))
+    }
+
+    /// What was asked for a mapping may have been changed while it was in use: a microsecond for more than a region.
+    fn mapping(&self, address: usize, bytes: usize, fresh: bool) -> Pages {
+        let whole = bytes / HUGE_PAGE * HUGE_PAGE;
+        Pages { address, fresh, huge: (self.huge && whole > 0).then_some((address, whole)) }
+    }
+
+    /// Bytes of the next region with room for `wanted`, set aside from `left` below the limit: as much as all so far,
+    /// within bounds.
+    pub(super) fn claim_region(&mut self, wanted: usize, left: usize) -> Option<usize> {
         let so_far = self.reserved - self.direct;
-        let remaining = self.remaining_below_limit(wanted) / PAGE * PAGE;
-        let len = if self.raw.is_lazy() {
+        let len = if self.lazy {
             1 << so_far.clamp(self.arena_bytes, self.arena_bytes * GROWTH).ilog2()
         } else {
             // An eighth more than all so far: little is taken for nothing, and the regions stay few.
             (so_far / 8).next_multiple_of(PAGE).clamp(EAGER_ARENA, EAGER_ARENA.max(self.arena_bytes * GROWTH))
         };
-        let mut len = len.min(remaining).max(wanted);
-        let base = loop {
-            if len > remaining {
-                return Err(self.full());
-            }
-            match self.reserve(len, HUGE_PAGE) {
-                Ok(base) => break base,
-                Err(_) if len > wanted => len = (len / 2 / PAGE * PAGE).max(wanted),
-                Err(error) => return Err(error),
-            }
-        };
-        self.reserved += len;
+        let left = left / PAGE * PAGE;
+        let len = len.min(left).max(wanted);
+        self.reserved += if len <= left { len } else { return None };
+        Some(len)
+    }
+
+    /// Adds a region that was claimed.
+    pub(super) fn add_region(&mut self, base: usize, len: usize) {
         self.arenas.push(Arena::new(base, len / PAGE));
         self.sort();
-        Ok(self.arenas.len() - 1)
     }
 
-    fn reserve(&self, len: usize, align: usize) -> io::Result<usize> {
-        let base = self.raw.reserve(len, align)?;
-        if self.huge {
-            self.raw.advise_huge_pages(base, len, true);
+    /// Sets a mapping of its own aside from `left` below the limit.
+    pub(super) fn claim_direct(&mut self, bytes: usize, left: usize) -> bool {
+        let fits = bytes <= left;
+        if fits {
+            self.reserved += bytes;
+            self.direct += bytes;
         }
-        Ok(base)
+        fits
     }
 
-    /// Asks for huge or small pages for a block, if it has the others.
-    pub(super) fn advise_huge_pages(&mut self, address: usize, bytes: usize, wanted: bool) {
-        let unlike = wanted != self.huge;
-        if if unlike { self.unlike.insert(address) } else { self.unlike.remove(&address) } {
-            self.raw.advise_huge_pages(address, bytes, wanted);
+    /// Adds a mapping of its own that was claimed, and takes it, unless it could not be had.
+    pub(super) fn add_direct(&mut self, address: io::Result<usize>, bytes: usize) -> io::Result<Pages> {
+        if address.is_err() {
+            self.reserved -= bytes;
+            self.direct -= bytes;
+        }
+        let address = address?;
+        self.used += bytes;
+        Ok(self.mapping(address, bytes, true))
+    }
+
+    /// Notes what pages are wanted for a block: address and bytes to ask for, if that is not how they are.
+    pub(super) fn want_huge(&mut self, address: usize, bytes: usize, wanted: bool) -> Option<(usize, usize)> {
+        match self.arena_of(address) {
+            Some(arena) => {
+                let first = (address - arena.base) / PAGE;
+                arena.want_huge(first..first + bytes / PAGE, wanted).map(|pages| bytes_of(arena, pages))
+            }
+            None => Some((address, if wanted { bytes / HUGE_PAGE * HUGE_PAGE } else { bytes })).filter(|a| a.1 > 0),
         }
     }
 
@@ -180,42 +160,29 @@ impl LargeBlockPool {
         self.by_address.sort_unstable();
     }
 
-    /// Bytes that may still be reserved, after giving back what nobody uses if `wanted` needs it.
-    fn remaining_below_limit(&mut self, wanted: usize) -> usize {
-        if self.limit() - self.reserved < wanted {
-            let released = self.give_back_unused(Duration::ZERO, false, usize::MAX);
-            released.release(&*self.raw);
-        }
-        self.limit() - self.reserved
+    /// Takes a block back that is within a region.
+    pub(super) fn give_back_shared(&mut self, address: usize, bytes: usize, now: Instant) {
+        self.used -= bytes;
+        self.put_back(address, bytes, Some(now));
     }
 
-    fn take_direct(&mut self, bytes: usize, align: usize) -> io::Result<Pages> {
-        let fits = |&(address, len, _): &(usize, usize, Instant)| len == bytes && address.is_multiple_of(align);
-        if let Some(i) = self.warm.iter().rposition(fits) {
-            self.used += bytes;
-            return Ok(Pages { address: self.warm.remove(i).0, fresh: false });
-        }
-        if self.remaining_below_limit(bytes) < bytes {
-            return Err(self.full());
-        }
-        let address = self.reserve(bytes, align)?;
-        self.reserved += bytes;
-        self.direct += bytes;
-        self.used += bytes;
-        Ok(Pages { address, fresh: true })
+    /// Adds free pages to their region.
+    pub(super) fn put_back(&mut self, address: usize, bytes: usize, now: Option<Instant>) {
+        let arena = self.arena_of(address).expect("the pages are of a region");
+        let first = (address - arena.base) / PAGE;
+        arena.give_back(first..first + bytes / PAGE);
+        arena.touched = now.unwrap_or(arena.touched);
     }
 
     /// Takes a block back; what must now be released, by the caller once it holds no lock.
-    pub(super) fn give_back(&mut self, address: usize, bytes: usize) -> Unused {
+    pub(super) fn give_back(&mut self, address: usize, bytes: usize, now: Instant) -> Unused {
         let mut unused = Unused::default();
-        self.used -= bytes;
-        self.advise_huge_pages(address, bytes, self.huge);
-        if let Some(arena) = self.arena_of(address) {
-            let first = (address - arena.base) / PAGE;
-            arena.give_back(first..first + bytes / PAGE);
+        if self.arena_of(address).is_some() {
+            self.give_back_shared(address, bytes, now);
             return unused;
         }
-        self.warm.push((address, bytes, Instant::now()));
+        self.used -= bytes;
+        self.warm.push((address, bytes, now));
         let mut kept: usize = self.warm.iter().map(|&(_, len, _)| len).sum();
         while kept > self.warm_limit {
             let (address, len, _) = self.warm.remove(0);
@@ -238,38 +205,40 @@ impl LargeBlockPool {
         self.direct -= len;
     }
 
-    /// Regions and mappings that nobody uses and, if `pages`, free pages that hold memory: of what rested for `idle`, and of
-    /// `most` regions. The caller releases the regions once it holds no lock; the pages are given back here, before they can
-    /// be used.
-    pub(super) fn give_back_unused(&mut self, idle: Duration, pages: bool, most: usize) -> Unused {
+    /// Takes regions and mappings that nobody uses and, if `pages`, free pages that hold memory: of what rested for `idle`,
+    /// and of `most` regions. The caller, once it holds no lock, releases the regions, and clears the pages and
+    /// [puts them back](Self::put_back).
+    pub(super) fn take_unused(&mut self, idle: Duration, pages: bool, most: usize, now: Instant) -> Unused {
         let (mut unused, mut left) = (Unused::default(), most);
         let mut within = |unused: bool| {
             let taken = unused && left > 0;
             left -= usize::from(taken);
             taken
         };
-        let mappings = self.warm.extract_if(.., |(_, _, since)| within(since.elapsed() >= idle)).collect::<Vec<_>>();
-        for (address, len, _) in mappings {
+        let rested = |since: Instant| now.saturating_duration_since(since) >= idle;
+        for (address, len, _) in
+            self.warm.extract_if(.., |&mut (_, _, since)| within(rested(since))).collect::<Vec<_>>()
+        {
             self.forget_direct(&mut unused, address, len);
         }
-        let rested = |arena: &Arena| arena.touched.elapsed() >= idle;
-        for arena in self.arenas.extract_if(.., |arena| within(arena.used() == 0 && rested(arena))).collect::<Vec<_>>()
-        {
+        let empty = |arena: &mut Arena| within(arena.used() == 0 && rested(arena.touched));
+        for arena in self.arenas.extract_if(.., empty).collect::<Vec<_>>() {
             unused.regions.push((arena.base, arena.pages * PAGE));
             unused.bytes += arena.dirty() * PAGE;
             self.reserved -= arena.pages * PAGE;
         }
         self.sort();
-        let pages = pages && self.raw.is_lazy();
-        for arena in self.arenas.iter_mut().filter(|arena| pages && rested(arena)) {
+        let pages = pages && self.lazy;
+        for arena in self.arenas.iter_mut().filter(|arena| pages && rested(arena.touched)) {
             if left == 0 {
                 break;
             }
-            let runs = arena.clean();
+            let runs = arena.take_dirty();
             left -= usize::from(!runs.is_empty());
             for run in runs {
-                self.raw.discard(arena.base + run.start * PAGE, run.len() * PAGE);
-                unused.bytes += run.len() * PAGE;
+                let run = bytes_of(arena, run);
+                unused.bytes += run.1;
+                unused.pages.push(run);
             }
         }
         unused
@@ -289,33 +258,40 @@ impl LargeBlockPool {
         self.arenas.iter().map(Arena::metadata).sum::<usize>()
             + self.warm.capacity() * size_of::<(usize, usize, Instant)>()
     }
-}
 
-impl Drop for LargeBlockPool {
-    fn drop(&mut self) {
-        // Handles keep their pool, so that nobody uses any of it; slabs and caches of threads only hold addresses.
-        self.give_back_unused(Duration::ZERO, false, usize::MAX).release(&*self.raw);
-        self.arenas.iter().for_each(|arena| self.raw.release(arena.base, arena.pages * PAGE));
+    /// Everything, where nobody uses any of it.
+    pub(super) fn take_all(&mut self) -> Unused {
+        let mut all = self.take_unused(Duration::ZERO, false, usize::MAX, Instant::now());
+        all.regions.extend(self.arenas.drain(..).map(|arena| (arena.base, arena.pages * PAGE)));
+        all
     }
 }
 
-/// Regions that left the pool and wait for their release.
+/// Address and bytes of pages of a region.
+fn bytes_of(arena: &Arena, pages: Range<usize>) -> (usize, usize) {
+    (arena.base + pages.start * PAGE, pages.len() * PAGE)
+}
+
+/// What left the pool and waits to be given back.
 #[derive(Debug, Default)]
 pub(super) struct Unused {
     regions: Vec<(usize, usize)>,
-    /// Bytes of free pages that went back.
+    /// Free pages of regions that stay.
+    pub(super) pages: Vec<(usize, usize)>,
+    /// Bytes of memory that the device has again afterwards.
     bytes: usize,
 }
 
 impl Unused {
-    /// Whether there was nothing to give back.
-    pub(super) fn is_empty(&self) -> bool {
-        self.regions.is_empty() && self.bytes == 0
+    /// Gives everything back; returns the bytes of memory that the device has again.
+    pub(super) fn release(&self, raw: &dyn RawMemory) -> usize {
+        self.regions.iter().for_each(|&(address, len)| raw.release(address, len));
+        self.pages.iter().for_each(|&(address, len)| raw.discard(address, len));
+        self.bytes
     }
 
-    /// Gives the regions back; returns the bytes of memory that the system has again.
-    pub(super) fn release(self, raw: &dyn RawMemory) -> usize {
-        self.regions.iter().for_each(|&(address, len)| raw.release(address, len));
-        self.bytes
+    /// Whether there was nothing to give back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.regions.is_empty() && self.pages.is_empty()
     }
 }

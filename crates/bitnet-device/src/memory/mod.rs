@@ -1,13 +1,17 @@
 //! Memory of tensors: pools of small and large blocks, memory-mapped files, and memory shared between processes.
 
 mod buddy;
-pub mod cleanup;
+mod cache;
+mod central;
+mod cleanup;
 mod config;
+mod core;
 mod counters;
 mod handle;
 mod holder;
 mod large;
 mod mapped;
+mod metrics;
 mod pool;
 mod pressure;
 mod raw;
@@ -15,20 +19,19 @@ mod shared;
 mod signals;
 mod small;
 mod thread_cache;
-pub mod tracking;
+mod tracker;
 
-/// Atomics of `counters`; `tests/loom.rs` substitutes loom's.
+/// Atomics and locks; `tests/loom.rs` substitutes loom's.
 mod atomic {
-    pub(super) use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard};
 }
 
-pub use cleanup::CleanupConfig;
-pub use config::{MemoryPoolConfig, PoolTuning};
+pub use config::{CleanupConfig, MemoryPoolConfig, PoolTuning, TrackingConfig, TrackingLevel};
 pub use handle::MemoryHandle;
 pub use mapped::MappedFile;
-pub use pool::{HybridMemoryPool, PoolMetrics};
-pub use pressure::MemoryPressureLevel;
+pub use metrics::{CleanupMetrics, DetailedMetrics, LeakReport, LiveBlock, MemoryPressureLevel, PoolMetrics, TIMELINE};
+pub use pool::HybridMemoryPool;
 pub use raw::RawMemory;
 pub use shared::{PublishedMemory, SharedMemory};
 pub use signals::install_signal_handlers;
-pub use tracking::{DetailedMetrics, LeakReport, LiveBlock, TIMELINE, TrackingConfig, TrackingLevel};

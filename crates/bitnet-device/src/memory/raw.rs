@@ -9,8 +9,8 @@ pub(super) const HUGE_PAGE: usize = if cfg!(any(unix, miri)) { 2 << 20 } else { 
 /// The allocator below a pool. A pool divides regions by address and never reads or writes them, so that it can manage
 /// memory that only a device can access.
 ///
-/// The pool calls it while its lock is held, so it must not allocate from or free to the pool that it serves; where
-/// that pool would have to wait for its own lock, it panics. Other pools may be used.
+/// The pool calls it without locking its lists, one thread at a time for `reserve` and what is given back, so other threads
+/// use the pool meanwhile. The pool that it serves may be used too, for what needs no other region: for that it panics.
 pub trait RawMemory: Debug + Send + Sync {
     /// Name of the device, for messages.
     fn name(&self) -> String;

@@ -2,7 +2,7 @@
 
 use super::buddy::PAGE;
 use super::large::LargeBlockPool;
-use std::io;
+use std::time::Instant;
 
 /// Alignment of every block, and the smallest one: a cache line.
 pub(super) const LINE: usize = 64;
@@ -43,6 +43,11 @@ const fn slab_shape(class: usize) -> (usize, usize) {
     (pages * PAGE / bytes, pages)
 }
 
+/// Bytes that a class takes from a region at a time.
+pub(super) const fn slab_bytes(class: usize) -> usize {
+    slab_shape(class).1 * PAGE
+}
+
 /// Blocks below the threshold, with bitmaps of free blocks outside their slabs.
 #[derive(Debug)]
 pub(super) struct SmallBlockPool {
@@ -69,19 +74,19 @@ impl SmallBlockPool {
     }
 
     /// Allocates blocks of a class into `out`, at least one: returns their number, and whether the memory was used
-    /// before.
+    /// before; `None` if no region has room.
     pub(super) fn take(
         &mut self,
         class: usize,
         out: &mut [usize],
         large: &mut LargeBlockPool,
-    ) -> io::Result<(usize, bool)> {
+    ) -> Option<(usize, bool)> {
         let (blocks, pages) = slab_shape(class);
         let mut warm = true;
         if blocks == 1 {
             let block = large.take_shared(pages * PAGE, PAGE)?;
             out[0] = block.address;
-            return Ok((1, !block.fresh));
+            return Some((1, !block.fresh));
         }
         if self.partial[class].is_empty() {
             warm = !self.add_slab(class, blocks, pages, large)?;
@@ -102,10 +107,10 @@ impl SmallBlockPool {
         if slab.free_blocks == 0 {
             self.partial[class].pop();
         }
-        Ok((taken, warm))
+        Some((taken, warm))
     }
 
-    fn add_slab(&mut self, class: usize, blocks: usize, pages: usize, large: &mut LargeBlockPool) -> io::Result<bool> {
+    fn add_slab(&mut self, class: usize, blocks: usize, pages: usize, large: &mut LargeBlockPool) -> Option<bool> {
         let memory = large.take_shared(pages * PAGE, PAGE)?;
         let free = std::array::from_fn(|word| match blocks.saturating_sub(word * 64) {
             0 => 0,
@@ -120,15 +125,14 @@ impl SmallBlockPool {
         self.partial[class].push(id);
         let arena = large.arena_of(memory.address).expect("slabs are smaller than regions");
         arena.set_slab(memory.address, pages, id);
-        Ok(memory.fresh)
+        Some(memory.fresh)
     }
 
     /// Frees a block. An empty slab is freed unless it is the only one with free blocks.
-    pub(super) fn give_back(&mut self, class: usize, address: usize, large: &mut LargeBlockPool) {
+    pub(super) fn give_back(&mut self, class: usize, address: usize, large: &mut LargeBlockPool, now: Instant) {
         let (blocks, pages) = slab_shape(class);
         if blocks == 1 {
-            let _nothing = large.give_back(address, pages * PAGE);
-            return;
+            return large.give_back_shared(address, pages * PAGE, now);
         }
         let arena = large.arena_of(address).expect("the block came from here");
         let id = arena.slab_of(address);
@@ -142,11 +146,11 @@ impl SmallBlockPool {
             partial.push(id);
         }
         if slab.free_blocks as usize == blocks && partial.len() > 1 {
-            self.remove_slab(id, large);
+            self.remove_slab(id, large, now);
         }
     }
 
-    fn remove_slab(&mut self, id: u32, large: &mut LargeBlockPool) {
+    fn remove_slab(&mut self, id: u32, large: &mut LargeBlockPool, now: Instant) {
         let Slab { base, class, place, .. } = self.slabs[id as usize];
         let partial = &mut self.partial[class as usize];
         partial.swap_remove(place as usize);
@@ -157,17 +161,17 @@ impl SmallBlockPool {
         if let Some(arena) = large.arena_of(base) {
             arena.set_slab(base, pages, super::buddy::NO_SLAB);
         }
-        let _nothing = large.give_back(base, pages * PAGE);
+        large.give_back_shared(base, pages * PAGE, now);
         self.vacant.push(id);
     }
 
     /// Frees every empty slab.
-    pub(super) fn give_back_empty(&mut self, large: &mut LargeBlockPool) {
+    pub(super) fn give_back_empty(&mut self, large: &mut LargeBlockPool, now: Instant) {
         for class in 0..CLASSES {
             let (blocks, _) = slab_shape(class);
             let empty = |&id: &u32| self.slabs[id as usize].free_blocks as usize == blocks;
             for id in self.partial[class].iter().copied().filter(empty).collect::<Vec<_>>() {
-                self.remove_slab(id, large);
+                self.remove_slab(id, large, now);
             }
         }
     }
