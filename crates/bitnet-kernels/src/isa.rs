@@ -168,6 +168,102 @@ impl Isa {
     }
 }
 
+/// Types of which a value exists only on a CPU with the instructions: what has one may use them. Kernels are methods of these
+/// types, written for one of them or generic over a trait that they implement, and are chosen once, by
+/// [`Kernels::for_isa`](crate::Kernels::for_isa) or [`dispatch`].
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, $available:expr, $features:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name(());
+
+        impl $name {
+            /// `None` on a CPU without the instructions.
+            pub fn new() -> Option<$name> {
+                $available.then_some($name(()))
+            }
+
+            /// Calls `f`, which must be [`inlined`](crate::float::simd::inlined), where the instructions may be used.
+            #[inline(always)]
+            pub(crate) fn entered<R>(self, f: impl FnOnce() -> R) -> R {
+                #[target_feature(enable = $features)]
+                fn enter<R>(f: impl FnOnce() -> R) -> R {
+                    f()
+                }
+                // SAFETY: a value of the type exists only where the instructions do.
+                unsafe { enter(f) }
+            }
+        }
+    };
+}
+pub(crate) use kernel;
+
+/// Plain Rust: the kernels that specify all others.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    /// [`Isa::Sse41`].
+    Sse41, Isa::Sse41.is_available(), "ssse3,sse4.1"
+);
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    /// [`Isa::Avx2`].
+    Avx2, Isa::Avx2.is_available(), "avx2,fma,f16c"
+);
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    /// [`Isa::Avx512`].
+    Avx512, Isa::Avx512.is_available(), "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c"
+);
+#[cfg(target_arch = "aarch64")]
+kernel!(
+    /// [`Isa::Neon`]; the float kernels of [`Isa::NeonDotprod`] too, whose dot products are of 8 bits.
+    Neon, Isa::Neon.is_available(), "neon"
+);
+#[cfg(target_arch = "aarch64")]
+kernel!(
+    /// [`Isa::NeonDotprod`].
+    NeonDotprod, Isa::NeonDotprod.is_available(), "neon,dotprod"
+);
+
+/// `$body` with `$s` as the vectors ([`Simd`](crate::float::simd::Simd)) of an instruction set, or `$scalar` for
+/// [`Isa::Scalar`]. Panics where the CPU lacks it.
+macro_rules! dispatch {
+    ($isa:expr, |$s:ident| $body:expr, $scalar:expr) => {{
+        #[allow(unused_imports)]
+        use crate::isa::*;
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Sse41 => {
+                let $s = Sse41::new().expect(MISSING);
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                let $s = Avx2::new().expect(MISSING);
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                let $s = Avx512::new().expect(MISSING);
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod => {
+                let $s = Neon::new().expect(MISSING);
+                $body
+            }
+            _ => $scalar,
+        }
+    }};
+}
+pub(crate) use dispatch;
+
+/// What [`dispatch`] panics with.
+pub(crate) const MISSING: &str = "the CPU has the instruction set asked for";
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

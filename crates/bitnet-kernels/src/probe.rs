@@ -14,7 +14,8 @@ use std::thread::{self, yield_now};
 use std::time::{Duration, Instant};
 
 use crate::float::simd::{Simd, inlined};
-use crate::ternary::{TILE, TILE_COLS, scalar::Scalar};
+use crate::isa::{Scalar, dispatch};
+use crate::ternary::{TILE, TILE_COLS};
 use crate::{Isa, Kernels, TernaryKernel, ThreadPool};
 
 /// Bytes that a bandwidth probe reads again and again: far more than any cache it should bypass.
@@ -150,17 +151,7 @@ fn read_rate(threads: usize, time: Time, mut now: impl FnMut() -> Instant) -> f6
 
 /// The sum of the numbers, read with the vectors of `isa`, which this CPU has.
 fn sum(isa: Isa, lines: &[Line]) -> u64 {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => streamed(crate::float::avx512::Avx512::new().expect("available"), lines),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => streamed(crate::float::avx2::Avx2::new().expect("available"), lines),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => streamed(crate::float::sse41::Sse41::new().expect("available"), lines),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod => streamed(crate::float::neon::Neon::new().expect("available"), lines),
-        _ => lines.iter().map(|line| line.0.iter().sum::<f32>() as u64).sum(),
-    }
+    dispatch!(isa, |s| streamed(s, lines), lines.iter().map(|line| line.0.iter().sum::<f32>() as u64).sum())
 }
 
 /// Parts that are read side by side, and the distance in bytes at which a line is asked for. Twice the streams read a tenth
@@ -231,11 +222,11 @@ pub fn f32_rate(isa: Isa, pool: &ThreadPool, seconds: f64) -> f64 {
         pool.run(pool.threads() * 8, &|_| {
             let count = match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => fused(crate::float::avx512::Avx512::new().expect("available")),
+                Isa::Avx512 => fused(crate::isa::Avx512::new().expect("available")),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => fused(crate::float::avx2::Avx2::new().expect("available")),
+                Isa::Avx2 => fused(crate::isa::Avx2::new().expect("available")),
                 #[cfg(target_arch = "aarch64")]
-                Isa::Neon | Isa::NeonDotprod => fused(crate::float::neon::Neon::new().expect("available")),
+                Isa::Neon | Isa::NeonDotprod => fused(crate::isa::Neon::new().expect("available")),
                 _ => plain(),
             };
             ops.fetch_add(count, Relaxed);

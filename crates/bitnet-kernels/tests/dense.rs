@@ -1,12 +1,12 @@
 //! Dense operations of every instruction set of this CPU against the scalar kernel, at odd sizes.
 
-use bitnet_kernels::dense::{self, Binary, DenseKernel, Half, Moments, Unary, parallel};
-use bitnet_kernels::{Isa, ThreadPool};
+use bitnet_kernels::dense::{Binary, DenseKernel, Half, Moments, Unary, parallel};
+use bitnet_kernels::{Isa, Kernels, ThreadPool};
 use proptest::prelude::*;
 
 /// Every kernel of this CPU, the scalar one first.
 fn kernels() -> Vec<&'static dyn DenseKernel> {
-    Isa::available().into_iter().map(|isa| dense::for_isa(isa).expect("available")).collect()
+    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").dense).collect()
 }
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {

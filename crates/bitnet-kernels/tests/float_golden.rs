@@ -1,7 +1,7 @@
 //! Float operations of every instruction set of this CPU against PyTorch (`golden/float_ops.py`).
 
-use bitnet_kernels::float::{self, AttentionShape, KvCache, inverse_frequencies, rope_tables};
-use bitnet_kernels::{FloatKernel, Isa, ThreadPool};
+use bitnet_kernels::float::{AttentionShape, KvCache, inverse_frequencies, rope_tables};
+use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
 
 struct Golden(&'static [u8]);
 
@@ -70,6 +70,6 @@ fn check(kernel: &dyn FloatKernel) {
 #[test]
 fn equal_to_pytorch() {
     for isa in Isa::available() {
-        check(float::for_isa(isa).expect("available"));
+        check(Kernels::for_isa(isa).expect("available").float);
     }
 }

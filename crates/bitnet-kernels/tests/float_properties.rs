@@ -1,12 +1,12 @@
 //! Float operations of every instruction set of this CPU against f64 and the scalar kernel, at odd sizes.
 
-use bitnet_kernels::float::{self, AttentionShape, KvCache, half, inverse_frequencies, rope_tables};
-use bitnet_kernels::{FloatKernel, Isa, ThreadPool};
+use bitnet_kernels::float::{AttentionShape, KvCache, half, inverse_frequencies, rope_tables};
+use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
 use proptest::prelude::*;
 
 /// Every kernel of this CPU, the scalar one first.
 fn kernels() -> Vec<&'static dyn FloatKernel> {
-    Isa::available().into_iter().map(|isa| float::for_isa(isa).expect("available")).collect()
+    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").float).collect()
 }
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {

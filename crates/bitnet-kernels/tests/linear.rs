@@ -1,8 +1,8 @@
 //! Dense products with every block type and instruction set of this CPU against f64.
 
 use bitnet_kernels::blocks::{BlockMatrix, BlockType, dequantize_row};
-use bitnet_kernels::float::{self, half};
-use bitnet_kernels::{Isa, ThreadPool};
+use bitnet_kernels::float::half;
+use bitnet_kernels::{Isa, Kernels, ThreadPool};
 use proptest::prelude::*;
 
 /// A small generator of bits: xorshift.
@@ -61,7 +61,7 @@ fn check(kind: BlockType, rows: usize, columns: usize, tokens: usize, outlier: f
     let pool = ThreadPool::new(2);
     for isa in Isa::available() {
         let mut out = vec![f32::NAN; tokens * rows];
-        float::for_isa(isa).expect("available").linear(&pool, &weights, &x, &mut out);
+        Kernels::for_isa(isa).expect("available").float.linear(&pool, &weights, &x, &mut out);
         let bound = if kind.block_len() == 1 { 2e-6 } else { 1e-5 };
         let mut w = vec![0.0; columns];
         for r in 0..rows {
@@ -110,7 +110,7 @@ fn infinities_and_nan_reach_the_result() {
                 let mut x = [1.0; 512];
                 x[300] = bad;
                 let mut out = [0.0];
-                float::for_isa(isa).expect("available").linear(&pool, &weights, &x, &mut out);
+                Kernels::for_isa(isa).expect("available").float.linear(&pool, &weights, &x, &mut out);
                 assert!(!out[0].is_finite(), "{isa} {kind} {bad}: {}", out[0]);
             }
         }

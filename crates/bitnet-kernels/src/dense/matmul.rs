@@ -16,8 +16,9 @@ mod vector;
 mod x86_64;
 
 use crate::float::simd::{BF16, F16};
+use crate::isa::{self, MISSING};
 use crate::lengths::elements;
-use crate::{Isa, ThreadPool, float};
+use crate::{Isa, ThreadPool};
 use product::{F32, Output, Widened};
 
 /// Sizes of a product: `out[m, n] = a[m, k] b[k, n]`.
@@ -249,8 +250,6 @@ pub fn matmul_i8(isa: Isa, pool: &ThreadPool, shape: MatmulShape, a: Matrix<i8>,
     }
 }
 
-const MISSING: &str = "the CPU has the instruction set asked for";
-
 fn check_all<A, B, O>(shape: &MatmulShape, a: &Matrix<A>, b: &Matrix<B>, out: &MatrixMut<O>) {
     let MatmulShape { m, n, k } = *shape;
     // Strides of 0 make matrices of any size; the loops over them count in usize.
@@ -275,13 +274,13 @@ where
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => with!(float::avx512::Avx512::new()),
+        Isa::Avx512 => with!(isa::Avx512::new()),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => with!(float::avx2::Avx2::new()),
+        Isa::Avx2 => with!(isa::Avx2::new()),
         #[cfg(target_arch = "x86_64")]
         Isa::Sse41 => blocks::run(portable::Portable::<f32, T>::new(), pool, shape, a, b, out),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod => with!(float::neon::Neon::new()),
+        Isa::Neon | Isa::NeonDotprod => with!(isa::Neon::new()),
         _ => scalar::matmul(shape, a, b, out),
     }
 }

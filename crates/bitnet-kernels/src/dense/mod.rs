@@ -187,28 +187,6 @@ pub trait DenseKernel: Send + Sync {
     fn widen_i8(&self, x: &[i8], out: &mut [f32]);
 }
 
-/// The kernel of `isa`, or `None` when this CPU cannot run it.
-pub fn for_isa(isa: Isa) -> Option<&'static dyn DenseKernel> {
-    use crate::float;
-    // The kernels have no size, so these boxes allocate nothing.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn leak(kernel: Option<impl DenseKernel + 'static>) -> Option<&'static dyn DenseKernel> {
-        kernel.map(|kernel| &*Box::leak(Box::new(kernel)) as _)
-    }
-    match isa {
-        Isa::Scalar => Some(&float::scalar::Scalar),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => leak(float::sse41::Sse41::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => leak(float::avx2::Avx2::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => leak(float::avx512::Avx512::new()),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod => leak(float::neon::Neon::new().filter(|_| isa.is_available())),
-        _ => None,
-    }
-}
-
 /// Columns of x that [`DenseKernel::transpose`] writes, or `None` where there is nothing to write; panics where it would
 /// leave x or out.
 fn columns_of(x: &[f32], stride: usize, rows: usize, first: usize, out: &[f32]) -> Option<usize> {

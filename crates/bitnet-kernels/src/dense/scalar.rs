@@ -1,9 +1,8 @@
 //! The specification of the dense operations: plain loops, functions and sums in f64.
 
 use super::{Binary, DenseKernel, Half, Moments, Unary, convert, elementwise, rows::further};
-use crate::Isa;
 use crate::float::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
-use crate::float::scalar::Scalar;
+use crate::isa::{Isa, Scalar};
 use crate::lengths::check_rows;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 

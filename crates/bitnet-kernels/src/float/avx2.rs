@@ -2,24 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::Simd;
-use crate::Isa;
-
-/// The float operations with AVX2.
-#[derive(Clone, Copy)]
-pub struct Avx2(());
-
-impl Avx2 {
-    /// `None` when the CPU lacks the instructions of [`Isa::Avx2`].
-    pub fn new() -> Option<Avx2> {
-        Isa::Avx2.is_available().then_some(Avx2(()))
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn enter<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
+use super::simd::{Simd, intrinsics};
+use crate::isa::{Avx2, Isa};
 
 // SAFETY of the blocks below: a value of the type exists only where the instructions do; pointers by the trait's contract.
 impl Simd for Avx2 {
@@ -31,104 +15,82 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn enter<R>(self, f: impl FnOnce() -> R) -> R {
-        // SAFETY: see above.
-        unsafe { enter(f) }
+        self.entered(f)
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_set1_ps(x) }
+    intrinsics! {
+        fn splat(self, x: f32) -> __m256 = _mm256_set1_ps(x);
+        fn half(self, bits: u16) -> f32 = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32)));
+        fn add(self, a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        fn sub(self, a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        fn mul(self, a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        fn div(self, a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        fn min(self, a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        fn max(self, a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        fn maximum(self, a: __m256, b: __m256) -> __m256 =
+            _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+        fn minimum(self, a: __m256, b: __m256) -> __m256 =
+            _mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+        fn select_lt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 =
+            _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+        fn and(self, a: __m256, b: __m256) -> __m256 = _mm256_and_ps(a, b);
+        fn or(self, a: __m256, b: __m256) -> __m256 = _mm256_or_ps(a, b);
+        fn fence(self) = _mm_sfence();
+        fn zero_i(self) -> __m256i = _mm256_setzero_si256();
+        fn to_f32(self, v: __m256i) -> __m256 = _mm256_cvtepi32_ps(v);
+        fn bits(self, v: __m256i, shift: usize, mask: u8) -> __m256i =
+            _mm256_and_si256(_mm256_srl_epi16(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi8(mask as i8));
+        fn join(self, low: __m256i, high: __m256i) -> __m256i = _mm256_or_si256(low, _mm256_slli_epi16::<4>(high));
+        fn round(self, v: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
+        fn pow2(self, n: __m256) -> __m256 = {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+                _mm256_cvtps_epi32(n),
+                _mm256_set1_epi32(127),
+            )))
+        };
+        fn sum(self, v: __m256) -> f32 = {
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        };
+        fn largest(self, v: __m256) -> f32 = {
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        };
     }
 
-    #[inline(always)]
-    unsafe fn load(self, from: *const f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, v: __m256, to: *mut f32) {
-        // SAFETY: see above.
-        unsafe { _mm256_storeu_ps(to, v) }
-    }
-
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn maximum(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
-    }
-
-    #[inline(always)]
-    fn minimum(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
-    }
-
-    #[inline(always)]
-    fn select_lt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
-    }
-
-    #[inline(always)]
-    fn and(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_and_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn or(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_or_ps(a, b) }
+    intrinsics! { unsafe:
+        fn load(self, from: *const f32) -> __m256 = _mm256_loadu_ps(from);
+        fn store(self, v: __m256, to: *mut f32) = _mm256_storeu_ps(to, v);
+        fn load_f16(self, from: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
+        fn store_f16(self, v: __m256, to: *mut u16) =
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        fn load_bf16(self, from: *const u16) -> __m256 =
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
+        fn load_bytes(self, from: *const u8) -> __m256i = _mm256_loadu_si256(from.cast());
+        fn dot_u8(self, acc: __m256i, w: __m256i, x: *const i16) -> __m256i = {
+            let even = _mm256_and_si256(w, _mm256_set1_epi16(255));
+            let odd = _mm256_srli_epi16::<8>(w);
+            let even = _mm256_madd_epi16(even, _mm256_loadu_si256(x.cast()));
+            let odd = _mm256_madd_epi16(odd, _mm256_loadu_si256(x.add(16).cast()));
+            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        };
+        fn dot_i8(self, acc: __m256i, w: __m256i, x: *const i16) -> __m256i = {
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
+            let odd = _mm256_srai_epi16::<8>(w);
+            let even = _mm256_madd_epi16(even, _mm256_loadu_si256(x.cast()));
+            let odd = _mm256_madd_epi16(odd, _mm256_loadu_si256(x.add(16).cast()));
+            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        };
+        fn spread_16(self, from: *const f32) -> __m256 = _mm256_set_m128(_mm_set1_ps(*from.add(1)), _mm_set1_ps(*from));
+        fn spread_32(self, from: *const f32) -> __m256 = _mm256_set1_ps(*from);
+        fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m256i = {
+            let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(blocks.add(2).cast()));
+            let nibbles = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
+            _mm256_and_si256(nibbles, _mm256_set1_epi8(15))
+        };
     }
 
     #[inline(always)]
@@ -160,143 +122,6 @@ impl Simd for Avx2 {
                     if STREAM { _mm256_stream_ps(to, column) } else { _mm256_storeu_ps(to, column) }
                 }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn fence(self) {
-        // SAFETY: see above.
-        unsafe { _mm_sfence() }
-    }
-
-    #[inline(always)]
-    fn zero_i(self) -> __m256i {
-        // SAFETY: see above.
-        unsafe { _mm256_setzero_si256() }
-    }
-
-    #[inline(always)]
-    fn to_f32(self, v: __m256i) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_cvtepi32_ps(v) }
-    }
-
-    #[inline(always)]
-    fn bits(self, v: __m256i, shift: usize, mask: u8) -> __m256i {
-        // SAFETY: see above.
-        unsafe { _mm256_and_si256(_mm256_srl_epi16(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi8(mask as i8)) }
-    }
-
-    #[inline(always)]
-    fn join(self, low: __m256i, high: __m256i) -> __m256i {
-        // SAFETY: see above.
-        unsafe { _mm256_or_si256(low, _mm256_slli_epi16::<4>(high)) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_f16(self, from: *const u16) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, v: __m256, to: *mut u16) {
-        // SAFETY: see above.
-        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(self, from: *const u16) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
-    }
-
-    #[inline(always)]
-    fn round(self, v: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
-    }
-
-    #[inline(always)]
-    fn pow2(self, n: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe {
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-                _mm256_cvtps_epi32(n),
-                _mm256_set1_epi32(127),
-            )))
-        }
-    }
-
-    #[inline(always)]
-    fn sum(self, v: __m256) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
-        }
-    }
-
-    #[inline(always)]
-    fn largest(self, v: __m256) -> f32 {
-        // SAFETY: see above.
-        unsafe {
-            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
-            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bytes(self, from: *const u8) -> __m256i {
-        // SAFETY: see above.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_u8(self, acc: __m256i, w: __m256i, x: *const i16) -> __m256i {
-        // SAFETY: see above.
-        unsafe {
-            let even = _mm256_and_si256(w, _mm256_set1_epi16(255));
-            let odd = _mm256_srli_epi16::<8>(w);
-            let even = _mm256_madd_epi16(even, _mm256_loadu_si256(x.cast()));
-            let odd = _mm256_madd_epi16(odd, _mm256_loadu_si256(x.add(16).cast()));
-            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_i8(self, acc: __m256i, w: __m256i, x: *const i16) -> __m256i {
-        // SAFETY: see above.
-        unsafe {
-            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
-            let odd = _mm256_srai_epi16::<8>(w);
-            let even = _mm256_madd_epi16(even, _mm256_loadu_si256(x.cast()));
-            let odd = _mm256_madd_epi16(odd, _mm256_loadu_si256(x.add(16).cast()));
-            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn spread_16(self, from: *const f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_set_m128(_mm_set1_ps(*from.add(1)), _mm_set1_ps(*from)) }
-    }
-
-    #[inline(always)]
-    unsafe fn spread_32(self, from: *const f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_set1_ps(*from) }
-    }
-
-    #[inline(always)]
-    unsafe fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m256i {
-        // SAFETY: see above.
-        unsafe {
-            let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(blocks.add(2).cast()));
-            let nibbles = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
-            _mm256_and_si256(nibbles, _mm256_set1_epi8(15))
         }
     }
 }

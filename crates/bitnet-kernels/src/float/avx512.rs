@@ -2,24 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::Simd;
-use crate::Isa;
-
-/// The float operations with AVX-512.
-#[derive(Clone, Copy)]
-pub struct Avx512(());
-
-impl Avx512 {
-    /// `None` when the CPU lacks the instructions of [`Isa::Avx512`].
-    pub fn new() -> Option<Avx512> {
-        Isa::Avx512.is_available().then_some(Avx512(()))
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn enter<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
+use super::simd::{Simd, intrinsics};
+use crate::isa::{Avx512, Isa};
 
 // SAFETY of the blocks below: a value of the type exists only where the instructions do; pointers by the trait's contract.
 impl Simd for Avx512 {
@@ -31,151 +15,98 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn enter<R>(self, f: impl FnOnce() -> R) -> R {
-        // SAFETY: see above.
-        unsafe { enter(f) }
+        self.entered(f)
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(self, from: *const f32) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, v: __m512, to: *mut f32) {
-        // SAFETY: see above.
-        unsafe { _mm512_storeu_ps(to, v) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_f16(self, from: *const u16) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_f16(self, v: __m512, to: *mut u16) {
-        // SAFETY: see above.
-        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(self, from: *const u16) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
-    }
-
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn round(self, v: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(v) }
-    }
-
-    #[inline(always)]
-    fn pow2(self, n: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe {
+    intrinsics! {
+        fn splat(self, x: f32) -> __m512 = _mm512_set1_ps(x);
+        fn half(self, bits: u16) -> f32 = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32)));
+        fn add(self, a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        fn sub(self, a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        fn mul(self, a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        fn div(self, a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        fn min(self, a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        fn max(self, a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        fn round(self, v: __m512) -> __m512 = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(v);
+        fn pow2(self, n: __m512) -> __m512 = {
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
                 _mm512_cvtps_epi32(n),
                 _mm512_set1_epi32(127),
             )))
-        }
+        };
+        fn sum(self, v: __m512) -> f32 = _mm512_reduce_add_ps(v);
+        fn largest(self, v: __m512) -> f32 = _mm512_reduce_max_ps(v);
+        fn maximum(self, a: __m512, b: __m512) -> __m512 =
+            _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        fn minimum(self, a: __m512, b: __m512) -> __m512 =
+            _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 =
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x);
+        fn and(self, a: __m512, b: __m512) -> __m512 = _mm512_and_ps(a, b);
+        fn or(self, a: __m512, b: __m512) -> __m512 = _mm512_or_ps(a, b);
+        fn fence(self) = _mm_sfence();
+        fn zero_i(self) -> __m512i = _mm512_setzero_si512();
+        fn to_f32(self, v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
+        fn bits(self, v: __m512i, shift: usize, mask: u8) -> __m512i =
+            _mm512_and_si512(_mm512_srl_epi16(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi8(mask as i8));
+        fn join(self, low: __m512i, high: __m512i) -> __m512i = _mm512_or_si512(low, _mm512_slli_epi16::<4>(high));
     }
 
-    #[inline(always)]
-    fn sum(self, v: __m512) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm512_reduce_add_ps(v) }
-    }
-
-    #[inline(always)]
-    fn largest(self, v: __m512) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm512_reduce_max_ps(v) }
-    }
-
-    #[inline(always)]
-    fn maximum(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a) }
-    }
-
-    #[inline(always)]
-    fn minimum(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a) }
-    }
-
-    #[inline(always)]
-    fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
-    }
-
-    #[inline(always)]
-    fn and(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_and_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn or(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_or_ps(a, b) }
+    intrinsics! { unsafe:
+        fn load(self, from: *const f32) -> __m512 = _mm512_loadu_ps(from);
+        fn store(self, v: __m512, to: *mut f32) = _mm512_storeu_ps(to, v);
+        fn load_f16(self, from: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+        fn store_f16(self, v: __m512, to: *mut u16) =
+            _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        fn load_bf16(self, from: *const u16) -> __m512 =
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))));
+        fn load_bytes(self, from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());
+        fn dot_u8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i = {
+            let even = _mm512_and_si512(w, _mm512_set1_epi16(255));
+            let odd = _mm512_srli_epi16::<8>(w);
+            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
+            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
+        };
+        fn dot_i8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i = {
+            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w));
+            let odd = _mm512_srai_epi16::<8>(w);
+            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
+            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
+        };
+        fn spread_16(self, from: *const f32) -> __m512 = {
+            let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_loadu_ps(from)))
+        };
+        fn spread_32(self, from: *const f32) -> __m512 =
+            _mm512_mask_broadcastss_ps(_mm512_set1_ps(*from), 0xff00, _mm_set_ss(*from.add(1)));
+        fn q6_k(self, low: *const u8, high: *const u8, chunk: usize) -> __m512i = {
+            let low = _mm512_loadu_si512(low.cast());
+            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(high.cast()));
+            // Each half of the vector takes its own two bits to bits 4 and 5.
+            let halves = |a: i64, b: i64| _mm512_setr_epi64(a, a, a, a, b, b, b, b);
+            let (low, high) = if chunk == 0 {
+                (low, _mm512_sllv_epi64(high, halves(4, 2)))
+            } else {
+                (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi64(high, halves(0, 2)))
+            };
+            _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), _mm512_and_si512(high, _mm512_set1_epi8(48)))
+        };
+        fn q4_k(self, nibbles: *const u8, _chunk: usize) -> __m512i = {
+            let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(nibbles.cast()));
+            let nibbles = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4));
+            _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
+        };
+        fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m512i = {
+            let one = |at: usize| _mm256_broadcastsi128_si256(_mm_loadu_si128(blocks.add(at).cast()));
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(one(2)), one(20));
+            let nibbles = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
+            _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
+        };
+        fn q8_0(self, blocks: *const u8, _chunk: usize) -> __m512i = {
+            let one = |at: usize| _mm256_loadu_si256(blocks.add(at).cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(one(2)), one(36))
+        };
     }
 
     #[inline(always)]
@@ -217,126 +148,6 @@ impl Simd for Avx512 {
                     if STREAM { _mm512_stream_ps(to, column) } else { _mm512_storeu_ps(to, column) }
                 }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn fence(self) {
-        // SAFETY: see above.
-        unsafe { _mm_sfence() }
-    }
-
-    #[inline(always)]
-    fn zero_i(self) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
-    fn to_f32(self, v: __m512i) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_cvtepi32_ps(v) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bytes(self, from: *const u8) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    fn bits(self, v: __m512i, shift: usize, mask: u8) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_and_si512(_mm512_srl_epi16(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi8(mask as i8)) }
-    }
-
-    #[inline(always)]
-    fn join(self, low: __m512i, high: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_or_si512(low, _mm512_slli_epi16::<4>(high)) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_u8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let even = _mm512_and_si512(w, _mm512_set1_epi16(255));
-            let odd = _mm512_srli_epi16::<8>(w);
-            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
-            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_i8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w));
-            let odd = _mm512_srai_epi16::<8>(w);
-            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
-            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn spread_16(self, from: *const f32) -> __m512 {
-        // SAFETY: see above.
-        unsafe {
-            let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_loadu_ps(from)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn spread_32(self, from: *const f32) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_mask_broadcastss_ps(_mm512_set1_ps(*from), 0xff00, _mm_set_ss(*from.add(1))) }
-    }
-
-    #[inline(always)]
-    unsafe fn q6_k(self, low: *const u8, high: *const u8, chunk: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let low = _mm512_loadu_si512(low.cast());
-            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(high.cast()));
-            // Each half of the vector takes its own two bits to bits 4 and 5.
-            let halves = |a: i64, b: i64| _mm512_setr_epi64(a, a, a, a, b, b, b, b);
-            let (low, high) = if chunk == 0 {
-                (low, _mm512_sllv_epi64(high, halves(4, 2)))
-            } else {
-                (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi64(high, halves(0, 2)))
-            };
-            _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), _mm512_and_si512(high, _mm512_set1_epi8(48)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn q4_k(self, nibbles: *const u8, _chunk: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(nibbles.cast()));
-            let nibbles = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4));
-            _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let one = |at: usize| _mm256_broadcastsi128_si256(_mm_loadu_si128(blocks.add(at).cast()));
-            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(one(2)), one(20));
-            let nibbles = _mm512_srlv_epi64(both, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
-            _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn q8_0(self, blocks: *const u8, _chunk: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let one = |at: usize| _mm256_loadu_si256(blocks.add(at).cast());
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(one(2)), one(36))
         }
     }
 }

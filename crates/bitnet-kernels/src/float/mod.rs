@@ -4,19 +4,19 @@
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
-pub mod avx2;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
+mod avx512;
 mod dot;
 pub mod half;
 mod linear;
 #[cfg(target_arch = "aarch64")]
-pub mod neon;
+mod neon;
 mod rope;
-pub mod scalar;
+mod scalar;
 pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
-pub mod sse41;
+mod sse41;
 mod vector;
 
 pub use rope::{inverse_frequencies, rope_tables};
@@ -111,26 +111,6 @@ pub trait FloatKernel: Send + Sync {
     /// Weights are taken as [`crate::blocks::dequantize_row`] gives them; for quantized weights the activations may be
     /// rounded to 16 bits per 256 (an error near 1e-5 of `|x| |w|` at most).
     fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]);
-}
-
-/// The float kernel of `isa`, or `None` when this CPU cannot run it.
-pub fn for_isa(isa: Isa) -> Option<&'static dyn FloatKernel> {
-    // The kernels have no size, so these boxes allocate nothing.
-    fn leak(kernel: Option<impl FloatKernel + 'static>) -> Option<&'static dyn FloatKernel> {
-        kernel.map(|kernel| &*Box::leak(Box::new(kernel)) as _)
-    }
-    match isa {
-        Isa::Scalar => Some(&scalar::Scalar),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => leak(sse41::Sse41::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => leak(avx2::Avx2::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => leak(avx512::Avx512::new()),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod => leak(neon::Neon::new().filter(|_| isa.is_available())),
-        _ => None,
-    }
 }
 
 impl AttentionShape {

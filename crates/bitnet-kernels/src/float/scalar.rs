@@ -3,12 +3,10 @@
 use super::half::{f16_to_f32, f32_to_f16};
 use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, inverse_rms, rope_row, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
+use crate::isa::Scalar;
 use crate::lengths::elements;
 use crate::threads::Parts;
 use crate::{Isa, ThreadPool};
-
-/// Plain Rust.
-pub struct Scalar;
 
 impl FloatKernel for Scalar {
     fn isa(&self) -> Isa {

@@ -16,6 +16,26 @@ macro_rules! inlined {
 }
 pub(crate) use inlined;
 
+/// Functions of [`Simd`] that are some intrinsics, which a value of the type proves to be there; `unsafe:` before those that
+/// take pointers, valid by the trait's contract.
+macro_rules! intrinsics {
+    (unsafe: $(fn $name:ident($self:ident $(, $arg:ident: $t:ty)*) $(-> $r:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($self $(, $arg: $t)*) $(-> $r)? {
+            // SAFETY: see above.
+            unsafe { $body }
+        }
+    )*};
+    ($(fn $name:ident($self:ident $(, $arg:ident: $t:ty)*) $(-> $r:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name($self $(, $arg: $t)*) $(-> $r)? {
+            // SAFETY: see above.
+            unsafe { $body }
+        }
+    )*};
+}
+pub(crate) use intrinsics;
+
 /// The vectors of one instruction set. Having a value proves that the CPU has it, so its functions may be called.
 ///
 /// # Safety

@@ -4,10 +4,7 @@
 //! keys after a block are not looked at.
 
 use super::entered;
-use crate::dense::{
-    self,
-    matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32},
-};
+use crate::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
 use crate::float::simd::inlined;
 use crate::lengths::elements;
 use crate::threads::Parts;
@@ -78,7 +75,7 @@ impl<'a> Task<'a> {
     fn transposed(&self, head: &[f32]) -> Vec<f32> {
         let width = self.shape.head_dim;
         let mut x = vec![0.; head.len()];
-        let kernel = dense::for_isa(self.kernel.isa()).expect("every instruction set has a kernel");
+        let kernel = crate::Kernels::for_isa(self.kernel.isa()).expect("every instruction set has a kernel").dense;
         kernel.transpose(head, width, head.len() / width, 0, false, &mut x);
         x
     }
@@ -261,7 +258,6 @@ fn add(isa: Isa, sum: &mut [f32], x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::float;
 
     fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -320,7 +316,7 @@ mod tests {
                 plain(shape, qkv, &cos, &sin).iter().zip(&grad).map(|(x, &g)| x * f64::from(g)).sum()
             };
             for isa in Isa::available() {
-                let kernel = float::for_isa(isa).unwrap();
+                let kernel = crate::Kernels::for_isa(isa).unwrap().float;
                 for threads in [1, 3] {
                     let pool = ThreadPool::new(threads);
                     let (mut out, mut d) = (vec![0.; expected.len()], vec![0.; qkv.len()]);

@@ -23,18 +23,9 @@ const PART: usize = 32 << 10;
 
 /// `$body` where the instructions of `$isa` may be used; all of it must be inlined.
 macro_rules! entered {
-    ($isa:expr, $body:expr) => {{
-        #[allow(unused_imports)]
-        use crate::float::simd::Simd;
-        const MISSING: &str = "the CPU has the instruction set asked for";
-        match $isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => crate::float::avx512::Avx512::new().expect(MISSING).enter(inlined!(|| $body)),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => crate::float::avx2::Avx2::new().expect(MISSING).enter(inlined!(|| $body)),
-            _ => $body,
-        }
-    }};
+    ($isa:expr, $body:expr) => {
+        crate::isa::dispatch!($isa, |s| s.entered(inlined!(|| $body)), $body)
+    };
 }
 
 pub(crate) use entered;

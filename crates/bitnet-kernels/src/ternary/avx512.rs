@@ -2,68 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{PANEL, TILE, TILE_COLS, TernaryKernel, check_dot};
-use crate::Isa;
-use crate::activation::{INFINITY_BITS, scale_of};
+use super::{PANEL, TILE, TILE_COLS, kernel};
 
-/// AVX-512 F, BW, VL, DQ and VNNI.
-pub struct Avx512(());
-
-impl Avx512 {
-    /// `None` on a CPU without the instructions.
-    pub fn new() -> Option<Avx512> {
-        Isa::Avx512.is_available().then_some(Avx512(()))
-    }
-}
-
-impl TernaryKernel for Avx512 {
-    fn isa(&self) -> Isa {
-        Isa::Avx512
-    }
-
-    fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-        assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
-        // SAFETY: the instructions are there (`new`), the lengths agree.
-        unsafe { quantize(x, q) }
-    }
-
-    fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
-        let count = check_dot(tiles, panels, q, sums, acc);
-        // SAFETY: the instructions are there (`new`), the lengths agree (`check_dot`).
-        unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
-    }
-}
-
-/// # Safety
-/// `q` has `x`'s length rounded up to 16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
-    let (whole, rest) = x.as_chunks::<16>();
-    // SAFETY: sixteen floats.
-    let load = |v: &[f32; 16]| unsafe { _mm512_loadu_ps(v.as_ptr()) };
-    // SAFETY: the lanes past the end are not read; they are 0.
-    let last = unsafe { _mm512_maskz_loadu_ps((1u16 << rest.len()) - 1, rest.as_ptr()) };
-    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-    let bits = |v: __m512| _mm512_and_si512(_mm512_castps_si512(v), magnitude);
-    let max = whole.iter().fold(bits(last), |max, v| _mm512_max_epi32(max, bits(load(v))));
-    let max = _mm512_reduce_max_epi32(max) as u32;
-    let scale = scale_of(max);
-    if max >= INFINITY_BITS {
-        q.fill(0);
-        return (scale, 0);
-    }
-    let factor = _mm512_set1_ps(scale);
-    let mut sum = _mm512_setzero_si512();
-    let rest = (!rest.is_empty()).then_some(last);
-    for (v, q) in whole.iter().map(load).chain(rest).zip(q.as_chunks_mut::<16>().0) {
-        // To the nearest, ties to even: the rounding mode that Rust programs run in. |x * scale| is below 128.
-        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, factor));
-        sum = _mm512_add_epi32(sum, rounded);
-        // SAFETY: sixteen bytes.
-        unsafe { _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(rounded)) };
-    }
-    (scale, _mm512_reduce_add_epi32(sum))
-}
+kernel!(Avx512);
 
 /// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]`, `acc` `[T, count * 16]`.
 ///

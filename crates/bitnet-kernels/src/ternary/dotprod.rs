@@ -3,63 +3,10 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{PANEL, TILE, TILE_COLS, TernaryKernel, check_dot, neon};
-use crate::Isa;
+use super::{PANEL, TILE, TILE_COLS, dot_of_panels, kernel};
 
-/// NEON with dot products.
-pub struct NeonDotprod(());
-
-impl NeonDotprod {
-    /// `None` on a CPU without the instructions.
-    pub fn new() -> Option<NeonDotprod> {
-        Isa::NeonDotprod.is_available().then_some(NeonDotprod(()))
-    }
-}
-
-impl TernaryKernel for NeonDotprod {
-    fn isa(&self) -> Isa {
-        Isa::NeonDotprod
-    }
-
-    fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-        assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
-        // SAFETY: the instructions are there (`new`), the lengths agree.
-        unsafe { neon::quantize(x, q) }
-    }
-
-    fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
-        let count = check_dot(tiles, panels, q, sums, acc);
-        // SAFETY: the instructions are there (`new`), the lengths agree (`check_dot`).
-        unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
-    }
-}
-
-/// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]`, `acc` `[T, count * 16]`.
-///
-/// # Safety
-/// The pointers are valid for these sizes.
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums: &[i32], acc: *mut i32) {
-    for p in 0..count {
-        let mut token = 0;
-        while token < sums.len() {
-            let tokens = (sums.len() - token).min(4);
-            let kernel = match tokens {
-                4 => panel::<4>,
-                3 => panel::<3>,
-                2 => panel::<2>,
-                _ => panel::<1>,
-            };
-            let stride = count * PANEL;
-            // SAFETY: parts of the buffers, within them.
-            unsafe {
-                let (x, to) = (q.add(token * tiles * TILE_COLS), acc.add(token * stride + p * PANEL));
-                kernel(tiles, panels.add(p * tiles * TILE), x, &sums[token..], to, stride);
-            }
-            token += tokens;
-        }
-    }
-}
+kernel!(NeonDotprod);
+dot_of_panels!("neon,dotprod", 4, 1, 2, 3);
 
 /// `T` tokens, one panel.
 ///

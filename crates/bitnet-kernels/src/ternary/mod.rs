@@ -4,18 +4,18 @@
 //! multiply unsigned codes and subtract the sum of the activations, which quantization gives. All of it is exact in i32.
 
 #[cfg(target_arch = "x86_64")]
-pub mod avx2;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
+mod avx512;
 #[cfg(target_arch = "aarch64")]
-pub mod dotprod;
+mod dotprod;
 pub mod layout;
 pub mod matmul;
 #[cfg(target_arch = "aarch64")]
-pub mod neon;
-pub mod scalar;
+mod neon;
+mod scalar;
 #[cfg(target_arch = "x86_64")]
-pub mod sse41;
+mod sse41;
 
 pub use layout::{pack, packed_len, unpack};
 pub use matmul::{Activations, TernaryMatrix, matmul, matmul_i32};
@@ -35,7 +35,7 @@ pub const MAX_COLS: usize = 1 << 18;
 /// Activation quantization and ternary products of one instruction set.
 ///
 /// Implementations are types that can be constructed only on a CPU that has the instructions; each equals
-/// [`scalar::Scalar`] bit for bit.
+/// that of [`Scalar`](crate::isa::Scalar) bit for bit.
 pub trait TernaryKernel: Send + Sync {
     /// The instruction set.
     fn isa(&self) -> Isa;
@@ -57,27 +57,62 @@ pub trait TernaryKernel: Send + Sync {
     fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]);
 }
 
-/// The ternary kernel of `isa`, or `None` when this CPU cannot run it.
-pub fn for_isa(isa: Isa) -> Option<&'static dyn TernaryKernel> {
-    /// A kernel has no size, so its box allocates nothing.
-    fn leak(kernel: impl TernaryKernel + 'static) -> &'static dyn TernaryKernel {
-        Box::leak(Box::new(kernel))
-    }
-    match isa {
-        Isa::Scalar => Some(leak(scalar::Scalar)),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => sse41::Sse41::new().map(leak),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::Avx2::new().map(leak),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::Avx512::new().map(leak),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => neon::Neon::new().map(leak),
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonDotprod => dotprod::NeonDotprod::new().map(leak),
-        _ => None,
-    }
+/// [`TernaryKernel`] of a type of which a value proves that the instructions are there, by a function that needs them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! kernel {
+    ($name:ident) => {
+        impl super::TernaryKernel for crate::isa::$name {
+            fn isa(&self) -> crate::Isa {
+                crate::Isa::$name
+            }
+
+            fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
+                self.entered(crate::float::simd::inlined!(|| super::scalar::quantize(x, q)))
+            }
+
+            fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
+                let count = super::check_dot(tiles, panels, q, sums, acc);
+                // SAFETY: the instructions are there, the lengths agree (`check_dot`).
+                unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
+            }
+        }
+    };
 }
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use kernel;
+
+/// A function `dot` over all panels and tokens, of a function `panel` for one panel and `T` tokens.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! dot_of_panels {
+    ($features:literal, $most:literal $(, $fewer:literal)*) => {
+        /// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]`, `acc` `[T, count * 16]`.
+        ///
+        /// # Safety
+        /// The pointers are valid for these sizes.
+        #[target_feature(enable = $features)]
+        unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums: &[i32], acc: *mut i32) {
+            for p in 0..count {
+                let mut token = 0;
+                while token < sums.len() {
+                    let tokens = (sums.len() - token).min($most);
+                    let kernel = match tokens {
+                        $($fewer => panel::<$fewer>,)*
+                        _ => panel::<$most>,
+                    };
+                    let stride = count * PANEL;
+                    // SAFETY: parts of the buffers, within them.
+                    unsafe {
+                        let (x, to) = (q.add(token * tiles * TILE_COLS), acc.add(token * stride + p * PANEL));
+                        kernel(tiles, panels.add(p * tiles * TILE), x, &sums[token..], to, stride);
+                    }
+                    token += tokens;
+                }
+            }
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use dot_of_panels;
 
 /// Checks the lengths of [`TernaryKernel::dot`]; gives the number of panels.
 fn check_dot(tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &[i32]) -> usize {

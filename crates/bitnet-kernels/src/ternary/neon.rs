@@ -3,93 +3,10 @@
 
 use std::arch::aarch64::*;
 
-use super::{PANEL, TILE, TILE_COLS, TernaryKernel, check_dot, scalar};
-use crate::Isa;
-use crate::activation::{INFINITY_BITS, scale_of};
+use super::{PANEL, TILE, TILE_COLS, dot_of_panels, kernel};
 
-/// NEON without dot products.
-pub struct Neon(());
-
-impl Neon {
-    /// `None` on a CPU without the instructions.
-    pub fn new() -> Option<Neon> {
-        Isa::Neon.is_available().then_some(Neon(()))
-    }
-}
-
-impl TernaryKernel for Neon {
-    fn isa(&self) -> Isa {
-        Isa::Neon
-    }
-
-    fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-        assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
-        // SAFETY: the instructions are there (`new`), the lengths agree.
-        unsafe { quantize(x, q) }
-    }
-
-    fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
-        let count = check_dot(tiles, panels, q, sums, acc);
-        // SAFETY: the instructions are there (`new`), the lengths agree (`check_dot`).
-        unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
-    }
-}
-
-/// # Safety
-/// `q` has `x`'s length rounded up to 16.
-#[target_feature(enable = "neon")]
-pub(super) unsafe fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
-    let (eights, rest) = x.as_chunks::<8>();
-    // SAFETY: eight floats.
-    let load = |v: &[f32; 8]| unsafe { [vld1q_f32(v.as_ptr()), vld1q_f32(v.as_ptr().add(4))] };
-    let mut max = vdupq_n_u32(0);
-    for v in eights {
-        for part in load(v) {
-            max = vmaxq_u32(max, vreinterpretq_u32_f32(vabsq_f32(part)));
-        }
-    }
-    let max = vmaxvq_u32(max).max(scalar::max_bits(rest));
-    let scale = scale_of(max);
-    if max >= INFINITY_BITS {
-        q.fill(0);
-        return (scale, 0);
-    }
-    let mut sum = vdupq_n_s32(0);
-    let (main, tail) = q.split_at_mut(eights.len() * 8);
-    for (v, q) in eights.iter().zip(main.as_chunks_mut::<8>().0) {
-        // To the nearest, ties to even. |x * scale| is below 128.
-        let [low, high] = load(v).map(|part| vcvtnq_s32_f32(vmulq_n_f32(part, scale)));
-        sum = vaddq_s32(sum, vaddq_s32(low, high));
-        let words = vcombine_s16(vqmovn_s32(low), vqmovn_s32(high));
-        // SAFETY: eight bytes.
-        unsafe { vst1_s8(q.as_mut_ptr(), vqmovn_s16(words)) };
-    }
-    let (last, padding) = tail.split_at_mut(rest.len());
-    padding.fill(0);
-    (scale, vaddvq_s32(sum) + scalar::round(rest, scale, last))
-}
-
-/// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]`, `acc` `[T, count * 16]`.
-///
-/// # Safety
-/// The pointers are valid for these sizes.
-#[target_feature(enable = "neon")]
-unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums: &[i32], acc: *mut i32) {
-    for p in 0..count {
-        let mut token = 0;
-        while token < sums.len() {
-            let tokens = (sums.len() - token).min(2);
-            let kernel = if tokens == 2 { panel::<2> } else { panel::<1> };
-            let stride = count * PANEL;
-            // SAFETY: parts of the buffers, within them.
-            unsafe {
-                let (x, to) = (q.add(token * tiles * TILE_COLS), acc.add(token * stride + p * PANEL));
-                kernel(tiles, panels.add(p * tiles * TILE), x, &sums[token..], to, stride);
-            }
-            token += tokens;
-        }
-    }
-}
+kernel!(Neon);
+dot_of_panels!("neon", 2, 1);
 
 /// Tiles whose sums fit 16 bits: each adds 4 products of at most `2 * 128`, and `32 * 4 * -256 = -32768`.
 const NARROW: usize = 32;

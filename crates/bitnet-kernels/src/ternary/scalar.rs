@@ -1,11 +1,8 @@
 //! The specification: plain loops that every other kernel equals bit for bit.
 
 use super::{PANEL, TILE, TILE_COLS, TernaryKernel, check_dot};
-use crate::Isa;
 use crate::activation::{INFINITY_BITS, scale_of};
-
-/// Plain Rust.
-pub struct Scalar;
+use crate::isa::{Isa, Scalar};
 
 impl TernaryKernel for Scalar {
     fn isa(&self) -> Isa {
@@ -13,16 +10,7 @@ impl TernaryKernel for Scalar {
     }
 
     fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-        assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
-        let max = max_bits(x);
-        let scale = scale_of(max);
-        if max >= INFINITY_BITS {
-            q.fill(0);
-            return (scale, 0);
-        }
-        let (q, padding) = q.split_at_mut(x.len());
-        padding.fill(0);
-        (scale, round(x, scale, q))
+        quantize(x, q)
     }
 
     fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
@@ -48,17 +36,25 @@ impl TernaryKernel for Scalar {
     }
 }
 
-/// The largest `|x|` as its bits: the magnitudes of floats are ordered as their bits are, infinity and then NaN last.
-pub(super) fn max_bits(x: &[f32]) -> u32 {
-    x.iter().fold(0, |max, v| max.max(v.to_bits() & 0x7fff_ffff))
-}
-
-/// `q = clamp(round(x * scale))`, half to even; gives the sum. `x` and `q` `[n]`.
-pub(super) fn round(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
+/// See [`TernaryKernel::quantize`]; plain loops, which the compiler turns into the vectors of whoever inlines them.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> (f32, i32) {
+    assert_eq!(q.len(), x.len().next_multiple_of(TILE_COLS), "quantized row");
+    // The largest |x| as its bits: magnitudes are ordered as their bits are, infinity and then NaN last.
+    let max = x.iter().fold(0, |max, v| max.max(v.to_bits() & 0x7fff_ffff));
+    let scale = scale_of(max);
+    if max >= INFINITY_BITS {
+        q.fill(0);
+        return (scale, 0);
+    }
+    let (q, padding) = q.split_at_mut(x.len());
+    padding.fill(0);
     let mut sum = 0;
     for (q, x) in q.iter_mut().zip(x) {
-        *q = (x * scale).round_ties_even().clamp(-128.0, 127.0) as i8;
-        sum += i32::from(*q);
+        // SAFETY: a number below 128, as |x| is at most what the scale makes 127.
+        let rounded: i32 = unsafe { (x * scale).round_ties_even().to_int_unchecked() };
+        *q = rounded as i8;
+        sum += rounded;
     }
-    sum
+    (scale, sum)
 }

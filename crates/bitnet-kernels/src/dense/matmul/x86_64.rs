@@ -3,42 +3,20 @@
 use std::arch::x86_64::*;
 
 use super::product::{Panels, Product, tiles};
-use crate::Isa;
 use crate::float::half::bf16_to_f32;
 use crate::float::simd::BF16;
-
-/// A kernel type and where its instructions are switched on.
-macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $available:expr, $enter:ident, $features:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy)]
-        pub(super) struct $name(());
-
-        impl $name {
-            /// `None` when the CPU lacks the instructions.
-            pub(super) fn new() -> Option<$name> {
-                $available.then_some($name(()))
-            }
-        }
-
-        #[target_feature(enable = $features)]
-        fn $enter<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-    };
-}
+use crate::isa::{Isa, kernel};
 
 /// The functions that are one intrinsic, with their vectors and pointers cast.
 macro_rules! vectors {
-    ($enter:ident, $v:ty, $acc:ty, $zero:ident, $load:ident, $store:ident, $add:ident, $w:ty, $word:ty, $words:ident) => {
+    ($v:ty, $acc:ty, $zero:ident, $load:ident, $store:ident, $add:ident, $w:ty, $word:ty, $words:ident) => {
         #[inline(always)]
         fn enter<R>(self, f: impl FnOnce() -> R) -> R {
-            // SAFETY: a value of the type exists only where the instructions do (all blocks here).
-            unsafe { $enter(f) }
+            self.entered(f)
         }
         #[inline(always)]
         fn zero(self) -> $v {
-            // SAFETY: see above.
+            // SAFETY: a value of the type exists only where the instructions do (all blocks here).
             unsafe { $zero() }
         }
         #[inline(always)]
@@ -66,30 +44,29 @@ macro_rules! vectors {
 
 kernel!(
     /// f64 with AVX-512.
-    F64Avx512, Isa::Avx512.is_available(), enter_f64_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"
+    F64Avx512, Isa::Avx512.is_available(), "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"
 );
 kernel!(
     /// f64 with AVX2.
-    F64Avx2, Isa::Avx2.is_available(), enter_f64_avx2, "avx2,fma"
+    F64Avx2, Isa::Avx2.is_available(), "avx2,fma"
 );
 kernel!(
     /// bfloat16 with AVX512-BF16.
     Bf16Avx512,
     Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
-    enter_bf16,
     "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma"
 );
 kernel!(
     /// i8 with AVX-512 VNNI: `a + 128` unsigned, what that adds taken off beforehand.
-    I8Avx512, Isa::Avx512.is_available(), enter_vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"
+    I8Avx512, Isa::Avx512.is_available(), "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"
 );
 kernel!(
     /// i8 with AVX2, as pairs of 16 bits.
-    I8Avx2, Isa::Avx2.is_available(), enter_i8_avx2, "avx2,fma"
+    I8Avx2, Isa::Avx2.is_available(), "avx2,fma"
 );
 kernel!(
     /// i8 with SSE4.1, as pairs of 16 bits.
-    I8Sse41, Isa::Sse41.is_available(), enter_i8_sse41, "ssse3,sse4.1"
+    I8Sse41, Isa::Sse41.is_available(), "ssse3,sse4.1"
 );
 
 macro_rules! f64_product {
@@ -134,7 +111,7 @@ f64_product!(
     [
         type V = __m512d;
         type W = __m512d;
-        vectors!(enter_f64_avx512, __m512d, f64, _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd,
+        vectors!(__m512d, f64, _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd,
             __m512d, f64, _mm512_loadu_pd);
     ],
     [tiles!(12 8 4 by 2);]
@@ -144,7 +121,7 @@ f64_product!(
     [
         type V = __m256d;
         type W = __m256d;
-        vectors!(enter_f64_avx2, __m256d, f64, _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd,
+        vectors!(__m256d, f64, _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd,
             __m256d, f64, _mm256_loadu_pd);
     ],
     [tiles!(4 by 3);]
@@ -163,7 +140,6 @@ impl Product for Bf16Avx512 {
     const PLAIN: bool = true;
 
     vectors!(
-        enter_bf16,
         __m512,
         f32,
         _mm512_setzero_ps,
@@ -213,7 +189,6 @@ impl Product for I8Avx512 {
     const BIASED: bool = true;
 
     vectors!(
-        enter_vnni,
         __m512i,
         i32,
         _mm512_setzero_si512,
@@ -290,13 +265,13 @@ macro_rules! pairs_product {
 pairs_product!(I8Avx2, 8, _mm256_set1_epi32, _mm256_madd_epi16, _mm256_add_epi32, [
     type V = __m256i;
     type W = __m256i;
-    vectors!(enter_i8_avx2, __m256i, i32, _mm256_setzero_si256, load_256, store_256, _mm256_add_epi32,
+    vectors!(__m256i, i32, _mm256_setzero_si256, load_256, store_256, _mm256_add_epi32,
         __m256i, u32, load_256);
 ]);
 pairs_product!(I8Sse41, 4, _mm_set1_epi32, _mm_madd_epi16, _mm_add_epi32, [
     type V = __m128i;
     type W = __m128i;
-    vectors!(enter_i8_sse41, __m128i, i32, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_add_epi32,
+    vectors!(__m128i, i32, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_add_epi32,
         __m128i, u32, _mm_loadu_si128);
 ]);
 
