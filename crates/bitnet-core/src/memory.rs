@@ -109,7 +109,69 @@
 //! # }
 //! ```
 
+mod compressed;
+mod patterns;
+mod state;
+
 pub use bitnet_device::memory::*;
+pub use compressed::CompressedTensor;
+pub use state::PoolState;
+
+pub mod tracking {
+    //! What a pool tracks, and what can be told from it: nothing here runs until it is asked.
+
+    pub use super::patterns::{AllocationPattern, DeviceUtilisation, anomalies};
+    pub use bitnet_device::memory::{DetailedMetrics, LeakReport, TIMELINE, TrackingConfig, TrackingLevel};
+
+    pub mod config {
+        //! What is tracked.
+        pub use bitnet_device::memory::{TrackingConfig, TrackingLevel};
+    }
+    pub mod patterns {
+        //! Patterns of allocation, and anomalies.
+        pub use super::super::patterns::{AllocationPattern, anomalies};
+    }
+    pub mod pressure {
+        //! Memory pressure.
+        pub use super::super::patterns::DeviceUtilisation;
+        pub use bitnet_device::memory::MemoryPressureLevel;
+    }
+    pub mod profiler {
+        //! Who holds memory, and all metrics.
+        pub use bitnet_device::memory::{DetailedMetrics, LeakReport, LiveBlock, PoolMetrics};
+    }
+    pub mod timeline {
+        //! Bytes in use over time: [`DetailedMetrics::timeline`](super::DetailedMetrics::timeline).
+        pub use bitnet_device::memory::TIMELINE;
+    }
+}
+
+pub mod cleanup {
+    //! When unused memory goes back to the system, and what that did.
+
+    pub use bitnet_device::memory::{CleanupConfig, CleanupMetrics, PoolTuning};
+
+    pub mod config {
+        //! When memory goes back.
+        pub use bitnet_device::memory::CleanupConfig;
+    }
+    pub mod manager {
+        //! A pool cleans up by itself, and when [asked](HybridMemoryPool::compact).
+        pub use bitnet_device::memory::HybridMemoryPool;
+    }
+    pub mod metrics {
+        //! What cleanups did.
+        pub use bitnet_device::memory::CleanupMetrics;
+    }
+    pub mod scheduler {
+        //! A thread that cleans an idle pool: [`PoolTuning::cleanup_period`].
+        pub use bitnet_device::memory::PoolTuning;
+    }
+    pub mod strategies {
+        //! Idle regions, pressure and compaction: the fields of [`CleanupConfig`].
+        pub use bitnet_device::memory::CleanupConfig;
+    }
+}
 
 pub mod tensor {
     //! Tensors in a pool's memory.

@@ -155,6 +155,20 @@ impl Arena {
         runs
     }
 
+    /// Lengths of the runs of free but committed pages.
+    pub(super) fn warm_runs(&self) -> Vec<usize> {
+        let mut runs = vec![0];
+        for page in 0..self.pages {
+            match (self.open.get(page) && self.dirty.get(page), runs.last_mut()) {
+                (true, Some(run)) => *run += 1,
+                (false, Some(1..)) => runs.push(0),
+                _ => {}
+            }
+        }
+        runs.retain(|&run| run > 0);
+        runs
+    }
+
     /// Committed pages, in use or not.
     pub(super) fn dirty(&self) -> usize {
         self.dirty.count

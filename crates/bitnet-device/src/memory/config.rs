@@ -2,12 +2,13 @@
 
 use super::small;
 use crate::{Result, TensorOpError};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Configuration of a pool: sizes, tracking and cleanup.
 ///
 /// Small blocks and large ones ([`PoolTuning::threshold`] divides them) have separate regions and limits.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPoolConfig {
     /// Bytes of address space for small blocks that the pool reserves when it is made, rounded up to a power of two and
     /// never more than the maximum; pages are committed when written. It grows by as much as it has, up to
@@ -78,7 +79,7 @@ impl MemoryPoolConfig {
 }
 
 /// How much a pool tracks; what is not tracked costs nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TrackingLevel {
     /// Nothing: all counts stay zero.
     None,
@@ -91,7 +92,7 @@ pub enum TrackingLevel {
 }
 
 /// What a pool tracks.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrackingConfig {
     /// How much. Default [`TrackingLevel::Standard`].
     pub level: TrackingLevel,
@@ -121,7 +122,7 @@ impl Default for TrackingConfig {
 }
 
 /// When a pool returns unused memory automatically; [`compact`](super::HybridMemoryPool::compact) returns all at once.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CleanupConfig {
     /// Regions in which nothing was freed for this long return their unused memory. Checked when the pool
     /// is used, at most twice a second, or by a thread ([`cleanup_period`](PoolTuning::cleanup_period)). Default
@@ -149,7 +150,7 @@ impl Default for CleanupConfig {
 }
 
 /// Rarely needed settings of a pool; see [`with_tuning`](super::HybridMemoryPool::with_tuning).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolTuning {
     /// Blocks below this many bytes are small and come from size classes, the others from whole pages. Default and
     /// maximum 1 MiB.

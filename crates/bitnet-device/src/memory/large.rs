@@ -249,6 +249,12 @@ impl LargeBlockPool {
         self.direct + self.arenas.iter().map(|arena| arena.dirty() * PAGE).sum::<usize>()
     }
 
+    /// Bytes of each free range that holds memory.
+    pub(super) fn warm_ranges(&self) -> impl Iterator<Item = usize> + '_ {
+        let runs = self.arenas.iter().flat_map(|arena| arena.warm_runs().into_iter().map(|pages| pages * PAGE));
+        runs.chain(self.warm.iter().map(|&(_, len, _)| len))
+    }
+
     /// Number of regions.
     pub(super) fn arenas(&self) -> usize {
         self.arenas.len()

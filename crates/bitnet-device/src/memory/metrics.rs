@@ -1,5 +1,6 @@
 //! What a pool tells about itself.
 
+use serde::{Deserialize, Serialize};
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Counters of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolMetrics {
     /// Bytes in use now, in whole blocks.
     pub total_allocated: usize,

@@ -7,7 +7,8 @@ use super::core::{Core, LARGE, PoolRef};
 use super::handle::MemoryHandle;
 use super::metrics::{CleanupMetrics, DetailedMetrics, LeakReport, MemoryPressureLevel, PoolMetrics};
 use super::raw::{HostMemory, RawMemory};
-use super::small::{LINE, class_of};
+use super::small::{LARGEST, LINE, class_of};
+use super::thread_cache;
 use super::tracker::Tracker;
 use crate::{Backend, BitNetError, Result, TensorOpError};
 use std::panic::Location;
@@ -211,6 +212,26 @@ impl HybridMemoryPool {
     /// bytes of memory that the device has again. Caches of other threads follow when those next free a block.
     pub fn compact(&self) -> usize {
         cleanup::compact(&self.0)
+    }
+
+    /// How it was configured.
+    pub fn config(&self) -> (MemoryPoolConfig, PoolTuning) {
+        (self.0.config, self.0.tuning)
+    }
+
+    /// Free blocks that hold memory: their bytes and number. This thread's cache goes back first; blocks in the caches of
+    /// other threads are not among them. Whole pages are told as blocks that are as large as can be.
+    pub fn free_blocks(&self) -> Vec<(usize, usize)> {
+        /// Of the pages that slabs are cut from, so that they stay small blocks.
+        const PIECE: usize = LARGEST / 2;
+        thread_cache::flush_own(&self.0.central);
+        self.0.central.with_lists(|lists| {
+            let pieces = |bytes: usize| [(PIECE, bytes / PIECE), (bytes % PIECE, 1)];
+            let mut blocks: Vec<_> = lists.small.free_blocks().collect();
+            blocks.extend(lists.small_pages.warm_ranges().flat_map(pieces).filter(|&(bytes, n)| bytes * n > 0));
+            blocks.extend(lists.large.warm_ranges().map(|bytes| (bytes, 1)));
+            blocks
+        })
     }
 
     /// What cleanups did so far.

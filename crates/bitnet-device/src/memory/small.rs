@@ -176,6 +176,16 @@ impl SmallBlockPool {
         }
     }
 
+    /// Bytes of a block and number of free blocks, for each class that has some.
+    pub(super) fn free_blocks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let free = |list: &Vec<u32>| list.iter().map(|&id| self.slabs[id as usize].free_blocks as usize).sum();
+        self.partial
+            .iter()
+            .enumerate()
+            .map(move |(class, list)| (class_bytes(class), free(list)))
+            .filter(|&(_, n)| n > 0)
+    }
+
     /// Slabs in use.
     pub(super) fn slabs(&self) -> usize {
         self.slabs.len() - self.vacant.len()
