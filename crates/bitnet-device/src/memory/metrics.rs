@@ -91,7 +91,7 @@ pub struct DetailedMetrics {
     /// 0 to 1. Where [`TrackingLevel::Standard`](super::TrackingLevel::Standard) is not tracked, blocks count whole. Free pages do not count: they are
     /// `held_bytes - used_bytes` at most, and go back with [`compact`](super::HybridMemoryPool::compact).
     pub fragmentation_ratio: f64,
-    /// Blocks that were in use for longer than [`TrackingConfig::leak_detection_interval`] when last looked for.
+    /// Blocks that were in use for longer than [`leak_detection_interval`](super::TrackingConfig::leak_detection_interval) when last looked for.
     pub suspected_leaks: usize,
     /// Allocations of `1 << k` bytes or less, more than half that, at `[k]`.
     pub sizes: Vec<usize>,

@@ -189,7 +189,7 @@ impl HybridMemoryPool {
         self.0.metrics()
     }
 
-    /// All metrics, as far as the [`TrackingLevel`] gives them; `None` without
+    /// All metrics, as far as the [`TrackingLevel`](super::TrackingLevel) gives them; `None` without
     /// [`enable_advanced_tracking`](MemoryPoolConfig::enable_advanced_tracking).
     pub fn get_detailed_metrics(&self) -> Option<DetailedMetrics> {
         self.0.config.enable_advanced_tracking.then(|| self.0.detailed_metrics())
