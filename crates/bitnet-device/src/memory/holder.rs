@@ -2,16 +2,23 @@
 //! instead of waiting for itself for ever.
 
 use super::RawMemory;
+use super::atomic::{AtomicUsize, Ordering::Relaxed, thread_local};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 thread_local! {
-    /// Its address tells threads apart. Needs no destructor, so that it is there until the thread has ended.
-    static THREAD: Cell<u8> = const { Cell::new(0) };
+    /// Its number, or 0 before it has one. Needs no destructor, so that it is there until the thread has ended.
+    static THREAD: Cell<usize> = const { Cell::new(0) };
 }
 
+/// A number that no other thread has or had: an address would come again after the thread has ended.
 fn this_thread() -> usize {
-    THREAD.with(|mark| std::ptr::from_ref(mark).addr())
+    static LAST: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    THREAD.with(|number| {
+        if number.get() == 0 {
+            number.set(LAST.fetch_add(1, Relaxed) + 1);
+        }
+        number.get()
+    })
 }
 
 /// 0, or the thread that asks. A thread finds itself here only if it wrote so, so no order of memory is needed.

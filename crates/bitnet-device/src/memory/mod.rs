@@ -21,10 +21,11 @@ mod small;
 mod thread_cache;
 mod tracker;
 
-/// Atomics and locks; `tests/loom.rs` substitutes loom's.
+/// Atomics, locks and what a thread has of its own; `tests/loom.rs` substitutes loom's.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering};
     pub(super) use std::sync::{Mutex, MutexGuard};
+    pub(super) use std::thread_local;
 }
 
 pub use config::{CleanupConfig, MemoryPoolConfig, PoolTuning, TrackingConfig, TrackingLevel};
