@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bitnet_kernels::blocks::{BlockMatrix, BlockType};
-use bitnet_kernels::float::{AttentionShape, KvCache};
+use bitnet_kernels::float::{KvPages, KvRows, PagedShape};
 use bitnet_kernels::{Kernels, ThreadPool};
 
 fn best(runs: usize, mut f: impl FnMut()) -> f64 {
@@ -58,16 +58,27 @@ fn main() {
 
     for (tokens, start) in [(128, 0), (512, 0), (512, 1536), (1, 511), (1, 4095)] {
         let (heads, kv_heads, head_dim) = (20, 5, 128);
-        let shape = AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity: 4096 };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let shape = PagedShape { heads, kv_heads, head_dim, page_len: 64, scale, window: None };
         let q: Vec<f32> = (0..tokens * heads * head_dim).map(|i| (i % 113) as f32 / 113.0 - 0.5).collect();
         let cache: Vec<f32> = (0..kv_heads * 4096 * head_dim).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
         let mut halves = vec![0; cache.len()];
         float.to_f16(&cache, &mut halves);
+        let bytes: Vec<i8> = cache.iter().map(|v| (v * 254.0) as i8).collect();
+        let scales = vec![1.0 / 254.0; kv_heads * 4096];
         let mut out = vec![0.0; q.len()];
-        let caches = [KvCache::F32 { keys: &cache, values: &cache }, KvCache::F16 { keys: &halves, values: &halves }];
-        for (name, cache) in ["f32", "f16"].into_iter().zip(caches) {
+        let table: Vec<u32> = (0..64).collect();
+        let positions: Vec<u32> = (start as u32..).take(tokens).collect();
+        let rows = KvRows { table: &table, table_width: 64, sequences: &vec![0; tokens], positions: &positions };
+        let caches = [
+            KvPages::F32 { keys: &cache, values: &cache },
+            KvPages::F16 { keys: &halves, values: &halves },
+            KvPages::BF16 { keys: &halves, values: &halves },
+            KvPages::I8 { keys: &bytes, values: &bytes, key_scales: &scales, value_scales: &scales },
+        ];
+        for (name, cache) in ["f32", "f16", "bf16", "i8"].into_iter().zip(caches) {
             let seconds = best(if start > 1000 { 10 } else { 50 }, || {
-                float.attention(&pool, &shape, &q, cache, &mut out);
+                float.paged_attention(&pool, &shape, &q, &cache, &rows, &mut out);
             });
             let products =
                 tokens as f64 * (start as f64 + (tokens as f64 + 1.0) / 2.0) * (heads * head_dim) as f64 * 2.0;

@@ -7,7 +7,7 @@ use bitnet_kernels::blocks::{BlockMatrix, BlockType, embedding};
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32, matmul_i8};
 use bitnet_kernels::dense::parallel::{self, Reduction};
 use bitnet_kernels::dense::strided::{Operand, OperandMut, map, update};
-use bitnet_kernels::float::{AttentionShape, KvCache};
+use bitnet_kernels::float::{KvPages, KvPagesMut, KvRows, PagedShape, store_kv};
 use bitnet_kernels::gradient::{CausalShape, causal_attention, causal_attention_backward};
 use bitnet_kernels::ternary::{TernaryMatrix, matmul_i32, packed_len};
 use bitnet_kernels::{Isa, Kernels, ThreadPool};
@@ -111,13 +111,24 @@ fn products_of_dense_matrices_that_wrap_around_are_refused() {
 fn attention_and_heads_that_wrap_around_are_refused() {
     let pool = ThreadPool::new(2);
     for Kernels { isa, float, .. } in kernels() {
-        let wild = AttentionShape { tokens: 0, start: 0, heads: ROOT, kv_heads: ROOT, head_dim: 1, capacity: ROOT };
-        refused(&format!("{isa}: kv_heads * capacity"), || {
-            float.attention(&pool, &wild, &[], KvCache::F32 { keys: &[], values: &[] }, &mut []);
+        let shape = PagedShape { heads: 1, kv_heads: 1, head_dim: 2, page_len: 64, scale: 1.0, window: None };
+        let page = [0.0; 128];
+        let attend = |shape: &PagedShape, pages: &[f32], table: &[u32], sequence: u32, position: u32| {
+            let pages = KvPages::F32 { keys: pages, values: pages };
+            let rows = KvRows { table, table_width: 1, sequences: &[sequence], positions: &[position] };
+            float.paged_attention(&pool, shape, &[0.0; 2], &pages, &rows, &mut [0.0; 2]);
+        };
+        attend(&shape, &page, &[0], 0, 63);
+        refused(&format!("{isa}: a page"), || {
+            attend(&PagedShape { heads: ROOT, kv_heads: ROOT, page_len: ROOT, ..shape }, &[], &[0], 0, 0);
         });
-        let wild = AttentionShape { tokens: ROOT, start: 0, heads: ROOT, kv_heads: 1, head_dim: 1, capacity: ROOT };
-        refused(&format!("{isa}: tokens * heads"), || {
-            float.attention(&pool, &wild, &[], KvCache::F16 { keys: &[], values: &[] }, &mut []);
+        refused(&format!("{isa}: a page that does not exist"), || attend(&shape, &page, &[1], 0, 0));
+        refused(&format!("{isa}: a sequence that does not exist"), || attend(&shape, &page, &[0], 1, 0));
+        refused(&format!("{isa}: a position behind the table"), || attend(&shape, &page, &[0], 0, 64));
+        refused(&format!("{isa}: half a page"), || attend(&shape, &page[..64], &[0], 0, 0));
+        refused(&format!("{isa}: a slot behind the pages"), || {
+            let pages = KvPagesMut::F32 { keys: &mut [0.0; 128], values: &mut [0.0; 128] };
+            store_kv(&pool, &shape, &[0.0; 2], &[0.0; 2], &[64], pages);
         });
         refused(&format!("{isa}: rope"), || float.rope(&mut [0.; 8], TOP + 1, 1, &[0.; 4], &[0.; 4]));
         for shape in [

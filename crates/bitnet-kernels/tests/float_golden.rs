@@ -1,6 +1,8 @@
 //! Float operations of every instruction set of this CPU against PyTorch (`golden/float_ops.py`).
 
-use bitnet_kernels::float::{AttentionShape, KvCache, inverse_frequencies, rope_tables};
+use bitnet_kernels::float::{
+    KvPages, KvPagesMut, KvRows, PagedShape, inverse_frequencies, rope_tables, store_kv,
+};
 use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
 
 struct Golden(&'static [u8]);
@@ -58,11 +60,20 @@ fn check(kernel: &dyn FloatKernel) {
     }
 
     let q = golden.take(3 * 6 * 20);
-    let (keys, values) = (golden.take(2 * 7 * 20), golden.take(2 * 7 * 20));
+    // [2, 7, 20] to [7, 2, 20].
+    let by_token = |x: Vec<f32>| -> Vec<f32> {
+        (0..7 * 2 * 20).map(|i| x[(i / 20 % 2 * 7 + i / 40) * 20 + i % 20]).collect()
+    };
+    let (new_keys, new_values) = (by_token(golden.take(2 * 7 * 20)), by_token(golden.take(2 * 7 * 20)));
+    let shape =
+        PagedShape { heads: 6, kv_heads: 2, head_dim: 20, page_len: 64, scale: 1.0 / 20f32.sqrt(), window: None };
+    let (mut keys, mut values) = (vec![0.0; 2 * 20 * 64], vec![0.0; 2 * 64 * 20]);
+    let pages = KvPagesMut::F32 { keys: &mut keys, values: &mut values };
+    store_kv(&pool, &shape, &new_keys, &new_values, &[0, 1, 2, 3, 4, 5, 6], pages);
     let mut y = vec![0.0; q.len()];
-    let shape = AttentionShape { tokens: 3, start: 4, heads: 6, kv_heads: 2, head_dim: 20, capacity: 7 };
-    let cache = KvCache::F32 { keys: &keys, values: &values };
-    kernel.attention(&pool, &shape, &q, cache, &mut y);
+    let rows = KvRows { table: &[0], table_width: 1, sequences: &[0; 3], positions: &[4, 5, 6] };
+    let pages = KvPages::F32 { keys: &keys, values: &values };
+    kernel.paged_attention(&pool, &shape, &q, &pages, &rows, &mut y);
     close(&y, &golden.take(q.len()), 1.0);
     assert!(golden.0.is_empty());
 }

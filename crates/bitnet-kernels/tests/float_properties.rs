@@ -1,7 +1,7 @@
 //! Float operations of every instruction set of this CPU against f64 and the scalar kernel, at odd sizes.
 
-use bitnet_kernels::float::{AttentionShape, KvCache, half, inverse_frequencies, rope_tables};
-use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
+use bitnet_kernels::float::{half, inverse_frequencies, rope_tables};
+use bitnet_kernels::{FloatKernel, Isa, Kernels};
 use proptest::prelude::*;
 
 /// Every kernel of this CPU, the scalar one first.
@@ -108,96 +108,5 @@ proptest! {
             kernels()[0].rope(&mut b, heads, pairs, cos, sin);
             close(kernel, &a, &b, 1e-6, 10.0); // of numbers up to 30, with cancellation
         }
-    }
-}
-
-/// Scores, softmax and weighted sums in f64, the values of f16 caches being exact in it.
-fn naive_attention(shape: &AttentionShape, q: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
-    let dim = shape.head_dim;
-    let mut out = Vec::new();
-    for (i, query) in q.chunks_exact(dim).enumerate() {
-        let (token, head) = (i / shape.heads, i % shape.heads);
-        let first = head / (shape.heads / shape.kv_heads) * shape.capacity;
-        let row = |cache: &[f32], n: usize| cache[(first + n) * dim..][..dim].to_vec();
-        let scores = (0..=shape.start + token).map(|n| {
-            let dot: f64 = row(keys, n).iter().zip(query).map(|(&k, &q)| k as f64 * q as f64).sum();
-            dot / (dim as f64).sqrt()
-        });
-        let scores: Vec<f64> = scores.collect();
-        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
-        let mut sums = vec![0.0; dim];
-        for (n, score) in scores.iter().enumerate() {
-            for (sum, v) in sums.iter_mut().zip(row(values, n)) {
-                *sum += (score - top).exp() / total * v as f64;
-            }
-        }
-        out.extend(sums.iter().map(|&v| v as f32));
-    }
-    out
-}
-
-#[test]
-fn attention_equals_f64() {
-    let pool = ThreadPool::new(3);
-    // tokens, start, heads, kv_heads, head_dim
-    let shapes = [
-        (1, 0, 4, 4, 64),
-        (1, 1, 20, 5, 128),
-        (1, 700, 20, 5, 128), // split over threads
-        (1, 130, 6, 1, 80),
-        (1, 65, 34, 2, 256), // more heads in a group than a task takes
-        (1, 50, 3, 3, 20),
-        (1, 9, 2, 1, 1),
-        (130, 0, 20, 5, 128),
-        (17, 100, 8, 2, 80),
-        (70, 3, 4, 4, 64),
-        (3, 200, 34, 2, 256),
-        (66, 1, 3, 1, 20),
-        (5, 61, 2, 2, 37),
-    ];
-    for (i, (tokens, start, heads, kv_heads, head_dim)) in shapes.into_iter().enumerate() {
-        let capacity = start + tokens + i % 3;
-        let shape = AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity };
-        let q: Vec<f32> = numbers(tokens * heads * head_dim, i as u64).iter().map(|q| q / 5.0).collect();
-        // What is beyond the last position must not be read as a number.
-        let spoil = |mut cache: Vec<f32>| {
-            for head in cache.chunks_exact_mut(capacity * head_dim) {
-                head[(start + tokens) * head_dim..].fill(f32::NAN);
-            }
-            cache
-        };
-        let keys = spoil(numbers(kv_heads * capacity * head_dim, 100 + i as u64));
-        let values = spoil(numbers(kv_heads * capacity * head_dim, 200 + i as u64));
-        let halves = |x: &[f32]| -> Vec<u16> { x.iter().map(|&x| half::f32_to_f16(x)).collect() };
-        let rounded = |x: &[u16]| -> Vec<f32> { x.iter().map(|&x| half::f16_to_f32(x)).collect() };
-        let (keys_16, values_16) = (halves(&keys), halves(&values));
-        let expected = naive_attention(&shape, &q, &keys, &values);
-        let expected_16 = naive_attention(&shape, &q, &rounded(&keys_16), &rounded(&values_16));
-        for kernel in kernels() {
-            let mut out = vec![f32::NAN; q.len()];
-            kernel.attention(&pool, &shape, &q, KvCache::F32 { keys: &keys, values: &values }, &mut out);
-            // Scores reach 30, where f32 rounds by 2e-6: weights change by as much of themselves, and values reach 30.
-            close(kernel, &out, &expected, 2e-6, 30.0);
-            out.fill(f32::NAN);
-            kernel.attention(&pool, &shape, &q, KvCache::F16 { keys: &keys_16, values: &values_16 }, &mut out);
-            close(kernel, &out, &expected_16, 2e-6, 30.0);
-        }
-    }
-}
-
-#[test]
-fn scores_far_apart_do_not_overflow() {
-    let pool = ThreadPool::new(1);
-    let (tokens, head_dim) = (70, 16);
-    let shape = AttentionShape { tokens, start: 0, heads: 1, kv_heads: 1, head_dim, capacity: tokens };
-    // The score of key n is 10^4 (n - 35): each token attends to the newest key alone.
-    let q = vec![1e2; tokens * head_dim];
-    let keys: Vec<f32> = (0..tokens * head_dim).map(|i| ((i / head_dim) as f32 - 35.0) * 25.0).collect();
-    let values: Vec<f32> = (0..tokens * head_dim).map(|i| (i / head_dim) as f32).collect();
-    for kernel in kernels() {
-        let mut out = vec![f32::NAN; q.len()];
-        kernel.attention(&pool, &shape, &q, KvCache::F32 { keys: &keys, values: &values }, &mut out);
-        assert_eq!(out, values, "{}", kernel.isa());
     }
 }

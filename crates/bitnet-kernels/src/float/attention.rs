@@ -1,215 +1,446 @@
-//! Causal attention over a cache, with the softmax computed as the keys go by (as in FlashAttention, arXiv 2205.14135).
+//! Causal attention over pages of keys and values, with the softmax computed as the keys go by (as in FlashAttention, arXiv
+//! 2205.14135).
 //!
-//! A task has some query heads of one key head, for some tokens: at most [`QUERIES`] queries. Both paths go over the
-//! keys in blocks and keep, for each query, the largest score so far, the sum of the exponentials below it and the
-//! weighted sum of the values.
-//! - Prompt: scores of a block are a product K Q^T with the queries along the lanes, so that their softmax needs no
-//!   reduction over lanes; the values are a product P V. Both are register tiles.
-//! - One token: each key is read once, as it lies in the cache, and the context is split over the threads.
+//! Every output has one order of sums, whatever is computed beside it and on however many threads:
+//! - A score is the sum over the head dimension in order. [`KEY_BLOCK`] positions, aligned, are a block: its largest score,
+//!   the sum of its exponentials and the weighted sum of its values follow those of the blocks before.
+//! - Blocks are joined so within a segment, whose length depends on the position of the query alone; segments are joined in
+//!   their order. Segments may be computed by different threads.
+//!
+//! A task has some query heads of one key head, for some tokens: at most [`QUERIES`] queries.
 
-use std::mem::MaybeUninit;
+use std::cell::RefCell;
+use std::ops::Range;
 
-use super::simd::{Element, F16, MAX_LANES, Simd, inlined};
-use super::{AttentionShape, KvCache, MAX_HEAD_DIM};
+use super::kv_pages::{KEY_BLOCK, KvPages, KvRows, PagedShape};
+use super::simd::{BF16, Element, F16, MAX_LANES, Simd, inlined};
+use super::MAX_HEAD_DIM;
 use crate::ThreadPool;
 use crate::threads::Parts;
 
-/// Queries of a task: a multiple of two vectors.
+/// Queries of a task.
 const QUERIES: usize = 64;
 /// Query heads of a task.
 const HEADS: usize = 16;
-/// Keys of a block.
-const KEYS: usize = 64;
-/// Numbers of partial results when a context is split.
-const PARTIAL: usize = 1 << 16;
-/// Splitting pays from this many keys.
-const SPLIT: usize = 128;
-/// What the scores of keys in the future are lowered by, for each position that they are ahead.
-const MASK: f32 = 1e30;
+/// The shortest segment, and how many a context has at most.
+const SEGMENT: usize = 256;
+const SEGMENTS: usize = 32;
+/// Below every score that is a number: what is masked weighs nothing beside it.
+const LOWEST: f32 = -1e30;
+/// Numbers of the results of segments that are kept until they are joined.
+const KEPT: usize = 1 << 22;
 
-/// See [`super::FloatKernel::attention`].
-pub(super) fn attention<S: Simd>(
+/// Positions of a segment in the sums of a query at `position`.
+fn segment_len(position: usize) -> usize {
+    ((position + 1).next_power_of_two() / SEGMENTS).max(SEGMENT)
+}
+
+/// See [`super::FloatKernel::paged_attention`].
+pub(super) fn paged_attention<S: Simd>(
     s: S,
     pool: &ThreadPool,
-    shape: &AttentionShape,
+    shape: &PagedShape,
     q: &[f32],
-    cache: KvCache<'_>,
+    pages: &KvPages<'_>,
+    rows: &KvRows<'_>,
     out: &mut [f32],
 ) {
-    shape.check(q, &cache, out);
-    match cache {
-        KvCache::F32 { keys, values } => typed(s, pool, shape, q, keys, values, out),
-        KvCache::F16 { keys, values } => typed(s, pool, shape, q, F16::slice(keys), F16::slice(values), out),
+    shape.check_read(q, pages, rows, out);
+    let call = Call { shape, q, rows };
+    match *pages {
+        KvPages::F32 { keys, values } => call.run(s, pool, Pages { keys, values, scales: None }, out),
+        KvPages::F16 { keys, values } => {
+            call.run(s, pool, Pages { keys: F16::slice(keys), values: F16::slice(values), scales: None }, out);
+        }
+        KvPages::BF16 { keys, values } => {
+            call.run(s, pool, Pages { keys: BF16::slice(keys), values: BF16::slice(values), scales: None }, out);
+        }
+        KvPages::I8 { keys, values, key_scales, value_scales } => {
+            call.run(s, pool, Pages { keys, values, scales: Some((key_scales, value_scales)) }, out);
+        }
     }
 }
 
-fn typed<S: Simd, T: Element>(
-    s: S,
-    pool: &ThreadPool,
-    shape: &AttentionShape,
-    q: &[f32],
-    keys: &[T],
-    values: &[T],
-    out: &mut [f32],
-) {
-    let head_len = shape.capacity * shape.head_dim;
-    // The heads of a group, in parts of at most HEADS.
-    let parts = shape.group().div_ceil(HEADS);
-    let heads_of = |task: usize| {
-        let (kv_head, part) = (task / parts, task % parts);
-        let first = kv_head * shape.group() + part * HEADS;
-        let cached = kv_head * head_len..(kv_head + 1) * head_len;
-        (first, (shape.group() - part * HEADS).min(HEADS), &keys[cached.clone()], &values[cached])
-    };
-    let tasks = shape.kv_heads * parts;
-    if shape.tokens == 1 && shape.head_dim.is_multiple_of(S::LANES) {
-        decode(s, pool, shape, q, tasks, &heads_of, out);
-        return;
-    }
-    let block = QUERIES / shape.group().min(HEADS); // tokens of a task
-    let blocks = shape.tokens.div_ceil(block);
-    let out = Parts::new(out);
-    pool.run(blocks * tasks, &|task| {
-        let (heads, count, keys, values) = heads_of(task % tasks);
-        // The last tokens have the most keys: they come first.
-        let token = (blocks - 1 - task / tasks) * block;
-        let tokens = block.min(shape.tokens - token);
-        s.enter(inlined!(|| prompt(s, shape, q, token..token + tokens, heads..heads + count, keys, values, &out)));
-    });
+#[derive(Clone, Copy)]
+struct Pages<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    /// Of keys and of values.
+    scales: Option<(&'a [f32], &'a [f32])>,
 }
 
-/// Scratch of a prompt task, uninitialized; `[rows][columns]` with the columns padded to vectors.
-#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    shape: &'a PagedShape,
+    q: &'a [f32],
+    rows: &'a KvRows<'a>,
+}
+
+/// Query heads of one key head for consecutive positions of one sequence.
+struct Task {
+    rows: Range<usize>,
+    heads: Range<usize>,
+    kv_head: usize,
+}
+
+impl Task {
+    fn queries(&self) -> usize {
+        self.rows.len() * self.heads.len()
+    }
+
+    /// Row and head of a query.
+    fn query(&self, i: usize) -> (usize, usize) {
+        (self.rows.start + i / self.heads.len(), self.heads.start + i % self.heads.len())
+    }
+}
+
+/// The results of queries over some keys.
+struct Sums {
+    /// Weighted sums of values, `[QUERIES][head_dim in whole vectors]`.
+    values: Vec<f32>,
+    /// Largest scores.
+    top: [f32; QUERIES],
+    /// Sums of exponentials.
+    total: [f32; QUERIES],
+}
+
+/// Scratch of a task; each thread keeps its own.
 struct Scratch {
-    /// Queries, scaled: `[head_dim][QUERIES]`.
-    q: [f32; MAX_HEAD_DIM * QUERIES],
-    /// `[KEYS][head_dim]`.
-    keys: [f32; KEYS * MAX_HEAD_DIM],
-    /// `[KEYS][head_dim]`.
-    values: [f32; KEYS * MAX_HEAD_DIM],
-    /// Scores, then their exponentials: `[KEYS][QUERIES]`.
-    scores: [f32; KEYS * QUERIES],
-    /// Weighted sums of values: `[QUERIES][head_dim]`.
-    sums: [f32; QUERIES * MAX_HEAD_DIM],
+    /// Queries, scaled: `[QUERIES][head_dim]`.
+    q: Vec<f32>,
+    /// Scores, then their exponentials: `[QUERIES][KEY_BLOCK]`.
+    scores: Vec<f32>,
+    /// Values of a block whose rows are not whole vectors: `[KEY_BLOCK][head_dim in whole vectors]`.
+    packed: Vec<f32>,
+    /// Of a segment.
+    segment: Sums,
+    /// Of all segments so far.
+    all: Sums,
 }
 
-/// Queries of `tokens` and `heads` against the keys and values `[capacity, head_dim]` that they share.
-#[inline(always)]
-fn prompt<S: Simd, T: Element>(
-    s: S,
-    shape: &AttentionShape,
-    q: &[f32],
-    tokens: std::ops::Range<usize>,
-    heads: std::ops::Range<usize>,
-    keys: &[T],
-    values: &[T],
-    out: &Parts<'_, f32>,
-) {
-    let dim = shape.head_dim;
-    let wide = dim.next_multiple_of(S::LANES);
-    let count = tokens.len() * heads.len();
-    let lanes = count.next_multiple_of(2 * S::LANES);
-    let at = |i: usize| ((tokens.start + i / heads.len()) * shape.heads + heads.start + i % heads.len()) * dim;
-    // The position of a query; the padding has that of the last.
-    let mut position = [0.0f32; QUERIES];
-    for (i, position) in position.iter_mut().enumerate() {
-        *position = (shape.start + tokens.start + i.min(count - 1) / heads.len()) as f32;
-    }
-    let mut top = [f32::NEG_INFINITY; QUERIES];
-    let mut total = [0.0f32; QUERIES];
-    let mut keep = [0.0f32; QUERIES];
-    let mut scratch = MaybeUninit::<Scratch>::uninit();
-    let scratch = scratch.as_mut_ptr();
-    // SAFETY: only addresses are taken.
-    let (qt, k, v, scores, sums) = unsafe {
-        let (qt, k, v) = (&raw mut (*scratch).q, &raw mut (*scratch).keys, &raw mut (*scratch).values);
-        let (scores, sums) = (&raw mut (*scratch).scores, &raw mut (*scratch).sums);
-        (qt.cast::<f32>(), k.cast::<f32>(), v.cast::<f32>(), scores.cast::<f32>(), sums.cast::<f32>())
-    };
-    let scale = 1.0 / (dim as f32).sqrt();
-    for i in 0..lanes {
-        let query = if i < count { &q[at(i)..][..dim] } else { &[] };
-        for d in 0..dim {
-            // SAFETY: d < dim <= MAX_HEAD_DIM, i < lanes <= QUERIES.
-            unsafe { qt.add(d * QUERIES + i).write(query.get(d).map_or(0.0, |q| q * scale)) };
-        }
-    }
-    // SAFETY: lanes * wide numbers of the array; zeros are f32.
-    unsafe { sums.write_bytes(0, lanes * wide) };
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+    /// Results of segments, kept from call to call so that a decode step allocates nothing.
+    static KEPT_SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
-    let positions = shape.start + tokens.end;
-    for first in (0..positions).step_by(KEYS) {
-        let height = KEYS.min(positions - first);
-        // SAFETY: height <= KEYS rows of dim <= wide <= MAX_HEAD_DIM columns; all that is read has been written: q, keys
-        // and values above and here, scores by the first product.
-        unsafe {
-            pack(s, &keys[first * dim..][..height * dim], dim, k, wide);
-            pack(s, &values[first * dim..][..height * dim], dim, v, wide);
-            // scores [height][lanes] = keys [height][dim] q [dim][lanes]
-            product(s, (height, lanes, dim), (k, wide, 1), (qt, QUERIES), (scores, QUERIES), None);
+impl Scratch {
+    fn new() -> Scratch {
+        let sums = || Sums {
+            values: vec![0.0; QUERIES * MAX_HEAD_DIM],
+            top: [0.0; QUERIES],
+            total: [0.0; QUERIES],
+        };
+        let (q, packed) = (vec![0.0; QUERIES * MAX_HEAD_DIM], vec![0.0; KEY_BLOCK * MAX_HEAD_DIM]);
+        Scratch { q, scores: vec![0.0; QUERIES * KEY_BLOCK], packed, segment: sums(), all: sums() }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// Runs of at most `limit` rows of one sequence at consecutive positions with equal segments.
+    fn blocks(&self, limit: usize) -> impl Iterator<Item = Range<usize>> + use<'a> {
+        let KvRows { sequences, positions, .. } = *self.rows;
+        let mut end = 0;
+        std::iter::from_fn(move || {
+            let start = end;
+            let first = *positions.get(start)? as usize;
+            let follows = |row: usize| {
+                let position = first + (row - start);
+                sequences[row] == sequences[start]
+                    && positions[row] as usize == position
+                    && segment_len(position) == segment_len(first)
+            };
+            end = (start + 1..positions.len().min(start + limit)).find(|&row| !follows(row)).unwrap_or(positions.len().min(start + limit));
+            Some(start..end)
+        })
+    }
+
+    /// The segments that a run of rows sees.
+    fn segments(&self, rows: &Range<usize>) -> Range<usize> {
+        let (first, last) = (self.rows.positions[rows.start] as usize, self.rows.positions[rows.end - 1] as usize);
+        let len = segment_len(last);
+        self.shape.first_seen(first) / len..last / len + 1
+    }
+
+    fn run<S: Simd, T: Element>(self, s: S, pool: &ThreadPool, pages: Pages<'a, T>, out: &mut [f32]) {
+        let (group, dim) = (self.shape.group(), self.shape.head_dim);
+        // The heads of a group, in parts of at most HEADS.
+        let parts = group.div_ceil(HEADS);
+        let limit = QUERIES / group.min(HEADS);
+        let (blocks, longest) = self.blocks(limit).fold((0, 0), |(n, most), rows| (n + 1, most.max(self.segments(&rows).len())));
+        let heads = self.shape.kv_heads * parts;
+        let task = |index: usize| {
+            // The last rows have the most keys: they come first.
+            let rows = self.blocks(limit).nth(blocks - 1 - index / heads).expect("one of the blocks");
+            let (kv_head, part) = (index % heads / parts, index % parts);
+            let first = kv_head * group + part * HEADS;
+            Task { rows, heads: first..(kv_head * group + group).min(first + HEADS), kv_head }
+        };
+        let tasks = blocks * heads;
+        // Few tasks: each segment is one of its own.
+        let record = dim + 2;
+        let kept = self.rows.positions.len() * self.shape.heads * longest * record;
+        let split = longest > 1 && pool.threads() > 1 && tasks < 4 * pool.threads() && kept <= KEPT;
+        if !split {
+            let out = Parts::new(out);
+            pool.run(tasks, &|index| {
+                let task = task(index);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    self.fill_queries(&task, &mut scratch.q);
+                    s.enter(inlined!(|| self.whole(s, pages, &task, scratch, &out)));
+                });
+            });
+            return;
         }
-        for i in (0..lanes).step_by(S::LANES) {
-            // SAFETY: i + LANES <= lanes <= QUERIES; height <= KEYS rows that were just written.
-            unsafe {
-                if first + height > shape.start + tokens.start + 1 {
-                    let position = s.load(position.as_ptr().add(i));
-                    for n in 0..height {
-                        let at = scores.add(n * QUERIES + i);
-                        let ahead = s.min(s.splat(0.0), s.sub(position, s.splat((first + n) as f32)));
-                        s.store(s.fma(ahead, s.splat(MASK), s.load(at)), at);
+        KEPT_SUMS.with_borrow_mut(|sums| {
+            if sums.len() < kept {
+                sums.resize(kept, 0.0);
+            }
+            // Of each row, head and segment: weighted sums of values [dim], largest score, sum of exponentials.
+            let kept = Parts::new(sums);
+            let at = |row: usize, head: usize, n: usize| ((row * self.shape.heads + head) * longest + n) * record;
+            pool.run(tasks * longest, &|index| {
+                let (task, n) = (task(index / longest), index % longest);
+                let Some(segment) = self.segments(&task.rows).nth(n) else { return };
+                SCRATCH.with_borrow_mut(|scratch| {
+                    self.fill_queries(&task, &mut scratch.q);
+                    s.enter(inlined!(|| self.segment(s, pages, &task, segment, scratch)));
+                    let (sums, wide) = (&scratch.segment, dim.next_multiple_of(S::LANES));
+                    for i in 0..task.queries() {
+                        let (row, head) = task.query(i);
+                        // SAFETY: each task has its own rows, heads and segment.
+                        let kept = unsafe { kept.part(at(row, head, n), record) };
+                        kept[..dim].copy_from_slice(&sums.values[i * wide..][..dim]);
+                        (kept[dim], kept[dim + 1]) = (sums.top[i], sums.total[i]);
                     }
+                });
+            });
+            let out = Parts::new(out);
+            pool.run(tasks, &|index| {
+                let task = task(index);
+                let segments = self.segments(&task.rows).len();
+                for (row, head) in (0..task.queries()).map(|i| task.query(i)) {
+                    // SAFETY: each task has its own rows and heads; what other threads wrote is complete.
+                    let (out, kept) = unsafe {
+                        (out.part((row * self.shape.heads + head) * dim, dim), kept.part(at(row, head, 0), segments * record))
+                    };
+                    s.enter(inlined!(|| {
+                        let (mut top, mut total, mut sums) = (LOWEST, 0.0, [0.0; MAX_HEAD_DIM]);
+                        for kept in kept.chunks_exact(record) {
+                            join(s, (&mut top, &mut total, &mut sums[..dim]), (kept[dim], kept[dim + 1], &kept[..dim]));
+                        }
+                        finish(out, &sums, total);
+                    }));
                 }
-                let before = s.load(top.as_ptr().add(i));
-                let mut max = before;
-                for n in 0..height {
-                    max = s.max(max, s.load(scores.add(n * QUERIES + i)));
-                }
-                let factor = s.exp(s.sub(before, max));
-                let mut sum = s.mul(s.load(total.as_ptr().add(i)), factor);
-                for n in 0..height {
-                    let at = scores.add(n * QUERIES + i);
-                    let p = s.exp(s.sub(s.load(at), max));
-                    s.store(p, at);
-                    sum = s.add(sum, p);
-                }
-                s.store(max, top.as_mut_ptr().add(i));
-                s.store(sum, total.as_mut_ptr().add(i));
-                s.store(factor, keep.as_mut_ptr().add(i));
+            });
+        });
+    }
+
+    /// All segments of a task.
+    #[inline(always)]
+    fn whole<S: Simd, T: Element>(
+        &self,
+        s: S,
+        pages: Pages<'_, T>,
+        task: &Task,
+        scratch: &mut Scratch,
+        out: &Parts<'_, f32>,
+    ) {
+        let dim = self.shape.head_dim;
+        let wide = dim.next_multiple_of(S::LANES);
+        clear(&mut scratch.all, task.queries(), wide);
+        for segment in self.segments(&task.rows) {
+            self.segment(s, pages, task, segment, scratch);
+            let (part, all) = (&scratch.segment, &mut scratch.all);
+            for i in 0..task.queries() {
+                let sums = (&mut all.top[i], &mut all.total[i], &mut all.values[i * wide..][..dim]);
+                join(s, sums, (part.top[i], part.total[i], &part.values[i * wide..][..dim]));
             }
         }
-        // SAFETY: as above. sums [lanes][wide] = keep sums + scores^T [lanes][height] values [height][wide]
-        unsafe { product(s, (lanes, wide, height), (scores, 1, QUERIES), (v, wide), (sums, wide), Some(&keep)) };
-    }
-    for i in 0..count {
-        // SAFETY: each task has its own tokens and heads; the row of `sums` was written.
-        let (out, sums) = unsafe { (out.part(at(i), dim), std::slice::from_raw_parts(sums.add(i * wide), dim)) };
-        let scale = 1.0 / total[i];
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum * scale;
+        for i in 0..task.queries() {
+            let (row, head) = task.query(i);
+            // SAFETY: each task has its own rows and heads.
+            let out = unsafe { out.part((row * self.shape.heads + head) * dim, dim) };
+            finish(out, &scratch.all.values[i * wide..], scratch.all.total[i]);
         }
+    }
+
+    /// The queries of a task, scaled, `[queries][head_dim]`.
+    fn fill_queries(&self, task: &Task, to: &mut [f32]) {
+        let (dim, scale) = (self.shape.head_dim, self.shape.scale);
+        for (i, to) in to.chunks_exact_mut(dim).take(task.queries()).enumerate() {
+            let (row, head) = task.query(i);
+            let q = &self.q[(row * self.shape.heads + head) * dim..][..dim];
+            to.iter_mut().zip(q).for_each(|(to, q)| *to = q * scale);
+        }
+    }
+
+    /// The results of a task's queries over one segment.
+    #[inline(always)]
+    fn segment<S: Simd, T: Element>(
+        &self,
+        s: S,
+        pages: Pages<'_, T>,
+        task: &Task,
+        segment: usize,
+        Scratch { q, scores, packed, segment: sums, .. }: &mut Scratch,
+    ) {
+        let PagedShape { kv_heads, head_dim: dim, page_len, .. } = *self.shape;
+        let KvRows { table, table_width, sequences, positions } = *self.rows;
+        let wide = dim.next_multiple_of(S::LANES);
+        let count = task.queries();
+        clear(sums, count, wide);
+        let (first, last) = (positions[task.rows.start] as usize, positions[task.rows.end - 1] as usize);
+        let len = segment_len(last);
+        let start = (segment * len).max(self.shape.first_seen(first) / KEY_BLOCK * KEY_BLOCK);
+        let end = ((segment + 1) * len).min(last + 1);
+        let table = &table[sequences[task.rows.start] as usize * table_width..][..table_width];
+        let mut keep = [0.0f32; QUERIES];
+        for block in (start..end).step_by(KEY_BLOCK) {
+            let height = KEY_BLOCK.min(end - block);
+            let lanes = height.next_multiple_of(S::LANES);
+            let (page, at) = (table[block / page_len] as usize * kv_heads + task.kv_head, block % page_len);
+            let keys = &pages.keys[page * dim * page_len + at..][..(dim - 1) * page_len + KEY_BLOCK];
+            let values = &pages.values[(page * page_len + at) * dim..][..height * dim];
+            let scales = pages.scales.map(|(k, v)| {
+                let scales = page * page_len + at..page * page_len + at + KEY_BLOCK;
+                (&k[scales.clone()], &v[scales])
+            });
+            // SAFETY: count <= QUERIES rows of q [dim] and of scores [KEY_BLOCK], lanes <= KEY_BLOCK; a page has KEY_BLOCK
+            // positions from `at` on, for it and `at` are multiples of them. The scores are written before they are read.
+            unsafe {
+                // scores [count][lanes] = q [count][dim] keys [dim][lanes]
+                let (a, b) = ((q.as_ptr(), dim, 1), (keys.as_ptr(), page_len));
+                product(s, (count, lanes, dim), a, b, (scores.as_mut_ptr(), KEY_BLOCK), None);
+                for i in 0..count {
+                    let position = first + task.query(i).0 - task.rows.start;
+                    let seen = self.shape.first_seen(position)..position + 1;
+                    let row = &mut scores[i * KEY_BLOCK..][..lanes];
+                    if let Some((keys, _)) = scales {
+                        scale(s, row, keys);
+                    }
+                    if block < seen.start || block + lanes > seen.end {
+                        mask(s, row, block, &seen);
+                    }
+                    (sums.top[i], sums.total[i], keep[i]) = softmax(s, row, sums.top[i], sums.total[i]);
+                    if let Some((_, values)) = scales {
+                        scale(s, row, values);
+                    }
+                }
+                // sums [count][wide] = keep sums + scores [count][height] values [height][wide]
+                let (a, c) = ((scores.as_ptr(), KEY_BLOCK, 1), (sums.values.as_mut_ptr(), wide));
+                if wide == dim {
+                    product(s, (count, wide, height), a, (values.as_ptr(), dim), c, Some(&keep));
+                } else {
+                    pack(values, dim, packed, wide);
+                    product(s, (count, wide, height), a, (packed.as_ptr(), wide), c, Some(&keep));
+                }
+            }
+        }
+    }
+}
+
+/// No keys yet.
+#[inline(always)]
+fn clear(sums: &mut Sums, queries: usize, wide: usize) {
+    sums.values[..queries * wide].fill(0.0);
+    sums.top[..queries].fill(LOWEST);
+    sums.total[..queries].fill(0.0);
+}
+
+/// The first lane of `e^x`.
+#[inline(always)]
+fn exp<S: Simd>(s: S, x: f32) -> f32 {
+    let mut lanes = [0.0; MAX_LANES];
+    // SAFETY: a vector has at most MAX_LANES lanes.
+    unsafe { s.store(s.exp(s.splat(x)), lanes.as_mut_ptr()) };
+    lanes[0]
+}
+
+/// Adds the results over some keys (largest score, sum of exponentials, weighted sums) to those over the keys before.
+#[inline(always)]
+fn join<S: Simd>(s: S, (top, total, sums): (&mut f32, &mut f32, &mut [f32]), (t, n, v): (f32, f32, &[f32])) {
+    let new = top.max(t);
+    let (before, after) = (exp(s, *top - new), exp(s, t - new));
+    *total = *total * before + n * after;
+    sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = *sum * before + v * after);
+    *top = new;
+}
+
+#[inline(always)]
+fn finish(out: &mut [f32], sums: &[f32], total: f32) {
+    let scale = 1.0 / total;
+    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
+}
+
+/// Multiplies whole vectors of scores by the scale of each position.
+///
+/// # Safety
+/// There must be as many scales as scores, a multiple of the lanes.
+#[inline(always)]
+unsafe fn scale<S: Simd>(s: S, scores: &mut [f32], scales: &[f32]) {
+    for i in (0..scores.len()).step_by(S::LANES) {
+        let at = scores.as_mut_ptr().wrapping_add(i);
+        // SAFETY: the caller's promise.
+        unsafe { s.store(s.mul(s.load(at), s.load(scales.as_ptr().add(i))), at) };
+    }
+}
+
+/// Scores of positions from `block` on that are not seen become negative infinity.
+///
+/// # Safety
+/// The scores must be whole vectors.
+#[inline(always)]
+unsafe fn mask<S: Simd>(s: S, scores: &mut [f32], block: usize, seen: &Range<usize>) {
+    let lanes: [f32; MAX_LANES] = std::array::from_fn(|lane| lane as f32);
+    let (start, end) = (s.splat(seen.start as f32), s.splat(seen.end as f32));
+    let never = s.splat(f32::NEG_INFINITY);
+    for i in (0..scores.len()).step_by(S::LANES) {
+        let at = scores.as_mut_ptr().wrapping_add(i);
+        // SAFETY: the caller's promise; positions below 2^24 are exact.
+        unsafe {
+            let position = s.add(s.load(lanes.as_ptr()), s.splat((block + i) as f32));
+            let score = s.select_lt(position, end, s.load(at), never);
+            s.store(s.select_lt(position, start, never, score), at);
+        }
+    }
+}
+
+/// Exponentials of the scores below the largest so far: gives it, the sum so far, and the factor of what came before.
+///
+/// # Safety
+/// The scores must be whole vectors.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(s: S, scores: &mut [f32], top: f32, total: f32) -> (f32, f32, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut max = s.splat(top);
+        for i in (0..scores.len()).step_by(S::LANES) {
+            max = s.max(max, s.load(scores.as_ptr().add(i)));
+        }
+        let max = s.largest(max);
+        let mut sum = s.splat(0.0);
+        for i in (0..scores.len()).step_by(S::LANES) {
+            let p = s.exp(s.sub(s.load(scores.as_ptr().add(i)), s.splat(max)));
+            s.store(p, scores.as_mut_ptr().add(i));
+            sum = s.add(sum, p);
+        }
+        let keep = exp(s, top - max);
+        (max, total * keep + s.sum(sum), keep)
     }
 }
 
 /// Rows of `dim` elements to rows of `wide` f32, padded with zeros.
-///
-/// # Safety
-/// `to` must have room for the rows.
 #[inline(always)]
-unsafe fn pack<S: Simd, T: Element>(s: S, from: &[T], dim: usize, to: *mut f32, wide: usize) {
-    for (n, row) in from.chunks_exact(dim).enumerate() {
-        let whole = dim / S::LANES * S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            // SAFETY: i + LANES <= dim.
-            unsafe { s.store(T::load(s, row.as_ptr().add(i)), to.add(n * wide + i)) };
-        }
-        for i in whole..wide {
-            // SAFETY: i < wide.
-            unsafe { to.add(n * wide + i).write(row.get(i).map_or(0.0, |v| v.widen())) };
-        }
+fn pack<T: Element>(from: &[T], dim: usize, to: &mut [f32], wide: usize) {
+    for (row, to) in from.chunks_exact(dim).zip(to.chunks_exact_mut(wide)) {
+        let (values, padding) = to.split_at_mut(dim);
+        values.iter_mut().zip(row).for_each(|(to, v)| *to = v.widen());
+        padding.fill(0.0);
     }
 }
 
-/// `C [m, n] = A [m, k] B [k, n]`, or `keep[row] * C + A B`; n is a multiple of the lanes.
+/// `C [m, n] = A [m, k] B [k, n]`, or `keep[row] * C + A B`; n is a multiple of the lanes. Each sum is over k in order.
 ///
 /// A is given with the strides of m and k, B and C with those of their rows.
 ///
@@ -220,34 +451,55 @@ unsafe fn product<S: Simd, T: Element>(
     s: S,
     (m, n, k): (usize, usize, usize),
     (a, a_m, a_k): (*const f32, usize, usize),
-    (b, b_row): (*const T, usize),
+    b: (*const T, usize),
     (c, c_row): (*mut f32, usize),
     keep: Option<&[f32]>,
 ) {
-    let mut column = 0;
-    while column < n {
-        let two = n - column >= 2 * S::LANES;
-        let mut row = 0;
-        while row < m {
-            // SAFETY: the tile is within the matrices.
-            unsafe {
-                let a = (a.add(row * a_m), a_m, a_k);
-                let (b, c) = ((b.add(column), b_row), (c.add(row * c_row + column), c_row));
-                let keep = keep.map(|keep| keep.as_ptr().add(row));
-                row += match (two, m - row) {
-                    (true, 8..) if S::MANY_REGISTERS => tile::<S, T, 8, 2>(s, k, a, b, c, keep),
-                    (true, 4..) => tile::<S, T, 4, 2>(s, k, a, b, c, keep),
-                    (true, _) => tile::<S, T, 1, 2>(s, k, a, b, c, keep),
-                    (false, 4..) => tile::<S, T, 4, 1>(s, k, a, b, c, keep),
-                    (false, _) => tile::<S, T, 1, 1>(s, k, a, b, c, keep),
-                };
-            }
+    let mut row = 0;
+    while row < m {
+        let keep = keep.map(|keep| &keep[row..]);
+        // SAFETY: rows `row..` of A and C.
+        unsafe {
+            let (a, c) = ((a.add(row * a_m), a_m, a_k), (c.add(row * c_row), c_row));
+            row += match m - row {
+                8.. if S::MANY_REGISTERS => rows::<S, T, 8, 2>(s, (n, k), a, b, c, keep),
+                4.. => rows::<S, T, 4, 2>(s, (n, k), a, b, c, keep),
+                2.. => rows::<S, T, 2, 4>(s, (n, k), a, b, c, keep),
+                _ => rows::<S, T, 1, 4>(s, (n, k), a, b, c, keep),
+            };
         }
-        column += if two { 2 * S::LANES } else { S::LANES };
     }
 }
 
-/// A tile of M rows and N vectors of [`product`]; gives M.
+/// M rows of [`product`], N vectors at a time; gives M.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn rows<S: Simd, T: Element, const M: usize, const N: usize>(
+    s: S,
+    (n, k): (usize, usize),
+    a: (*const f32, usize, usize),
+    (b, b_row): (*const T, usize),
+    (c, c_row): (*mut f32, usize),
+    keep: Option<&[f32]>,
+) -> usize {
+    let mut column = 0;
+    while column < n {
+        // SAFETY: the tile is within the matrices.
+        unsafe {
+            let (b, c) = ((b.add(column), b_row), (c.add(column), c_row));
+            column += S::LANES
+                * match n - column >= N * S::LANES {
+                    true => tile::<S, T, M, N>(s, k, a, b, c, keep),
+                    false => tile::<S, T, M, 1>(s, k, a, b, c, keep),
+                };
+        }
+    }
+    M
+}
+
+/// A tile of M rows and N vectors of [`product`]; gives N.
 ///
 /// # Safety
 /// As [`product`].
@@ -258,7 +510,7 @@ unsafe fn tile<S: Simd, T: Element, const M: usize, const N: usize>(
     (a, a_m, a_k): (*const f32, usize, usize),
     (b, b_row): (*const T, usize),
     (c, c_row): (*mut f32, usize),
-    keep: Option<*const f32>,
+    keep: Option<&[f32]>,
 ) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
@@ -279,176 +531,12 @@ unsafe fn tile<S: Simd, T: Element, const M: usize, const N: usize>(
             for j in 0..N {
                 let c = c.add(r * c_row + j * S::LANES);
                 let sum = match keep {
-                    Some(keep) => s.fma(s.splat(*keep.add(r)), s.load(c), acc[r][j]),
+                    Some(keep) => s.fma(s.splat(keep[r]), s.load(c), acc[r][j]),
                     None => acc[r][j],
                 };
                 s.store(sum, c);
             }
         }
     }
-    M
-}
-
-/// One token: head_dim is a multiple of the lanes.
-fn decode<'a, S: Simd, T: Element + 'a>(
-    s: S,
-    pool: &ThreadPool,
-    shape: &AttentionShape,
-    q: &[f32],
-    tasks: usize,
-    heads_of: &(impl Fn(usize) -> (usize, usize, &'a [T], &'a [T]) + Sync),
-    out: &mut [f32],
-) {
-    let (dim, positions) = (shape.head_dim, shape.start + 1);
-    // Enough parts of the context for two tasks a thread, as far as they are long and their results fit.
-    let wanted = (4 * pool.threads()).div_ceil(tasks).min(positions.div_ceil(SPLIT));
-    let splits = wanted.min(PARTIAL / (shape.heads * (dim + 2)));
-    if splits <= 1 {
-        let out = Parts::new(out);
-        pool.run(tasks, &|task| {
-            let (first, count, keys, values) = heads_of(task);
-            // SAFETY: each task has its own heads.
-            let out = unsafe { out.part(first * dim, count * dim) };
-            let (keys, values) = (&keys[..positions * dim], &values[..positions * dim]);
-            let (_, totals) =
-                s.enter(inlined!(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, out)));
-            for (head, total) in out.chunks_exact_mut(dim).zip(totals) {
-                head.iter_mut().for_each(|v| *v /= total);
-            }
-        });
-        return;
-    }
-    let length = positions.div_ceil(splits);
-    let splits = positions.div_ceil(length);
-    // Of each split and head: the sums of values [dim], the largest score, the sum of exponentials.
-    let record = dim + 2;
-    let mut partial = MaybeUninit::<[f32; PARTIAL]>::uninit();
-    let (start, len) = (partial.as_mut_ptr().cast::<f32>(), splits * shape.heads * record);
-    // SAFETY: len <= PARTIAL (by the choice of `splits`), and zeros are f32.
-    let partial = unsafe {
-        start.write_bytes(0, len);
-        std::slice::from_raw_parts_mut(start, len)
-    };
-    let parts = Parts::new(partial);
-    pool.run(tasks * splits, &|task| {
-        let (split, (first, count, keys, values)) = (task % splits, heads_of(task / splits));
-        let used = split * length * dim..((split + 1) * length).min(positions) * dim;
-        let mut sums = [0.0f32; HEADS * MAX_HEAD_DIM];
-        let sums = &mut sums[..count * dim];
-        let (keys, values) = (&keys[used.clone()], &values[used]);
-        let (tops, totals) =
-            s.enter(inlined!(|| one_token(s, &q[first * dim..][..count * dim], dim, keys, values, sums)));
-        for (head, sums) in sums.chunks_exact(dim).enumerate() {
-            // SAFETY: each task has its own split and heads.
-            let part = unsafe { parts.part((split * shape.heads + first + head) * record, record) };
-            part[..dim].copy_from_slice(sums);
-            (part[dim], part[dim + 1]) = (tops[head], totals[head]);
-        }
-    });
-    for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-        let parts = || (0..splits).map(|split| &partial[(split * shape.heads + head) * record..][..record]);
-        let top = parts().map(|part| part[dim]).fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = parts().map(|part| part[dim + 1] * (part[dim] - top).exp()).sum();
-        out.fill(0.0);
-        for part in parts() {
-            let share = (part[dim] - top).exp() / total;
-            for (out, sum) in out.iter_mut().zip(part) {
-                *out += share * sum;
-            }
-        }
-    }
-}
-
-/// Heads q `[up to HEADS, dim]` of one token against keys and values `[positions, dim]`.
-///
-/// Writes the weighted sums of values, gives each head's largest score and sum of exponentials.
-#[inline(always)]
-fn one_token<S: Simd, T: Element>(
-    s: S,
-    q: &[f32],
-    dim: usize,
-    keys: &[T],
-    values: &[T],
-    sums: &mut [f32],
-) -> ([f32; HEADS], [f32; HEADS]) {
-    let heads = q.len() / dim;
-    let scale = 1.0 / (dim as f32).sqrt();
-    let mut scores = [0.0f32; HEADS * KEYS];
-    let (mut top, mut total, mut keep) = ([f32::NEG_INFINITY; HEADS], [0.0f32; HEADS], [0.0f32; HEADS]);
-    sums.fill(0.0);
-    for (keys, values) in keys.chunks(KEYS * dim).zip(values.chunks(KEYS * dim)) {
-        let height = keys.len() / dim;
-        for n in 0..height {
-            let key = &keys[n * dim..][..dim];
-            let mut head = 0;
-            while head < heads {
-                let (query, scores) = (&q[head * dim..], &mut scores[head * KEYS + n..]);
-                // SAFETY: the heads from here on have dim numbers each, a multiple of the lanes.
-                head += unsafe {
-                    match heads - head {
-                        4.. => score::<S, T, 4>(s, query, key, scale, scores),
-                        _ => score::<S, T, 1>(s, query, key, scale, scores),
-                    }
-                };
-            }
-        }
-        for head in 0..heads {
-            let scores = &mut scores[head * KEYS..][..KEYS];
-            // Whole vectors: what is beyond the last key counts for nothing.
-            scores[height..].fill(f32::NEG_INFINITY);
-            // SAFETY: KEYS is a multiple of the lanes.
-            unsafe {
-                let mut max = s.splat(top[head]);
-                for i in (0..KEYS).step_by(S::LANES) {
-                    max = s.max(max, s.load(scores.as_ptr().add(i)));
-                }
-                let max = s.largest(max);
-                let mut sum = s.splat(0.0);
-                for i in (0..KEYS).step_by(S::LANES) {
-                    let p = s.exp(s.sub(s.load(scores.as_ptr().add(i)), s.splat(max)));
-                    s.store(p, scores.as_mut_ptr().add(i));
-                    sum = s.add(sum, p);
-                }
-                let mut factor = [0.0; MAX_LANES];
-                s.store(s.exp(s.splat(top[head] - max)), factor.as_mut_ptr());
-                (top[head], keep[head]) = (max, factor[0]);
-                total[head] = total[head] * factor[0] + s.sum(sum);
-            }
-        }
-        // SAFETY: heads <= HEADS rows of `sums`, height <= KEYS; dim is a multiple of the lanes.
-        // sums [heads][dim] = keep sums + scores [heads][height] values [height][dim]
-        unsafe {
-            let a = (scores.as_ptr(), KEYS, 1);
-            product(s, (heads, dim, height), a, (values.as_ptr(), dim), (sums.as_mut_ptr(), dim), Some(&keep));
-        }
-    }
-    (top, total)
-}
-
-/// `scores[h * KEYS] = scale * q[h] . key` of H heads; gives H.
-///
-/// # Safety
-/// q must have H heads of the length of the key, a multiple of the lanes.
-#[inline(always)]
-unsafe fn score<S: Simd, T: Element, const H: usize>(
-    s: S,
-    q: &[f32],
-    key: &[T],
-    scale: f32,
-    scores: &mut [f32],
-) -> usize {
-    let mut acc = [s.splat(0.0); H];
-    for i in (0..key.len()).step_by(S::LANES) {
-        // SAFETY: i + LANES <= dim.
-        unsafe {
-            let key_lanes = T::load(s, key.as_ptr().add(i));
-            for h in 0..H {
-                acc[h] = s.fma(s.load(q.as_ptr().add(h * key.len() + i)), key_lanes, acc[h]);
-            }
-        }
-    }
-    for h in 0..H {
-        scores[h * KEYS] = s.sum(acc[h]) * scale;
-    }
-    H
+    N
 }

@@ -67,6 +67,7 @@ impl Simd for Avx2 {
         fn load_f16(self, from: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
         fn store_f16(self, v: __m256, to: *mut u16) =
             _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        fn load_i8(self, from: *const i8) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())));
         fn load_bf16(self, from: *const u16) -> __m256 =
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))));
         fn load_bytes(self, from: *const u8) -> __m256i = _mm256_loadu_si256(from.cast());

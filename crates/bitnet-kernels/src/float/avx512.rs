@@ -59,6 +59,7 @@ impl Simd for Avx512 {
         fn load_f16(self, from: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
         fn store_f16(self, v: __m512, to: *mut u16) =
             _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
+        fn load_i8(self, from: *const i8) -> __m512 = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())));
         fn load_bf16(self, from: *const u16) -> __m512 =
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))));
         fn load_bytes(self, from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());

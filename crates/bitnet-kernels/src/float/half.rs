@@ -17,6 +17,12 @@ pub fn f32_to_f16(x: f32) -> u16 {
     half::f16::from_f32(x).to_bits()
 }
 
+/// Single to bfloat16, to nearest, ties to even.
+#[inline]
+pub fn f32_to_bf16(x: f32) -> u16 {
+    half::bf16::from_f32(x).to_bits()
+}
+
 /// bfloat16 to single precision: exact.
 #[inline(always)]
 pub fn bf16_to_f32(bits: u16) -> f32 {

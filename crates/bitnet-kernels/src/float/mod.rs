@@ -9,6 +9,7 @@ mod avx2;
 mod avx512;
 mod dot;
 pub mod half;
+mod kv_pages;
 mod linear;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -19,50 +20,15 @@ pub(crate) mod simd;
 mod sse41;
 mod vector;
 
+pub use kv_pages::{KEY_BLOCK, KvPages, KvPagesMut, KvRows, PagedShape, store_kv};
 pub use rope::{inverse_frequencies, rope_tables};
 
 use crate::blocks::BlockMatrix;
 use crate::lengths::elements;
 use crate::{Isa, ThreadPool};
 
-/// The largest head dimension that [`FloatKernel::attention`] takes: its scratch is on the stack.
+/// The largest head dimension that [`FloatKernel::paged_attention`] takes.
 pub const MAX_HEAD_DIM: usize = 256;
-
-/// Sizes of one call of [`FloatKernel::attention`].
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionShape {
-    /// New tokens, `T`.
-    pub tokens: usize,
-    /// Tokens in the cache before the new ones.
-    pub start: usize,
-    /// Query heads, a multiple of `kv_heads`.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Dimension of a head, at most [`MAX_HEAD_DIM`].
-    pub head_dim: usize,
-    /// Positions for which each head of the cache has room.
-    pub capacity: usize,
-}
-
-/// Keys and values `[kv_heads, capacity, head_dim]`, the new tokens included.
-#[derive(Clone, Copy)]
-pub enum KvCache<'a> {
-    /// In f32.
-    F32 {
-        /// The keys, already rotated.
-        keys: &'a [f32],
-        /// The values.
-        values: &'a [f32],
-    },
-    /// In the bits of IEEE f16.
-    F16 {
-        /// The keys, already rotated.
-        keys: &'a [u16],
-        /// The values.
-        values: &'a [u16],
-    },
-}
 
 /// The f32 operations of one instruction set.
 ///
@@ -97,49 +63,28 @@ pub trait FloatKernel: Send + Sync {
     /// Rounds to the bits of IEEE f16, ties to even: what an f16 cache holds.
     fn to_f16(&self, x: &[f32], out: &mut [u16]);
 
-    /// Causal attention with grouped queries: q, out `[T, heads, head_dim]`.
+    /// Causal attention with grouped queries over the pages of sequences: q, out `[T, heads, head_dim]`.
     ///
-    /// Query head `h` of token `t` attends to positions `0..=start + t` of key/value head `h / (heads / kv_heads)`,
-    /// with the scale `1 / sqrt(head_dim)`.
+    /// Query head `h` of a row attends to the positions up to its own, within the window, of key/value head
+    /// `h / (heads / kv_heads)` of its sequence.
     ///
     /// # Panics
-    /// When `head_dim` is over [`MAX_HEAD_DIM`], or the shape does not fit the slices.
-    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]);
+    /// When `head_dim` is over [`MAX_HEAD_DIM`], or sizes, pages and slices do not fit together.
+    fn paged_attention(
+        &self,
+        pool: &ThreadPool,
+        shape: &PagedShape,
+        q: &[f32],
+        pages: &KvPages<'_>,
+        rows: &KvRows<'_>,
+        out: &mut [f32],
+    );
 
     /// `out = x W^T`: weights `[N, K]`, x `[T, K]`, out `[T, N]`.
     ///
     /// Weights are taken as [`crate::blocks::dequantize_row`] gives them; for quantized weights the activations may be
     /// rounded to 16 bits per 256 (an error near 1e-5 of `|x| |w|` at most).
     fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]);
-}
-
-impl AttentionShape {
-    /// Query heads that share a key/value head.
-    pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    /// Panics unless everything fits together.
-    fn check(&self, q: &[f32], cache: &KvCache<'_>, out: &[f32]) {
-        let AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity } = *self;
-        assert!((1..=MAX_HEAD_DIM).contains(&head_dim), "head dimension {head_dim} is not 1 to {MAX_HEAD_DIM}");
-        assert!(
-            kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads),
-            "{heads} query heads for {kv_heads} key heads"
-        );
-        assert!(
-            start <= capacity && tokens <= capacity - start,
-            "positions {start} + {tokens} of a cache of {capacity}"
-        );
-        let (keys, values) = match cache {
-            KvCache::F32 { keys, values } => (keys.len(), values.len()),
-            KvCache::F16 { keys, values } => (keys.len(), values.len()),
-        };
-        assert_eq!(Some(keys), elements([kv_heads, capacity, head_dim]), "length of the keys");
-        assert_eq!(values, keys, "length of the values");
-        assert_eq!(Some(q.len()), elements([tokens, heads, head_dim]), "length of q");
-        assert_eq!(out.len(), q.len(), "length of out");
-    }
 }
 
 /// `1 / sqrt(mean(x^2) + eps)`: in f64 and in one order, so that every kernel norms alike to the last bit. Activations are

@@ -52,6 +52,10 @@ impl Simd for Neon {
         fn store(self, v: float32x4_t, to: *mut f32) = vst1q_f32(to, v);
         fn load_f16(self, from: *const u16) -> float32x4_t = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
         fn store_f16(self, v: float32x4_t, to: *mut u16) = vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+        fn load_i8(self, from: *const i8) -> float32x4_t = {
+            let bytes = vreinterpret_s8_s32(vdup_n_s32(from.cast::<i32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        };
         fn load_bf16(self, from: *const u16) -> float32x4_t = vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from)));
         fn load_bytes(self, from: *const u8) -> uint8x16_t = vld1q_u8(from);
         fn dot_u8(self, acc: uint8x16_t, w: uint8x16_t, x: *const i16) -> uint8x16_t = {

@@ -1,7 +1,7 @@
 //! The specification of the float operations: plain loops, sums in f64.
 
-use super::half::{f16_to_f32, f32_to_f16};
-use super::{AttentionShape, FloatKernel, KvCache, MAX_HEAD_DIM, inverse_rms, rope_row, whole_rows};
+use super::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
+use super::{FloatKernel, KvPages, KvRows, MAX_HEAD_DIM, PagedShape, inverse_rms, rope_row, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
 use crate::isa::Scalar;
 use crate::lengths::elements;
@@ -84,22 +84,49 @@ impl FloatKernel for Scalar {
         }
     }
 
-    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]) {
-        shape.check(q, &cache, out);
-        let AttentionShape { heads, head_dim, capacity, .. } = *shape;
+    fn paged_attention(
+        &self,
+        pool: &ThreadPool,
+        shape: &PagedShape,
+        q: &[f32],
+        pages: &KvPages<'_>,
+        rows: &KvRows<'_>,
+        out: &mut [f32],
+    ) {
+        shape.check_read(q, pages, rows, out);
+        let PagedShape { heads, kv_heads, head_dim: dim, page_len, .. } = *shape;
         let out = Parts::new(out);
-        pool.run(shape.tokens * heads, &|task| {
-            let (token, head) = (task / heads, task % heads);
-            let query = &q[task * head_dim..][..head_dim];
-            let positions = shape.start + token + 1;
-            let first = head / shape.group() * capacity * head_dim;
-            let used = first..first + positions * head_dim;
+        pool.run(rows.positions.len() * heads, &|task| {
+            let (row, head) = (task / heads, task % heads);
+            let position = rows.positions[row] as usize;
+            let table = &rows.table[rows.sequences[row] as usize * rows.table_width..];
+            // The page of the head that has a position, and where in it.
+            let at = |n: usize| (table[n / page_len] as usize * kv_heads + head / shape.group(), n % page_len);
+            let key = |n: usize, d: usize| {
+                let (page, at) = at(n);
+                let (i, scale) = ((page * dim + d) * page_len + at, page * page_len + at);
+                match *pages {
+                    KvPages::F32 { keys, .. } => keys[i],
+                    KvPages::F16 { keys, .. } => f16_to_f32(keys[i]),
+                    KvPages::BF16 { keys, .. } => bf16_to_f32(keys[i]),
+                    KvPages::I8 { keys, key_scales, .. } => keys[i] as f32 * key_scales[scale],
+                }
+            };
+            let value = |n: usize, d: usize| {
+                let (page, at) = at(n);
+                let scale = page * page_len + at;
+                let i = scale * dim + d;
+                match *pages {
+                    KvPages::F32 { values, .. } => values[i],
+                    KvPages::F16 { values, .. } => f16_to_f32(values[i]),
+                    KvPages::BF16 { values, .. } => bf16_to_f32(values[i]),
+                    KvPages::I8 { values, value_scales, .. } => values[i] as f32 * value_scales[scale],
+                }
+            };
             // SAFETY: each task has its own head.
-            let out = unsafe { out.part(task * head_dim, head_dim) };
-            match cache {
-                KvCache::F32 { keys, values } => attend(query, &keys[used.clone()], &values[used], |v| v, out),
-                KvCache::F16 { keys, values } => attend(query, &keys[used.clone()], &values[used], f16_to_f32, out),
-            }
+            let out = unsafe { out.part(task * dim, dim) };
+            let seen = shape.first_seen(position)..position + 1;
+            attend(&q[task * dim..][..dim], shape.scale, seen, key, value, out);
         });
     }
 
@@ -127,26 +154,31 @@ impl FloatKernel for Scalar {
     }
 }
 
-/// Attention of one query `[D]` to keys and values `[positions, D]`; softmax without knowing the maximum beforehand.
-fn attend<T: Copy>(query: &[f32], keys: &[T], values: &[T], to_f32: impl Fn(T) -> f32 + Copy, out: &mut [f32]) {
-    let dim = query.len();
-    let scale = 1.0 / (dim as f64).sqrt();
+/// Attention of one query `[D]` to the keys and values that are seen; softmax without knowing the maximum beforehand.
+fn attend(
+    query: &[f32],
+    scale: f32,
+    seen: std::ops::Range<usize>,
+    key: impl Fn(usize, usize) -> f32,
+    value: impl Fn(usize, usize) -> f32,
+    out: &mut [f32],
+) {
     let mut max = f64::NEG_INFINITY;
     let mut sum = 0.0;
     let mut acc = [0.0f64; MAX_HEAD_DIM];
-    for (key, value) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)) {
-        let score = dot(key, query, to_f32) * scale;
+    for n in seen {
+        let score = query.iter().enumerate().map(|(d, &q)| q as f64 * key(n, d) as f64).sum::<f64>() * scale as f64;
         let new_max = max.max(score);
         let keep = (max - new_max).exp();
         let p = (score - new_max).exp();
         sum = sum * keep + p;
-        for i in 0..dim {
-            acc[i] = acc[i] * keep + p * to_f32(value[i]) as f64;
+        for (d, acc) in acc.iter_mut().enumerate().take(query.len()) {
+            *acc = *acc * keep + p * value(n, d) as f64;
         }
         max = new_max;
     }
-    for i in 0..dim {
-        out[i] = (acc[i] / sum) as f32;
+    for (out, acc) in out.iter_mut().zip(acc) {
+        *out = (acc / sum) as f32;
     }
 }
 

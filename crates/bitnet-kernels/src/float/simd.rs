@@ -65,6 +65,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_f16(self, v: Self::F, to: *mut u16);
     /// Widens `LANES` bfloat16.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
+    /// Widens `LANES` signed bytes.
+    unsafe fn load_i8(self, from: *const i8) -> Self::F;
     /// One half to single.
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
@@ -234,6 +236,18 @@ impl Element for f32 {
     unsafe fn load<S: Simd>(s: S, from: *const f32) -> S::F {
         // SAFETY: the caller's promise.
         unsafe { s.load(from) }
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self as f32
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const i8) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_i8(from) }
     }
 }
 

@@ -70,6 +70,7 @@ impl Simd for Sse41 {
             _mm_storeu_ps(lanes.as_mut_ptr(), v);
             to.cast::<[u16; 4]>().write_unaligned(lanes.map(f32_to_f16))
         };
+        fn load_i8(self, from: *const i8) -> __m128 = _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_loadu_si32(from.cast())));
         fn load_bf16(self, from: *const u16) -> __m128 =
             _mm_castsi128_ps(_mm_slli_epi32::<16>(_mm_cvtepu16_epi32(_mm_loadl_epi64(from.cast()))));
         fn load_bytes(self, from: *const u8) -> __m128i = _mm_loadu_si128(from.cast());

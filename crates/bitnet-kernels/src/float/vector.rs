@@ -1,7 +1,7 @@
 //! [`FloatKernel`] for every instruction set that has vectors, and the operations that work element by element.
 
 use super::simd::{MAX_LANES, Simd, inlined};
-use super::{AttentionShape, FloatKernel, KvCache, attention, inverse_rms, linear, rope_row, whole_rows};
+use super::{FloatKernel, KvPages, KvRows, PagedShape, attention, inverse_rms, linear, rope_row, whole_rows};
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
 
@@ -104,8 +104,16 @@ impl<S: Simd> FloatKernel for S {
         }));
     }
 
-    fn attention(&self, pool: &ThreadPool, shape: &AttentionShape, q: &[f32], cache: KvCache<'_>, out: &mut [f32]) {
-        attention::attention(*self, pool, shape, q, cache, out);
+    fn paged_attention(
+        &self,
+        pool: &ThreadPool,
+        shape: &PagedShape,
+        q: &[f32],
+        pages: &KvPages<'_>,
+        rows: &KvRows<'_>,
+        out: &mut [f32],
+    ) {
+        attention::paged_attention(*self, pool, shape, q, pages, rows, out);
     }
 
     fn linear(&self, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
