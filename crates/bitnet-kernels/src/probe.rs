@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::{self, yield_now};
 use std::time::{Duration, Instant};
 
-use crate::float::simd::{Simd, inlined};
+use crate::float::simd::{Simd, inlined, prefetch};
 use crate::isa::{Scalar, dispatch};
 use crate::ternary::{TILE, TILE_COLS};
 use crate::{Isa, Kernels, TernaryKernel, ThreadPool};
@@ -177,23 +177,6 @@ fn streamed<S: Simd>(s: S, lines: &[Line]) -> u64 {
         }
         sums.into_iter().map(|sum| s.sum(sum) as u64).sum()
     }))
-}
-
-/// Asks for a line that will be read.
-#[inline(always)]
-fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; no address faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
 }
 
 /// 8-bit multiply-adds a second, in GOP/s (1e9; a multiplication and an addition are two), of the threads of `pool`

@@ -80,8 +80,7 @@ impl Cache {
     }
 
     fn pages_mut(&mut self) -> KvPagesMut<'_> {
-        let ([f, g], [h, i], [b, c], [s, t]) =
-            (&mut self.floats, &mut self.halves, &mut self.bytes, &mut self.scales);
+        let ([f, g], [h, i], [b, c], [s, t]) = (&mut self.floats, &mut self.halves, &mut self.bytes, &mut self.scales);
         match self.kind {
             Kind::F32 => KvPagesMut::F32 { keys: f, values: g },
             Kind::F16 => KvPagesMut::F16 { keys: h, values: i },
@@ -100,8 +99,7 @@ impl Cache {
         };
         let sequences: Vec<u32> = rows.iter().map(|row| row.0 as u32).collect();
         let positions: Vec<u32> = rows.iter().map(|row| row.1 as u32).collect();
-        let rows =
-            KvRows { table: &self.table, table_width: self.width, sequences: &sequences, positions: &positions };
+        let rows = KvRows { table: &self.table, table_width: self.width, sequences: &sequences, positions: &positions };
         let mut out = vec![f32::NAN; q.len()];
         kernel.paged_attention(pool, &self.shape, q, &pages, &rows, &mut out);
         out
@@ -192,7 +190,8 @@ fn equal_to_f64() {
                 // their number (Higham and Mary 2019, here with 2 deviations). Weights change by as much of themselves
                 // as scores, above and below the line; values reach 30.
                 let sum = 2.0 * 4.0 * head_dim as f32 * shape.scale / 4.0;
-                let bound = 30.0 * (2.0 * 2.0 * (head_dim as f32).sqrt() * sum * f32::EPSILON / 2.0 + 4.0 * f32::EPSILON);
+                let bound =
+                    30.0 * (2.0 * 2.0 * (head_dim as f32).sqrt() * sum * f32::EPSILON / 2.0 + 4.0 * f32::EPSILON);
                 for (j, (a, b)) in out.iter().zip(&expected).enumerate() {
                     let isa = kernel.isa();
                     assert!((a - b).abs() <= bound, "{isa} {kind:?} case {i}, {j}: {a} is not {b}");

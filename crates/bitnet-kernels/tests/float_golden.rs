@@ -61,9 +61,8 @@ fn check(kernel: &dyn FloatKernel) {
 
     let q = golden.take(3 * 6 * 20);
     // [2, 7, 20] to [7, 2, 20].
-    let by_token = |x: Vec<f32>| -> Vec<f32> {
-        (0..7 * 2 * 20).map(|i| x[(i / 20 % 2 * 7 + i / 40) * 20 + i % 20]).collect()
-    };
+    let by_token =
+        |x: Vec<f32>| -> Vec<f32> { (0..7 * 2 * 20).map(|i| x[(i / 20 % 2 * 7 + i / 40) * 20 + i % 20]).collect() };
     let (new_keys, new_values) = (by_token(golden.take(2 * 7 * 20)), by_token(golden.take(2 * 7 * 20)));
     let shape =
         PagedShape { heads: 6, kv_heads: 2, head_dim: 20, page_len: 64, scale: 1.0 / 20f32.sqrt(), window: None };

@@ -72,6 +72,15 @@ impl<'a> BlockMatrix<'a> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         &self.bytes[row * self.row_bytes..][..self.row_bytes]
     }
+
+    /// The bytes of `count` rows from `row` on.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn rows_from(&self, row: usize, count: usize) -> &'a [u8] {
+        assert!(row <= self.rows && count <= self.rows - row, "rows {row} + {count} of {}", self.rows);
+        &self.bytes[row * self.row_bytes..][..count * self.row_bytes]
+    }
 }
 
 /// Looks up the rows of tokens: `out[t] = table[ids[t]]`, out `[T, columns]`.

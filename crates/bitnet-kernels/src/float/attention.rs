@@ -12,9 +12,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::MAX_HEAD_DIM;
 use super::kv_pages::{KEY_BLOCK, KvPages, KvRows, PagedShape};
 use super::simd::{BF16, Element, F16, MAX_LANES, Simd, inlined};
-use super::MAX_HEAD_DIM;
 use crate::ThreadPool;
 use crate::threads::Parts;
 
@@ -126,11 +126,7 @@ thread_local! {
 
 impl Scratch {
     fn new() -> Scratch {
-        let sums = || Sums {
-            values: vec![0.0; QUERIES * MAX_HEAD_DIM],
-            top: [0.0; QUERIES],
-            total: [0.0; QUERIES],
-        };
+        let sums = || Sums { values: vec![0.0; QUERIES * MAX_HEAD_DIM], top: [0.0; QUERIES], total: [0.0; QUERIES] };
         let (q, packed) = (vec![0.0; QUERIES * MAX_HEAD_DIM], vec![0.0; KEY_BLOCK * MAX_HEAD_DIM]);
         Scratch { q, scores: vec![0.0; QUERIES * KEY_BLOCK], packed, segment: sums(), all: sums() }
     }
@@ -150,7 +146,9 @@ impl<'a> Call<'a> {
                     && positions[row] as usize == position
                     && segment_len(position) == segment_len(first)
             };
-            end = (start + 1..positions.len().min(start + limit)).find(|&row| !follows(row)).unwrap_or(positions.len().min(start + limit));
+            end = (start + 1..positions.len().min(start + limit))
+                .find(|&row| !follows(row))
+                .unwrap_or(positions.len().min(start + limit));
             Some(start..end)
         })
     }
@@ -167,7 +165,8 @@ impl<'a> Call<'a> {
         // The heads of a group, in parts of at most HEADS.
         let parts = group.div_ceil(HEADS);
         let limit = QUERIES / group.min(HEADS);
-        let (blocks, longest) = self.blocks(limit).fold((0, 0), |(n, most), rows| (n + 1, most.max(self.segments(&rows).len())));
+        let (blocks, longest) =
+            self.blocks(limit).fold((0, 0), |(n, most), rows| (n + 1, most.max(self.segments(&rows).len())));
         let heads = self.shape.kv_heads * parts;
         let task = |index: usize| {
             // The last rows have the most keys: they come first.
@@ -222,7 +221,10 @@ impl<'a> Call<'a> {
                 for (row, head) in (0..task.queries()).map(|i| task.query(i)) {
                     // SAFETY: each task has its own rows and heads; what other threads wrote is complete.
                     let (out, kept) = unsafe {
-                        (out.part((row * self.shape.heads + head) * dim, dim), kept.part(at(row, head, 0), segments * record))
+                        (
+                            out.part((row * self.shape.heads + head) * dim, dim),
+                            kept.part(at(row, head, 0), segments * record),
+                        )
                     };
                     s.enter(inlined!(|| {
                         let (mut top, mut total, mut sums) = (LOWEST, 0.0, [0.0; MAX_HEAD_DIM]);

@@ -21,7 +21,7 @@ pub(crate) struct Quantized {
 }
 
 impl Quantized {
-    pub(crate) fn new() -> Quantized {
+    pub(crate) const fn new() -> Quantized {
         Quantized { q: [0; CHUNK], scales: [0.0; CHUNK / 256], sums_16: [0.0; CHUNK / 16], sums_32: [0.0; CHUNK / 32] }
     }
 
@@ -54,15 +54,16 @@ impl Quantized {
     }
 }
 
-/// The product of a row's blocks with the activations in `x`, of which there are as many.
+/// The products of a row's blocks with the activations of T tokens, of which there are as many. Each product has the same
+/// order of sums for any T.
 #[inline(always)]
-pub(crate) fn dot<S: Simd>(s: S, kind: BlockType, row: &[u8], x: &Quantized) -> f32 {
+pub(crate) fn dot<S: Simd, const T: usize>(s: S, kind: BlockType, row: &[u8], x: [&Quantized; T]) -> [f32; T] {
     let blocks = row.len() / kind.block_bytes();
     assert!(row.len().is_multiple_of(kind.block_bytes()) && blocks * kind.block_len() <= CHUNK);
     match kind {
         BlockType::Q6_K => q6_k(s, row, x),
         BlockType::Q4_K => q4_k(s, row, x),
-        BlockType::Q8_0 => small::<S, 34>(
+        BlockType::Q8_0 => small::<S, 34, T>(
             s,
             row,
             x,
@@ -72,7 +73,7 @@ pub(crate) fn dot<S: Simd>(s: S, kind: BlockType, row: &[u8], x: &Quantized) -> 
                 unsafe { s.q8_0(b, c) }
             }),
         ),
-        BlockType::Q4_0 => small::<S, 18>(
+        BlockType::Q4_0 => small::<S, 18, T>(
             s,
             row,
             x,
@@ -93,82 +94,94 @@ fn half_at<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
 
 /// `sum over groups of scale_g * (sum(code * x) - 32 * sum(x))`, groups of 16.
 #[inline(always)]
-fn q6_k<S: Simd>(s: S, row: &[u8], x: &Quantized) -> f32 {
-    let mut acc = [s.splat(0.0); 2];
-    let mut offset = s.splat(0.0);
+fn q6_k<S: Simd, const T: usize>(s: S, row: &[u8], x: [&Quantized; T]) -> [f32; T] {
+    let mut acc = [[s.splat(0.0); 2]; T];
+    let mut offset = [s.splat(0.0); T];
     for (i, b) in row.as_chunks::<210>().0.iter().enumerate() {
         let d = half_at(s, b, 208);
-        let (unit, d) = (d * 32.0, d * x.scales[i]);
         let mut scales = [0.0f32; 16];
         for g in 0..16 {
             scales[g] = b[192 + g] as i8 as f32;
         }
-        let unit = s.splat(unit);
+        let unit = s.splat(d * 32.0);
         for g in (0..16).step_by(S::LANES) {
             // SAFETY: 16 scales and 16 sums of a block, LANES at a time.
-            let (scale, sum) = unsafe { (s.load(scales.as_ptr().add(g)), s.load(x.sums_16.as_ptr().add(16 * i + g))) };
-            offset = s.fma(s.mul(scale, unit), sum, offset);
+            unsafe {
+                let scale = s.mul(s.load(scales.as_ptr().add(g)), unit);
+                for t in 0..T {
+                    offset[t] = s.fma(scale, s.load(x[t].sums_16.as_ptr().add(16 * i + g)), offset[t]);
+                }
+            }
         }
-        let d = s.splat(d);
         for chunk in 0..256 / S::BYTES {
             let at = chunk * S::BYTES;
             let (part, within) = (at / 128, at % 128 / S::BYTES);
             // SAFETY: part and within address the block's own bytes, `at` its own 256 activations and 16 scales.
             unsafe {
                 let codes = s.q6_k(b.as_ptr().add(64 * part), b.as_ptr().add(128 + 32 * part), within);
-                let sums = s.dot_u8(s.zero_i(), codes, x.q.as_ptr().add(256 * i + at));
-                let scale = s.mul(d, s.spread_16(scales.as_ptr().add(at / 16)));
-                acc[chunk % 2] = s.fma(s.to_f32(sums), scale, acc[chunk % 2]);
+                let spread = s.spread_16(scales.as_ptr().add(at / 16));
+                for t in 0..T {
+                    let sums = s.dot_u8(s.zero_i(), codes, x[t].q.as_ptr().add(256 * i + at));
+                    let scale = s.mul(s.splat(d * x[t].scales[i]), spread);
+                    acc[t][chunk % 2] = s.fma(s.to_f32(sums), scale, acc[t][chunk % 2]);
+                }
             }
         }
     }
-    s.sum(s.sub(s.add(acc[0], acc[1]), offset))
+    std::array::from_fn(|t| s.sum(s.sub(s.add(acc[t][0], acc[t][1]), offset[t])))
 }
 
 /// `sum over sub-blocks of scale * sum(code * x) - min * sum(x)`, sub-blocks of 32.
 #[inline(always)]
-fn q4_k<S: Simd>(s: S, row: &[u8], x: &Quantized) -> f32 {
-    let mut acc = [s.splat(0.0); 2];
-    let mut offset = 0.0;
+fn q4_k<S: Simd, const T: usize>(s: S, row: &[u8], x: [&Quantized; T]) -> [f32; T] {
+    let mut acc = [[s.splat(0.0); 2]; T];
+    let mut offset = [0.0; T];
     for (i, b) in row.as_chunks::<144>().0.iter().enumerate() {
-        let (d, dmin) = (half_at(s, b, 0) * x.scales[i], half_at(s, b, 2));
+        let (d, dmin) = (half_at(s, b, 0), half_at(s, b, 2));
         let (scales, mins) = q4_k_scales(b[4..16].try_into().expect("12 bytes"));
-        let scales = scales.map(|v| d * v as f32);
-        let mut sum = 0.0;
-        for j in 0..8 {
-            sum += mins[j] as f32 * x.sums_32[8 * i + j];
+        let scales = scales.map(|v| v as f32);
+        for t in 0..T {
+            let mut sum = 0.0;
+            for j in 0..8 {
+                sum += mins[j] as f32 * x[t].sums_32[8 * i + j];
+            }
+            offset[t] += dmin * sum;
         }
-        offset += dmin * sum;
         let span = S::BYTES.max(32); // weights that share what `spread_32` gives
         for at in (0..256).step_by(span) {
-            let mut sums = s.zero_i();
+            let mut sums = [s.zero_i(); T];
             for at in (at..at + span).step_by(S::BYTES) {
                 // SAFETY: 64 weights in 32 bytes; the block's own 256 activations.
                 unsafe {
                     let codes = s.q4_k(b.as_ptr().add(16 + at / 64 * 32), at % 64 / S::BYTES);
-                    sums = s.dot_u8(sums, codes, x.q.as_ptr().add(256 * i + at));
+                    for t in 0..T {
+                        sums[t] = s.dot_u8(sums[t], codes, x[t].q.as_ptr().add(256 * i + at));
+                    }
                 }
             }
             // SAFETY: the block's own 8 scales.
-            let scale = unsafe { s.spread_32(scales.as_ptr().add(at / 32)) };
-            acc[at / span % 2] = s.fma(s.to_f32(sums), scale, acc[at / span % 2]);
+            let spread = unsafe { s.spread_32(scales.as_ptr().add(at / 32)) };
+            for t in 0..T {
+                let scale = s.mul(s.splat(d * x[t].scales[i]), spread);
+                acc[t][at / span % 2] = s.fma(s.to_f32(sums[t]), scale, acc[t][at / span % 2]);
+            }
         }
     }
-    s.sum(s.add(acc[0], acc[1])) - offset
+    std::array::from_fn(|t| s.sum(s.add(acc[t][0], acc[t][1])) - offset[t])
 }
 
 /// Blocks of 32 weights with one scale: `sum over blocks of scale * (sum(code * x) - offset * sum(x))`.
 #[inline(always)]
-fn small<S: Simd, const BYTES: usize>(
+fn small<S: Simd, const BYTES: usize, const T: usize>(
     s: S,
     row: &[u8],
-    x: &Quantized,
+    x: [&Quantized; T],
     offset: f32,
     codes: impl Fn(*const u8, usize) -> S::I,
-) -> f32 {
+) -> [f32; T] {
     let unit = (S::BYTES / 32).max(1); // blocks in a vector
-    let mut acc = s.splat(0.0);
-    let mut below = [0.0; 2];
+    let mut acc = [s.splat(0.0); T];
+    let mut below = [[0.0; 2]; T];
     let whole = row.len() / BYTES / unit;
     let mut first = 0; // block
     while first * BYTES < row.len() {
@@ -180,27 +193,32 @@ fn small<S: Simd, const BYTES: usize>(
             padded[..BYTES].copy_from_slice(&row[first * BYTES..]);
             &padded[..unit * BYTES]
         };
-        let mut scales = [0.0f32; 2];
+        let mut scales = [[0.0f32; 2]; T];
         for j in 0..unit {
             let d = half_at(s, blocks, BYTES * j);
-            scales[j] = d * x.scales[(first + j) / 8];
-            if offset != 0.0 {
-                below[j] += d * x.sums_32[first + j];
+            for t in 0..T {
+                scales[t][j] = d * x[t].scales[(first + j) / 8];
+                if offset != 0.0 {
+                    below[t][j] += d * x[t].sums_32[first + j];
+                }
             }
         }
-        let mut sums = s.zero_i();
+        let mut sums = [s.zero_i(); T];
         for chunk in 0..(32 / S::BYTES).max(1) {
             let codes = codes(blocks.as_ptr(), chunk);
-            // SAFETY: x has activations for every block (asserted in `dot`), rounded up to 256.
-            unsafe {
-                let x = x.q.as_ptr().add(32 * first + chunk * S::BYTES);
-                sums = if offset == 0.0 { s.dot_i8(sums, codes, x) } else { s.dot_u8(sums, codes, x) };
+            for t in 0..T {
+                // SAFETY: x has activations for every block (asserted in `dot`), rounded up to 256.
+                unsafe {
+                    let x = x[t].q.as_ptr().add(32 * first + chunk * S::BYTES);
+                    sums[t] = if offset == 0.0 { s.dot_i8(sums[t], codes, x) } else { s.dot_u8(sums[t], codes, x) };
+                }
             }
         }
-        // SAFETY: there are two scales.
-        let scale = unsafe { s.spread_32(scales.as_ptr()) };
-        acc = s.fma(s.to_f32(sums), scale, acc);
+        for t in 0..T {
+            // SAFETY: there are two scales.
+            acc[t] = s.fma(s.to_f32(sums[t]), unsafe { s.spread_32(scales[t].as_ptr()) }, acc[t]);
+        }
         first += unit;
     }
-    s.sum(acc) - offset * (below[0] + below[1])
+    std::array::from_fn(|t| s.sum(acc[t]) - offset * (below[t][0] + below[t][1]))
 }

@@ -156,7 +156,12 @@ pub fn store_kv(
                 // SAFETY: a task has a head of its own, and so its own blocks of every page.
                 let (k, v, k_scale, v_scale) = unsafe {
                     let scale = block * shape.page_len + at;
-                    (k.part(block * page, page), v.part(block * page + at * dim, dim), k_scales.part(scale, 1), v_scales.part(scale, 1))
+                    (
+                        k.part(block * page, page),
+                        v.part(block * page + at * dim, dim),
+                        k_scales.part(scale, 1),
+                        v_scales.part(scale, 1),
+                    )
                 };
                 k_scale[0] = to_bytes(key, |i, byte| k[i * shape.page_len + at] = byte);
                 v_scale[0] = to_bytes(value, |i, byte| v[i] = byte);
@@ -208,9 +213,8 @@ impl Store<'_> {
         let (k, v) = (Parts::new(k), Parts::new(v));
         self.each(&|row, block, at| {
             // SAFETY: a task has a head of its own, and so its own blocks of every page.
-            let (k, v) = unsafe {
-                (k.part(block * page_len * dim, page_len * dim), v.part((block * page_len + at) * dim, dim))
-            };
+            let (k, v) =
+                unsafe { (k.part(block * page_len * dim, page_len * dim), v.part((block * page_len + at) * dim, dim)) };
             for (column, &x) in k.chunks_exact_mut(page_len).zip(&keys[row * dim..][..dim]) {
                 column[at] = round(x);
             }

@@ -1,12 +1,14 @@
 //! Dense products `out = x W^T` with weights in blocks.
 //!
-//! One or a few tokens: each row is read once, converted on the fly. More: 16 rows at a time are decoded to f32, 1024
-//! columns of them, and multiplied with every token in register tiles of 4 rows by 4 tokens.
+//! Each output has one order of sums, whatever the number of tokens. Floats: a row is summed over the lanes of a vector, in
+//! pieces of [`PANEL_COLUMNS`] columns. A few tokens read the rows as they are; for more, 16 rows at a time are decoded to f32
+//! and multiplied with every token in register tiles of 4 rows by 4 tokens. Quantized weights are multiplied with activations
+//! in 16 bits, see [`super::dot`].
 
 use std::mem::MaybeUninit;
 
 use super::dot::{CHUNK, Quantized, dot};
-use super::simd::{BF16, Element, F16, Simd, inlined};
+use super::simd::{BF16, Element, F16, Simd, inlined, prefetch};
 use super::whole_rows;
 use crate::ThreadPool;
 use crate::blocks::{BlockMatrix, BlockType, dequantize};
@@ -17,8 +19,12 @@ use crate::threads::Parts;
 const PANEL_ROWS: usize = 16;
 /// Columns that are decoded together, a multiple of every block.
 const PANEL_COLUMNS: usize = 1024;
-/// Up to this many tokens, reading rows again for each is cheaper than decoding them.
-const FEW_TOKENS: usize = 2;
+/// Up to this many tokens, converting rows again for each four is cheaper than decoding them.
+const FEW_TOKENS: usize = 8;
+/// Tokens whose activations are quantized together.
+const TOGETHER: usize = 4;
+/// Bytes of quantized rows that stay in the second-level cache while all tokens are multiplied with them.
+const CACHED: usize = 1 << 19;
 
 /// See [`super::FloatKernel::linear`].
 pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
@@ -31,76 +37,104 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
     pool.run(n.div_ceil(rows), &|task| {
         let first = task * rows;
         let rows = rows.min(n - first);
-        if tokens > FEW_TOKENS {
-            s.enter(inlined!(|| panels(s, weights, first, rows, x, &out)));
-            return;
-        }
-        for (t, x) in x.chunks_exact(k).enumerate() {
-            // SAFETY: each task has its own rows of the weights, and so its own columns of out.
-            let out = unsafe { out.part(t * n + first, rows) };
-            s.enter(inlined!(|| vector(s, weights, first, x, out)));
-        }
+        s.enter(inlined!(|| match weights.kind() {
+            BlockType::F32 => direct::<S, f32>(s, weights, first, rows, x, &out),
+            BlockType::F16 if tokens <= FEW_TOKENS => direct::<S, F16>(s, weights, first, rows, x, &out),
+            BlockType::BF16 if tokens <= FEW_TOKENS => direct::<S, BF16>(s, weights, first, rows, x, &out),
+            BlockType::F16 | BlockType::BF16 => panels(s, weights, first, rows, x, &out),
+            BlockType::Q8_0 => quantized(s, BlockType::Q8_0, weights, first, rows, x, &out),
+            BlockType::Q6_K => quantized(s, BlockType::Q6_K, weights, first, rows, x, &out),
+            BlockType::Q4_0 => quantized(s, BlockType::Q4_0, weights, first, rows, x, &out),
+            BlockType::Q4_K => quantized(s, BlockType::Q4_K, weights, first, rows, x, &out),
+        }));
     });
 }
 
-/// `out[r] = W[first + r] . x`, x `[K]`.
+/// Quantized rows times tokens, four tokens at a time.
 #[inline(always)]
-fn vector<S: Simd>(s: S, weights: &BlockMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    match weights.kind() {
-        BlockType::F32 => floats::<S, f32>(s, weights, first, x, out),
-        BlockType::F16 => floats::<S, F16>(s, weights, first, x, out),
-        BlockType::BF16 => floats::<S, BF16>(s, weights, first, x, out),
-        BlockType::Q8_0 => quantized(s, BlockType::Q8_0, weights, first, x, out),
-        BlockType::Q6_K => quantized(s, BlockType::Q6_K, weights, first, x, out),
-        BlockType::Q4_0 => quantized(s, BlockType::Q4_0, weights, first, x, out),
-        BlockType::Q4_K => quantized(s, BlockType::Q4_K, weights, first, x, out),
-    }
-}
-
-#[inline(always)]
-fn quantized<S: Simd>(s: S, kind: BlockType, weights: &BlockMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    let mut q = Quantized::new();
-    out.fill(0.0);
+fn quantized<S: Simd>(
+    s: S,
+    kind: BlockType,
+    weights: &BlockMatrix<'_>,
+    first: usize,
+    rows: usize,
+    x: &[f32],
+    out: &Parts<'_, f32>,
+) {
+    let (n, k) = (weights.rows(), weights.columns());
     let chunk_bytes = CHUNK / kind.block_len() * kind.block_bytes();
-    for (c, x) in x.chunks(CHUNK).enumerate() {
-        q.fill::<S>(x);
-        for (r, out) in out.iter_mut().enumerate() {
-            let row = &weights.row(first + r)[c * chunk_bytes..];
-            *out += dot(s, kind, &row[..row.len().min(chunk_bytes)], &q);
-        }
-    }
-}
-
-#[inline(always)]
-fn floats<S: Simd, T: Element>(s: S, weights: &BlockMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    for (r, out) in out.iter_mut().enumerate() {
-        let row = weights.row(first + r);
-        assert_eq!(row.len(), size_of_val(x) / 4 * size_of::<T>());
-        let w = row.as_ptr().cast::<T>();
-        let mut acc = [s.splat(0.0); 4];
-        let step = 4 * S::LANES;
-        let whole = x.len() / step * step;
-        for i in (0..whole).step_by(step) {
-            for (j, acc) in acc.iter_mut().enumerate() {
-                let at = i + j * S::LANES;
-                // SAFETY: at + LANES <= whole, within the row and x.
-                *acc = unsafe { s.fma(T::load(s, w.add(at)), s.load(x.as_ptr().add(at)), *acc) };
+    let row_bytes = k / kind.block_len() * kind.block_bytes();
+    let mut q = [const { Quantized::new() }; TOGETHER];
+    let together = if x.len() == k { rows } else { (CACHED / row_bytes.max(1)).clamp(1, rows) };
+    for start in (first..first + rows).step_by(together) {
+        let rows = start..(start + together).min(first + rows);
+        for (group, tokens) in x.chunks(TOGETHER * k).enumerate() {
+            let tokens = tokens.len() / k;
+            for column in (0..k).step_by(CHUNK) {
+                let width = CHUNK.min(k - column);
+                for (t, q) in q.iter_mut().enumerate().take(tokens) {
+                    q.fill::<S>(&x[(group * TOGETHER + t) * k + column..][..width]);
+                }
+                for row in rows.clone() {
+                    let bytes = &weights.row(row)[column / CHUNK * chunk_bytes..];
+                    let bytes = &bytes[..bytes.len().min(chunk_bytes)];
+                    let add = |t: usize, sum: f32| {
+                        // SAFETY: each task has its own rows of the weights, and so its own columns of out.
+                        let out = unsafe { out.part((group * TOGETHER + t) * n + row, 1) };
+                        out[0] = if column == 0 { sum } else { out[0] + sum };
+                    };
+                    if tokens == TOGETHER {
+                        let sums = dot::<S, TOGETHER>(s, kind, bytes, q.each_ref());
+                        sums.into_iter().enumerate().for_each(|(t, sum)| add(t, sum));
+                    } else {
+                        for (t, q) in q.iter().enumerate().take(tokens) {
+                            add(t, dot::<S, 1>(s, kind, bytes, [q])[0]);
+                        }
+                    }
+                }
             }
         }
-        let mut sum = s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3])));
-        for i in whole..x.len() {
-            // SAFETY: within the row, of any alignment.
-            sum += unsafe { w.add(i).read_unaligned() }.widen() * x[i];
+    }
+}
+
+/// `out[t][first + r] = W[first + r] . x[t]` of all tokens, the rows converted as they are read.
+#[inline(always)]
+fn direct<S: Simd, E: Element>(
+    s: S,
+    weights: &BlockMatrix<'_>,
+    first: usize,
+    rows: usize,
+    x: &[f32],
+    out: &Parts<'_, f32>,
+) {
+    let k = weights.columns();
+    // A few tokens: few rows at once, so that they are read from memory as they follow each other.
+    let (together, ahead) = if x.len() <= FEW_TOKENS * k { (4, 4 * k) } else { (PANEL_ROWS, 0) };
+    for row in (first..first + rows).step_by(together) {
+        let height = together.min(first + rows - row);
+        let bytes = weights.rows_from(row, height);
+        for column in (0..k).step_by(PANEL_COLUMNS) {
+            let width = PANEL_COLUMNS.min(k - column);
+            // SAFETY: rows of the matrix follow each other; `height` of them from `row` on exist, with `k` columns.
+            unsafe {
+                block(
+                    s,
+                    (bytes.as_ptr().cast::<E>().add(column), k, ahead),
+                    (row, height),
+                    (column, width),
+                    weights,
+                    x,
+                    out,
+                )
+            };
         }
-        *out = sum;
     }
 }
 
 /// `out[t][first + r] = W[first + r] . x[t]` of all tokens.
 #[inline(always)]
 fn panels<S: Simd>(s: S, weights: &BlockMatrix<'_>, first: usize, rows: usize, x: &[f32], out: &Parts<'_, f32>) {
-    let (kind, n, k) = (weights.kind(), weights.rows(), weights.columns());
-    let tokens = x.len() / k;
+    let (kind, k) = (weights.kind(), weights.columns());
     let mut panel = MaybeUninit::<[f32; PANEL_ROWS * PANEL_COLUMNS]>::uninit();
     let panel: *mut f32 = panel.as_mut_ptr().cast();
     for row in (first..first + rows).step_by(PANEL_ROWS) {
@@ -116,30 +150,53 @@ fn panels<S: Simd>(s: S, weights: &BlockMatrix<'_>, first: usize, rows: usize, x
                 };
                 dequantize(kind, &weights.row(row + r)[bytes(column)..][..bytes(width)], decoded);
             }
-            for t in (0..tokens).step_by(4) {
-                for r in (0..height).step_by(4) {
-                    // SAFETY: each task has its own rows of the weights, and so its own columns of out; the tile reads
-                    // `width` columns of rows of the panel and of x that exist.
-                    unsafe {
-                        let w = panel.add(r * PANEL_COLUMNS);
-                        let x = x.as_ptr().add(t * k + column);
-                        let sums = match (height - r >= 4, tokens - t >= 4) {
-                            (true, true) if S::MANY_REGISTERS => tile::<S, 4, 4>(s, width, w, x, k),
-                            (true, true) => {
-                                let [a, b, ..] = tile::<S, 4, 2>(s, width, w, x, k);
-                                let [c, d, ..] = tile::<S, 4, 2>(s, width, w, x.add(2 * k), k);
-                                [a, b, c, d]
-                            }
-                            (true, false) => edge::<S, 4>(s, width, w, x, k, tokens - t),
-                            (false, _) => corner(s, width, w, height - r, x, k, tokens - t),
-                        };
-                        for (t, sums) in (t..tokens).zip(sums) {
-                            let height = (height - r).min(4);
-                            let out = out.part(t * n + row + r, height);
-                            for (out, sum) in out.iter_mut().zip(sums) {
-                                *out = if column == 0 { sum } else { *out + sum };
-                            }
-                        }
+            // SAFETY: `height` rows of `width` columns of the panel were written.
+            unsafe {
+                block(s, (panel.cast_const(), PANEL_COLUMNS, 0), (row, height), (column, width), weights, x, out)
+            };
+        }
+    }
+}
+
+/// Adds the products of `width` columns from `column` on of `height` rows from `row` on with all tokens.
+///
+/// # Safety
+/// `w` must point to the first of these columns of rows that are `w_row` elements apart; no other task may have these rows.
+/// Weights `ahead` elements on are prefetched, unless it is 0.
+#[inline(always)]
+unsafe fn block<S: Simd, E: Element>(
+    s: S,
+    (w, w_row, ahead): (*const E, usize, usize),
+    (row, height): (usize, usize),
+    (column, width): (usize, usize),
+    weights: &BlockMatrix<'_>,
+    x: &[f32],
+    out: &Parts<'_, f32>,
+) {
+    let (n, k) = (weights.rows(), weights.columns());
+    let tokens = x.len() / k;
+    for t in (0..tokens).step_by(4) {
+        for r in (0..height).step_by(4) {
+            // SAFETY: the caller's promise; the tile reads `width` columns of rows and of x that exist.
+            unsafe {
+                let w = (w.add(r * w_row), w_row, ahead);
+                let x = (x.as_ptr().add(t * k + column), k);
+                let after = |x: (*const f32, usize), t: usize| (x.0.add(t * k), k);
+                let sums = match (height - r >= 4, tokens - t >= 4) {
+                    (true, true) if S::MANY_REGISTERS => tile::<S, E, 4, 4>(s, width, w, x),
+                    (true, true) => {
+                        let [a, b, ..] = tile::<S, E, 4, 2>(s, width, w, x);
+                        let [c, d, ..] = tile::<S, E, 4, 2>(s, width, w, after(x, 2));
+                        [a, b, c, d]
+                    }
+                    (true, false) => edge::<S, E, 4>(s, width, w, x, tokens - t),
+                    (false, _) => corner(s, width, w, height - r, x, tokens - t),
+                };
+                for (t, sums) in (t..tokens).zip(sums) {
+                    let height = (height - r).min(4);
+                    let out = out.part(t * n + row + r, height);
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = if column == 0 { sum } else { *out + sum };
                     }
                 }
             }
@@ -147,17 +204,16 @@ fn panels<S: Simd>(s: S, weights: &BlockMatrix<'_>, first: usize, rows: usize, x
     }
 }
 
-/// Products `[T][R]` of R rows of a panel with T tokens `stride` apart.
+/// Products `[T][R]` of R rows `w_row` apart with T tokens `x_row` apart; see [`block`] for `ahead`.
 ///
 /// # Safety
 /// The rows and the tokens must have `width` readable columns.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const T: usize>(
+unsafe fn tile<S: Simd, E: Element, const R: usize, const T: usize>(
     s: S,
     width: usize,
-    w: *const f32,
-    x: *const f32,
-    stride: usize,
+    (w, w_row, ahead): (*const E, usize, usize),
+    (x, x_row): (*const f32, usize),
 ) -> [[f32; 4]; 4] {
     let mut acc = [[s.splat(0.0); R]; T];
     let whole = width / S::LANES * S::LANES;
@@ -166,10 +222,13 @@ unsafe fn tile<S: Simd, const R: usize, const T: usize>(
         unsafe {
             let mut rows = [s.splat(0.0); R];
             for r in 0..R {
-                rows[r] = s.load(w.add(r * PANEL_COLUMNS + i));
+                rows[r] = E::load(s, w.add(r * w_row + i));
+                if ahead > 0 {
+                    prefetch(w.wrapping_add(r * w_row + i + ahead));
+                }
             }
             for t in 0..T {
-                let x = s.load(x.add(t * stride + i));
+                let x = s.load(x.add(t * x_row + i));
                 for r in 0..R {
                     acc[t][r] = s.fma(rows[r], x, acc[t][r]);
                 }
@@ -181,8 +240,8 @@ unsafe fn tile<S: Simd, const R: usize, const T: usize>(
         for r in 0..R {
             sums[t][r] = s.sum(acc[t][r]);
             for i in whole..width {
-                // SAFETY: i < width.
-                sums[t][r] += unsafe { *w.add(r * PANEL_COLUMNS + i) * *x.add(t * stride + i) };
+                // SAFETY: i < width; the weights may have any alignment.
+                sums[t][r] += unsafe { w.add(r * w_row + i).read_unaligned().widen() * *x.add(t * x_row + i) };
             }
         }
     }
@@ -194,18 +253,17 @@ unsafe fn tile<S: Simd, const R: usize, const T: usize>(
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn edge<S: Simd, const R: usize>(
+unsafe fn edge<S: Simd, E: Element, const R: usize>(
     s: S,
     width: usize,
-    w: *const f32,
-    x: *const f32,
-    stride: usize,
+    w: (*const E, usize, usize),
+    (x, x_row): (*const f32, usize),
     tokens: usize,
 ) -> [[f32; 4]; 4] {
     let mut sums = [[0.0; 4]; 4];
     for t in 0..tokens {
         // SAFETY: the caller's promise.
-        sums[t] = unsafe { tile::<S, R, 1>(s, width, w, x.add(t * stride), stride)[0] };
+        sums[t] = unsafe { tile::<S, E, R, 1>(s, width, w, (x.add(t * x_row), x_row))[0] };
     }
     sums
 }
@@ -215,19 +273,18 @@ unsafe fn edge<S: Simd, const R: usize>(
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn corner<S: Simd>(
+unsafe fn corner<S: Simd, E: Element>(
     s: S,
     width: usize,
-    w: *const f32,
+    (w, w_row, ahead): (*const E, usize, usize),
     rows: usize,
-    x: *const f32,
-    stride: usize,
+    x: (*const f32, usize),
     tokens: usize,
 ) -> [[f32; 4]; 4] {
     let mut sums = [[0.0; 4]; 4];
     for r in 0..rows {
         // SAFETY: the caller's promise.
-        let column = unsafe { edge::<S, 1>(s, width, w.add(r * PANEL_COLUMNS), x, stride, tokens.min(4)) };
+        let column = unsafe { edge::<S, E, 1>(s, width, (w.add(r * w_row), w_row, ahead), x, tokens.min(4)) };
         for t in 0..4 {
             sums[t][r] = column[t][0];
         }

@@ -185,6 +185,23 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// Asks for a line that will be read; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; no address faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
 /// Where number `i` of 16-bit activations goes: in each `bytes` numbers first those of even index, then the odd ones,
 /// as the even and odd bytes of a vector of weights are taken apart into 16-bit lanes.
 #[inline(always)]

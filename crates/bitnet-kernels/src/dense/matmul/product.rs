@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::float::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
-use crate::float::simd::{BF16, F16, Simd};
+use crate::float::simd::{BF16, F16, Simd, prefetch};
 
 /// The most elements of a tile.
 pub(super) const MAX_TILE: usize = 512;
@@ -129,18 +129,6 @@ pub(super) unsafe fn tile<P: Product, const HEIGHT: usize, const VECTORS: usize>
             }
         }
     }
-}
-
-/// Asks for a line that will be read.
-#[inline(always)]
-fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; no address faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// [`tile`] of the heights that occur.
