@@ -24,7 +24,7 @@ pub use bitnet_device::{
     DetailedMetrics, DeviceCapabilities, DeviceStorage, Element, HybridMemoryPool, INFER, Indices, Layout, LeakReport,
     LiveBlock, MAX_DIMS, MappedFile, MemoryHandle, MemoryPoolConfig, MemoryPressureLevel, NumericalError, PoolMetrics,
     PoolTuning, PublishedMemory, RawMemory, Result, Scalar, SharedMemory, TIMELINE, TensorOpError, TensorShape,
-    TensorStorage, TrackingConfig, TrackingLevel, backend, install_signal_handlers, registry,
+    TensorStorage, TrackingConfig, TrackingLevel, backend, install_signal_handlers, narrowed, registry,
 };
 pub use device::{Device, auto_select_device, explain_device_selection};
 pub use execution::{ExecutionContext, ExecutionContextBuilder};

@@ -7,7 +7,6 @@ use bitnet_device::backend::*;
 use bitnet_device::{BitNetDType, BitNetError, CpuStorage, Layout, Result, TensorOpError, TensorShape, TensorStorage};
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::blocks::{BlockMatrix, dequantize_row};
-use bitnet_kernels::float::{AttentionShape, KvCache};
 use bitnet_kernels::ternary;
 
 /// The error for an operand with the wrong number of elements.
@@ -153,42 +152,6 @@ fn inside<'a>(op: &'static str, ids: &TensorRef<'a>, table: &Layout) -> Result<&
         Some(&id) => Err(TensorOpError::OutOfRange { op, index: id as usize, axis: 0, shape: *table.shape() }.into()),
         None => Ok(ids),
     }
-}
-
-/// Of consecutive tokens; others are composed.
-pub(super) fn attention(
-    cpu: &CpuBackend,
-    q: &TensorRef,
-    keys: &TensorRef,
-    values: &TensorRef,
-    positions: &TensorRef,
-    out: &mut TensorMut,
-) -> Result<bool> {
-    const OP: &str = "attention";
-    let (&[tokens, heads, head_dim], &[kv_heads, capacity, _]) = (q.layout.dims(), keys.layout.dims()) else {
-        return Ok(false);
-    };
-    let positions = slice::<u32>(OP, "positions", positions)?;
-    let start = positions.first().map_or(0, |&first| first as usize);
-    if let Some(&beyond) = positions.iter().find(|&&position| position as usize >= capacity) {
-        let shape = *keys.layout.shape();
-        return Err(TensorOpError::OutOfRange { op: OP, index: beyond as usize, axis: 1, shape }.into());
-    }
-    let consecutive = positions.iter().zip(start..).all(|(&position, expected)| position as usize == expected);
-    if !consecutive || !(1..=bitnet_kernels::float::MAX_HEAD_DIM).contains(&head_dim) {
-        return Ok(false);
-    }
-    let shape = AttentionShape { tokens, start, heads, kv_heads, head_dim, capacity };
-    let cache = match keys.dtype {
-        BitNetDType::F16 => KvCache::F16 {
-            keys: bytemuck::cast_slice(slice::<half::f16>(OP, "keys", keys)?),
-            values: bytemuck::cast_slice(slice::<half::f16>(OP, "values", values)?),
-        },
-        _ => KvCache::F32 { keys: slice(OP, "keys", keys)?, values: slice(OP, "values", values)? },
-    };
-    let q = slice(OP, "q", q)?;
-    cpu.kernels()?.float.attention(&cpu.threads, &shape, q, cache, slice_mut(OP, "out", out.reborrow())?);
-    Ok(true)
 }
 
 pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: &TensorRef) -> Result<()> {

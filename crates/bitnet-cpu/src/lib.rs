@@ -12,6 +12,7 @@ mod fused;
 mod gather;
 mod gradient;
 mod integer;
+mod kv_pages;
 mod matmul;
 mod norm;
 mod operand;

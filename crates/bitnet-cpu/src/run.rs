@@ -57,7 +57,10 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
                 || norm::standard_deviation(cpu, x, axis, correction, out)?
         }
         (Op::Rope, [cos, sin, positions], [x]) => done(fused::rope(cpu, x.reborrow(), cos, sin, positions))?,
-        (Op::Attention, [q, keys, values, positions], [out]) => fused::attention(cpu, q, keys, values, positions, out)?,
+        (Op::StoreKv, [keys, values, slots], outputs) => kv_pages::store_kv(cpu, keys, values, slots, outputs)?,
+        (Op::PagedAttention { scale, window }, inputs, [out]) => {
+            kv_pages::paged_attention(cpu, (scale, window), inputs, out)?
+        }
         (Op::Gated(act), [up], [gate]) => done(fused::gated(cpu, act, gate.reborrow(), up))?,
         (Op::Embedding, [table, ids], [out]) => done(fused::embedding(table, ids, out.reborrow()))?,
         (Op::Linear, [x, w], [out]) => done(fused::linear(cpu, x, w, out.reborrow()))?,

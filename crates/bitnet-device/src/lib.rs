@@ -23,6 +23,6 @@ pub use memory::{
     MemoryPoolConfig, MemoryPressureLevel, PoolMetrics, PoolTuning, PublishedMemory, RawMemory, SharedMemory, TIMELINE,
     TrackingConfig, TrackingLevel, install_signal_handlers,
 };
-pub use scalar::Scalar;
+pub use scalar::{Scalar, narrowed};
 pub use shape::{INFER, MAX_DIMS, TensorShape};
 pub use storage::{CpuStorage, DeviceStorage, TensorStorage};

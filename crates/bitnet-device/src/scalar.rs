@@ -90,8 +90,8 @@ impl Scalar {
                 Self::UInt(value) => value as f32,
                 _ => self.to_f64() as f32,
             } as f64),
-            F16 => Self::Float(f16::from_f64(self.to_f64()).into()),
-            BF16 => Self::Float(bf16::from_f64(self.to_f64()).into()),
+            F16 => Self::Float(f16::from_f32(narrowed(self.to_f64())).into()),
+            BF16 => Self::Float(bf16::from_f32(narrowed(self.to_f64())).into()),
             I8 => Self::Int(integer!(i8).into()),
             I16 => Self::Int(integer!(i16).into()),
             I32 => Self::Int(integer!(i32).into()),
@@ -141,8 +141,8 @@ impl Scalar {
         match dtype {
             F64 => put!(float),
             F32 => put!(float as f32),
-            F16 => put!(f16::from_f64(float)),
-            BF16 => put!(bf16::from_f64(float)),
+            F16 => put!(f16::from_f32(narrowed(float))),
+            BF16 => put!(bf16::from_f32(narrowed(float))),
             I8 | U8 | Bool => put!(int as u8),
             I16 | U16 => put!(int as u16),
             I32 | U32 => put!(int as u32),
@@ -190,6 +190,17 @@ impl From<bf16> for Scalar {
     }
 }
 
+/// `v` as an f32 that rounds to the same 16-bit float: what f32 cannot hold sets its last bit ("round to odd", Boldo and
+/// Melquiond 2008). (Rounding twice is wrong near ties, as is `half`'s `from_f64`, which drops 32 bits first.)
+pub fn narrowed(v: f64) -> f32 {
+    let nearest = v as f32;
+    if f64::from(nearest) == v || !nearest.is_finite() {
+        return nearest;
+    }
+    let beyond = f64::from(nearest).abs() > v.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(beyond)) | 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +216,23 @@ mod tests {
         assert_eq!(Scalar::from(0.1).cast(Bool), Scalar::Bool(true));
         // 2^24 + 1 plus half an ulp of f64: a direct cast to f32 rounds once.
         assert_eq!(Scalar::from((1i64 << 60) + (1 << 36) + 1).cast(F32), Scalar::Float(1152921642045800448.));
+    }
+
+    #[test]
+    fn numbers_just_above_a_tie_are_rounded_up() {
+        let bits = |n: i32| 2f64.powi(n);
+        for beyond in [0., bits(-20), bits(-23), bits(-35), bits(-52)] {
+            for sign in [1., -1.] {
+                let up = if beyond > 0. { 1. } else { 0. };
+                let half = Scalar::from(sign * (1. + bits(-11) + beyond)).cast(F16);
+                assert_eq!(half, Scalar::Float(sign * (1. + up * bits(-10))), "{beyond}");
+                let bfloat = Scalar::from(sign * (1. + bits(-8) + beyond)).cast(BF16);
+                assert_eq!(bfloat, Scalar::Float(sign * (1. + up * bits(-7))), "{beyond}");
+                let below = Scalar::from(sign * (1. + 3. * bits(-8) - beyond)).cast(BF16);
+                assert_eq!(below, Scalar::Float(sign * (1. + (2. - up) * bits(-7))), "{beyond}");
+            }
+        }
+        assert_eq!(Scalar::from(bits(-25) + bits(-60)).cast(F16), Scalar::Float(bits(-24)));
+        assert_eq!(Scalar::from(-1e-60).cast(BF16), Scalar::Float(-0.));
     }
 }

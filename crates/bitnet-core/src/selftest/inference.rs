@@ -5,7 +5,7 @@ use super::*;
 pub(super) fn all(cases: &mut Cases) {
     norms_and_softmax(cases);
     rotary_embedding(cases);
-    attention_over_a_cache(cases);
+    attention_over_pages(cases);
     gates(cases);
     dense_layers_and_embeddings(cases);
     ternary_layers(cases);
@@ -105,24 +105,55 @@ fn rotary_embedding(cases: &mut Cases) {
     }
 }
 
-fn attention_over_a_cache(cases: &mut Cases) {
-    let shapes = [(1, 1, 1, 2, 0), (1, 4, 2, 16, 30), (5, 6, 2, 20, 3), (70, 4, 1, 64, 0), (1, 8, 8, 36, 200)];
-    for (tokens, heads, kv_heads, width, start) in shapes {
-        for half in [false, true] {
-            cases.add("attention", 5e-6, move |device| {
-                let at = positions(device, start, tokens)?;
-                let q = tensor(device, &[tokens, heads, width], 14)?;
-                let dims = [kv_heads, start + tokens + 3, width];
-                let cache = |seed| -> Result<BitNetTensor> {
-                    if !half {
-                        return tensor(device, &dims, seed);
-                    }
-                    let values: Vec<f16> = noise(dims.iter().product(), seed).into_iter().map(f16::from_f32).collect();
-                    BitNetTensor::from_slice(&values, &dims, device)
+fn attention_over_pages(cases: &mut Cases) {
+    use BitNetDType::{BF16, F16, F32, I8};
+    // Rows and first position of two sequences, heads, key heads, width, window.
+    let shapes = [
+        ([(1, 0), (1, 40)], 1, 1, 2, None),
+        ([(1, 30), (2, 63)], 4, 2, 16, None),
+        ([(5, 3), (1, 70)], 6, 2, 20, Some(9)),
+        ([(70, 0), (1, 0)], 4, 1, 64, None),
+        ([(1, 200), (3, 190)], 8, 8, 36, Some(64)),
+    ];
+    for (texts, heads, kv_heads, width, window) in shapes {
+        for dtype in [F32, F16, BF16, I8] {
+            // A composition may round the last bit of a score before an 8-bit page does: half a unit of 127.
+            let bound = if dtype == I8 { 5e-5 } else { 5e-6 };
+            cases.add(format!("store_kv and paged_attention of {dtype}"), bound, move |device| {
+                let (page_len, pages, table) = (64, 10, [[7u32, 2, 9, 4], [1, 8, 3, 5]]);
+                let empty = |dims: &[usize], dtype| BitNetTensor::zeros(dims, dtype, device);
+                let mut keys = empty(&[pages, kv_heads, width, page_len], dtype)?;
+                let mut values = empty(&[pages, kv_heads, page_len, width], dtype)?;
+                let dims = [pages, kv_heads, page_len];
+                let (mut key_scales, mut value_scales) = (empty(&dims, F32)?, empty(&dims, F32)?);
+                let (mut slots, mut sequences, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+                for (i, (rows, first)) in texts.into_iter().enumerate() {
+                    let end = (first + rows) as u32;
+                    slots.extend((0..end).map(|n| table[i][n as usize / page_len] * 64 + n % 64));
+                    sequences.extend(vec![i as u32; rows]);
+                    positions.extend(first as u32..end);
+                }
+                let tokens = slots.len();
+                let new = [15, 16].map(|seed| tensor(device, &[tokens, kv_heads, width], seed));
+                let [new_keys, new_values] = new;
+                let slots = BitNetTensor::from_slice(&slots, &[tokens], device)?;
+                let target = KvPagesMut {
+                    keys: keys.as_mut()?,
+                    values: values.as_mut()?,
+                    scales: if dtype == I8 { Some([key_scales.as_mut()?, value_scales.as_mut()?]) } else { None },
                 };
-                let (keys, values) = (cache(15)?, cache(16)?);
-                let mut y = out(device, &[tokens, heads, width])?;
-                device.attention(q.as_ref(), keys.as_ref(), values.as_ref(), at.as_ref(), y.as_mut()?)?;
+                device.store_kv(new_keys?.as_ref(), new_values?.as_ref(), slots.as_ref(), target)?;
+                let rows = positions.len();
+                let q = tensor(device, &[rows, heads, width], 14)?;
+                let mut y = out(device, &[rows, heads, width])?;
+                let table = BitNetTensor::from_slice(&table.concat(), &[2, 4], device)?;
+                let sequences = BitNetTensor::from_slice(&sequences, &[rows], device)?;
+                let positions = BitNetTensor::from_slice(&positions, &[rows], device)?;
+                let scales = (dtype == I8).then(|| [key_scales.as_ref(), value_scales.as_ref()]);
+                let pages = KvPages { keys: keys.as_ref(), values: values.as_ref(), scales };
+                let at = KvRows { table: table.as_ref(), sequences: sequences.as_ref(), positions: positions.as_ref() };
+                let scale = 1. / (width as f32).sqrt();
+                device.paged_attention(q.as_ref(), pages, at, scale, window, y.as_mut()?)?;
                 y.to_vec()
             });
         }

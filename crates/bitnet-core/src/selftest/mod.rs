@@ -6,8 +6,8 @@ mod primitives;
 mod training;
 
 use crate::backend::{
-    AdamStep, BinaryOp, CausalShape, CompareOp, Distribution, GateActivation, QuantizedActivations, ReduceOp, ScanOp,
-    ScatterOp, TensorMut, TensorRef, TernarySource, UnaryOp,
+    AdamStep, BinaryOp, CausalShape, CompareOp, Distribution, GateActivation, KvPages, KvPagesMut, KvRows,
+    QuantizedActivations, ReduceOp, ScanOp, ScatterOp, TensorMut, TensorRef, TernarySource, UnaryOp,
 };
 use crate::device::Isa;
 use crate::{BitNetDType, BitNetError, BitNetTensor, Device, Layout, Result, TensorOpError, TensorShape};

@@ -43,8 +43,6 @@ calls! {
     standard_deviation(x: TensorRef, axis: usize, correction: f64, out: TensorMut)
         = StandardDeviation Op::StandardDeviation { axis, correction }, [x] -> [out];
     rope(x: TensorMut, cos: TensorRef, sin: TensorRef, positions: TensorRef) = Rope Op::Rope, [cos, sin, positions] -> [x];
-    attention(q: TensorRef, keys: TensorRef, values: TensorRef, positions: TensorRef, out: TensorMut)
-        = Attention Op::Attention, [q, keys, values, positions] -> [out];
     gated(act: GateActivation, gate: TensorMut, up: TensorRef) = Gated Op::Gated(act), [up] -> [gate];
     embedding(ids: TensorRef, table: TensorRef, out: TensorMut) = Embedding Op::Embedding, [table, ids] -> [out];
     linear(x: TensorRef, w: TensorRef, out: TensorMut) = Linear Op::Linear, [x, w] -> [out];

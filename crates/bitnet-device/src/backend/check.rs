@@ -241,7 +241,8 @@ impl<'a> Check<'a> {
                 }
                 Ok(())
             }
-            Op::Attention => self.attention(),
+            Op::StoreKv => self.store_kv(),
+            Op::PagedAttention { .. } => self.paged_attention(),
             Op::Gated(_) => {
                 let ([up], [gate]) = self.named(["up"], ["gate"])?;
                 self.same(up, gate)
@@ -374,18 +375,72 @@ impl<'a> Check<'a> {
         if matches!(indices.dtype, I64 | U32) { Ok(()) } else { self.dtype(indices, I64) }
     }
 
-    fn attention(&self) -> Result<()> {
-        let ([q, keys, values, positions], [out]) = self.named(["q", "keys", "values", "positions"], ["out"])?;
-        let &[tokens, heads, head_dim] = q.dims() else { return self.shape(false, q, || "[T, heads, D]".into()) };
-        let grouped = match *keys.dims() {
-            [kv_heads, _, width] => kv_heads > 0 && heads.is_multiple_of(kv_heads) && width == head_dim,
-            _ => false,
+    fn store_kv(&self) -> Result<()> {
+        let (rows, pages, scales) = match self.outputs.len() {
+            4 => {
+                let outputs = ["key pages", "value pages", "key scales", "value scales"];
+                let (rows, [k, v, k_scales, v_scales]) = self.named(["keys", "values", "slots"], outputs)?;
+                (rows, [k, v], Some([k_scales, v_scales]))
+            }
+            _ => {
+                let (rows, pages) = self.named(["keys", "values", "slots"], ["key pages", "value pages"])?;
+                (rows, pages, None)
+            }
         };
-        self.shape(grouped, keys, || "[a divisor of heads, capacity, D]".into())?;
+        let [keys, values, slots] = rows;
+        let (_, kv_heads, head_dim) = self.pages(pages, scales)?;
+        let tokens = keys.dims().first().copied().unwrap_or(0);
+        self.is(keys, &[tokens, kv_heads, head_dim])?;
         self.same(values, keys)?;
-        self.dtype(values, keys.dtype)?;
+        self.dtype(keys, F32)?;
+        self.dtype(values, F32)?;
+        self.tokens(slots, tokens)
+    }
+
+    fn paged_attention(&self) -> Result<()> {
+        let names = ["q", "key pages", "value pages", "table", "sequences", "positions"];
+        let ([q, keys, values, table, sequences, positions], out, scales) = match self.inputs.len() {
+            8 => {
+                let [a, b, c, d, e, f] = names;
+                let (inputs, [out]) = self.named([a, b, c, d, e, f, "key scales", "value scales"], ["out"])?;
+                let [a, b, c, d, e, f, k, v] = inputs;
+                ([a, b, c, d, e, f], out, Some([k, v]))
+            }
+            _ => {
+                let (inputs, [out]) = self.named(names, ["out"])?;
+                (inputs, out, None)
+            }
+        };
+        let (_, kv_heads, head_dim) = self.pages([keys, values], scales)?;
+        let &[tokens, heads, width] = q.dims() else { return self.shape(false, q, || "[T, heads, D]".into()) };
+        let grouped = width == head_dim && heads.is_multiple_of(kv_heads);
+        self.shape(grouped, q, || format!("[T, a multiple of {kv_heads} heads, {head_dim}]"))?;
+        self.dtype(q, F32)?;
+        self.shape(table.dims().len() == 2, table, || "[sequences, pages]".into())?;
+        self.dtype(table, U32)?;
+        self.tokens(sequences, tokens)?;
         self.tokens(positions, tokens)?;
-        self.same(out, q)
+        self.same(out, q)?;
+        self.dtype(out, F32)
+    }
+
+    /// Pages, their key heads, and the dimension of a head; see [`KvPages`].
+    fn pages(&self, [keys, values]: [Operand; 2], scales: Option<[Operand; 2]>) -> Result<(usize, usize, usize)> {
+        let &[pages, kv_heads, head_dim, page_len] = keys.dims() else {
+            return self.shape(false, keys, || "[pages, kv_heads, D, page_len]".into()).map(|()| (0, 0, 0));
+        };
+        self.shape(kv_heads > 0 && page_len > 0, keys, || "[pages, kv_heads, D, page_len], none empty".into())?;
+        self.is(values, &[pages, kv_heads, page_len, head_dim])?;
+        self.dtype(values, keys.dtype)?;
+        if !matches!((keys.dtype, scales.is_some()), (F32 | F16 | BF16, false) | (I8, true)) {
+            let message = format!("pages of {}: they may be f32, f16 or bf16, or i8 with scales", keys.dtype);
+            return Err(TensorOpError::Argument { op: self.op, message }.into());
+        }
+        for scales in scales.iter().flatten() {
+            self.is(*scales, &[pages, kv_heads, page_len])?;
+            self.dtype(*scales, F32)?;
+        }
+        Ok((pages, kv_heads, head_dim))
     }
 
     fn causal(&self, shape: &CausalShape, cos: Operand, sin: Operand, rows: &[(Operand, usize)]) -> Result<()> {

@@ -26,8 +26,17 @@ impl Op {
                 fused::standard_deviation(device, x, axis, correction, out.reborrow())
             }
             (Op::Rope, &[cos, sin, positions], [x]) => fused::rope(device, x.reborrow(), cos, sin, positions),
-            (Op::Attention, &[q, keys, values, positions], [out]) => {
-                fused::attention(device, q, keys, values, positions, out.reborrow())
+            (Op::StoreKv, &[keys, values, slots], outputs) => {
+                kv_pages::store_kv(device, [keys, values, slots], outputs)
+            }
+            (
+                Op::PagedAttention { scale, window },
+                &[q, keys, values, table, sequences, positions, ref rest @ ..],
+                [out],
+            ) => {
+                let pages = KvPages { keys, values, scales: rest.try_into().ok() };
+                let rows = KvRows { table, sequences, positions };
+                kv_pages::paged_attention(device, (scale, window), q, pages, rows, out.reborrow())
             }
             (Op::Gated(act), &[up], [gate]) => fused::gated(device, act, gate.reborrow(), up),
             (Op::Embedding, &[table, ids], [out]) => fused::embedding(device, ids, table, out.reborrow()),

@@ -6,7 +6,7 @@ pub(super) mod temp;
 
 use super::*;
 use BinaryOp::*;
-use BitNetDType::{Bool, F32, F64, I8};
+use BitNetDType::{F32, F64, I8};
 use temp::{Temp, binary, cast, wide};
 
 /// See [`Op::UnaryAssign`].
@@ -164,63 +164,6 @@ pub fn rope(
     drop((low, high));
     new_low.cast_to(TensorMut { layout: low_layout, ..x.reborrow() })?;
     new_high.cast_to(TensorMut { layout: high_layout, ..x })
-}
-
-/// See [`Op::Attention`].
-pub fn attention(
-    backend: &dyn Backend,
-    q: TensorRef,
-    keys: TensorRef,
-    values: TensorRef,
-    positions: TensorRef,
-    out: TensorMut,
-) -> Result<()> {
-    let (&[tokens, heads, width], &[kv_heads, capacity, _]) = (q.layout.dims(), keys.layout.dims()) else {
-        return Err(unsupported(backend, "attention", q.dtype));
-    };
-    let group = heads / kv_heads;
-    if tokens == 0 || heads == 0 {
-        return Ok(());
-    }
-    // [T, heads, D] -> [kv_heads, group, T, D]
-    let by_head = |l: &Layout| l.reshape(&[tokens, kv_heads, group, width])?.transpose(0, 1)?.transpose(1, 2);
-    // [kv_heads, capacity, D] -> [kv_heads, group, capacity, D]
-    let shared = |l: &Layout| l.unsqueeze(1)?.broadcast_to(&[kv_heads, group, capacity, width]);
-    let column: Vec<f32> = (0..capacity).map(|s| s as f32).collect();
-    let (rows, column) = (cast(backend, positions, F32)?, Temp::upload(backend, &[capacity], &column)?);
-    let up_to = |limit: TensorRef, limit_layout: Layout, column_layout: Layout| -> Result<Temp> {
-        let mut out = Temp::new(backend, column_layout.dims(), Bool)?;
-        let limit = TensorRef { layout: limit_layout.broadcast_to(column_layout.dims())?, ..limit };
-        backend.compare(CompareOp::Le, TensorRef { layout: column_layout, ..column.view() }, limit, out.view_mut())?;
-        Ok(out)
-    };
-    let choose = |condition: TensorRef, x: TensorRef, other: f32| -> Result<Temp> {
-        let other = Temp::upload(backend, &[1], &[other])?;
-        let other = TensorRef { layout: other.layout.broadcast_to(x.layout.dims())?, ..other.view() };
-        let mut out = Temp::new(backend, x.layout.dims(), F32)?;
-        backend.select(condition, x, other, out.view_mut())?;
-        Ok(out)
-    };
-
-    // What the cache holds behind the last position may be anything; 0 times NaN would be NaN.
-    let last = temp::reduce_last(backend, ReduceOp::Max, rows.view())?;
-    let cache = *keys.layout.shape();
-    let live = up_to(last.view(), last.layout, column.layout.unsqueeze(1)?.broadcast_to(cache.dims())?)?;
-    let cached = |t: TensorRef| choose(live.view(), cast(backend, t, F32)?.view(), 0.);
-    let (keys, values) = (cached(keys)?, cached(values)?);
-
-    let dims = [kv_heads, group, tokens, capacity];
-    let mut scores = Temp::new(backend, &dims, F32)?;
-    let transposed = TensorRef { layout: shared(&keys.layout)?.transpose(2, 3)?, ..keys.view() };
-    backend.matmul(TensorRef { layout: by_head(&q.layout)?, ..q }, transposed, scores.view_mut())?;
-    let scores = scores.scalar(Div, (width as f64).sqrt())?;
-    let visible = up_to(rows.view(), rows.layout.unsqueeze(1)?, column.layout.broadcast_to(&dims)?)?;
-    let masked = choose(visible.view(), scores.view(), f32::NEG_INFINITY)?;
-    let mut weights = Temp::new(backend, &dims, F32)?;
-    softmax(backend, masked.view(), weights.view_mut())?;
-    let layout = by_head(&out.layout)?;
-    let values = TensorRef { layout: shared(&values.layout)?, ..values.view() };
-    backend.matmul(weights.view(), values, TensorMut { layout, ..out })
 }
 
 /// See [`Op::Gated`].

@@ -89,10 +89,16 @@ pub enum Op {
     /// `[cos, sin, positions] -> [x*]`: rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX):
     /// `x` f32 `[T, heads, D]`, `cos` and `sin` f32 `[P, D/2]`, `positions` `U32` `[T]`, each below `P`.
     Rope,
-    /// `[q, keys, values, positions] -> [out]`: causal attention over a cache: `q` and `out` f32 `[T, heads, D]`, `keys` and
-    /// `values` `[kv_heads, capacity, D]` (f32 or f16), `positions` `U32` `[T]`: token `t` attends to positions
-    /// `0..=positions[t]`. Head `h` reads key head `h / (heads / kv_heads)`; scores are divided by `sqrt(D)`.
-    Attention,
+    /// `[keys, values, slots] -> [key pages*, value pages*]` and, of 8 bits, `[.., key scales*, value scales*]`: writes keys
+    /// and values f32 `[T, kv_heads, D]` to pages as [`KvPages`] describes them, row `t` to position `slots[t] % page_len` of
+    /// page `slots[t] / page_len`; `slots` `U32` `[T]`. Narrower floats are rounded to nearest, ties to even; 8 bits have the
+    /// scale `max|x| / 127` of each head.
+    StoreKv,
+    /// `[q, key pages, value pages, table, sequences, positions] -> [out]` and, of 8 bits, `[.., key scales, value scales]`:
+    /// causal attention over pages, see [`KvPages`] and [`KvRows`]: `q` and `out` f32 `[T, heads, D]`. Row `t` attends to
+    /// positions `0..=positions[t]` of its sequence, with a window to the last `window` of them. Head `h` reads key head
+    /// `h / (heads / kv_heads)`; scores are multiplied by `scale`.
+    PagedAttention { scale: f32, window: Option<u32> },
     /// `[up] -> [gate*]`: gated activation, `gate = act(gate) * up`, f32, equal shapes.
     Gated(GateActivation),
     /// `[table, ids] -> [out]`: rows of `table` `[V, H]` (any float or weight type), `ids` `U32` `[T]`, as f32 `[T, H]`. An id
@@ -171,7 +177,8 @@ names! {
     Op::Variance { .. } => "variance",
     Op::StandardDeviation { .. } => "standard_deviation",
     Op::Rope => "rope",
-    Op::Attention => "attention",
+    Op::StoreKv => "store_kv",
+    Op::PagedAttention { .. } => "paged_attention",
     Op::Gated(_) => "gated",
     Op::Embedding => "embedding",
     Op::Linear => "linear",
@@ -210,7 +217,7 @@ impl Op {
     /// Whether its outputs are read before they are written.
     pub const fn updates(&self) -> bool {
         use Op::*;
-        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | Gated(_) | AdamStep(_))
+        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | StoreKv | Gated(_) | AdamStep(_))
     }
 }
 

@@ -34,11 +34,23 @@ impl Op {
                 let angles = 2 * positions.layout.shape().elements() * cos.layout.shape().last() * cos.dtype.size();
                 positions.distinct_bytes() + angles as u64 + written
             }
-            (Op::Attention, [q, keys, values, positions], _) => {
-                let capacity = keys.layout.dims()[1].max(1) as u64;
-                let filled = filled(positions).unwrap_or(capacity);
-                let cache = (keys.distinct_bytes() + values.distinct_bytes()) / capacity * filled;
-                q.distinct_bytes() + positions.distinct_bytes() + cache
+            (Op::StoreKv, [keys, values, slots], _) => {
+                let elements = (keys.layout.shape().elements() + values.layout.shape().elements()) as u64;
+                let written = elements * outputs[0].dtype.size() as u64;
+                return Traffic {
+                    read: keys.distinct_bytes() + values.distinct_bytes() + slots.distinct_bytes(),
+                    written,
+                    operations,
+                };
+            }
+            (Op::PagedAttention { window, .. }, [q, keys, values, ..], _) => {
+                // Each sequence is read once for all of its rows.
+                let position = |x: &TensorRef| {
+                    x.distinct_bytes() / (x.layout.dims()[0] * keys.layout.shape().last()).max(1) as u64
+                };
+                let seen: u64 =
+                    rows(inputs).iter().map(|(_, last)| window.map_or(*last, |w| (*last).min(w.into()))).sum();
+                q.distinct_bytes() + (position(keys) + position(values)) * seen
             }
             _ if self.updates() => all + written,
             _ => all,
@@ -52,12 +64,11 @@ impl Op {
         match (self, inputs, outputs) {
             (Op::Matmul | Op::Linear, [a, ..], [out]) => 2 * elements(&out.layout) * a.layout.shape().last() as u64,
             (Op::TernaryMatmul, [values, ..], [out]) => 2 * elements(&out.layout) * values.layout.shape().last() as u64,
-            (Op::Attention, [q, keys, _, positions], _) => {
-                // Products with keys and values, of the positions that a token attends to.
-                let capacity = keys.layout.dims()[1] as u64;
-                let tokens = elements(&positions.layout);
-                let seen = filled(positions).unwrap_or(capacity) * tokens - tokens * tokens.saturating_sub(1) / 2;
-                4 * elements(&q.layout) / tokens.max(1) * seen
+            (Op::PagedAttention { window, .. }, [q, ..], _) => {
+                // Products with keys and values, of the positions that a row attends to.
+                let seen = |position: u64| window.map_or(position + 1, |w| (position + 1).min(w.into()));
+                let all: u64 = host_words(inputs[5]).map_or(0, |all| all.iter().map(|&p| seen(p.into())).sum());
+                4 * elements(&q.layout) / q.layout.dims()[0].max(1) as u64 * all
             }
             (Op::CausalAttention(shape), ..) => causal(shape),
             // The scores again, and five products of their size.
@@ -91,9 +102,22 @@ impl TensorRef<'_> {
     }
 }
 
-/// Positions of a cache that are filled, where the host can see that.
-fn filled(positions: &TensorRef) -> Option<u64> {
-    let TensorStorage::Cpu(storage) = positions.storage else { return None };
+/// The sequences of [`Op::PagedAttention`] with the number of their positions, where the host can see them.
+fn rows(inputs: &[TensorRef]) -> Vec<(u32, u64)> {
+    let (Some(sequences), Some(positions)) = (host_words(inputs[4]), host_words(inputs[5])) else { return Vec::new() };
+    let mut longest: Vec<(u32, u64)> = Vec::new();
+    for (sequence, position) in sequences.into_iter().zip(positions) {
+        match longest.iter_mut().find(|(known, _)| *known == sequence) {
+            Some((_, len)) => *len = (*len).max(u64::from(position) + 1),
+            None => longest.push((sequence, u64::from(position) + 1)),
+        }
+    }
+    longest
+}
+
+/// The elements of a `U32` tensor in host memory.
+fn host_words(x: TensorRef) -> Option<Vec<u32>> {
+    let TensorStorage::Cpu(storage) = x.storage else { return None };
     let all = storage.elements::<u32>().ok()?;
-    positions.layout.indices().filter_map(|i| all.get(i)).max().map(|&last| u64::from(last) + 1)
+    x.layout.indices().map(|i| all.get(i).copied()).collect()
 }

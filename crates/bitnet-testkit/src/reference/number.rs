@@ -1,6 +1,8 @@
 //! Elements as numbers: floats as f64, integers exactly as i128.
 
 use bitnet_core::BitNetDType::{self, *};
+use bitnet_core::narrowed;
+
 use half::{bf16, f16};
 
 /// An element; `Bool` is the integer 0 or 1.
@@ -96,9 +98,9 @@ pub(super) fn put(dtype: BitNetDType, b: &mut [u8], v: Number) -> bool {
     match (dtype, v) {
         (F64, _) => b.copy_from_slice(&v.float().to_le_bytes()),
         (F32, _) => b.copy_from_slice(&single.to_le_bytes()),
-        (F16, Float(v)) => b.copy_from_slice(&f16::from_f64(v).to_le_bytes()),
+        (F16, Float(v)) => b.copy_from_slice(&f16::from_f32(narrowed(v)).to_le_bytes()),
         (F16, Int(_)) => b.copy_from_slice(&f16::from_f32(single).to_le_bytes()),
-        (BF16, Float(v)) => b.copy_from_slice(&bf16::from_f64(v).to_le_bytes()),
+        (BF16, Float(v)) => b.copy_from_slice(&bf16::from_f32(narrowed(v)).to_le_bytes()),
         (BF16, Int(_)) => b.copy_from_slice(&bf16::from_f32(single).to_le_bytes()),
         (I8, _) => int!(i8),
         (I16, _) => int!(i16),
