@@ -32,6 +32,9 @@ pub enum InferenceError {
     /// More tokens than the context holds.
     #[error("{needed} tokens do not fit the context of {capacity}: shorten the prompt or generate fewer tokens")]
     ContextFull { needed: usize, capacity: usize },
+    /// No page of the cache is left.
+    #[error("all {pages} pages of the KV cache are in use: wait for a sequence to end, or give more memory")]
+    CacheFull { pages: usize },
     /// A sampling parameter outside its range.
     #[error("{name} is {value}; it must be {range}")]
     Sampling { name: &'static str, value: f64, range: &'static str },

@@ -1,17 +1,22 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod batch;
 mod error;
 mod generate;
+mod kv_cache;
 mod linear;
 mod model;
+mod pages;
 mod perplexity;
 mod quantize;
 mod sampler;
 mod session;
+mod step;
 
 pub use error::{InferenceError, Result};
 pub use generate::{FinishReason, GenerateOptions, Generation, generate};
+pub use kv_cache::KvType;
 pub use model::Model;
 pub use perplexity::{Perplexity, count_windows, perplexity};
 pub use quantize::{CalibrationData, Method, Quantization, QuantizeOptions, QuantizedWeights, quantize};

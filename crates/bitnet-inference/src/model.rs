@@ -1,7 +1,7 @@
 //! An immutable model on a device, shared by its sessions.
 
-use crate::Result;
 use crate::linear::Linear;
+use crate::{InferenceError, Result};
 use bitnet_core::backend::GateActivation;
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_model::Config;
@@ -102,6 +102,18 @@ impl Model {
     /// Its device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// An error unless there are tokens, all in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        let vocab = self.config.vocab_size;
+        match tokens.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(InferenceError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
     }
 
     /// Bytes of weights read in a decode step: all layers and the head.

@@ -1,0 +1,324 @@
+//! One pass of the model over rows of any sequences.
+
+use crate::Result;
+use crate::batch::StepBatch;
+use crate::kv_cache::KvCache;
+use crate::linear::{Linear, LinearScratch};
+use crate::model::{Layer, Model};
+use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef};
+use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_model::checkpoint::Projection;
+use std::sync::Arc;
+
+/// Rows whose logits are held at once.
+pub(crate) const HEAD_ROWS: usize = 16;
+/// Positions whose rotations are computed at first.
+const FIRST_ANGLES: usize = 256;
+/// Recorded steps that are kept.
+const GRAPHS: usize = 16;
+
+/// Activations of a step of up to `rows` rows. Every buffer is flat and viewed as `[rows, width]`.
+#[derive(Debug)]
+pub(crate) struct Step {
+    model: Arc<Model>,
+    rows: usize,
+    scratch: Scratch,
+    angles: Angles,
+    /// Logits of up to [`HEAD_ROWS`] rows, on the host.
+    logits: Vec<f32>,
+    graphs: Vec<(Shape, Box<dyn Graph>)>,
+}
+
+/// What must be equal for a recorded step to be replayed: rows, columns of the table, moves of the cache.
+type Shape = (usize, usize, usize);
+
+/// Cosines and sines `[positions, head_dim / 2]`, as many as were needed.
+#[derive(Debug)]
+struct Angles {
+    cos: BitNetTensor,
+    sin: BitNetTensor,
+}
+
+#[derive(Debug)]
+struct Scratch {
+    /// The residual stream, width hidden.
+    hidden: BitNetTensor,
+    /// After a norm, the width of its input.
+    normed: BitNetTensor,
+    /// heads * head_dim
+    query: BitNetTensor,
+    /// kv_heads * head_dim
+    key: BitNetTensor,
+    /// kv_heads * head_dim
+    value: BitNetTensor,
+    /// heads * head_dim
+    attention: BitNetTensor,
+    /// hidden
+    output: BitNetTensor,
+    /// intermediate
+    gate: BitNetTensor,
+    /// intermediate
+    up: BitNetTensor,
+    /// Rows of `normed` whose logits are wanted, up to [`HEAD_ROWS`], width hidden.
+    wanted: BitNetTensor,
+    /// Up to [`HEAD_ROWS`] rows, width vocab.
+    logits: BitNetTensor,
+    linear: LinearScratch,
+}
+
+/// An activation passed to an observer.
+pub(crate) enum Activation {
+    /// The residual stream `[rows, hidden]` before the first layer and after each, the last one normalised.
+    Residual(usize),
+    /// The input `[rows, K]` of a projection of a layer. Query also represents key and value, gate also represents up.
+    Input(usize, Projection),
+}
+
+/// See [`Activation`].
+pub(crate) type Observer<'a> = &'a mut dyn FnMut(Activation, TensorRef) -> Result<()>;
+
+/// The first `rows * width` elements of a buffer as `[rows, width]`.
+fn rows(t: &BitNetTensor, rows: usize, width: usize) -> Result<TensorRef<'_>> {
+    Ok(t.as_ref().narrow(0, 0, rows * width)?.reshape(&[rows, width])?)
+}
+
+fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut<'_>> {
+    Ok(t.as_mut()?.narrow(0, 0, rows * width)?.reshape(&[rows, width])?)
+}
+
+impl Step {
+    pub(crate) fn new(model: Arc<Model>, rows: usize) -> Result<Self> {
+        let scratch = Scratch::new(&model, rows)?;
+        let angles = Angles::new(&model, FIRST_ANGLES.min(model.config.max_positions))?;
+        let logits = vec![0.; HEAD_ROWS.min(rows) * model.config.vocab_size];
+        Ok(Self { model, rows, scratch, angles, logits, graphs: Vec::new() })
+    }
+
+    /// Rows that fit.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Computes the rows of a batch, adds their keys and values to the cache, and passes the logits `[vocab]` of each wanted row
+    /// to `each`, with its place among them.
+    pub(crate) fn run(
+        &mut self,
+        batch: &mut StepBatch,
+        cache: &mut KvCache,
+        mut each: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.upload(batch, cache)?;
+        let model = self.model.clone();
+        let decode = batch.rows() == batch.sequences() && batch.wanted() == batch.rows() && batch.rows() <= HEAD_ROWS;
+        if decode {
+            let shape = (batch.rows(), batch.width(), cache.moves);
+            match self.graphs.iter().find(|(known, _)| *known == shape) {
+                Some((_, graph)) => graph.replay()?,
+                None => {
+                    let mut failure = Ok(());
+                    let graph = model.device.record(&mut || {
+                        let done = self.forward(batch, cache, &mut |_, _| Ok(()));
+                        failure = done.and_then(|()| self.head(batch, 0, batch.rows()));
+                        Ok(())
+                    })?;
+                    failure?;
+                    if let Some(graph) = graph {
+                        if self.graphs.len() == GRAPHS {
+                            self.graphs.remove(0);
+                        }
+                        self.graphs.push((shape, graph));
+                    }
+                }
+            }
+            return self.download(0, batch.rows(), &mut each);
+        }
+        self.forward(batch, cache, &mut |_, _| Ok(()))?;
+        for first in (0..batch.wanted()).step_by(HEAD_ROWS) {
+            let count = HEAD_ROWS.min(batch.wanted() - first);
+            self.head(batch, first, count)?;
+            self.download(first, count, &mut each)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Step::run`], but passes activations to an observer, and computes no logits.
+    pub(crate) fn observe(&mut self, batch: &mut StepBatch, cache: &mut KvCache, observer: Observer) -> Result<()> {
+        self.upload(batch, cache)?;
+        self.forward(batch, cache, observer)
+    }
+
+    fn upload(&mut self, batch: &mut StepBatch, cache: &KvCache) -> Result<()> {
+        let mut moved = batch.upload(&self.model.device)?;
+        let (needed, known) = (batch.positions_end(), self.angles.cos.dims()[0]);
+        if needed > known {
+            self.angles = Angles::new(&self.model, needed.next_power_of_two().min(self.model.config.max_positions))?;
+            moved = true;
+        }
+        // What a recorded step refers to is gone.
+        self.graphs.retain(|((.., moves), _)| !moved && *moves == cache.moves);
+        Ok(())
+    }
+
+    /// All layers; the normalised result of each row stays in `scratch.normed`.
+    fn forward(&mut self, batch: &StepBatch, cache: &mut KvCache, observe: Observer) -> Result<()> {
+        let model = &*self.model;
+        let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
+        let (count, width) = (batch.rows(), config.hidden_size);
+        device.embedding(batch.ids()?, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
+        for (index, layer) in model.layers.iter().enumerate() {
+            observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
+            let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
+            s.attention(model, (index, layer), cache, &self.angles, batch, &mut inputs)?;
+            s.feed_forward(model, layer, count, &mut inputs)?;
+        }
+        let normed = rows_mut(&mut s.normed, count, width)?;
+        device.rms_norm(rows(&s.hidden, count, width)?, model.norm.as_ref(), config.norm_eps, normed)?;
+        observe(Activation::Residual(model.layers.len()), rows(&s.normed, count, width)?)
+    }
+
+    /// Logits of `count` wanted rows from `first` on, into `scratch.logits`.
+    fn head(&mut self, batch: &StepBatch, first: usize, count: usize) -> Result<()> {
+        let model = &*self.model;
+        let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
+        let width = config.hidden_size;
+        let mut x = rows(&s.normed, batch.rows(), width)?;
+        if batch.wanted() < batch.rows() || count < batch.rows() {
+            device.embedding(batch.wanted_rows(first, count)?, x, rows_mut(&mut s.wanted, count, width)?)?;
+            x = rows(&s.wanted, count, width)?;
+        }
+        let out = rows_mut(&mut s.logits, count, config.vocab_size)?;
+        match &model.head {
+            Some(head) => s.linear.project(device, x, [(head, out)])?,
+            None => device.linear(x, model.embedding.as_ref(), out)?,
+        }
+        Ok(())
+    }
+
+    /// The first `count` rows of `scratch.logits`, to the host.
+    fn download(
+        &mut self,
+        first: usize,
+        count: usize,
+        each: &mut impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let vocab = self.model.config.vocab_size;
+        let logits = &mut self.logits[..count * vocab];
+        self.model.device.download(self.scratch.logits.as_ref().storage, 0, bytemuck::cast_slice_mut(logits))?;
+        logits.chunks_exact(vocab).enumerate().try_for_each(|(row, logits)| each(first + row, logits))
+    }
+}
+
+impl Angles {
+    fn new(model: &Model, positions: usize) -> Result<Self> {
+        let dims = [positions, model.config.head_dim / 2];
+        let (cos, sin) = model.config.rope.tables(positions, model.config.head_dim);
+        let table = |values: &[f32]| BitNetTensor::from_slice(values, &dims, &model.device);
+        Ok(Self { cos: table(&cos)?, sin: table(&sin)? })
+    }
+}
+
+impl Scratch {
+    fn new(model: &Model, batch: usize) -> Result<Self> {
+        let (c, device) = (&model.config, &model.device);
+        let buffer = |width: usize| empty_f32(batch * width, device);
+        let widest = c.hidden_size.max(c.intermediate_size).max(c.query_size());
+        let linears = model.layers.iter().flat_map(Layer::linears).chain(&model.head);
+        let own_norms = linears.into_iter().any(Linear::has_own_norm);
+        Ok(Self {
+            hidden: buffer(c.hidden_size)?,
+            normed: buffer(widest)?,
+            query: buffer(c.query_size())?,
+            key: buffer(c.kv_size())?,
+            value: buffer(c.kv_size())?,
+            attention: buffer(c.query_size())?,
+            output: buffer(c.hidden_size)?,
+            gate: buffer(c.intermediate_size)?,
+            up: buffer(c.intermediate_size)?,
+            wanted: empty_f32(HEAD_ROWS.min(batch) * c.hidden_size, device)?,
+            logits: empty_f32(HEAD_ROWS.min(batch) * c.vocab_size, device)?,
+            linear: LinearScratch::new(batch, widest, own_norms, device)?,
+        })
+    }
+
+    /// Adds attention of a layer over the cache and the new rows to the residual stream.
+    fn attention(
+        &mut self,
+        model: &Model,
+        (index, layer): (usize, &Layer),
+        cache: &mut KvCache,
+        angles: &Angles,
+        batch: &StepBatch,
+        observe: &mut dyn FnMut(Projection, TensorRef) -> Result<()>,
+    ) -> Result<()> {
+        let (device, c, s, count) = (&model.device, &model.config, self, batch.rows());
+        let (width, query_width, kv_width) = (c.hidden_size, c.query_size(), c.kv_size());
+        let normed = rows_mut(&mut s.normed, count, width)?;
+        device.rms_norm(rows(&s.hidden, count, width)?, layer.attention_norm.as_ref(), c.norm_eps, normed)?;
+        observe(Projection::Query, rows(&s.normed, count, width)?)?;
+        s.linear.project(
+            device,
+            rows(&s.normed, count, width)?,
+            [
+                (&layer.query, rows_mut(&mut s.query, count, query_width)?),
+                (&layer.key, rows_mut(&mut s.key, count, kv_width)?),
+                (&layer.value, rows_mut(&mut s.value, count, kv_width)?),
+            ],
+        )?;
+        let (by_head, by_kv_head) = ([count, c.heads, c.head_dim], [count, c.kv_heads, c.head_dim]);
+        let (cos, sin) = (angles.cos.as_ref(), angles.sin.as_ref());
+        let query = rows_mut(&mut s.query, count, query_width)?.reshape(&by_head)?;
+        device.rope(query, cos, sin, batch.positions()?)?;
+        let key = rows_mut(&mut s.key, count, kv_width)?.reshape(&by_kv_head)?;
+        device.rope(key, cos, sin, batch.positions()?)?;
+        let key = rows(&s.key, count, kv_width)?.reshape(&by_kv_head)?;
+        let value = rows(&s.value, count, kv_width)?.reshape(&by_kv_head)?;
+        device.store_kv(key, value, batch.slots()?, cache.layer_mut(index)?)?;
+        let query = rows(&s.query, count, query_width)?.reshape(&by_head)?;
+        let out = rows_mut(&mut s.attention, count, query_width)?.reshape(&by_head)?;
+        let scale = 1. / (c.head_dim as f32).sqrt();
+        device.paged_attention(query, cache.layer(index), batch.attention_rows()?, scale, None, out)?;
+        let mut mixed = rows(&s.attention, count, query_width)?;
+        if let Some(norm) = &layer.attention_inner_norm {
+            device.rms_norm(mixed, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, query_width)?)?;
+            mixed = rows(&s.normed, count, query_width)?;
+        }
+        observe(Projection::Output, mixed)?;
+        s.linear.project(device, mixed, [(&layer.output, rows_mut(&mut s.output, count, width)?)])?;
+        let (hidden, output) = (rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?);
+        Ok(device.binary_assign(BinaryOp::Add, hidden, output)?)
+    }
+
+    /// Adds the feed-forward part of a layer to the residual stream.
+    fn feed_forward(
+        &mut self,
+        model: &Model,
+        layer: &Layer,
+        count: usize,
+        observe: &mut dyn FnMut(Projection, TensorRef) -> Result<()>,
+    ) -> Result<()> {
+        let (device, c, s) = (&model.device, &model.config, self);
+        let (width, inner) = (c.hidden_size, c.intermediate_size);
+        let normed = rows_mut(&mut s.normed, count, width)?;
+        device.rms_norm(rows(&s.hidden, count, width)?, layer.feed_forward_norm.as_ref(), c.norm_eps, normed)?;
+        observe(Projection::Gate, rows(&s.normed, count, width)?)?;
+        s.linear.project(
+            device,
+            rows(&s.normed, count, width)?,
+            [(&layer.gate, rows_mut(&mut s.gate, count, inner)?), (&layer.up, rows_mut(&mut s.up, count, inner)?)],
+        )?;
+        device.gated(model.gate_activation, rows_mut(&mut s.gate, count, inner)?, rows(&s.up, count, inner)?)?;
+        let mut gated = rows(&s.gate, count, inner)?;
+        if let Some(norm) = &layer.feed_forward_inner_norm {
+            device.rms_norm(gated, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, inner)?)?;
+            gated = rows(&s.normed, count, inner)?;
+        }
+        observe(Projection::Down, gated)?;
+        s.linear.project(device, gated, [(&layer.down, rows_mut(&mut s.output, count, width)?)])?;
+        let (hidden, output) = (rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?);
+        Ok(device.binary_assign(BinaryOp::Add, hidden, output)?)
+    }
+}
+
+fn empty_f32(elements: usize, device: &Device) -> Result<BitNetTensor> {
+    Ok(BitNetTensor::empty(&[elements], BitNetDType::F32, device)?)
+}
