@@ -35,6 +35,9 @@ pub enum InferenceError {
     /// No page of the cache is left.
     #[error("all {pages} pages of the KV cache are in use: wait for a sequence to end, or give more memory")]
     CacheFull { pages: usize },
+    /// Too many sequences at once, or none.
+    #[error("{given} sequences at once; it must be between 1 and {most}")]
+    Parallel { given: usize, most: usize },
     /// A sampling parameter outside its range.
     #[error("{name} is {value}; it must be {range}")]
     Sampling { name: &'static str, value: f64, range: &'static str },

@@ -29,6 +29,8 @@ pub enum FinishReason {
     ContextFull,
     /// The callback asked to stop.
     Interrupted,
+    /// The model gave no finite logits.
+    Failed,
 }
 
 impl FinishReason {
@@ -40,6 +42,7 @@ impl FinishReason {
             Self::MaxTokens => "max_tokens",
             Self::ContextFull => "context_full",
             Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
         }
     }
 }

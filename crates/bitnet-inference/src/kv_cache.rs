@@ -1,7 +1,7 @@
 //! Keys and values of all sequences, in pages.
 
+use crate::Result;
 use crate::pages::Pages;
-use crate::{InferenceError, Result};
 use bitnet_core::backend::{KvPages, KvPagesMut};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorStorage};
 use bitnet_model::Config;
@@ -171,24 +171,6 @@ impl KvCache {
         self.capacity = capacity;
         self.moves += 1;
         Ok(())
-    }
-
-    /// A page with the contents of another.
-    pub(crate) fn copy_of(&mut self, page: u32) -> Result<u32> {
-        let new = self.page()?.ok_or(InferenceError::CacheFull { pages: self.pages.budget() })?;
-        for layer in &mut self.layers {
-            let tensors = [&mut layer.keys, &mut layer.values].into_iter().chain(layer.scales.iter_mut().flatten());
-            for tensor in tensors {
-                // A copy on the device between parts of one tensor needs a place between.
-                let mut between = BitNetTensor::empty(&tensor.dims()[1..], tensor.dtype(), &self.device)?;
-                let dims = [&[1], between.dims()].concat();
-                let source = tensor.as_ref().narrow(0, page as usize, 1)?;
-                self.device.copy(source, between.as_mut()?.reshape(&dims)?)?;
-                let target = tensor.as_mut()?.narrow(0, new as usize, 1)?;
-                self.device.copy(between.as_ref().reshape(&dims)?, target)?;
-            }
-        }
-        Ok(new)
     }
 
     pub(crate) fn layer(&self, index: usize) -> KvPages<'_> {

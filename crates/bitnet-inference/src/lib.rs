@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod engine;
 mod error;
 mod generate;
 mod kv_cache;
@@ -14,6 +15,7 @@ mod sampler;
 mod session;
 mod step;
 
+pub use engine::{CacheUsage, Engine, EngineOptions, Event, LogProbabilities, Pooling, Request, SequenceId};
 pub use error::{InferenceError, Result};
 pub use generate::{FinishReason, GenerateOptions, Generation, generate};
 pub use kv_cache::KvType;

@@ -44,9 +44,9 @@ impl Pages {
         Self { len, budget, all, tokens, free, index, hasher: RandomState::new(), clock: 0 }
     }
 
-    /// Tokens of a page.
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// Whether nobody uses it.
+    pub(crate) fn is_idle(&self, page: u32) -> bool {
+        self.all[page as usize].users == 0
     }
 
     /// Pages with users.
@@ -118,14 +118,8 @@ impl Pages {
         }
     }
 
-    /// Whether its one user may change what it holds.
-    pub(crate) fn is_private(&self, page: u32) -> bool {
-        let record = &self.all[page as usize];
-        record.users == 1 && record.entry.is_none()
-    }
-
     /// Takes a page out of the index.
-    pub(crate) fn withdraw(&mut self, page: u32) {
+    fn withdraw(&mut self, page: u32) {
         if let Some((hash, _)) = self.all[page as usize].entry.take() {
             self.index.remove(&hash);
         }
@@ -193,19 +187,5 @@ mod tests {
         // Page a now holds something else: what followed the old one must not be found.
         assert_eq!(pages.publish(b, after_a, &[3, 4]), b);
         assert_eq!(pages.find(Some(pages.link(a)), &[3, 4]), None);
-    }
-
-    #[test]
-    fn a_page_in_the_index_or_with_two_users_is_not_private() {
-        let mut pages = Pages::new(1, 2);
-        let a = pages.allocate().unwrap();
-        assert!(pages.is_private(a));
-        pages.share(a);
-        assert!(!pages.is_private(a));
-        pages.release(a);
-        pages.publish(a, None, &[7]);
-        assert!(!pages.is_private(a));
-        pages.withdraw(a);
-        assert!(pages.is_private(a) && pages.find(None, &[7]).is_none());
     }
 }
