@@ -8,7 +8,7 @@ use super::operand::unsupported;
 use bitnet_device::Element;
 use bitnet_device::Result;
 use bitnet_device::backend::{Distribution, TensorMut, TensorRef};
-use bitnet_device::by_dtype;
+use bitnet_device::{by_dtype, narrowed};
 use bitnet_kernels::ThreadPool;
 use half::{bf16, f16};
 use std::f64::consts::TAU;
@@ -80,6 +80,14 @@ fn fill_long_words<T: Element>(seed: u64, start: u64, out: &mut [T], f: impl Fn(
         let pairs: [[T; 2]; LANES] = std::array::from_fn(|i| f([join(w0[i], w1[i]), join(w2[i], w3[i])]));
         [pairs.map(|pair| pair[0]), pairs.map(|pair| pair[1])]
     });
+}
+
+fn to_f16(v: f64) -> f16 {
+    f16::from_f32(narrowed(v))
+}
+
+fn to_bf16(v: f64) -> bf16 {
+    bf16::from_f32(narrowed(v))
 }
 
 /// See [`Op::Random`](bitnet_device::backend::Op::Random).
@@ -196,8 +204,8 @@ macro_rules! numbers {
 numbers! {
     f64 as f64, 53, |v| v, |v| v, |v| v as f64;
     f32 as f32, 24, |v| v as f32, |v| v as f32 as f64, |v| v as f32;
-    f16 as f16, 11, f16::from_f64, |v| f16::from_f64(v).to_f64(), |v| f16::from_f64(v as f64);
-    bf16 as bf16, 8, bf16::from_f64, |v| bf16::from_f64(v).to_f64(), |v| bf16::from_f64(v as f64);
+    f16 as f16, 11, to_f16, |v| to_f16(v).to_f64(), |v| to_f16(v as f64);
+    bf16 as bf16, 8, to_bf16, |v| to_bf16(v).to_f64(), |v| to_bf16(v as f64);
     i8 as i8, 1, |v| v as i8, |v| v, |v| v as i8;
     i16 as i16, 1, |v| v as i16, |v| v, |v| v as i16;
     i32 as i32, 1, |v| v as i32, |v| v, |v| v as i32;

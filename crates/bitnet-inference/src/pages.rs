@@ -1,6 +1,7 @@
 //! Which pages of the cache are in use, which hold beginnings of texts that may come again, and which are free.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 
 /// A page with what it holds, as the beginning of what follows: number of the page and how often it was given out before.
@@ -144,8 +145,8 @@ impl Pages {
             return known;
         }
         // Two beginnings with one hash: the first stays.
-        if !self.index.contains_key(&hash) {
-            self.index.insert(hash, page);
+        if let Entry::Vacant(place) = self.index.entry(hash) {
+            place.insert(page);
             self.all[page as usize].entry = Some((hash, before));
             self.tokens[page as usize * self.len..][..self.len].copy_from_slice(tokens);
         }
