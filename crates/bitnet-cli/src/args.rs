@@ -2,7 +2,8 @@
 
 use crate::error::{CliError, Result};
 use crate::output;
-use bitnet::inference::{Sampler, Sampling};
+use bitnet::core::Device;
+use bitnet::inference::{KvType, Sampler, Sampling};
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -55,6 +56,51 @@ pub struct ThreadArgs {
 impl ThreadArgs {
     pub fn count(&self) -> usize {
         self.threads.map_or_else(cores, at_most_cores)
+    }
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Device to compute on: cpu, cuda:0, metal:0, vulkan:0 or mlx
+    #[arg(long, value_name = "DEVICE", default_value = CPU, help_heading = "Model")]
+    device: String,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+const CPU: &str = "cpu";
+
+impl DeviceArgs {
+    /// The device; the threads are those of a CPU.
+    pub fn device(&self) -> Result<Device> {
+        if self.device == CPU {
+            return Ok(Device::cpu_with_threads(self.threads.count()));
+        }
+        Ok(Device::named(&self.device)?)
+    }
+}
+
+/// The cache of keys and values.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Tokens of a text at most, prompt and answer [default: the model's context]
+    #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
+    ctx_size: Option<u32>,
+    /// How keys and values are stored: f32, f16, bf16 or q8
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::F32, help_heading = "Model")]
+    pub kv_type: KvType,
+}
+
+impl CacheArgs {
+    /// Tokens of a text at most, for a model made for texts of `most`.
+    pub fn context(&self, most: usize) -> Result<usize> {
+        let context = self.ctx_size.map_or(most, |n| n as usize);
+        if context > most {
+            let message = format!("--ctx-size {context} is more than the model's context of {most} tokens");
+            return Err(CliError::refused(message));
+        }
+        Ok(context)
     }
 }
 

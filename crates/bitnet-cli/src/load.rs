@@ -48,17 +48,17 @@ fn options(args: &ReadArgs) -> OpenOptions {
     OpenOptions { i2s_order: args.i2s_order.map(Into::into), ..OpenOptions::default() }
 }
 
-/// Loads a model for a CPU device with this many threads.
-pub fn model(weights: &dyn Weights, threads: usize) -> Result<Arc<Model>> {
-    let device = Device::cpu_with_threads(threads);
+/// Loads a model for a device.
+pub fn model(weights: &dyn Weights, device: &Device) -> Result<Arc<Model>> {
     let mut progress = Progress::new("loading");
     let start = Instant::now();
-    let model = Model::load(weights, &device, |done, total| progress.update(done, total))?;
-    let kernels = Isa::selected().map_err(BitNetError::from)?;
+    let model = Model::load(weights, device, |done, total| progress.update(done, total))?;
     let seconds = start.elapsed().as_secs_f64();
+    let threads = device.capabilities().threads;
     output::detail(&format!(
-        "loaded in {seconds:.2} s, for {}, with kernels for {kernels}",
-        output::counted(threads, "thread")
+        "loaded in {seconds:.2} s, for {}, on {}",
+        output::counted(threads, "thread"),
+        device.kernel()
     ));
     Ok(Arc::new(model))
 }

@@ -35,6 +35,8 @@ pub struct Request {
     pub max_tokens: usize,
     /// Tokens that end the answer, beside the model's own.
     pub stop_tokens: Vec<u32>,
+    /// Whether the model's end tokens are tokens like others.
+    pub ignore_eos: bool,
     /// With each token, its log-probability and those of so many most likely ones.
     pub log_probabilities: Option<usize>,
 }
@@ -140,7 +142,7 @@ impl Sequence {
     }
 
     /// Samples the next token.
-    fn choose(&mut self, logits: &[f32], eos: &[u32], context: usize) -> Result<Event> {
+    fn choose(&mut self, logits: &[f32], context: usize) -> Result<Event> {
         let cached_tokens = (self.tokens.len() == self.prompt).then_some(self.cached).flatten();
         let mut event = Event { sequence: self.id, token: None, finish: None, cached_tokens, log_probabilities: None };
         let token = match self.sampler.sample(logits) {
@@ -155,7 +157,7 @@ impl Sequence {
         self.tokens.push(token);
         event.token = Some(token);
         event.log_probabilities = self.log_probabilities.map(|count| LogProbabilities::new(logits, token, count));
-        event.finish = if eos.contains(&token) || self.stop_tokens.contains(&token) {
+        event.finish = if self.stop_tokens.contains(&token) {
             Some(FinishReason::EndOfText)
         } else if self.tokens.len() - self.prompt == self.max_tokens {
             Some(FinishReason::MaxTokens)
@@ -224,11 +226,14 @@ impl Engine {
     /// # Errors
     /// No tokens or some outside the vocabulary, a prompt that fills the context or the cache, sampling parameters out of range.
     pub fn submit(&mut self, request: Request) -> Result<SequenceId> {
-        let Request { tokens, sampling, max_tokens, stop_tokens, log_probabilities } = request;
+        let Request { tokens, sampling, max_tokens, mut stop_tokens, ignore_eos, log_probabilities } = request;
         self.model.check_tokens(&tokens)?;
         let most = self.options.context;
         if tokens.len() > most {
             return Err(InferenceError::ContextFull { needed: tokens.len(), capacity: most });
+        }
+        if !ignore_eos {
+            stop_tokens.extend_from_slice(&self.model.config().eos);
         }
         let mut sampler = Sampler::new(sampling, self.model.config().vocab_size)?;
         sampler.observe_prompt(&tokens);
@@ -294,7 +299,7 @@ impl Engine {
             // Nobody got a page.
             self.preempt(self.running.len() - 1);
         }
-        let Self { model, running, plan, events, options, .. } = self;
+        let Self { running, plan, events, options, .. } = self;
         // Of each wanted row: its sequence.
         let mut asked = plan
             .iter()
@@ -303,7 +308,7 @@ impl Engine {
             .collect::<VecDeque<_>>();
         self.step.run(&mut self.batch, &mut self.cache, |_, logits| {
             let Some(index) = asked.pop_front() else { return Ok(()) };
-            let event = running[index].choose(logits, model.config().eos.as_slice(), options.context)?;
+            let event = running[index].choose(logits, options.context)?;
             events.push(event);
             Ok(())
         })?;
@@ -452,12 +457,14 @@ impl Engine {
     /// Texts are computed together as far as rows and pages go; sequences that run wait.
     pub fn log_likelihoods(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
         let mut all: Vec<Vec<f64>> = texts.iter().map(|text| Vec::with_capacity(text.len())).collect();
-        self.each_chunk(texts, |engine, chunks| {
-            // The next token of each wanted row.
+        texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
+        // The last token is predicted, not read.
+        let inputs: Vec<&[u32]> = texts.iter().map(|text| &text[..text.len() - 1]).collect();
+        self.each_chunk(&inputs, true, |engine, chunks| {
+            // The next token of each row.
             let mut next = Vec::new();
             for &(text, start, len) in chunks {
-                let following = texts[text].get(start + 1..).unwrap_or_default();
-                next.extend(following.iter().take(len).map(|&token| (text, token)));
+                next.extend(texts[text][start + 1..][..len].iter().map(|&token| (text, token)));
             }
             engine.step.run(&mut engine.batch, &mut engine.cache, |row, logits| {
                 let (text, token) = next[row];
@@ -473,7 +480,8 @@ impl Engine {
         let (width, last) = (self.model.config().hidden_size, self.model.layers.len());
         let mut sums = vec![vec![0f64; width]; texts.len()];
         let mut states = Vec::new();
-        self.each_chunk(texts, |engine, chunks| {
+        texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
+        self.each_chunk(texts, false, |engine, chunks| {
             let device = engine.model.device().clone();
             engine.step.observe(&mut engine.batch, &mut engine.cache, &mut |seen, state| {
                 if !matches!(seen, Activation::Residual(layer) if layer == last) {
@@ -503,17 +511,15 @@ impl Engine {
     }
 
     /// Calls `run` with the batch filled with chunks of texts, `(text, first token, tokens)`, until all are done. The logits of
-    /// every token but the last of a text are wanted.
+    /// all tokens are wanted, or none.
     fn each_chunk(
         &mut self,
         texts: &[&[u32]],
+        wanted: bool,
         mut run: impl FnMut(&mut Self, &[(usize, usize, usize)]) -> Result<()>,
     ) -> Result<()> {
-        for text in texts {
-            self.model.check_tokens(text)?;
-            if text.len() > self.options.context {
-                return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.options.context });
-            }
+        if let Some(text) = texts.iter().find(|text| text.len() > self.options.context) {
+            return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.options.context });
         }
         // Texts in work: index, tokens done, pages.
         let mut open: VecDeque<(usize, usize, Vec<u32>)> = VecDeque::new();
@@ -550,13 +556,14 @@ impl Engine {
             for (text, done, pages) in &mut open {
                 let len = (texts[*text].len() - *done).min(left);
                 if len > 0 {
-                    let last = texts[*text].len() - 1 - *done;
-                    self.batch.push(pages, *done, &texts[*text][*done..*done + len], |row| row != last);
+                    self.batch.push(pages, *done, &texts[*text][*done..*done + len], |_| wanted);
                     chunks.push((*text, *done, len));
                     (*done, left) = (*done + len, left - len);
                 }
             }
-            if let Err(error) = run(self, &chunks) {
+            if !chunks.is_empty()
+                && let Err(error) = run(self, &chunks)
+            {
                 break Err(error);
             }
             let (finished, rest) = open.into_iter().partition(|(text, done, _)| *done == texts[*text].len());
@@ -573,4 +580,20 @@ fn log_sum(logits: &[f32]) -> f64 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&x| (f64::from(x) - f64::from(top)).exp()).sum();
     f64::from(top) + sum.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_probabilities_of_a_known_distribution() {
+        let logits = [0f32, (3f32).ln(), f32::NEG_INFINITY, 0.];
+        let known = LogProbabilities::new(&logits, 1, 3);
+        assert!((known.token - (0.6f64).ln()).abs() < 1e-7);
+        let tokens: Vec<u32> = known.top.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [1, 0, 3], "of equal ones the smaller first");
+        assert!((known.top[2].1 - (0.2f64).ln()).abs() < 1e-7);
+        assert_eq!(LogProbabilities::new(&logits, 2, 0), LogProbabilities { token: f64::NEG_INFINITY, top: vec![] });
+    }
 }

@@ -76,7 +76,7 @@ fn prompt(len: usize, seed: u64) -> Vec<u32> {
 
 fn request(tokens: Vec<u32>, max_tokens: usize, seed: u64) -> Request {
     let sampling = Sampling { temperature: 1., seed, ..Sampling::default() };
-    Request { tokens, sampling, max_tokens, stop_tokens: Vec::new(), log_probabilities: Some(3) }
+    Request { tokens, sampling, max_tokens, stop_tokens: Vec::new(), ignore_eos: false, log_probabilities: Some(3) }
 }
 
 /// What a step said of a token: the token and its log-probability, bit for bit.

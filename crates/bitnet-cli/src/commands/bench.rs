@@ -5,9 +5,9 @@ use crate::error::{CliError, Result};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::{load, memory, output};
-use bitnet::core::BitNetError;
 use bitnet::core::device::Isa;
-use bitnet::inference::{Model, Session};
+use bitnet::core::{BitNetError, Device};
+use bitnet::inference::{Engine, EngineOptions, KvType, Model, Request, Sampling, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
 use bitnet::model::config::{Architecture, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
@@ -32,10 +32,12 @@ const SECONDS: f64 = 0.5;
 Examples:
   bitnet bench --shape 2b4t -t 1,2
   bitnet bench --model bitnet-2b4t.gguf -p 512 -n 128 --format markdown
+  bitnet bench --shape 2b4t -b 1,2,4,8
   bitnet bench --shape 350m --profile
 
 pp128 reads a prompt of 128 tokens at once, tg64 decodes 64 tokens one by one after a short context, without choosing \
-them; each is the median of three. The limit of prompts is the rate of 8-bit multiply-adds, that of decoding the \
+them; each is the median of three. With -b as many sequences decode together, greedily, and tokens/s are those of all. \
+The limit of prompts is the rate of 8-bit multiply-adds, that of decoding the \
 bandwidth of memory.")]
 pub struct BenchArgs {
     /// Random weights of a known shape, with a Q6_K embedding as head
@@ -48,6 +50,13 @@ pub struct BenchArgs {
     /// Tokens to generate
     #[arg(short = 'n', long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     generate: u32,
+    /// Numbers of sequences that decode together [default: 1]
+    #[arg(short = 'b', long, value_name = "N,..", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=128))]
+    batch: Vec<u16>,
+    /// How keys and values are stored: f32, f16, bf16 or q8
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::F32)]
+    kv_type: KvType,
     /// Numbers of threads [default: 1 and the number of cores]
     #[arg(short = 't', long, value_name = "N,..", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -114,11 +123,15 @@ pub fn run(args: BenchArgs) -> Result<()> {
         false => args.threads.iter().map(|&n| at_most_cores(n)).collect(),
     };
     threads.dedup();
+    let batches: Vec<usize> = match args.batch.is_empty() {
+        true => vec![1],
+        false => args.batch.iter().map(|&n| usize::from(n)).collect(),
+    };
     let kernel = Isa::selected().map_err(BitNetError::from)?.name();
 
     if args.profile {
         for &threads in &threads {
-            let model = load::model(weights, threads)?;
+            let model = load::model(weights, &Device::cpu_with_threads(threads))?;
             let limits = Limits::measure(threads, SECONDS)?;
             output::text(&roofline::report(&model, &limits, &prompts, generate)?)?;
         }
@@ -127,8 +140,8 @@ pub fn run(args: BenchArgs) -> Result<()> {
     let mut runs = Vec::new();
     for &threads in &threads {
         // Weights are packed for a device with this number of threads: one model in memory at a time.
-        let model = load::model(weights, threads)?;
-        bench(&model, threads, &prompts, generate, &mut runs)?;
+        let model = load::model(weights, &Device::cpu_with_threads(threads))?;
+        bench(&model, (threads, args.kv_type), &prompts, generate, &batches, &mut runs)?;
     }
     // Before the probes, whose buffers do not count.
     let peak = memory::peak_bytes();
@@ -158,6 +171,8 @@ fn prompts(asked: &[u32], context: usize) -> Result<Vec<usize>> {
 struct Run {
     test: String,
     threads: usize,
+    /// That run together.
+    sequences: usize,
     tokens_per_second: f64,
     /// Whether it decodes: then memory is its limit, else arithmetic.
     decodes: bool,
@@ -191,12 +206,13 @@ impl Report {
 
     /// A heading, and a row for each run.
     fn rows(&self) -> Vec<Vec<String>> {
-        let head = ["model", "test", "threads", "tokens/s", "of the limit", "kernel"];
+        let head = ["model", "test", "threads", "sequences", "tokens/s", "of the limit", "kernel"];
         let row = |run: &Run| {
             let of = self.fraction(run).unwrap_or(0.) * 100.;
             let of = format!("{of:.0} % of {}", run.limit());
             let rate = format!("{:.1}", run.tokens_per_second);
-            vec![self.model.clone(), run.test.clone(), run.threads.to_string(), rate, of, self.kernel.into()]
+            let (threads, sequences) = (run.threads.to_string(), run.sequences.to_string());
+            vec![self.model.clone(), run.test.clone(), threads, sequences, rate, of, self.kernel.into()]
         };
         std::iter::once(head.map(String::from).to_vec()).chain(self.runs.iter().map(row)).collect()
     }
@@ -209,7 +225,7 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        output::columns(&self.rows(), "llrrrl") + &self.notes().join("\n") + "\n"
+        output::columns(&self.rows(), "llrrrrl") + &self.notes().join("\n") + "\n"
     }
 
     fn markdown(&self) -> String {
@@ -218,7 +234,7 @@ impl Report {
         rows.iter_mut()
             .flatten()
             .for_each(|cell| *cell = output::printable(cell).replace('\n', " ").replace('|', "\\|"));
-        rows.insert(1, ["---", "---", "---:", "---:", "---:", "---"].map(String::from).to_vec());
+        rows.insert(1, ["---", "---", "---:", "---:", "---:", "---:", "---"].map(String::from).to_vec());
         let notes: String = self.notes().iter().map(|note| format!("- {note}\n")).collect();
         rows.iter().map(|row| line(row)).collect::<String>() + "\n" + &notes
     }
@@ -226,12 +242,13 @@ impl Report {
     fn csv(&self) -> String {
         let quoted = format!("\"{}\"", self.model.replace('"', "\"\""));
         let mut text =
-            "model,test,threads,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes\n".to_owned();
+            "model,test,threads,sequences,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes\n".to_owned();
         for run in &self.runs {
             let fraction = self.fraction(run).map_or_else(String::new, |f| f.to_string());
             let peak = self.peak.map_or_else(String::new, |bytes| bytes.to_string());
-            let (test, threads, rate, limit) = (&run.test, run.threads, run.tokens_per_second, run.limit());
-            text += &format!("{quoted},{test},{threads},{rate},{limit},{fraction},{},{peak}\n", self.kernel);
+            let (test, threads, sequences) = (&run.test, run.threads, run.sequences);
+            let (rate, limit, kernel) = (run.tokens_per_second, run.limit(), self.kernel);
+            text += &format!("{quoted},{test},{threads},{sequences},{rate},{limit},{fraction},{kernel},{peak}\n");
         }
         text
     }
@@ -241,6 +258,7 @@ impl Report {
             json!({
                 "test": run.test,
                 "threads": run.threads,
+                "sequences": run.sequences,
                 "tokens_per_second": run.tokens_per_second,
                 "kernel": self.kernel,
                 "limit": run.limit(),
@@ -256,11 +274,18 @@ impl Report {
     }
 }
 
-fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize, runs: &mut Vec<Run>) -> Result<()> {
+fn bench(
+    model: &Arc<Model>,
+    (threads, kv_type): (usize, KvType),
+    prompts: &[usize],
+    generate: usize,
+    batches: &[usize],
+    runs: &mut Vec<Run>,
+) -> Result<()> {
     let config = model.config();
     let tokens = |count| tokens(config, count);
     let longest = prompts.iter().copied().max().unwrap_or(0).max(CONTEXT + generate);
-    let mut session = Session::new(model.clone(), longest)?;
+    let mut session = Session::with_kv_type(model.clone(), longest, kv_type)?;
     session.feed(&tokens(CONTEXT))?; // page faults happen here
     let mut progress = Progress::new("measuring");
 
@@ -274,22 +299,64 @@ fn bench(model: &Arc<Model>, threads: usize, prompts: &[usize], generate: usize,
             session.feed(&prompt)?;
             Ok(start.elapsed().as_secs_f64())
         })?;
-        runs.push(Run { test: format!("pp{count}"), threads, tokens_per_second, decodes: false, work: operations });
+        let test = format!("pp{count}");
+        runs.push(Run { test, threads, sequences: 1, tokens_per_second, decodes: false, work: operations });
     }
     progress.update(prompts.len(), prompts.len() + 1);
+    let work = model.bytes_per_token() as f64 / 1e9;
     let (context, decoded) = (tokens(CONTEXT), tokens(generate));
-    let tokens_per_second = median(generate, || {
-        session.truncate(0);
-        session.feed(&context)?;
+    for &sequences in batches {
+        let tokens_per_second = if sequences == 1 {
+            median(generate, || {
+                session.truncate(0);
+                session.feed(&context)?;
+                let start = Instant::now();
+                for token in &decoded {
+                    session.feed(std::slice::from_ref(token))?;
+                }
+                Ok(start.elapsed().as_secs_f64())
+            })?
+        } else {
+            together(model, kv_type, sequences, generate)?
+        };
+        // Weights are read once for all.
+        let work = work / sequences as f64;
+        let test = format!("tg{generate}");
+        runs.push(Run { test, threads, sequences, tokens_per_second, decodes: true, work });
+    }
+    Ok(())
+}
+
+/// Tokens per second of all of `sequences` that decode together.
+fn together(model: &Arc<Model>, kv_type: KvType, sequences: usize, generate: usize) -> Result<f64> {
+    let context = CONTEXT + generate + 1;
+    let options = EngineOptions { context, parallel: sequences, kv_type, cache_tokens: None };
+    let mut engine = Engine::new(model.clone(), options)?;
+    median(sequences * generate, || {
+        for sequence in 0..sequences {
+            // No common beginning.
+            let prompt =
+                (0..CONTEXT).map(|i| ((i * 7919 + sequence * 31) % model.config().vocab_size) as u32).collect();
+            engine.submit(Request {
+                tokens: prompt,
+                sampling: Sampling::greedy(),
+                max_tokens: generate + 1,
+                stop_tokens: Vec::new(),
+                ignore_eos: true,
+                log_probabilities: None,
+            })?;
+        }
+        // Prompts, until each has its first token.
+        let mut started = 0;
+        while started < sequences {
+            started += engine.step()?.iter().filter(|event| event.cached_tokens.is_some()).count();
+        }
         let start = Instant::now();
-        for token in &decoded {
-            session.feed(std::slice::from_ref(token))?;
+        while !engine.is_idle() {
+            engine.step()?;
         }
         Ok(start.elapsed().as_secs_f64())
-    })?;
-    let work = model.bytes_per_token() as f64 / 1e9;
-    runs.push(Run { test: format!("tg{generate}"), threads, tokens_per_second, decodes: true, work });
-    Ok(())
+    })
 }
 
 /// A text of the vocabulary.
@@ -350,6 +417,7 @@ mod tests {
         let run = |test: &str, rate, decodes| Run {
             test: test.into(),
             threads: 2,
+            sequences: 1,
             tokens_per_second: rate,
             decodes,
             work: 0.5,
@@ -365,18 +433,18 @@ mod tests {
         assert_eq!(
             lines(&report.markdown())[..4],
             [
-                "| model | test | threads | tokens/s | of the limit | kernel |",
-                "| --- | --- | ---: | ---: | ---: | --- |",
-                "| a, \"b\" \\| c | pp128 | 2 | 100.0 | 25 % of int8 | avx2 |",
-                "| a, \"b\" \\| c | tg64 | 2 | 10.0 | 25 % of read | avx2 |",
+                "| model | test | threads | sequences | tokens/s | of the limit | kernel |",
+                "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+                "| a, \"b\" \\| c | pp128 | 2 | 1 | 100.0 | 25 % of int8 | avx2 |",
+                "| a, \"b\" \\| c | tg64 | 2 | 1 | 10.0 | 25 % of read | avx2 |",
             ]
         );
         assert_eq!(
             lines(&report.csv()),
             [
-                "model,test,threads,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes",
-                "\"a, \"\"b\"\" | c\",pp128,2,100,int8,0.25,avx2,1000000",
-                "\"a, \"\"b\"\" | c\",tg64,2,10,read,0.25,avx2,1000000",
+                "model,test,threads,sequences,tokens_per_second,limit,fraction_of_limit,kernel,peak_rss_bytes",
+                "\"a, \"\"b\"\" | c\",pp128,2,1,100,int8,0.25,avx2,1000000",
+                "\"a, \"\"b\"\" | c\",tg64,2,1,10,read,0.25,avx2,1000000",
             ]
         );
         assert_eq!(report.json()["model"], "a, \"b\" | c");

@@ -1,6 +1,6 @@
 //! `bitnet chat`: a conversation.
 
-use crate::args::{self, ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs};
 use crate::error::{CliError, Result};
 use crate::{interrupt, load, output};
 use bitnet::inference::{FinishReason, GenerateOptions, Session, generate};
@@ -39,7 +39,9 @@ pub struct ChatArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    threads: ThreadArgs,
+    device: DeviceArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
@@ -54,8 +56,9 @@ pub fn run(args: ChatArgs) -> Result<()> {
         let path = path.display();
         CliError::refused(format!("{path} has no chat template: use bitnet generate, or a model with one"))
     })?;
-    let model = load::model(checkpoint.weights(), args.threads.count())?;
-    let session = Session::new(model, checkpoint.weights().config().max_positions)?;
+    let context = args.cache.context(checkpoint.weights().config().max_positions)?;
+    let model = load::model(checkpoint.weights(), &args.device.device()?)?;
+    let session = Session::with_kv_type(model, context, args.cache.kv_type)?;
     let system = args.system.map(|text| ChatMessage::new("system", text));
     let mut chat = Chat {
         checkpoint: &checkpoint,

@@ -1,6 +1,6 @@
 //! `bitnet generate`: continues a text.
 
-use crate::args::{self, ModelArgs, SamplingArgs, StopArgs, ThreadArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs};
 use crate::error::{CliError, Result};
 use crate::output::{self, counted};
 use crate::{interrupt, load, text};
@@ -37,7 +37,9 @@ pub struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    threads: ThreadArgs,
+    device: DeviceArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
@@ -83,12 +85,12 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let path = load::path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let context = checkpoint.weights().config().max_positions;
+    let context = args.cache.context(checkpoint.weights().config().max_positions)?;
     let prompt = args.prompt.read(tokenizer, context)?;
     let tokens = text::encode_prompt(&prompt, tokenizer, context)?;
-    let threads = args.threads.count();
-    let model = load::model(checkpoint.weights(), threads)?;
-    let mut session = Session::new(model, context.min(tokens.len().saturating_add(options.max_tokens)))?;
+    let model = load::model(checkpoint.weights(), &args.device.device()?)?;
+    let capacity = context.min(tokens.len().saturating_add(options.max_tokens));
+    let mut session = Session::with_kv_type(model, capacity, args.cache.kv_type)?;
 
     interrupt::catch()?;
     let mut written = Ok(());
@@ -114,7 +116,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
             "prompt_tokens": generation.prompt_tokens,
             "prompt_tokens_per_second": generation.prompt_rate(),
             "decode_tokens_per_second": generation.decode_rate(),
-            "threads": threads,
+            "threads": args.device.threads.count(),
             "model": path.display().to_string(),
         }));
     }

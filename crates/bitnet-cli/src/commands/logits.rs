@@ -1,13 +1,13 @@
 //! `bitnet logits`: the logits of every position, for comparison with other implementations.
 
-use crate::args::{ModelArgs, ThreadArgs};
+use crate::args::{DeviceArgs, ModelArgs};
 use crate::error::{CliError, Result};
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use crate::{load, text};
 use bitnet::core::serialize::npy::NpyWriter;
 use bitnet::core::{BitNetDType, BitNetError};
-use bitnet::inference::{InferenceError, Session};
+use bitnet::inference::{InferenceError, KvType, Session};
 use bitnet::model::safetensors::{Dtype, FileError, SafetensorsWriter};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,10 @@ pub struct LogitsArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    threads: ThreadArgs,
+    device: DeviceArgs,
+    /// How keys and values are stored: f32, f16, bf16 or q8
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::F32)]
+    kv_type: KvType,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +65,8 @@ pub fn run(args: LogitsArgs) -> Result<()> {
         }
     };
     check(&tokens, config.vocab_size, config.max_positions)?;
-    let mut session = Session::new(load::model(checkpoint.weights(), args.threads.count())?, tokens.len())?;
+    let model = load::model(checkpoint.weights(), &args.device.device()?)?;
+    let mut session = Session::with_kv_type(model, tokens.len(), args.kv_type)?;
     let shape = [tokens.len(), config.vocab_size];
     match format {
         Format::Npy => {

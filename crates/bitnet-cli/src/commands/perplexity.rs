@@ -1,10 +1,10 @@
 //! `bitnet perplexity`: how well a model predicts a text.
 
-use crate::args::{ModelArgs, ThreadArgs, WindowArgs};
+use crate::args::{DeviceArgs, ModelArgs, WindowArgs};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::{load, output, text};
-use bitnet::inference::{Session, count_windows, perplexity};
+use bitnet::inference::{Engine, EngineOptions, KvType, Perplexity, count_windows, perplexity};
 use bitnet::model::tokenizer::ParseSpecial;
 use serde_json::json;
 use std::path::PathBuf;
@@ -34,7 +34,13 @@ pub struct PerplexityArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
-    threads: ThreadArgs,
+    device: DeviceArgs,
+    /// Windows that are computed together
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=128))]
+    parallel: u16,
+    /// How keys and values are stored: f32, f16, bf16 or q8
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::F32)]
+    kv_type: KvType,
 }
 
 pub fn run(args: PerplexityArgs) -> Result<()> {
@@ -46,9 +52,13 @@ pub fn run(args: PerplexityArgs) -> Result<()> {
     let text = text::read_start(&args.file, tokenizer, most.saturating_mul(window).saturating_add(1))?;
     let tokens = tokenizer.encode_with(&text, false, ParseSpecial::No)?;
     let total = count_windows(tokens.len(), window).min(most);
-    let mut session = Session::new(load::model(checkpoint.weights(), args.threads.count())?, window)?;
+    let model = load::model(checkpoint.weights(), &args.device.device()?)?;
+    let parallel = usize::from(args.parallel);
+    let options = EngineOptions { context: window, parallel, kv_type: args.kv_type, cache_tokens: None };
+    let mut engine = Engine::new(model, options)?;
     let mut progress = Progress::new("windows");
-    let sum = perplexity(&mut session, tokenizer, &tokens, window, most, |done, _| progress.update(done, total))?;
+    let show = |done, _: &Perplexity| progress.update(done, total);
+    let sum = perplexity(&mut engine, tokenizer, &tokens, (window, most), parallel, show)?;
     drop(progress);
     checkpoint.check_unchanged()?;
     if args.json {

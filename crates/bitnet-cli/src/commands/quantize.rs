@@ -178,7 +178,7 @@ fn calibration_tokens(args: &QuantizeArgs, path: &Path, masters: &Checkpoint) ->
 fn calibration<'a>(args: &QuantizeArgs, tokens: &'a [u32]) -> Result<CalibrationData<'a>> {
     let checkpoint = load::open(&args.input, &args.read)?;
     let window = args.window.tokens(checkpoint.weights().config().max_positions)?;
-    let model = load::model(checkpoint.weights(), args.threads.count())?;
+    let model = load::model(checkpoint.weights(), &Device::cpu_with_threads(args.threads.count()))?;
     let most = window.saturating_mul(args.max_windows as usize).min(tokens.len());
     if most == 0 {
         return Err(CliError::refused("the calibration text is empty"));
