@@ -1,8 +1,6 @@
 //! Float operations of every instruction set of this CPU against PyTorch (`golden/float_ops.py`).
 
-use bitnet_kernels::float::{
-    KvPages, KvPagesMut, KvRows, PagedShape, inverse_frequencies, rope_tables, store_kv,
-};
+use bitnet_kernels::float::{KvPages, KvPagesMut, KvRows, PagedShape, inverse_frequencies, rope_tables, store_kv};
 use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
 
 struct Golden(&'static [u8]);

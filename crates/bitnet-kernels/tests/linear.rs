@@ -66,7 +66,7 @@ fn check(kind: BlockType, rows: usize, columns: usize, tokens: usize, outlier: f
         // A token alone on one thread has the same bits.
         let mut alone = vec![f32::NAN; rows];
         for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact(rows)) {
-            float::for_isa(isa).expect("available").linear(&ThreadPool::new(1), &weights, x, &mut alone);
+            Kernels::for_isa(isa).expect("available").float.linear(&ThreadPool::new(1), &weights, x, &mut alone);
             assert!(alone.iter().zip(out).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {kind}: {alone:?} {out:?}");
         }
         let mut w = vec![0.0; columns];

@@ -7,6 +7,7 @@ use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use crate::{load, output, text};
 use bitnet::core::BitNetError;
+use bitnet::core::Device;
 use bitnet::core::serialize::output::AtomicFile;
 use bitnet::inference::{CalibrationData, Method, QuantizeOptions, QuantizedWeights, quantize};
 use bitnet::model::checkpoint::Checkpoint;
