@@ -53,12 +53,7 @@ pub fn model(weights: &dyn Weights, device: &Device) -> Result<Arc<Model>> {
     let start = Instant::now();
     let model = Model::load(weights, device, |done, total| progress.update(done, total))?;
     let seconds = start.elapsed().as_secs_f64();
-    let threads = device.capabilities().threads;
-    output::detail(&format!(
-        "loaded in {seconds:.2} s, for {}, on {}",
-        output::counted(threads, "thread"),
-        device.kernel()
-    ));
+    output::detail(&format!("loaded in {seconds:.2} s, with the kernels of {}", device.kernel()));
     Ok(Arc::new(model))
 }
 

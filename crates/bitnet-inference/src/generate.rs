@@ -1,6 +1,6 @@
 //! Text generation, token by token.
 
-use crate::{Result, Sampler, Sampling, Session};
+use crate::{Engine, Request, Result, Sampler, Sampling, SequenceId, Session};
 use bitnet_model::tokenizer::{StopMatcher, StreamDecoder, StreamStart, Tokenizer};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -108,6 +108,82 @@ pub fn generate(
     decode(session, tokenizer, &mut sampler, options, &mut out, on_text)?;
     out.decode_time = start.elapsed();
     Ok(out)
+}
+
+/// Continues `prompt` in `count` ways that are computed together: with the seed of the options and those after it. Of each
+/// generation `decode_time` is that of all; `stopped` is asked between steps whether to end.
+pub fn generate_together(
+    engine: &mut Engine,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    count: usize,
+    mut stopped: impl FnMut() -> bool,
+) -> Result<Vec<Generation>> {
+    let stop_tokens: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|&token| tokenizer.is_stop(token)).collect();
+    let mut open: Vec<(SequenceId, Generation, StreamDecoder, StopMatcher)> = Vec::with_capacity(count);
+    for seed in (options.sampling.seed..).take(count) {
+        let id = engine.submit(Request {
+            tokens: prompt.to_vec(),
+            sampling: Sampling { seed, ..options.sampling.clone() },
+            max_tokens: options.max_tokens,
+            stop_tokens: stop_tokens.clone(),
+            ignore_eos: false,
+            log_probabilities: None,
+        })?;
+        let generation = Generation {
+            tokens: Vec::new(),
+            text: String::new(),
+            finish: FinishReason::Interrupted,
+            prompt_tokens: prompt.len(),
+            prompt_time: Duration::ZERO,
+            decode_steps: 0,
+            decode_time: Duration::ZERO,
+        };
+        open.push((id, generation, StreamDecoder::new(StreamStart::Continuation), StopMatcher::new(&options.stop)));
+    }
+    let start = Instant::now();
+    while !engine.is_idle() && !stopped() {
+        let mut ended = Vec::new();
+        for event in engine.step()? {
+            let known = open.iter_mut().find(|(id, ..)| *id == event.sequence);
+            let Some((id, generation, decoder, stop)) = known else { continue };
+            let Some(token) = event.token else {
+                generation.finish = FinishReason::Failed;
+                continue;
+            };
+            generation.tokens.push(token);
+            if generation.tokens.len() == 1 {
+                generation.prompt_time = start.elapsed();
+                generation.prompt_tokens -= event.cached_tokens.unwrap_or(0);
+            } else {
+                generation.decode_steps += 1;
+            }
+            if event.finish != Some(FinishReason::EndOfText) {
+                generation.text.push_str(stop.push(decoder.push(tokenizer, token)?));
+                if stop.stopped().is_some() {
+                    generation.finish = FinishReason::StopString;
+                    ended.push(*id);
+                    continue;
+                }
+            }
+            if let Some(finish) = event.finish {
+                generation.finish = finish;
+            }
+        }
+        for id in ended {
+            engine.cancel(id);
+        }
+    }
+    for (id, generation, decoder, stop) in &mut open {
+        engine.cancel(*id);
+        generation.decode_time = start.elapsed().saturating_sub(generation.prompt_time);
+        if generation.finish != FinishReason::StopString {
+            generation.text.push_str(stop.push(decoder.finish()));
+            generation.text.push_str(stop.finish());
+        }
+    }
+    Ok(open.into_iter().map(|(_, generation, ..)| generation).collect())
 }
 
 /// Generates tokens from the logits of `session` until one of the reasons to finish.

@@ -17,7 +17,7 @@ mod step;
 
 pub use engine::{CacheUsage, Engine, EngineOptions, Event, LogProbabilities, Pooling, Request, SequenceId};
 pub use error::{InferenceError, Result};
-pub use generate::{FinishReason, GenerateOptions, Generation, generate};
+pub use generate::{FinishReason, GenerateOptions, Generation, generate, generate_together};
 pub use kv_cache::KvType;
 pub use model::Model;
 pub use perplexity::{Perplexity, count_windows, perplexity};

@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::{load, memory, output};
 use bitnet::core::device::Isa;
 use bitnet::core::{BitNetError, Device};
-use bitnet::inference::{Engine, EngineOptions, KvType, Model, Request, Sampling, Session};
+use bitnet::inference::{CacheUsage, Engine, EngineOptions, KvType, Model, Request, Sampling, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
 use bitnet::model::config::{Architecture, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
@@ -137,16 +137,16 @@ pub fn run(args: BenchArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let mut runs = Vec::new();
+    let (mut runs, mut caches) = (Vec::new(), Vec::new());
     for &threads in &threads {
         // Weights are packed for a device with this number of threads: one model in memory at a time.
         let model = load::model(weights, &Device::cpu_with_threads(threads))?;
-        bench(&model, (threads, args.kv_type), &prompts, generate, &batches, &mut runs)?;
+        caches = bench(&model, (threads, args.kv_type), &prompts, generate, &batches, &mut runs)?;
     }
     // Before the probes, whose buffers do not count.
     let peak = memory::peak_bytes();
     let limits = threads.iter().map(|&n| Limits::measure(n, SECONDS)).collect::<Result<Vec<_>>>()?;
-    let report = Report { model: name, kernel, runs, limits, peak };
+    let report = Report { model: name, kernel, runs, limits, peak, caches };
     match args.format {
         _ if args.json => output::json(&report.json()),
         Format::Table => output::text(&report.table()),
@@ -195,6 +195,8 @@ struct Report {
     limits: Vec<Limits>,
     /// Bytes.
     peak: Option<u64>,
+    /// What the pages of sequences that decoded together held.
+    caches: Vec<String>,
 }
 
 impl Report {
@@ -221,7 +223,7 @@ impl Report {
     fn notes(&self) -> Vec<String> {
         let limits = self.limits.iter().map(|limit| format!("limits, {limit}"));
         let peak = self.peak.map_or_else(|| "unknown".into(), output::bytes);
-        limits.chain([format!("peak memory: {peak}")]).collect()
+        limits.chain(self.caches.iter().cloned()).chain([format!("peak memory: {peak}")]).collect()
     }
 
     fn table(&self) -> String {
@@ -281,7 +283,7 @@ fn bench(
     generate: usize,
     batches: &[usize],
     runs: &mut Vec<Run>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let config = model.config();
     let tokens = |count| tokens(config, count);
     let longest = prompts.iter().copied().max().unwrap_or(0).max(CONTEXT + generate);
@@ -305,6 +307,7 @@ fn bench(
     progress.update(prompts.len(), prompts.len() + 1);
     let work = model.bytes_per_token() as f64 / 1e9;
     let (context, decoded) = (tokens(CONTEXT), tokens(generate));
+    let mut caches = Vec::new();
     for &sequences in batches {
         let tokens_per_second = if sequences == 1 {
             median(generate, || {
@@ -317,22 +320,27 @@ fn bench(
                 Ok(start.elapsed().as_secs_f64())
             })?
         } else {
-            together(model, kv_type, sequences, generate)?
+            let (rate, usage) = together(model, kv_type, sequences, generate)?;
+            let CacheUsage { page_tokens, page_bytes, used, .. } = usage;
+            let bytes = output::bytes((used * page_bytes) as u64);
+            caches.push(format!("KV cache of {sequences} sequences: {used} pages of {page_tokens} tokens, {bytes}"));
+            rate
         };
         // Weights are read once for all.
         let work = work / sequences as f64;
         let test = format!("tg{generate}");
         runs.push(Run { test, threads, sequences, tokens_per_second, decodes: true, work });
     }
-    Ok(())
+    Ok(caches)
 }
 
-/// Tokens per second of all of `sequences` that decode together.
-fn together(model: &Arc<Model>, kv_type: KvType, sequences: usize, generate: usize) -> Result<f64> {
+/// Tokens per second of all of `sequences` that decode together, and what the cache held at the end.
+fn together(model: &Arc<Model>, kv_type: KvType, sequences: usize, generate: usize) -> Result<(f64, CacheUsage)> {
     let context = CONTEXT + generate + 1;
     let options = EngineOptions { context, parallel: sequences, kv_type, cache_tokens: None };
     let mut engine = Engine::new(model.clone(), options)?;
-    median(sequences * generate, || {
+    let mut usage = engine.cache_usage();
+    let rate = median(sequences * generate, || {
         for sequence in 0..sequences {
             // No common beginning.
             let prompt =
@@ -353,10 +361,12 @@ fn together(model: &Arc<Model>, kv_type: KvType, sequences: usize, generate: usi
         }
         let start = Instant::now();
         while !engine.is_idle() {
+            usage = engine.cache_usage();
             engine.step()?;
         }
         Ok(start.elapsed().as_secs_f64())
-    })
+    })?;
+    Ok((rate, usage))
 }
 
 /// A text of the vocabulary.
@@ -428,6 +438,7 @@ mod tests {
             runs: vec![run("pp128", 100., false), run("tg64", 10., true)],
             limits: vec![Limits { threads: 2, read: 20., int8: 200. }],
             peak: Some(1_000_000),
+            caches: Vec::new(),
         };
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(

@@ -4,7 +4,9 @@ use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs
 use crate::error::{CliError, Result};
 use crate::output::{self, counted};
 use crate::{interrupt, load, text};
-use bitnet::inference::{FinishReason, GenerateOptions, Generation, Session, generate};
+use bitnet::inference::{
+    Engine, EngineOptions, FinishReason, GenerateOptions, Generation, Session, generate, generate_together,
+};
 use bitnet::model::tokenizer::Tokenizer;
 use serde_json::json;
 use std::io::{IsTerminal, stdin};
@@ -19,6 +21,7 @@ Examples:
   printf 'ROMEO:' | bitnet generate --model bitnet-2b4t.gguf --stop $'\\n'
   bitnet generate --prompt \"--- a list ---\" -n -1
   bitnet generate \"ROMEO:\" --seed 7 --json | jq -r .text
+  bitnet generate \"ROMEO:\" --parallel 4 -n 40
 
 The text goes to standard output as it is generated, the speed to standard error. Ctrl-C ends the text. An empty prompt \
 is the model's begin token. Tokens pass the penalties, then --temperature, --top-k, --top-p and --min-p in this order.")]
@@ -31,7 +34,10 @@ pub struct GenerateArgs {
     max_tokens: usize,
     #[command(flatten)]
     stop: StopArgs,
-    /// Print one JSON object when done
+    /// Continue the text in N ways at once, with the seed and those after it; they are printed when done
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
+    parallel: u16,
+    /// Print one JSON object when done; with --parallel an array of them
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -90,9 +96,39 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let tokens = text::encode_prompt(&prompt, tokenizer, context)?;
     let model = load::model(checkpoint.weights(), &args.device.device()?)?;
     let capacity = context.min(tokens.len().saturating_add(options.max_tokens));
-    let mut session = Session::with_kv_type(model, capacity, args.cache.kv_type)?;
-
     interrupt::catch()?;
+    let report = |generation: &Generation, seed: u64| {
+        json!({
+            "prompt": prompt,
+            "text": generation.text,
+            "tokens": generation.tokens,
+            "finish_reason": generation.finish.name(),
+            "seed": seed,
+            "prompt_tokens": generation.prompt_tokens,
+            "prompt_tokens_per_second": generation.prompt_rate(),
+            "decode_tokens_per_second": generation.decode_rate(),
+            "threads": args.device.threads.count(),
+            "model": path.display().to_string(),
+        })
+    };
+    if args.parallel > 1 {
+        let parallel = usize::from(args.parallel);
+        let engine = EngineOptions { context: capacity, parallel, kv_type: args.cache.kv_type, cache_tokens: None };
+        let mut engine = Engine::new(model, engine)?;
+        let stopped = || interrupt::pressed() || checkpoint.check_unchanged().is_err();
+        let all = generate_together(&mut engine, tokenizer, &tokens, &options, parallel, stopped)?;
+        checkpoint.check_unchanged()?;
+        let seeds = options.sampling.seed..;
+        if args.json {
+            return output::json(&all.iter().zip(seeds).map(|(one, seed)| report(one, seed)).collect());
+        }
+        for (generation, seed) in all.iter().zip(seeds) {
+            output::line(&generation.text)?;
+            output::note(&statistics(generation, seed, context));
+        }
+        return Ok(());
+    }
+    let mut session = Session::with_kv_type(model, capacity, args.cache.kv_type)?;
     let mut written = Ok(());
     let on_text = |text: &str| {
         if !args.json {
@@ -107,18 +143,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     written?;
     checkpoint.check_unchanged()?;
     if args.json {
-        return output::json(&json!({
-            "prompt": prompt,
-            "text": generation.text,
-            "tokens": generation.tokens,
-            "finish_reason": generation.finish.name(),
-            "seed": options.sampling.seed,
-            "prompt_tokens": generation.prompt_tokens,
-            "prompt_tokens_per_second": generation.prompt_rate(),
-            "decode_tokens_per_second": generation.decode_rate(),
-            "threads": args.device.threads.count(),
-            "model": path.display().to_string(),
-        }));
+        return output::json(&report(&generation, options.sampling.seed));
     }
     output::line("")?;
     output::note(&statistics(&generation, options.sampling.seed, context));

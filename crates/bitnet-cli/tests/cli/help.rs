@@ -89,7 +89,9 @@ fn a_benchmark_shows_where_the_time_goes() {
     let text = stdout(&["bench", "--profile", "-p", "8", "-n", "2", "-t", "1"]);
     assert!(text.contains("\npp8, a prompt: ") && text.contains("\ntg2, a token: "), "{text}");
     let decode = text.split("tg2, a token").nth(1).unwrap();
-    for operation in ["ternary_matmul", "quantize_activations", "attention", "rms_norm", "rope", "embedding"] {
+    for operation in
+        ["ternary_matmul", "quantize_activations", "store_kv", "paged_attention", "rms_norm", "rope", "embedding"]
+    {
         let row =
             decode.lines().find(|line| line.starts_with(operation)).unwrap_or_else(|| panic!("{operation}: {text}"));
         assert!(row.contains("cpu ") && row.contains(" % of "), "{row}");
