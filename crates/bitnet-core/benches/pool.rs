@@ -175,40 +175,53 @@ fn figures(_: &mut Criterion) {
     );
 }
 
-/// What tracking adds to an allocating workload: the products, sums and gates of a small layer, 64 tokens of width 64 and 256.
-/// The levels take turns in every round; the median of the rounds' ratios to no tracking is printed.
-fn tracking(c: &mut Criterion) {
-    let levels = [TrackingLevel::None, TrackingLevel::Basic, TrackingLevel::Standard, TrackingLevel::Detailed];
-    let layer = |level| {
+/// What tracking adds to two allocating workloads: blocks of 64 KiB that are written once, and the products, sums and gates of
+/// a small layer, 64 tokens of width 64 and 256. No tracking stands there twice: the second shows the noise.
+fn tracking(_: &mut Criterion) {
+    use TrackingLevel::*;
+    let pools = [None, None, Basic, Standard, Detailed].map(|level| {
         let tracking_config = Some(TrackingConfig { level, ..Default::default() });
         let config = MemoryPoolConfig { enable_advanced_tracking: true, tracking_config, ..Default::default() };
-        let device = Device::cpu_with_pool(&HybridMemoryPool::with_config(config).unwrap(), 1);
+        (level, HybridMemoryPool::with_config(config).unwrap())
+    });
+    let blocks = pools.each_ref().map(|(level, pool)| {
+        let work = || {
+            let mut block = pool.allocate_bytes(64 << 10).unwrap();
+            block.bytes_mut().fill(black_box(1));
+            black_box(block);
+        };
+        (*level, work)
+    });
+    added("blocks of 64 KiB, written", &blocks);
+    let layers = pools.each_ref().map(|(level, pool)| {
+        let device = Device::cpu_with_pool(pool, 1);
         let ones = |dims: &[usize]| BitNetTensor::ones(dims, BitNetDType::F32, &device).unwrap();
         let (x, up, down) = (ones(&[64, 64]), ones(&[64, 256]), ones(&[256, 64]));
-        move || {
+        let work = move || {
             let hidden = x.matmul(&up).unwrap().relu().unwrap();
-            hidden.mul(&hidden).unwrap().matmul(&down).unwrap().add(&x).unwrap()
-        }
-    };
-    let layers = levels.map(layer);
-    let mut group = c.benchmark_group("a layer that allocates 5 tensors");
-    for (level, layer) in levels.iter().zip(&layers) {
-        group.bench_function(format!("{level:?}"), |b| b.iter(layer));
-    }
-    group.finish();
-    let time = |layer: &dyn Fn() -> BitNetTensor| {
+            drop(black_box(hidden.mul(&hidden).unwrap().matmul(&down).unwrap().add(&x).unwrap()));
+        };
+        (*level, work)
+    });
+    added("a layer of 5 tensors", &layers);
+}
+
+/// Prints the median of the ratios of each level's time to the first's, in rounds in which each begins in turn.
+fn added<const N: usize>(what: &str, levels: &[(TrackingLevel, impl Fn()); N]) {
+    let time = |work: &dyn Fn()| {
         let start = Instant::now();
-        (0..50).for_each(|_| drop(black_box(layer())));
+        (0..20).for_each(|_| work());
         start.elapsed().as_secs_f64()
     };
-    let mut ratios = [const { Vec::new() }; 4];
-    for _ in 0..400 {
-        let base = time(&layers[0]);
-        ratios.iter_mut().zip(&layers).for_each(|(ratios, layer)| ratios.push(time(layer) / base));
+    let mut ratios = [const { Vec::new() }; N];
+    for round in 0..4000 {
+        let mut times = [0.; N];
+        (0..N).map(|i| (i + round) % N).for_each(|i| times[i] = time(&levels[i].1));
+        ratios.iter_mut().zip(times).for_each(|(ratios, time)| ratios.push(time / times[0]));
     }
-    for (level, ratios) in levels.iter().zip(&mut ratios) {
+    for ((level, _), ratios) in levels.iter().zip(&mut ratios).skip(1) {
         ratios.sort_by(f64::total_cmp);
-        println!("tracking {level:?}: {:+.1} % of a layer that allocates 5 tensors", (ratios[200] - 1.) * 100.);
+        println!("{what}: tracking {level:?} {:+.1} %", (ratios[ratios.len() / 2] - 1.) * 100.);
     }
 }
 
