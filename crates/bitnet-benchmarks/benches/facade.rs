@@ -1,4 +1,4 @@
-//! Tensors, quantization, BitLinear and generation through the facade: `cargo bench -p bitnet-benchmarks`.
+//! Tensors, quantization, BitLinear, sampling and generation through the facade: `cargo bench -p bitnet-benchmarks`.
 
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator, autograd};
 use bitnet::prelude::*;
@@ -69,5 +69,31 @@ fn generation(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tensors, quantization, bit_linear, generation);
+/// A step of 8 sequences with a vocabulary of 128,256, logits nearly equal or of a normal distribution, and penalties.
+fn sampling(c: &mut Criterion) {
+    const VOCAB: usize = 128_256;
+    let normal = random(&[VOCAB], 6).to_vec::<f32>().unwrap();
+    let flat: Vec<f32> = normal.iter().map(|x| x / 1e3).collect();
+    let penalties =
+        Sampling { repeat_penalty: 1.1, frequency_penalty: 0.1, presence_penalty: 0.1, ..Sampling::default() };
+    let cases = [
+        ("temperature", penalties.clone()),
+        ("top-p 0.95", Sampling { top_p: 0.95, ..penalties.clone() }),
+        ("top-k 40, top-p 0.95", Sampling { top_k: 40, top_p: 0.95, ..penalties.clone() }),
+        ("typical-p 0.9", Sampling { typical_p: 0.9, ..penalties.clone() }),
+        ("greedy", Sampling { temperature: 0., ..penalties }),
+    ];
+    let mut group = c.benchmark_group("sample 8 of 128256");
+    for (name, sampling) in cases {
+        for (kind, logits) in [("flat", &flat), ("normal", &normal)] {
+            let mut samplers = vec![Sampler::new(sampling.clone(), VOCAB).unwrap(); 8];
+            samplers.iter_mut().for_each(|sampler| sampler.observe_prompt(&(0..2000).collect::<Vec<_>>()));
+            group.bench_function(format!("{name}, {kind}"), |bench| {
+                bench.iter(|| samplers.iter_mut().map(|sampler| sampler.sample(logits).unwrap()).sum::<u32>());
+            });
+        }
+    }
+}
+
+criterion_group!(benches, tensors, quantization, bit_linear, sampling, generation);
 criterion_main!(benches);

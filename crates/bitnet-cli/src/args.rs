@@ -3,7 +3,7 @@
 use crate::error::{CliError, Result};
 use crate::output;
 use bitnet::core::Device;
-use bitnet::inference::{KvType, Sampler, Sampling};
+use bitnet::inference::{KvType, Sampling};
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -138,6 +138,45 @@ pub struct SamplingArgs {
     /// Keep tokens at least F times as likely as the most likely
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
+    /// Keep the tokens whose surprise is nearest to the entropy, up to this probability
+    #[arg(long, visible_alias = "typical", value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    typical_p: f32,
+    /// How often --xtc-threshold applies, 0 to 1
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    xtc_probability: f32,
+    /// Exclude tokens of this probability or more, but the least likely of them
+    #[arg(long, value_name = "F", default_value_t = 0.1, allow_negative_numbers = true)]
+    xtc_threshold: f32,
+    /// Keep logits at most F standard deviations below the largest; 0 keeps all
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    top_n_sigma: f32,
+    /// Subtract F * base^(n - allowed length) from the logit of a token that repeats what followed the last n tokens
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    dry_multiplier: f32,
+    /// Base of --dry-multiplier
+    #[arg(long, value_name = "F", default_value_t = 1.75, allow_negative_numbers = true)]
+    dry_base: f32,
+    /// Fewest repeated tokens that count for --dry-multiplier
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    dry_allowed_length: usize,
+    /// 2 keeps the surprise of the text near --mirostat-tau; 0 does not
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    mirostat: u8,
+    /// Surprise in bits that mirostat aims at
+    #[arg(
+        long,
+        visible_alias = "mirostat-ent",
+        value_name = "F",
+        default_value_t = 5.0,
+        allow_negative_numbers = true
+    )]
+    mirostat_tau: f32,
+    /// Rate at which mirostat follows
+    #[arg(long, visible_alias = "mirostat-lr", value_name = "F", default_value_t = 0.1, allow_negative_numbers = true)]
+    mirostat_eta: f32,
+    /// Add BIAS to the logit of TOKEN, a number; -inf forbids it (may be repeated)
+    #[arg(long, value_name = "TOKEN=BIAS", value_parser = bias)]
+    logit_bias: Vec<(u32, f32)>,
     /// Divide positive logits of tokens in the text by F and multiply negative ones; 1 changes nothing
     #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
     repeat_penalty: f32,
@@ -161,16 +200,34 @@ impl SamplingArgs {
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
+            typical_p: self.typical_p,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            top_n_sigma: self.top_n_sigma,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            mirostat: self.mirostat,
+            mirostat_tau: self.mirostat_tau,
+            mirostat_eta: self.mirostat_eta,
+            logit_bias: self.logit_bias.clone(),
             repeat_penalty: self.repeat_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             // The standard library seeds its hash maps from the system.
             seed: u64::try_from(self.seed).unwrap_or_else(|_| RandomState::new().build_hasher().finish() & MAX_SEED),
+            ..Sampling::default()
         };
         // Before a model is loaded, not after.
-        Sampler::new(sampling.clone(), 0)?;
+        sampling.validate()?;
         Ok(sampling)
     }
+}
+
+/// Parses `TOKEN=BIAS`.
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let pair = text.split_once('=').and_then(|(token, bias)| Some((token.parse().ok()?, bias.parse().ok()?)));
+    pair.ok_or_else(|| "it must be the number of a token, `=` and a number, such as 42=-1.5 or 42=-inf".into())
 }
 
 /// Parses a number of tokens to generate; -1 is no limit but the context and the model's end of text.

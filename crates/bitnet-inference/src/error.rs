@@ -42,7 +42,9 @@ pub enum InferenceError {
     #[error("{name} is {value}; it must be {range}")]
     Sampling { name: &'static str, value: f64, range: &'static str },
     /// No finite logits.
-    #[error("the model produced no finite logits: its weights are damaged or not of this architecture")]
+    #[error(
+        "no token has a finite logit: the model's weights are damaged or not of this architecture, or all tokens are forbidden"
+    )]
     NoFiniteLogits,
     /// A text too short to score.
     #[error("the text has {tokens} tokens, but a window needs {needed}: give a longer text or a smaller --window")]

@@ -12,6 +12,7 @@ mod pages;
 mod perplexity;
 mod quantize;
 mod sampler;
+mod sampling;
 mod session;
 mod step;
 
@@ -22,5 +23,6 @@ pub use kv_cache::KvType;
 pub use model::Model;
 pub use perplexity::{Perplexity, count_windows, perplexity};
 pub use quantize::{CalibrationData, Method, Quantization, QuantizeOptions, QuantizedWeights, quantize};
-pub use sampler::{Sampler, Sampling};
+pub use sampler::Sampler;
+pub use sampling::Sampling;
 pub use session::Session;

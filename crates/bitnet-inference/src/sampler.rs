@@ -1,279 +1,153 @@
-//! Sampling of the next token.
-//!
-//! The order is that of transformers' `generate`: penalties, temperature, top-k, top-p, min-p, then a draw.
+//! Sampling of the next token, in the order that [`Sampling`] states.
 
-use crate::{InferenceError, Result};
-use rand_pcg::Pcg64Mcg;
-use rand_pcg::rand_core::{Rng, SeedableRng};
+mod dry;
 
-/// Parameters of a sampler. The defaults do not change the model's distribution, apart from a temperature of 0.7.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Logits are divided by it; 0 takes the most likely token (greedy).
-    pub temperature: f32,
-    /// Keep the `k` most likely tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keep the most likely tokens that together reach this probability; 1 keeps all.
-    pub top_p: f32,
-    /// Keep tokens whose probability is at least this fraction of the highest; 0 keeps all.
-    pub min_p: f32,
-    /// Logits of tokens in the text are divided by it if positive, multiplied if negative; 1 changes nothing
-    /// (Keskar et al. 2019, as in transformers).
-    pub repeat_penalty: f32,
-    /// Frequency penalty: subtracted from a token's logit for each time it was generated.
-    pub frequency_penalty: f32,
-    /// Presence penalty: subtracted from the logit of every token that was generated.
-    pub presence_penalty: f32,
-    /// Equal seeds give equal texts.
-    pub seed: u64,
-}
+use crate::{InferenceError, Result, Sampling};
+use bitnet_kernels::philox::philox;
+use bitnet_kernels::sampling::{Candidates, most_likely};
+use dry::Dry;
 
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.7,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            seed: 0,
-        }
-    }
-}
-
-impl Sampling {
-    /// Greedy decoding: always the most likely token.
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let checks = [
-            ("temperature", self.temperature, self.temperature >= 0., "0 or more"),
-            ("top-p", self.top_p, self.top_p > 0. && self.top_p <= 1., "above 0 and at most 1"),
-            ("min-p", self.min_p, (0. ..=1.).contains(&self.min_p), "between 0 and 1"),
-            ("repeat-penalty", self.repeat_penalty, self.repeat_penalty > 0., "above 0"),
-            ("frequency-penalty", self.frequency_penalty, true, "a number"),
-            ("presence-penalty", self.presence_penalty, true, "a number"),
-        ];
-        for (name, value, fits, range) in checks {
-            if !fits || !value.is_finite() {
-                return Err(InferenceError::Sampling { name, value: value as f64, range });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Samples tokens and keeps counts for the penalties. Allocates only when constructed.
+/// Samples tokens and keeps what the penalties need of the text. Allocates only when constructed.
+///
+/// The token is a function of the logits, the parameters, the text and how many tokens were drawn before, `n`: the draw
+/// takes numbers `4 n` to `4 n + 2` of the stream of the seed, as `Op::Random` gives uniform f32 numbers. The first and the
+/// second are the upper and the lower 24 bits of the fraction of the sum of the probabilities, in the order of tokens, at which
+/// the token lies; the third decides on XTC.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
-    rng: Pcg64Mcg,
-    /// How often each token was generated, and whether it is in the text at all.
+    drawn: u64,
+    /// How often each token was generated, and whether it is in the text at all; empty without these penalties.
     seen: Vec<(u32, bool)>,
     /// Tokens with an entry in `seen`.
     text: Vec<u32>,
-    /// Logit or weight, and token.
-    candidates: Vec<(f32, u32)>,
+    dry: Dry,
+    /// The largest surprise in bits that mirostat keeps.
+    surprise: f32,
+    candidates: Candidates,
 }
 
 impl Sampler {
-    /// A sampler for a vocabulary of `vocab` tokens; an error for a parameter out of range.
+    /// A sampler for a vocabulary of `vocab` tokens; an error for a parameter out of range, or a bias of no token.
     pub fn new(sampling: Sampling, vocab: usize) -> Result<Self> {
         sampling.validate()?;
+        if let Some(&(id, _)) = sampling.logit_bias.iter().find(|(token, _)| *token as usize >= vocab) {
+            return Err(InferenceError::TokenOutOfRange { id, vocab });
+        }
+        let penalties =
+            sampling.repeat_penalty != 1. || sampling.frequency_penalty != 0. || sampling.presence_penalty != 0.;
+        let counted = if penalties { vocab } else { 0 };
         Ok(Self {
-            rng: Pcg64Mcg::seed_from_u64(sampling.seed),
+            drawn: 0,
+            seen: vec![(0, false); counted],
+            text: Vec::with_capacity(counted),
+            dry: Dry::new(&sampling),
+            surprise: 2. * sampling.mirostat_tau,
+            candidates: Candidates::new(vocab),
             sampling,
-            seen: vec![(0, false); vocab],
-            text: Vec::with_capacity(vocab),
-            candidates: Vec::with_capacity(vocab),
         })
     }
 
-    /// Adds tokens of the prompt, which also count for the repetition penalty.
+    /// Adds tokens of the prompt, which count for the repetition penalty and for DRY.
     pub fn observe_prompt(&mut self, tokens: &[u32]) {
         for &token in tokens {
-            self.note(token);
+            self.note(token, 0);
         }
     }
 
-    fn note(&mut self, token: u32) -> Option<&mut (u32, bool)> {
-        let entry = self.seen.get_mut(token as usize)?;
-        if !entry.1 {
-            entry.1 = true;
-            self.text.push(token);
+    fn note(&mut self, token: u32, generated: u32) {
+        self.dry.note(token, &self.sampling);
+        if let Some((count, present)) = self.seen.get_mut(token as usize) {
+            if !*present {
+                self.text.push(token);
+            }
+            (*count, *present) = (*count + generated, true);
         }
-        Some(entry)
     }
 
     /// Samples a token from `logits` `[vocab]`; ties go to the smaller token.
+    ///
+    /// # Errors
+    /// [`InferenceError::NoFiniteLogits`]. The text is as before.
+    ///
+    /// # Panics
+    /// When there are not `vocab` logits.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        self.candidates.clear();
-        self.candidates.extend(logits.iter().copied().zip(0..));
-        self.penalize();
-        let token = if self.sampling.temperature == 0. { self.greedy() } else { self.draw() }?;
-        if let Some(entry) = self.note(token) {
-            entry.0 += 1;
+        self.sample_allowed(logits, None)
+    }
+
+    /// As [`Sampler::sample`], only of the tokens whose bits are set: token `t` is bit `t % 32` of word `t / 32`; tokens beyond
+    /// the words are forbidden.
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<u32> {
+        let values = self.candidates.load(logits);
+        for &(token, bias) in &self.sampling.logit_bias {
+            values[token as usize] += bias;
         }
+        penalize(values, &self.sampling, &self.text, &self.seen);
+        if self.sampling.dry_multiplier > 0. {
+            self.dry.penalize(values, &self.sampling);
+        }
+        if let Some(allowed) = allowed {
+            forbid(values, allowed);
+        }
+        let token = if self.sampling.temperature == 0. { most_likely(values) } else { self.draw() };
+        let token = token.ok_or(InferenceError::NoFiniteLogits)?;
+        self.drawn += 1;
+        self.note(token, 1);
         Ok(token)
     }
 
-    fn penalize(&mut self) {
-        let s = &self.sampling;
-        if s.repeat_penalty == 1. && s.frequency_penalty == 0. && s.presence_penalty == 0. {
-            return;
-        }
-        for &token in &self.text {
-            let Some((logit, _)) = self.candidates.get_mut(token as usize) else { continue };
-            *logit = if *logit > 0. { *logit / s.repeat_penalty } else { *logit * s.repeat_penalty };
-            let count = self.seen[token as usize].0;
-            *logit -= count as f32 * s.frequency_penalty + if count > 0 { s.presence_penalty } else { 0. };
-        }
+    /// The tokens between which the last draw chose, ascending, and their probabilities; without meaning after a greedy choice.
+    pub fn candidates(&self) -> impl Iterator<Item = (u32, f64)> {
+        self.candidates.probabilities()
     }
 
-    fn greedy(&self) -> Result<u32> {
-        let mut best: Option<(f32, u32)> = None;
-        for &(logit, token) in &self.candidates {
-            if best.is_none_or(|(top, _)| logit > top) && !logit.is_nan() {
-                best = Some((logit, token));
-            }
+    fn draw(&mut self) -> Option<u32> {
+        let (s, candidates) = (&self.sampling, &mut self.candidates);
+        if !candidates.weigh(s.temperature, s.top_n_sigma) {
+            return None;
         }
-        best.filter(|(top, _)| *top > f32::NEG_INFINITY && top.is_finite())
-            .map(|b| b.1)
-            .ok_or(InferenceError::NoFiniteLogits)
-    }
-
-    fn draw(&mut self) -> Result<u32> {
-        let top = self.greedy()? as usize;
-        let s = &self.sampling;
-        let largest = self.candidates[top].0;
-        // The weight of the most likely token is 1; the order of tokens does not change.
-        for (weight, _) in &mut self.candidates {
-            *weight = ((*weight - largest) / s.temperature).exp();
+        let block = [self.drawn as u32, (self.drawn >> 32) as u32, 0, 0].map(|word| [word]);
+        let [upper, lower, chance, _] = philox(block, [s.seed as u32, (s.seed >> 32) as u32]).map(|[word]| word >> 8);
+        if s.top_k > 0 {
+            candidates.top_k(s.top_k);
         }
-        self.candidates.retain(|(weight, _)| *weight > 0.);
-        let by_weight = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        if s.top_k > 0 && s.top_k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(s.top_k - 1, by_weight);
-            self.candidates.truncate(s.top_k);
-        }
-        if s.top_p < 1. {
-            self.candidates.sort_unstable_by(by_weight);
-            let enough = s.top_p as f64 * self.total();
-            let mut sum = 0.;
-            let kept = self.candidates.iter().take_while(|(weight, _)| {
-                let before = sum;
-                sum += *weight as f64;
-                before < enough
-            });
-            let kept = kept.count();
-            self.candidates.truncate(kept);
-        }
+        candidates.top_p(s.top_p);
         if s.min_p > 0. {
-            self.candidates.retain(|(weight, _)| *weight >= s.min_p);
+            candidates.min_p(s.min_p);
         }
-        // Selection does not keep an order; a fixed one makes the draw depend on the seed alone.
-        self.candidates.sort_unstable_by(by_weight);
-        // 53 random bits, as many as an f64 holds.
-        let mut left = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * self.total();
-        for &(weight, token) in &self.candidates {
-            left -= weight as f64;
-            if left < 0. {
-                return Ok(token);
-            }
+        candidates.typical(s.typical_p);
+        if f64::from(chance) < f64::from(s.xtc_probability) * f64::from(1 << 24) {
+            candidates.exclude_top_choices(s.xtc_threshold);
         }
-        self.candidates.last().map(|c| c.1).ok_or(InferenceError::NoFiniteLogits)
+        if s.mirostat == 2 {
+            candidates.surprise(self.surprise);
+        }
+        let (token, probability) = candidates.draw(u64::from(upper) << 24 | u64::from(lower));
+        if s.mirostat == 2 {
+            self.surprise -= s.mirostat_eta * (-probability.log2() as f32 - s.mirostat_tau);
+        }
+        Some(token)
     }
+}
 
-    fn total(&self) -> f64 {
-        self.candidates.iter().map(|c| c.0 as f64).sum()
+/// Lowers the tokens of the text, each once for the repetition penalty, then for how often it was generated.
+fn penalize(logits: &mut [f32], s: &Sampling, text: &[u32], seen: &[(u32, bool)]) {
+    for &token in text {
+        let (logit, count) = (&mut logits[token as usize], seen[token as usize].0);
+        *logit = if *logit > 0. { *logit / s.repeat_penalty } else { *logit * s.repeat_penalty };
+        *logit -= count as f32 * s.frequency_penalty + if count > 0 { s.presence_penalty } else { 0. };
+    }
+}
+
+fn forbid(logits: &mut [f32], allowed: &[u32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(32).zip(words) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// How often each of 4 tokens is drawn with these logits.
-    fn frequencies(sampling: Sampling, logits: [f32; 4]) -> [f64; 4] {
-        let mut counts = [0; 4];
-        let mut sampler = Sampler::new(sampling, 4).unwrap();
-        const DRAWS: usize = 20_000;
-        for _ in 0..DRAWS {
-            counts[sampler.sample(&logits).unwrap() as usize] += 1;
-        }
-        counts.map(|n| n as f64 / DRAWS as f64)
-    }
-
-    fn assert_close(got: [f64; 4], expected: [f64; 4]) {
-        for (g, e) in got.iter().zip(expected) {
-            assert!((g - e).abs() < 0.015 && (e > 0. || *g == 0.), "{got:?} is not {expected:?}");
-        }
-    }
-
-    /// Weights 1, 4, 0, 2.
-    const LOGITS: [f32; 4] = [0.0, 2. * std::f32::consts::LN_2, -f32::INFINITY, std::f32::consts::LN_2];
-
-    #[test]
-    fn temperature_scales_the_distribution() {
-        let plain = Sampling { temperature: 1., ..Sampling::default() };
-        assert_close(frequencies(plain.clone(), LOGITS), [1. / 7., 4. / 7., 0., 2. / 7.]);
-        assert_close(frequencies(Sampling { temperature: 0.5, ..plain }, LOGITS), [1. / 21., 16. / 21., 0., 4. / 21.]);
-        assert_eq!(frequencies(Sampling::greedy(), LOGITS), [0., 1., 0., 0.]);
-    }
-
-    #[test]
-    fn cuts_keep_the_likeliest() {
-        let plain = Sampling { temperature: 1., ..Sampling::default() };
-        assert_close(frequencies(Sampling { top_k: 2, ..plain.clone() }, LOGITS), [0., 4. / 6., 0., 2. / 6.]);
-        assert_close(frequencies(Sampling { top_p: 0.5, ..plain.clone() }, LOGITS), [0., 1., 0., 0.]);
-        assert_close(frequencies(Sampling { top_p: 0.6, ..plain.clone() }, LOGITS), [0., 4. / 6., 0., 2. / 6.]);
-        assert_close(frequencies(Sampling { min_p: 0.5, ..plain }, LOGITS), [0., 4. / 6., 0., 2. / 6.]);
-    }
-
-    #[test]
-    fn penalties_lower_what_was_said() {
-        let base = Sampling::greedy();
-        let mut sampler = Sampler::new(Sampling { repeat_penalty: 2., ..base.clone() }, 3).unwrap();
-        sampler.observe_prompt(&[0]);
-        assert_eq!(sampler.sample(&[1.9, 1.0, -1.0]).unwrap(), 1, "1.9 / 2 < 1.0");
-        assert_eq!(sampler.sample(&[-1.0, -1.0, -1.5]).unwrap(), 2, "-1 * 2 < -1.5");
-        let mut sampler = Sampler::new(Sampling { frequency_penalty: 1., ..base.clone() }, 2).unwrap();
-        let said: Vec<u32> = (0..4).map(|_| sampler.sample(&[2.5, 1.0]).unwrap()).collect();
-        assert_eq!(said, [0, 0, 1, 0]);
-        let mut sampler = Sampler::new(Sampling { presence_penalty: 1., ..base }, 2).unwrap();
-        sampler.observe_prompt(&[0]);
-        let said: Vec<u32> = (0..3).map(|_| sampler.sample(&[1.5, 1.0]).unwrap()).collect();
-        assert_eq!(said, [0, 1, 0], "the prompt does not count; once both were said, both are lowered alike");
-    }
-
-    #[test]
-    fn equal_seeds_draw_equally() {
-        let draw = |seed| {
-            let mut sampler = Sampler::new(Sampling { seed, temperature: 1., ..Sampling::default() }, 100).unwrap();
-            (0..50).map(|_| sampler.sample(&[0.; 100]).unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(7), draw(7));
-        assert_ne!(draw(7), draw(8));
-    }
-
-    #[test]
-    fn sampling_parameters_out_of_range_are_errors() {
-        for bad in [
-            Sampling { temperature: -1., ..Sampling::default() },
-            Sampling { temperature: f32::NAN, ..Sampling::default() },
-            Sampling { top_p: 0., ..Sampling::default() },
-            Sampling { top_p: 1.1, ..Sampling::default() },
-            Sampling { min_p: -0.1, ..Sampling::default() },
-            Sampling { repeat_penalty: 0., ..Sampling::default() },
-        ] {
-            assert!(matches!(Sampler::new(bad, 4), Err(InferenceError::Sampling { .. })));
-        }
-        let mut sampler = Sampler::new(Sampling::greedy(), 2).unwrap();
-        assert!(matches!(sampler.sample(&[f32::NAN; 2]), Err(InferenceError::NoFiniteLogits)));
-        assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 2]), Err(InferenceError::NoFiniteLogits)));
-    }
-}
+mod tests;

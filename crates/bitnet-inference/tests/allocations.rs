@@ -36,7 +36,20 @@ fn a_decode_step_allocates_nothing() {
     for threads in [1, 2] {
         let device = Device::cpu_with_threads(threads);
         let model = Arc::new(Model::load(checkpoint.weights(), &device, |_, _| ()).unwrap());
-        let sampling = Sampling { top_k: 40, top_p: 0.9, min_p: 0.01, repeat_penalty: 1.1, ..Sampling::default() };
+        let sampling = Sampling {
+            top_k: 40,
+            top_p: 0.9,
+            min_p: 0.01,
+            typical_p: 0.95,
+            xtc_probability: 0.5,
+            top_n_sigma: 3.0,
+            repeat_penalty: 1.1,
+            dry_multiplier: 0.8,
+            dry_penalty_last_n: 64,
+            mirostat: 2,
+            logit_bias: vec![(3, -1.0)],
+            ..Sampling::default()
+        };
         let mut sampler = Sampler::new(sampling, model.config().vocab_size).unwrap();
         let mut session = Session::new(model, 200).unwrap();
         session.feed(&[5, 6, 7]).unwrap();

@@ -7,7 +7,9 @@ pub mod float;
 pub mod gradient;
 pub mod isa;
 mod lengths;
+pub mod philox;
 pub mod probe;
+pub mod sampling;
 pub mod ternary;
 pub mod threads;
 

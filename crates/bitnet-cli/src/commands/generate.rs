@@ -24,7 +24,8 @@ Examples:
   bitnet generate \"ROMEO:\" --parallel 4 -n 40
 
 The text goes to standard output as it is generated, the speed to standard error. Ctrl-C ends the text. An empty prompt \
-is the model's begin token. Tokens pass the penalties, then --temperature, --top-k, --top-p and --min-p in this order.")]
+is the model's begin token. Tokens pass --logit-bias, the penalties, --dry-multiplier, --top-n-sigma, --temperature, --top-k, \
+--top-p, --min-p, --typical-p, --xtc-threshold and --mirostat in this order.")]
 pub struct GenerateArgs {
     #[command(flatten)]
     prompt: Prompt,

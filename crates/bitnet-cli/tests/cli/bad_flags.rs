@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn flags_out_of_range() {
-    let cases: [(&[&str], &str); 28] = [
+    let cases: [(&[&str], &str); 40] = [
         (&["generate", "x", "--threads", "0"], "--threads"),
         (&["generate", "x", "--threads", "5000"], "1..=1024"),
         (&["generate", "x", "--threads", "many"], "--threads"),
@@ -18,6 +18,18 @@ fn flags_out_of_range() {
         (&["generate", "x", "--top-p", "0"], "top-p"),
         (&["generate", "x", "--top-p", "1.5"], "top-p"),
         (&["generate", "x", "--min-p", "-0.1"], "min-p"),
+        (&["generate", "x", "--typical-p", "0"], "typical-p"),
+        (&["generate", "x", "--xtc-probability", "1.5"], "xtc-probability"),
+        (&["generate", "x", "--xtc-threshold", "-1"], "xtc-threshold"),
+        (&["generate", "x", "--top-n-sigma", "-1"], "top-n-sigma"),
+        (&["generate", "x", "--dry-multiplier", "-1"], "dry-multiplier"),
+        (&["generate", "x", "--dry-base", "0.5"], "dry-base"),
+        (&["generate", "x", "--dry-allowed-length", "0"], "dry-allowed-length"),
+        (&["generate", "x", "--mirostat", "1"], "mirostat"),
+        (&["generate", "x", "--mirostat-tau", "-1"], "mirostat-tau"),
+        (&["chat", "--mirostat-eta", "inf"], "mirostat-eta"),
+        (&["generate", "x", "--logit-bias", "3"], "--logit-bias"),
+        (&["generate", "x", "--logit-bias", "3=inf"], "logit-bias"),
         (&["generate", "x", "--repeat-penalty", "0"], "repeat-penalty"),
         (&["generate", "x", "--seed", "1.5"], "--seed"),
         (&["generate", "x", "--seed", "-2"], "--seed"),

@@ -71,6 +71,19 @@ fn generate_for_machines() {
 }
 
 #[test]
+fn a_forbidden_token_is_not_chosen() {
+    let Some(model) = model() else { return };
+    let first = |flags: &[&str]| {
+        let mut args = vec!["generate", "ROMEO:", "--model", str(&model), "--temperature", "0", "-n", "1", "--json"];
+        args.extend(flags);
+        json(&args)["tokens"][0].as_u64().unwrap()
+    };
+    let likeliest = first(&[]);
+    assert_ne!(first(&["--logit-bias", &format!("{likeliest}=-inf")]), likeliest);
+    assert_eq!(first(&["--logit-bias", "7=-1", "--logit-bias", "9=1000"]), 9);
+}
+
+#[test]
 fn stop_strings_and_the_end_of_the_context() {
     let Some(model) = model() else { return };
     let generate = |flags: &[&str]| {

@@ -1,0 +1,181 @@
+//! Where a cut falls: the first candidates by key whose values together reach a sum, found by a histogram of the keys, then
+//! by one of the bucket in which the sum is reached, until few are left to sort.
+
+use super::wide;
+use crate::Isa;
+use crate::float::simd::inlined;
+
+/// A weight of 1 is 2^-UNIT.
+pub(super) const UNIT: u32 = 30;
+
+/// The last candidate that is kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cut {
+    pub key: f32,
+    pub index: usize,
+}
+
+/// Candidates that are sorted rather than divided.
+const FEW: usize = 1024;
+/// Buckets of a histogram; one more takes what is in none.
+const BUCKETS: u32 = 1024;
+/// Keys whose buckets are computed before they are counted.
+const BLOCK: usize = 256;
+
+/// Sums of the buckets, in two lanes so that a sum does not wait for the one before; as long as an index of 11 bits.
+type Histogram = [[u64; 2048]; 2];
+
+#[derive(Debug, Clone)]
+pub(super) struct Scratch {
+    histogram: Box<Histogram>,
+    found: Vec<(f32, u32)>,
+}
+
+/// Buckets of equal width between two keys, the highest key in the first.
+#[derive(Clone, Copy)]
+struct Buckets {
+    high: f32,
+    low: f32,
+    /// In two factors, as a narrow range has no finite quotient.
+    scale: [f32; 2],
+}
+
+impl Buckets {
+    fn new(high: f32, low: f32) -> Self {
+        let wide = if high - low < 1e-30 { 2f32.powi(100) } else { 1.0 };
+        Self { high, low, scale: [wide, (BUCKETS - 1) as f32 / ((high - low) * wide)] }
+    }
+
+    /// The bucket of a key; [`BUCKETS`] for one outside.
+    #[inline(always)]
+    fn of(&self, key: f32) -> u32 {
+        let place = (self.high - key) * self.scale[0] * self.scale[1];
+        let place = if (key >= self.low) & (key <= self.high) { place } else { BUCKETS as f32 };
+        // Adding 2^23 rounds to an integer, which the lowest bits of the sum hold.
+        (place + 8_388_608.0).to_bits() & 2047
+    }
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self { histogram: Box::new([[0; 2048]; 2]), found: Vec::with_capacity(FEW) }
+    }
+
+    /// The candidate at which the values of the first by key (where equal, by place) reach `need`. A key of minus infinity
+    /// is no candidate. `need` is above 0 and at most the sum of the values.
+    pub fn cut(
+        &mut self,
+        isa: Isa,
+        keys: &[f32],
+        weights: &[u32],
+        need: u64,
+        value: impl Fn(u32) -> u64 + Copy,
+    ) -> Cut {
+        wide(isa, inlined!(|| self.cut_inlined(keys, weights, need, value)))
+    }
+
+    #[inline(always)]
+    fn cut_inlined(&mut self, keys: &[f32], weights: &[u32], mut need: u64, value: impl Fn(u32) -> u64 + Copy) -> Cut {
+        let (mut low, mut high) = range(keys, |key| key > f32::NEG_INFINITY);
+        if keys.len() <= FEW {
+            self.found.clear();
+            self.found.extend((0..keys.len()).filter(|&i| keys[i] >= low).map(|i| (keys[i], i as u32)));
+            return self.sorted(weights, need, value);
+        }
+        while low < high {
+            let buckets = Buckets::new(high, low);
+            self.count(&buckets, keys, weights, value);
+            let mut bucket = 0;
+            loop {
+                let sum = self.histogram[0][bucket] + self.histogram[1][bucket];
+                if sum >= need {
+                    break;
+                }
+                need -= sum;
+                bucket += 1;
+            }
+            if self.gather(&buckets, bucket as u32, keys) {
+                return self.sorted(weights, need, value);
+            }
+            (low, high) = range(keys, |key| buckets.of(key) == bucket as u32);
+        }
+        // All that are left are equal.
+        for (index, (&key, &weight)) in keys.iter().zip(weights).enumerate() {
+            if key == high {
+                if value(weight) >= need {
+                    return Cut { key, index };
+                }
+                need -= value(weight);
+            }
+        }
+        unreachable!("the values of the bucket reach the sum")
+    }
+
+    #[inline(always)]
+    fn count(&mut self, buckets: &Buckets, keys: &[f32], weights: &[u32], value: impl Fn(u32) -> u64) {
+        let [even, odd] = &mut *self.histogram;
+        for lane in [&mut *even, &mut *odd] {
+            lane[..=BUCKETS as usize].fill(0);
+        }
+        let mut places = [0; BLOCK];
+        for (keys, weights) in keys.chunks(BLOCK).zip(weights.chunks(BLOCK)) {
+            places.iter_mut().zip(keys).for_each(|(place, &key)| *place = buckets.of(key));
+            let (pairs, rest) = places[..keys.len()].as_chunks::<2>();
+            let (weight_pairs, weights_rest) = weights.as_chunks::<2>();
+            for (&[a, b], &[v, w]) in pairs.iter().zip(weight_pairs) {
+                even[a as usize & 2047] += value(v);
+                odd[b as usize & 2047] += value(w);
+            }
+            for (&a, &v) in rest.iter().zip(weights_rest) {
+                even[a as usize & 2047] += value(v);
+            }
+        }
+    }
+
+    /// Collects the candidates of a bucket; `false` if they are not few.
+    #[inline(always)]
+    fn gather(&mut self, buckets: &Buckets, bucket: u32, keys: &[f32]) -> bool {
+        self.found.clear();
+        for (block, keys) in keys.chunks(64).enumerate() {
+            if keys.iter().fold(0, |any, &key| any | u32::from(buckets.of(key) == bucket)) == 0 {
+                continue;
+            }
+            for (index, &key) in keys.iter().enumerate().filter(|(_, key)| buckets.of(**key) == bucket) {
+                if self.found.len() == FEW {
+                    return false;
+                }
+                self.found.push((key, (block * 64 + index) as u32));
+            }
+        }
+        true
+    }
+
+    fn sorted(&mut self, weights: &[u32], mut need: u64, value: impl Fn(u32) -> u64) -> Cut {
+        self.found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for &(key, index) in &self.found {
+            let value = value(weights[index as usize]);
+            if value >= need {
+                return Cut { key, index: index as usize };
+            }
+            need -= value;
+        }
+        unreachable!("the values of the bucket reach the sum")
+    }
+}
+
+/// The least and the largest of the keys that are inside.
+#[inline(always)]
+fn range(keys: &[f32], inside: impl Fn(f32) -> bool) -> (f32, f32) {
+    let (mut low, mut high) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
+    let mut widen = |lane: usize, key: f32| {
+        let (least, most) = if inside(key) { (key, key) } else { (f32::INFINITY, f32::NEG_INFINITY) };
+        low[lane] = if least < low[lane] { least } else { low[lane] };
+        high[lane] = if most > high[lane] { most } else { high[lane] };
+    };
+    let (chunks, rest) = keys.as_chunks::<16>();
+    for chunk in chunks {
+        (0..16).for_each(|lane| widen(lane, chunk[lane]));
+    }
+    rest.iter().for_each(|&key| widen(0, key));
+    (low.into_iter().fold(f32::INFINITY, f32::min), high.into_iter().fold(f32::NEG_INFINITY, f32::max))
+}
