@@ -157,11 +157,9 @@ impl Candidates {
             return;
         }
         // With a probability e^key / sum, surprise minus entropy is the expected key minus the key.
-        let mut sum = 0.0;
-        for (&key, &weight) in self.keys[..self.len].iter().zip(&self.weights) {
-            sum += if weight > 0 { f64::from(key) * f64::from(weight) } else { 0.0 };
-        }
-        let mean = (sum / self.total as f64) as f32;
+        let alive = self.keys[..self.len].iter().zip(&self.weights).filter(|(_, weight)| **weight > 0);
+        let mean = sum(alive.map(|(&key, &weight)| f64::from(key) * f64::from(weight))) / self.total as f64;
+        let mean = mean as f32;
         let keys = &mut self.keys[..self.len];
         keys.iter_mut().for_each(|key| *key = 0.0 - (mean - *key).abs());
         let cut = self.cut_weight(p);
@@ -201,9 +199,9 @@ impl Candidates {
         assert!(fraction < 1 << FRACTION_BITS, "a fraction of {FRACTION_BITS} bits");
         let mut left = ((u128::from(fraction) * u128::from(self.total)) >> FRACTION_BITS) as u64;
         for (chunk, weights) in self.weights[..self.len].chunks(CHUNK).enumerate() {
-            let (_, sum) = sums(weights);
-            if left >= sum {
-                left -= sum;
+            let (_, total) = sums(weights);
+            if left >= total {
+                left -= total;
                 continue;
             }
             for (index, &weight) in weights.iter().enumerate() {
@@ -311,11 +309,17 @@ fn sums(weights: &[u32]) -> (usize, u64) {
 
 /// The standard deviation of the finite numbers of `x`.
 fn deviation(x: &[f32]) -> f64 {
-    let finite = |x: f32| if x.is_finite() { (f64::from(x), 1.0) } else { (0.0, 0.0) };
-    let (sum, count) = x.iter().map(|&x| finite(x)).fold((0.0, 0.0), |(sum, count), (x, one)| (sum + x, count + one));
-    let mean: f64 = sum / count;
-    let squares = x.iter().map(|&x| finite(x)).map(|(x, one)| (x - mean) * (x - mean) * one).sum::<f64>();
-    (squares / count).sqrt()
+    let finite = || x.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x));
+    let count = finite().count() as f64;
+    let mean = sum(finite()) / count;
+    (sum(finite().map(|x| (x - mean) * (x - mean))) / count).sqrt()
+}
+
+/// In eight lanes, so that a sum does not wait for the one before.
+fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut lanes = [0.0; 8];
+    numbers.enumerate().for_each(|(i, x)| lanes[i % 8] += x);
+    lanes.iter().sum()
 }
 
 /// The key of a weight of 1 in 2^30.
