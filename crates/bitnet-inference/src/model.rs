@@ -6,7 +6,7 @@ use bitnet_core::backend::GateActivation;
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_model::Config;
 use bitnet_model::checkpoint::{Norm, Projection, Weights};
-use bitnet_model::config::{Architecture, HiddenAct};
+use bitnet_model::config::HiddenAct;
 
 /// The weights of a model in the layout of its device.
 #[derive(Debug)]
@@ -21,25 +21,44 @@ pub struct Model {
     /// `[hidden]`
     pub(crate) norm: BitNetTensor,
     pub(crate) gate_activation: GateActivation,
+    /// Of the scores of attention.
+    pub(crate) attention_scale: f32,
+    /// The factor `[1]` of the embedding; `None`: 1.
+    pub(crate) embedding_scale: Option<BitNetTensor>,
+    /// The factor `[1]` of what is added to the residual stream; `None`: 1.
+    pub(crate) residual_scale: Option<BitNetTensor>,
+    /// The divisor `[1]` of the logits; `None`: 1.
+    pub(crate) logits_scale: Option<BitNetTensor>,
 }
 
+/// A decoder block. It has the norms that its description asks for.
 #[derive(Debug)]
 pub(crate) struct Layer {
+    /// How many of the last positions it attends to; `None`: all.
+    pub(crate) window: Option<u32>,
     /// `[hidden]`
-    pub(crate) attention_norm: BitNetTensor,
+    pub(crate) attention_norm: Option<BitNetTensor>,
     pub(crate) query: Linear,
     pub(crate) key: Linear,
     pub(crate) value: Linear,
-    /// `[hidden]`
+    /// `[head_dim]`, or of all heads
+    pub(crate) query_norm: Option<BitNetTensor>,
+    /// `[head_dim]`, or of all heads
+    pub(crate) key_norm: Option<BitNetTensor>,
+    /// `[heads * head_dim]`
     pub(crate) attention_inner_norm: Option<BitNetTensor>,
     pub(crate) output: Linear,
     /// `[hidden]`
-    pub(crate) feed_forward_norm: BitNetTensor,
+    pub(crate) attention_after_norm: Option<BitNetTensor>,
+    /// `[hidden]`
+    pub(crate) feed_forward_norm: Option<BitNetTensor>,
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     /// `[intermediate]`
     pub(crate) feed_forward_inner_norm: Option<BitNetTensor>,
     pub(crate) down: Linear,
+    /// `[hidden]`
+    pub(crate) feed_forward_after_norm: Option<BitNetTensor>,
 }
 
 impl Layer {
@@ -56,25 +75,34 @@ impl Model {
             let values = weights.norm(norm)?;
             Ok(BitNetTensor::from_slice(&values, &[values.len()], device)?)
         };
-        let inner = |norm: Norm| (config.architecture == Architecture::BitNet).then(|| vector(norm)).transpose();
+        let factor = |scale: f32| (scale != 1.).then(|| BitNetTensor::from_slice(&[scale], &[1], device)).transpose();
         // The largest tensors first, to lower peak memory: their copies coexist with nothing else.
         let embedding = weights.embedding()?.to_tensor(device)?;
         let head = weights.head()?.map(|head| Linear::load(head, device)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             let linear = |p: Projection| Linear::load(weights.linear(index, p)?, device);
+            let asked = |norm: Norm| {
+                let mut norms = Norm::of_layer(&config.block, index);
+                norms.any(|n| n == norm).then(|| vector(norm)).transpose()
+            };
             layers.push(Layer {
-                attention_norm: vector(Norm::Attention(index))?,
+                window: config.block.window(index),
+                attention_norm: asked(Norm::Attention(index))?,
                 query: linear(Projection::Query)?,
                 key: linear(Projection::Key)?,
                 value: linear(Projection::Value)?,
-                attention_inner_norm: inner(Norm::AttentionInner(index))?,
+                query_norm: asked(Norm::Query(index))?,
+                key_norm: asked(Norm::Key(index))?,
+                attention_inner_norm: asked(Norm::AttentionInner(index))?,
                 output: linear(Projection::Output)?,
-                feed_forward_norm: vector(Norm::FeedForward(index))?,
+                attention_after_norm: asked(Norm::AttentionAfter(index))?,
+                feed_forward_norm: asked(Norm::FeedForward(index))?,
                 gate: linear(Projection::Gate)?,
                 up: linear(Projection::Up)?,
-                feed_forward_inner_norm: inner(Norm::FeedForwardInner(index))?,
+                feed_forward_inner_norm: asked(Norm::FeedForwardInner(index))?,
                 down: linear(Projection::Down)?,
+                feed_forward_after_norm: asked(Norm::FeedForwardAfter(index))?,
             });
             weights.release(index);
             progress(index + 1, config.layers);
@@ -83,11 +111,16 @@ impl Model {
             HiddenAct::Relu2 => GateActivation::Relu2,
             HiddenAct::Silu => GateActivation::Silu,
         };
+        let scales = config.block.scales;
         Ok(Self {
             embedding,
             head,
             norm: vector(Norm::Output)?,
             device: device.clone(),
+            attention_scale: scales.attention.unwrap_or(1. / (config.head_dim as f32).sqrt()),
+            embedding_scale: factor(scales.embedding)?,
+            residual_scale: factor(scales.residual)?,
+            logits_scale: factor(scales.logits)?,
             config,
             layers,
             gate_activation,

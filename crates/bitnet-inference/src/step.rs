@@ -32,7 +32,7 @@ pub(crate) struct Step {
 /// What must be equal for a recorded step to be replayed: rows, columns of the table, moves of the cache.
 type Shape = (usize, usize, usize);
 
-/// Cosines and sines `[positions, head_dim / 2]`, as many as were needed.
+/// Cosines and sines `[positions, rotary_dim / 2]`, as many as were needed.
 #[derive(Debug)]
 struct Angles {
     cos: BitNetTensor,
@@ -165,6 +165,9 @@ impl Step {
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
         let (count, width) = (batch.rows(), config.hidden_size);
         device.embedding(batch.ids()?, model.embedding.as_ref(), rows_mut(&mut s.hidden, count, width)?)?;
+        if let Some(scale) = &model.embedding_scale {
+            device.binary_assign(BinaryOp::Mul, rows_mut(&mut s.hidden, count, width)?, scale.as_ref())?;
+        }
         for (index, layer) in model.layers.iter().enumerate() {
             observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
             let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
@@ -191,6 +194,9 @@ impl Step {
             Some(head) => s.linear.project(device, x, [(head, out)])?,
             None => device.linear(x, model.embedding.as_ref(), out)?,
         }
+        if let Some(scale) = &model.logits_scale {
+            device.binary_assign(BinaryOp::Div, rows_mut(&mut s.logits, count, config.vocab_size)?, scale.as_ref())?;
+        }
         Ok(())
     }
 
@@ -210,8 +216,9 @@ impl Step {
 
 impl Angles {
     fn new(model: &Model, positions: usize) -> Result<Self> {
-        let dims = [positions, model.config.head_dim / 2];
-        let (cos, sin) = model.config.rope.tables(positions, model.config.head_dim);
+        let width = model.config.rotary_dim();
+        let dims = [positions, width / 2];
+        let (cos, sin) = model.config.rope.tables(positions, width);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &dims, &model.device);
         Ok(Self { cos: table(&cos)?, sin: table(&sin)? })
     }
@@ -252,12 +259,11 @@ impl Scratch {
     ) -> Result<()> {
         let (device, c, s, count) = (&model.device, &model.config, self, batch.rows());
         let (width, query_width, kv_width) = (c.hidden_size, c.query_size(), c.kv_size());
-        let normed = rows_mut(&mut s.normed, count, width)?;
-        device.rms_norm(rows(&s.hidden, count, width)?, layer.attention_norm.as_ref(), c.norm_eps, normed)?;
-        observe(Projection::Query, rows(&s.normed, count, width)?)?;
+        let x = normed(device, layer.attention_norm.as_ref(), c.norm_eps, (&s.hidden, &mut s.normed), [count, width])?;
+        observe(Projection::Query, x)?;
         s.linear.project(
             device,
-            rows(&s.normed, count, width)?,
+            x,
             [
                 (&layer.query, rows_mut(&mut s.query, count, query_width)?),
                 (&layer.key, rows_mut(&mut s.key, count, kv_width)?),
@@ -265,27 +271,35 @@ impl Scratch {
             ],
         )?;
         let (by_head, by_kv_head) = ([count, c.heads, c.head_dim], [count, c.kv_heads, c.head_dim]);
-        let (cos, sin) = (angles.cos.as_ref(), angles.sin.as_ref());
-        let query = rows_mut(&mut s.query, count, query_width)?.reshape(&by_head)?;
-        device.rope(query, cos, sin, batch.positions()?)?;
-        let key = rows_mut(&mut s.key, count, kv_width)?.reshape(&by_kv_head)?;
-        device.rope(key, cos, sin, batch.positions()?)?;
-        let key = rows(&s.key, count, kv_width)?.reshape(&by_kv_head)?;
+        // Their norms write to buffers that are free until the attention is mixed.
+        let (mut query, mut key) = (&mut s.query, &mut s.key);
+        if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
+            for (x, norm, out, width) in
+                [(&*query, query_norm, &mut s.normed, query_width), (&*key, key_norm, &mut s.attention, kv_width)]
+            {
+                let dims = [count * width / norm.elements(), norm.elements()];
+                let out = rows_mut(out, dims[0], dims[1])?;
+                device.rms_norm(rows(x, dims[0], dims[1])?, norm.as_ref(), c.norm_eps, out)?;
+            }
+            (query, key) = (&mut s.normed, &mut s.attention);
+        }
+        for (x, dims) in [(&mut *query, by_head), (&mut *key, by_kv_head)] {
+            let x = rows_mut(x, count, dims[1] * dims[2])?.reshape(&dims)?;
+            let x = x.narrow(2, 0, c.rotary_dim())?;
+            device.rope(x, angles.cos.as_ref(), angles.sin.as_ref(), batch.positions()?)?;
+        }
+        let key = rows(key, count, kv_width)?.reshape(&by_kv_head)?;
         let value = rows(&s.value, count, kv_width)?.reshape(&by_kv_head)?;
         device.store_kv(key, value, batch.slots()?, cache.layer_mut(index)?)?;
-        let query = rows(&s.query, count, query_width)?.reshape(&by_head)?;
+        let query = rows(query, count, query_width)?.reshape(&by_head)?;
         let out = rows_mut(&mut s.attention, count, query_width)?.reshape(&by_head)?;
-        let scale = 1. / (c.head_dim as f32).sqrt();
-        device.paged_attention(query, cache.layer(index), batch.attention_rows()?, scale, None, out)?;
-        let mut mixed = rows(&s.attention, count, query_width)?;
-        if let Some(norm) = &layer.attention_inner_norm {
-            device.rms_norm(mixed, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, query_width)?)?;
-            mixed = rows(&s.normed, count, query_width)?;
-        }
+        let rows_of = batch.attention_rows()?;
+        device.paged_attention(query, cache.layer(index), rows_of, model.attention_scale, layer.window, out)?;
+        let inner = layer.attention_inner_norm.as_ref();
+        let mixed = normed(device, inner, c.norm_eps, (&s.attention, &mut s.normed), [count, query_width])?;
         observe(Projection::Output, mixed)?;
         s.linear.project(device, mixed, [(&layer.output, rows_mut(&mut s.output, count, width)?)])?;
-        let (hidden, output) = (rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?);
-        Ok(device.binary_assign(BinaryOp::Add, hidden, output)?)
+        s.add(model, layer.attention_after_norm.as_ref(), count)
     }
 
     /// Adds the feed-forward part of a layer to the residual stream.
@@ -298,25 +312,47 @@ impl Scratch {
     ) -> Result<()> {
         let (device, c, s) = (&model.device, &model.config, self);
         let (width, inner) = (c.hidden_size, c.intermediate_size);
-        let normed = rows_mut(&mut s.normed, count, width)?;
-        device.rms_norm(rows(&s.hidden, count, width)?, layer.feed_forward_norm.as_ref(), c.norm_eps, normed)?;
-        observe(Projection::Gate, rows(&s.normed, count, width)?)?;
+        let norm = layer.feed_forward_norm.as_ref();
+        let x = normed(device, norm, c.norm_eps, (&s.hidden, &mut s.normed), [count, width])?;
+        observe(Projection::Gate, x)?;
         s.linear.project(
             device,
-            rows(&s.normed, count, width)?,
+            x,
             [(&layer.gate, rows_mut(&mut s.gate, count, inner)?), (&layer.up, rows_mut(&mut s.up, count, inner)?)],
         )?;
         device.gated(model.gate_activation, rows_mut(&mut s.gate, count, inner)?, rows(&s.up, count, inner)?)?;
-        let mut gated = rows(&s.gate, count, inner)?;
-        if let Some(norm) = &layer.feed_forward_inner_norm {
-            device.rms_norm(gated, norm.as_ref(), c.norm_eps, rows_mut(&mut s.normed, count, inner)?)?;
-            gated = rows(&s.normed, count, inner)?;
-        }
+        let inner_norm = layer.feed_forward_inner_norm.as_ref();
+        let gated = normed(device, inner_norm, c.norm_eps, (&s.gate, &mut s.normed), [count, inner])?;
         observe(Projection::Down, gated)?;
         s.linear.project(device, gated, [(&layer.down, rows_mut(&mut s.output, count, width)?)])?;
-        let (hidden, output) = (rows_mut(&mut s.hidden, count, width)?, rows(&s.output, count, width)?);
-        Ok(device.binary_assign(BinaryOp::Add, hidden, output)?)
+        s.add(model, layer.feed_forward_after_norm.as_ref(), count)
     }
+
+    /// Adds `output` to the residual stream, after the norm and the scale that it has.
+    fn add(&mut self, model: &Model, norm: Option<&BitNetTensor>, count: usize) -> Result<()> {
+        let (device, c, s) = (&model.device, &model.config, self);
+        let dims @ [_, width] = [count, c.hidden_size];
+        normed(device, norm, c.norm_eps, (&s.output, &mut s.normed), dims)?;
+        let branch = if norm.is_some() { &mut s.normed } else { &mut s.output };
+        if let Some(scale) = &model.residual_scale {
+            device.binary_assign(BinaryOp::Mul, rows_mut(branch, count, width)?, scale.as_ref())?;
+        }
+        let hidden = rows_mut(&mut s.hidden, count, width)?;
+        Ok(device.binary_assign(BinaryOp::Add, hidden, rows(branch, count, width)?)?)
+    }
+}
+
+/// `x` after a norm, in `out`; `x` itself where there is none.
+fn normed<'a>(
+    device: &Device,
+    norm: Option<&BitNetTensor>,
+    eps: f32,
+    (x, out): (&'a BitNetTensor, &'a mut BitNetTensor),
+    [count, width]: [usize; 2],
+) -> Result<TensorRef<'a>> {
+    let Some(norm) = norm else { return rows(x, count, width) };
+    device.rms_norm(rows(x, count, width)?, norm.as_ref(), eps, rows_mut(out, count, width)?)?;
+    rows(out, count, width)
 }
 
 fn empty_f32(elements: usize, device: &Device) -> Result<BitNetTensor> {

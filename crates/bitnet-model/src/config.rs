@@ -1,9 +1,13 @@
 //! The configuration of a model, common to all checkpoint formats, and parsing of Hugging Face's `config.json`.
 
+mod block;
+mod family;
 mod json;
 mod quantization;
 mod rope;
 
+pub use block::{Block, NormPlacement, QkNorm, Scales};
+pub use family::Architecture;
 pub use quantization::{LinearClass, QuantizationConfig};
 pub use rope::{RopeConfig, RopeScaling};
 
@@ -13,15 +17,6 @@ use serde_json::Value;
 
 /// Limit of extents and counts in a configuration; far above any model, far below an overflow.
 const MAX_EXTENT: usize = 1 << 24;
-
-/// Families of decoder blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// BitNet b1.58: a norm inside attention and inside the feed-forward layer.
-    BitNet,
-    /// Llama: no inner norms.
-    Llama,
-}
 
 /// Activation of the feed-forward gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +49,10 @@ impl HiddenAct {
 /// Configuration of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Family.
+    /// Family: how the keys and tensors of its files are called.
     pub architecture: Architecture,
+    /// What its blocks compute.
+    pub block: Block,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
@@ -116,6 +113,16 @@ struct Raw {
     eos_token_id: Option<Option<Value>>,
     quantization_config: Option<Value>,
     weight_bits: Option<u32>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<u32>>,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    embedding_multiplier: Option<f32>,
+    residual_multiplier: Option<f32>,
+    attention_multiplier: Option<f32>,
+    logits_scaling: Option<f32>,
 }
 
 /// Distinguishes null, `Some(None)`, from an absent key.
@@ -126,34 +133,28 @@ fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Resul
 impl Config {
     /// Reads the text of a `config.json`.
     ///
-    /// Defaults of absent keys are those of transformers' `BitNetConfig` and `LlamaConfig`; the form of 1bitLLM
+    /// Defaults of absent keys are those of the class of transformers; the form of 1bitLLM
     /// (`model_type` "llama" with `BitnetForCausalLM`) is a BitNet with SiLU whose master weights are quantized online.
     pub fn from_json(text: &str) -> Result<Self> {
         let raw: Raw = serde_json::from_str(text).map_err(|e| ModelError::Config(format!("not a config.json: {e}")))?;
         let class = raw.architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
         let one_bit_llm = class == Some("BitnetForCausalLM");
-        let architecture = match (raw.model_type.as_deref(), class) {
-            _ if one_bit_llm => Architecture::BitNet,
-            (Some("bitnet"), _) | (None, Some("BitNetForCausalLM")) => Architecture::BitNet,
-            (Some("llama"), _) | (None, Some("LlamaForCausalLM")) => Architecture::Llama,
-            (Some(other), _) => {
-                let known = "this build runs \"bitnet\" and \"llama\"";
-                return Err(ModelError::Config(format!("model_type is {other:?}; {known}")));
-            }
-            (None, _) => return Err(ModelError::Config("no model_type: is this a model's config.json?".into())),
+        let architecture = match one_bit_llm {
+            true => Architecture::BitNet,
+            false => Architecture::find(raw.model_type.as_deref(), class)?,
         };
-        let bitnet_class = architecture == Architecture::BitNet && !one_bit_llm;
-        let default = |bitnet: usize, llama: usize| if bitnet_class { bitnet } else { llama };
+        // The class that its keys are those of.
+        let default = if one_bit_llm { Architecture::Llama } else { architecture }.defaults();
 
-        let hidden_size = raw.hidden_size.unwrap_or(default(2560, 4096));
-        let heads = raw.num_attention_heads.unwrap_or(default(20, 32));
+        let hidden_size = raw.hidden_size.unwrap_or(default.hidden);
+        let heads = raw.num_attention_heads.unwrap_or(default.heads);
         let kv_heads = match raw.num_key_value_heads {
             Some(given) => given.unwrap_or(heads),
-            None => default(5, heads),
+            None => default.kv_heads.unwrap_or(heads),
         };
-        let head_dim = match raw.head_dim {
+        let head_dim = match raw.head_dim.or(default.head_dim) {
             // The BitNet class has no such key.
-            Some(dim) if architecture == Architecture::Llama => dim,
+            Some(dim) if architecture != Architecture::BitNet => dim,
             _ if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
             _ => {
                 let problem = format!("hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}");
@@ -167,25 +168,26 @@ impl Config {
             Some(Value::Null) | None => None,
             Some(value) => Some(QuantizationConfig::from_json(value)?),
         };
-        let theta = raw.rope_theta.unwrap_or(if bitnet_class { 500_000. } else { 10_000. });
-        let max_positions = raw.max_position_embeddings.unwrap_or(2048);
-        let act = raw.hidden_act.as_deref().unwrap_or(if bitnet_class { "relu2" } else { "silu" });
+        let theta = raw.rope_theta.unwrap_or(default.theta);
+        let max_positions = raw.max_position_embeddings.unwrap_or(default.positions);
+        let layers = raw.num_hidden_layers.unwrap_or(default.layers);
         let config = Self {
             architecture,
+            block: architecture.block(&raw, layers)?,
             hidden_size,
-            intermediate_size: raw.intermediate_size.unwrap_or(default(6912, 11008)),
-            layers: raw.num_hidden_layers.unwrap_or(default(30, 32)),
+            intermediate_size: raw.intermediate_size.unwrap_or(default.intermediate),
+            layers,
             heads,
             kv_heads,
             head_dim,
-            vocab_size: raw.vocab_size.unwrap_or(default(128256, 32000)),
+            vocab_size: raw.vocab_size.unwrap_or(default.vocab),
             max_positions,
-            norm_eps: raw.rms_norm_eps.unwrap_or(if bitnet_class { 1e-5 } else { 1e-6 }),
+            norm_eps: raw.rms_norm_eps.unwrap_or(default.norm_eps),
             rope: RopeConfig::from_json(theta, max_positions, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
-            hidden_act: HiddenAct::from_name(act)?,
+            hidden_act: HiddenAct::from_name(raw.hidden_act.as_deref().unwrap_or(default.act))?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
-            bos: token_ids(raw.bos_token_id, default(128_000, 1), "bos_token_id")?.first().copied(),
-            eos: token_ids(raw.eos_token_id, default(128_001, 2), "eos_token_id")?,
+            bos: token_ids(raw.bos_token_id, default.bos, "bos_token_id")?.first().copied(),
+            eos: token_ids(raw.eos_token_id, default.eos, "eos_token_id")?,
             quantization,
         };
         config.validate()?;
@@ -220,11 +222,8 @@ impl Config {
             format!("head_dim is {}; it must be even and at most {most}", self.head_dim)
         } else if !(self.norm_eps.is_finite() && self.norm_eps >= 0.) {
             format!("rms_norm_eps is {}; it must be a small positive number", self.norm_eps)
-        } else if self.architecture == Architecture::BitNet && self.heads * self.head_dim != self.hidden_size {
-            // The norm inside attention is over hidden_size and reads the heads' output.
-            format!("heads x head_dim is {}, but hidden_size is {}", self.heads * self.head_dim, self.hidden_size)
         } else {
-            return Ok(());
+            return self.block.validate(self);
         };
         Err(ModelError::Config(problem))
     }
@@ -239,6 +238,11 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
+    /// Elements of a head that are rotated.
+    pub fn rotary_dim(&self) -> usize {
+        self.block.rotary_dim.unwrap_or(self.head_dim)
+    }
+
     /// Weights of all linear layers in the blocks, without head and embedding.
     pub fn block_parameters(&self) -> usize {
         let attention = 2 * self.hidden_size * (self.query_size() + self.kv_size());
@@ -247,13 +251,13 @@ impl Config {
 }
 
 /// A token id, a list of them, or null for nothing; an absent key is the default.
-fn token_ids(value: Option<Option<Value>>, default: usize, key: &str) -> Result<Vec<u32>> {
+fn token_ids(value: Option<Option<Value>>, default: Option<u32>, key: &str) -> Result<Vec<u32>> {
     let id = |v: &Value| {
         let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| ModelError::Config(format!("{key} is {v}; it must be a token id")))
     };
     match value {
-        None => Ok(vec![default as u32]),
+        None => Ok(default.into_iter().collect()),
         Some(None) => Ok(Vec::new()),
         Some(Some(Value::Array(ids))) => ids.iter().map(id).collect(),
         // Some published configurations write -1 for "none".
@@ -276,6 +280,26 @@ mod tests {
         assert_eq!((llama.hidden_size, llama.kv_heads, llama.hidden_act), (4096, 32, HiddenAct::Silu));
         assert_eq!((llama.rope.theta, llama.norm_eps, llama.tied), (10_000., 1e-6, false));
         assert!(llama.quantization.is_none());
+    }
+
+    #[test]
+    fn a_family_is_a_description() {
+        let block = |text: &str| Config::from_json(text).unwrap().block;
+        assert_eq!(block(r#"{"model_type": "llama"}"#), Block::default());
+        assert_eq!(block(r#"{"model_type": "bitnet"}"#), Block { inner_norms: true, ..Block::default() });
+        let qwen3 = Config::from_json(r#"{"model_type": "qwen3", "sliding_window": 8}"#).unwrap();
+        assert_eq!((qwen3.head_dim, qwen3.block.qk_norm), (128, Some(QkNorm::Head)));
+        assert_eq!((qwen3.bos, qwen3.eos.len(), qwen3.block.windows.len()), (None, 0, 0));
+        let qwen2 = r#"{"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 30}"#;
+        assert_eq!([27, 28, 29].map(|layer| block(qwen2).window(layer)), [None, Some(4096), Some(4096)]);
+        assert_eq!(block(r#"{"model_type": "mistral", "sliding_window": 7}"#).window(31), Some(7));
+        assert_eq!(block(r#"{"model_type": "mistral"}"#).window(0), Some(4096));
+        assert_eq!(block(r#"{"model_type": "mistral", "sliding_window": null}"#), Block::default());
+        let granite = block(r#"{"model_type": "granite", "logits_scaling": 8, "embedding_multiplier": 12}"#);
+        assert_eq!(granite.scales, Scales { embedding: 12., residual: 1., logits: 8., attention: Some(1.) });
+        let olmo2 = block(r#"{"model_type": "olmo2"}"#);
+        assert_eq!((olmo2.norms, olmo2.qk_norm), (NormPlacement::After, Some(QkNorm::All)));
+        assert!(!olmo2.norms.before() && olmo2.beyond_bitnet().is_some());
     }
 
     #[test]
@@ -302,6 +326,13 @@ mod tests {
             (r#"{"model_type": "llama", "eos_token_id": "x"}"#, "eos_token_id"),
             (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 2}}"#, "yarn"),
             (r#"{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}"#, "awq"),
+            (r#"{"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}}"#, "partial_rotary_factor"),
+            (r#"{"model_type": "llama", "layer_types": ["sliding_attention"]}"#, "layer_types"),
+            (r#"{"model_type": "qwen3", "layer_types": ["chunked_attention"]}"#, "layer_types"),
+            (r#"{"model_type": "qwen2", "layer_types": ["full_attention"]}"#, "layer_types"),
+            (r#"{"model_type": "mistral", "layer_types": ["full_attention"]}"#, "layer_types"),
+            (r#"{"model_type": "mistral", "sliding_window": 0}"#, "sliding_window"),
+            (r#"{"model_type": "granite", "residual_multiplier": 0}"#, "multiplier"),
         ] {
             let message = Config::from_json(text).unwrap_err().to_string();
             assert!(message.contains(word), "{text}: {message}");

@@ -57,7 +57,7 @@ def ternary(w):
 
 def make_weights(config, generator, dtype, scale_dtype, dense, unpacked):
     """name -> tensor as the checkpoint stores it; dense(linear name) says which linear layers stay plain."""
-    quant = config["quantization_config"]
+    quant = config.get("quantization_config", {})
     auto = quant.get("linear_class") == "autobitlinear"
     online = quant.get("quantization_mode") == "online"
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
@@ -154,6 +154,12 @@ def llama(quant, **changes):
     return without_none(bitnet(quant) | config | changes)
 
 
+def dense(model_type, name, **changes):
+    """A family without quantization, as it is before it is made ternary."""
+    config = {"architectures": [name], "model_type": model_type, "quantization_config": None, "num_key_value_heads": 2}
+    return dict(config=llama({}, **config | changes), dense=lambda linear: True)
+
+
 def without_none(config):
     """None removes a key; null inside a nested table stays."""
     return {key: value for key, value in config.items() if value is not None}
@@ -225,6 +231,19 @@ def forms():
     yield "1bitllm-f16", dict(config=loaded, dtype=F16, written=(stored | {"torch_dtype": "float16"}, RENAME_1BITLLM))
     small = {"hidden_size": 40, "intermediate_size": 100, "num_key_value_heads": 4}
     yield "1bitllm-f32", dict(config=loaded | small, dtype=F32, written=(stored | small | {"torch_dtype": "float32"}, RENAME_1BITLLM))
+
+    # The families that are descriptions of a block: what each has that no other has.
+    yield "qwen2", dense("qwen2", "Qwen2ForCausalLM")
+    window = dict(use_sliding_window=True, sliding_window=6, num_hidden_layers=3, hidden_size=48)
+    yield "qwen2-window", dense("qwen2", "Qwen2ForCausalLM", max_window_layers=1, **window)
+    yield "qwen3", dense("qwen3", "Qwen3ForCausalLM", head_dim=24)
+    layers = dict(layer_types=["sliding_attention", "full_attention"], use_sliding_window=True, sliding_window=5)
+    yield "qwen3-window-online", dict(config=llama(
+        ONLINE, architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=24, num_key_value_heads=1, **layers))
+    yield "mistral", dense("mistral", "MistralForCausalLM", sliding_window=7)
+    scales = dict(embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.09, logits_scaling=6.0)
+    yield "granite", dense("granite", "GraniteForCausalLM", **scales)
+    yield "olmo2", dense("olmo2", "Olmo2ForCausalLM", num_key_value_heads=4)
 
 
 def add_head(weights):

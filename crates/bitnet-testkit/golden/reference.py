@@ -119,13 +119,14 @@ def write_golden(directory, model, generator):
         raise Unstable(f"an activation lies {least:.1e} from a rounding boundary")
 
     embedded = out.hidden_states[0]
+    embedded = embedded / getattr(model.config, "embedding_multiplier", 1.0)  # the model multiplies what it is given
     noise = torch.randn(embedded.shape, generator=generator) * 1e-6 * embedded.abs().max()
     moved = (model(inputs_embeds=embedded + noise, use_cache=False).logits - out.logits).abs().max()
     moved = (moved / out.logits.abs().max()).item()
     if moved > 1e-4:
         raise Unstable(f"a change of 1e-6 in the input moves the logits by {moved:.1e}")
 
-    normed = model.get_output_embeddings()(out.hidden_states[-1])
+    normed = model.get_output_embeddings()(out.hidden_states[-1]) / getattr(model.config, "logits_scaling", 1.0)
     assert torch.allclose(normed, out.logits), "the last hidden state must be the one after the final norm"
     golden = {"input_ids": ids.int(), "greedy_ids": continued.int(), "logits": out.logits[0]}
     for i, hidden in enumerate(out.hidden_states):

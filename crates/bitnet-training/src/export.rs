@@ -139,8 +139,9 @@ impl Masters {
     /// When the shape of the model has no place for such norms.
     pub fn prepared(mut self, quantization: &crate::config::QuantizationConfig) -> Result<Self> {
         self.config.quantization = quantization.enabled.then(online);
-        if quantization.sub_norm == Some(true) && self.config.architecture == Architecture::Llama {
+        if quantization.sub_norm == Some(true) && !self.config.block.inner_norms {
             self.config.architecture = Architecture::BitNet;
+            self.config.block.inner_norms = true;
             self.config.validate()?;
             let device = self.tensors.values().next().map_or_else(Device::cpu, |x| x.device().clone());
             for (name, dims) in parameter_shapes(&self.config) {

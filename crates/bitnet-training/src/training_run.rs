@@ -15,7 +15,7 @@ use crate::trainer::{Outcome, Progress, Trainer, weights};
 use bitnet_core::{Device, Generator};
 #[cfg(target_arch = "x86_64")]
 use bitnet_kernels::Isa;
-use bitnet_model::config::{Architecture, Config as Shape, HiddenAct, RopeConfig, RopeScaling};
+use bitnet_model::config::{Architecture, Block, Config as Shape, HiddenAct, RopeConfig, RopeScaling};
 use bitnet_model::tokenizer::Tokenizer;
 use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::quantizers::Quantizer;
@@ -160,10 +160,11 @@ fn resumed_model(
         (Some(folder), Some(_)) => base_model(folder, config, tokenizer, device)?,
         (Some(_), None) => {
             let quantization = &config.quantization;
-            let sub_norm = own.architecture == Architecture::BitNet || quantization.sub_norm != Some(true);
+            let sub_norm = own.block.inner_norms || quantization.sub_norm != Some(true);
             let asked = Shape {
                 quantization: quantization.enabled.then(online),
                 architecture: if sub_norm { own.architecture } else { Architecture::BitNet },
+                block: Block { inner_norms: own.block.inner_norms || !sub_norm, ..own.block.clone() },
                 ..own.clone()
             };
             check_shape(&asked, own, resumed.step)?;
@@ -183,7 +184,7 @@ fn resumed_model(
 /// Refuses a configuration of another model than the checkpoint's, and names the key.
 fn check_shape(asked: &Shape, own: &Shape, step: u64) -> Result<()> {
     let shown = |s: &Shape| {
-        let (quantized, normed) = (s.quantization.is_some(), s.architecture == Architecture::BitNet);
+        let (quantized, normed) = (s.quantization.is_some(), s.block.inner_norms);
         [
             ("quantization.enabled", quantized.to_string()),
             ("quantization.sub_norm", normed.to_string()),
@@ -312,11 +313,10 @@ fn shape(config: &Config, tokenizer: &Tokenizer) -> Result<Shape> {
         return Err(TrainingError::Invalid(problem));
     }
     let special = tokenizer.special();
+    let inner_norms = config.quantization.sub_norm.unwrap_or(true);
     let shape = Shape {
-        architecture: match config.quantization.sub_norm.unwrap_or(true) {
-            true => Architecture::BitNet,
-            false => Architecture::Llama,
-        },
+        architecture: if inner_norms { Architecture::BitNet } else { Architecture::Llama },
+        block: Block { inner_norms, ..Block::default() },
         hidden_size: m.hidden_size,
         intermediate_size: m.intermediate_size,
         layers: m.layers,

@@ -10,7 +10,7 @@ use bitnet::core::{BitNetError, Device};
 use bitnet::inference::{CacheUsage, Engine, EngineOptions, KvType, Model, Request, Sampling, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
-use bitnet::model::config::{Architecture, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
+use bitnet::model::config::{Architecture, Block, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -399,6 +399,7 @@ impl Shape {
         };
         Config {
             architecture: Architecture::BitNet,
+            block: Block { inner_norms: true, ..Block::default() },
             hidden_size,
             intermediate_size,
             layers,

@@ -4,7 +4,6 @@ use crate::args::{ModelArgs, ReadArgs};
 use crate::error::Result;
 use crate::{load, output};
 use bitnet::model::checkpoint::{Checkpoint, LinearSource, Norm, Projection, TensorSummary, WeightSource, Weights};
-use bitnet::model::config::Architecture;
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::model::{Config, ModelError};
 use serde_json::{Value, json};
@@ -73,7 +72,7 @@ impl<'a> Report<'a> {
             *entry = (entry.0 + 1, entry.1 + tensor.bytes as u64);
         }
         let embeddings = config.vocab_size * config.hidden_size * if config.tied { 1 } else { 2 };
-        let norms: usize = norms(config).map(|norm| norm.len(config)).sum();
+        let norms: usize = Norm::all(config).map(|norm| norm.len(config)).sum();
         let parameters = config.block_parameters() + embeddings + norms;
         Self { checkpoint, config, tokenizer, types, parameters, weight_bytes: weight_bytes.ok(), notes }
     }
@@ -87,19 +86,12 @@ impl<'a> Report<'a> {
         self.types.values().map(|(_, bytes)| bytes).sum()
     }
 
-    fn architecture(&self) -> &'static str {
-        match self.config.architecture {
-            Architecture::BitNet => "bitnet",
-            Architecture::Llama => "llama",
-        }
-    }
-
     fn text(&self, path: &Path, tensors: bool) -> String {
         let c = self.config;
         let mut rows = vec![
             ("path", path.display().to_string()),
             ("format", self.checkpoint.format().to_string()),
-            ("architecture", format!("{}, {} gate", self.architecture(), c.hidden_act.name())),
+            ("architecture", format!("{}, {} gate", self.config.architecture.name(), c.hidden_act.name())),
             (
                 "parameters",
                 format!(
@@ -136,7 +128,7 @@ impl<'a> Report<'a> {
         let mut value = json!({
             "path": path.display().to_string(),
             "format": self.checkpoint.format(),
-            "architecture": self.architecture(),
+            "architecture": self.config.architecture.name(),
             "hidden_act": c.hidden_act.name(),
             "hidden_size": c.hidden_size,
             "intermediate_size": c.intermediate_size,
@@ -182,15 +174,6 @@ fn shape(t: &TensorSummary) -> String {
     t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
 }
 
-fn norms(config: &Config) -> impl Iterator<Item = Norm> {
-    let inner = config.architecture == Architecture::BitNet;
-    let layer = move |i| {
-        let outer = [Norm::Attention(i), Norm::FeedForward(i)];
-        outer.into_iter().chain([Norm::AttentionInner(i), Norm::FeedForwardInner(i)].into_iter().filter(move |_| inner))
-    };
-    (0..config.layers).flat_map(layer).chain([Norm::Output])
-}
-
 /// Bytes of all weights once loaded, estimated from the first and the last block.
 fn memory_of_weights(weights: &dyn Weights) -> Result<usize, ModelError> {
     let config = weights.config();
@@ -201,7 +184,7 @@ fn memory_of_weights(weights: &dyn Weights) -> Result<usize, ModelError> {
         block += first?.midpoint(last?);
     }
     let head = weights.head()?.map_or(0, |head| memory_of(&head));
-    let norms: usize = norms(config).map(|norm| norm.len(config) * size_of::<f32>()).sum();
+    let norms: usize = Norm::all(config).map(|norm| norm.len(config) * size_of::<f32>()).sum();
     Ok(config.layers * block + head + weights.embedding()?.bytes().len() + norms)
 }
 

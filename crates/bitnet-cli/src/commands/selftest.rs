@@ -8,7 +8,7 @@ use bitnet::core::{AttentionOptions, BitNetDType, BitNetError, BitNetTensor, Dev
 use bitnet::inference::{Model, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::RandomWeights;
-use bitnet::model::config::{Architecture, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
+use bitnet::model::config::{Architecture, Block, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
 use bitnet::quant::{ActivationBuffer, PackedBitLinear, TernaryCodes};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -98,6 +98,7 @@ fn difference_of_logits(device: &Device, reference: &Device) -> Result<f32> {
 fn config() -> Config {
     Config {
         architecture: Architecture::BitNet,
+        block: Block { inner_norms: true, ..Block::default() },
         hidden_size: 256,
         intermediate_size: 512,
         layers: 2,

@@ -3,7 +3,6 @@
 use super::TensorSummary;
 use super::gguf_names::{Family, interleaved, linear_name, norm_name};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::Architecture;
 use crate::gguf::{Gguf, GgufType, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
@@ -45,7 +44,7 @@ impl GgufCheckpoint {
         for layer in 0..self.config.layers.min(3) {
             let mut pairs =
                 vec![(Projection::Query, Norm::Attention(layer)), (Projection::Gate, Norm::FeedForward(layer))];
-            if self.config.architecture == Architecture::BitNet {
+            if self.config.block.inner_norms {
                 let inner = [
                     (Projection::Output, Norm::AttentionInner(layer)),
                     (Projection::Down, Norm::FeedForwardInner(layer)),
@@ -94,7 +93,7 @@ impl GgufCheckpoint {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let key = format!("{}.hidden_activation", self.family.name());
-        if self.config.architecture == Architecture::BitNet && self.gguf.metadata.value(&key).is_none() {
+        if self.config.block.inner_norms && self.gguf.metadata.value(&key).is_none() {
             notes.push(format!("{key} is absent: {} is assumed", self.config.hidden_act.name()));
         }
         let order = match self.order {
@@ -231,7 +230,7 @@ impl Weights for GgufCheckpoint {
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
         let (rows, cols) = projection.shape(&self.config);
-        let quantized = self.config.architecture == Architecture::BitNet;
+        let quantized = self.config.block.inner_norms;
         let source = self.linear_tensor(&linear_name(layer, projection), rows, cols, quantized)?;
         match projection {
             Projection::Query | Projection::Key if self.family.interleaves_heads() => {

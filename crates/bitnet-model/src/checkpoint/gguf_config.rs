@@ -1,7 +1,7 @@
 //! The configuration in a GGUF file's metadata.
 
 use super::gguf_names::Family;
-use crate::config::{HiddenAct, RopeConfig, RopeScaling};
+use crate::config::{Architecture, Block, HiddenAct, RopeConfig, RopeScaling};
 use crate::gguf::{Gguf, GgufType};
 use crate::{Config, ModelError, Result};
 
@@ -36,6 +36,7 @@ pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
         |suffix: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{suffix}_token_id")).map_err(ModelError::from);
     let config = Config {
         architecture: family.architecture(),
+        block: Block { inner_norms: family.architecture() == Architecture::BitNet, ..Block::default() },
         hidden_size,
         intermediate_size: need("feed_forward_length")?,
         layers: need("block_count")?,

@@ -68,9 +68,13 @@ pub fn norm_name(norm: Norm) -> String {
     match norm {
         Norm::Output => "output_norm.weight".into(),
         Norm::Attention(layer) => format!("blk.{layer}.attn_norm.weight"),
+        Norm::Query(layer) => format!("blk.{layer}.attn_q_norm.weight"),
+        Norm::Key(layer) => format!("blk.{layer}.attn_k_norm.weight"),
         Norm::AttentionInner(layer) => format!("blk.{layer}.attn_sub_norm.weight"),
+        Norm::AttentionAfter(layer) => format!("blk.{layer}.post_attention_norm.weight"),
         Norm::FeedForward(layer) => format!("blk.{layer}.ffn_norm.weight"),
         Norm::FeedForwardInner(layer) => format!("blk.{layer}.ffn_sub_norm.weight"),
+        Norm::FeedForwardAfter(layer) => format!("blk.{layer}.post_ffw_norm.weight"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::TensorSummary;
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, LinearClass};
+use crate::config::LinearClass;
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
@@ -48,11 +48,7 @@ impl HuggingFace {
             Some(LinearClass::Offline) => "AutoBitLinear, offline",
             Some(LinearClass::Online) => "master weights, quantized when loaded",
         };
-        let architecture = match self.config.architecture {
-            Architecture::BitNet => "bitnet",
-            Architecture::Llama => "llama",
-        };
-        format!("Hugging Face safetensors, {architecture}, {linear}")
+        format!("Hugging Face safetensors, {}, {linear}", self.config.architecture.name())
     }
 
     pub(super) fn summaries(&self) -> Vec<TensorSummary> {
@@ -67,17 +63,9 @@ impl HuggingFace {
 
     /// Names of tensors that the model does not use.
     pub(super) fn unused(&self) -> Vec<String> {
-        let mut modules: HashSet<String> = ["model.embed_tokens", "model.norm", "lm_head"].map(String::from).into();
-        for layer in 0..self.config.layers {
-            modules.extend(Projection::ALL.map(|p| module(layer, p)));
-            let norms = [
-                Norm::Attention(layer),
-                Norm::AttentionInner(layer),
-                Norm::FeedForward(layer),
-                Norm::FeedForwardInner(layer),
-            ];
-            modules.extend(norms.iter().flat_map(|&n| norm_modules(n)));
-        }
+        let mut modules: HashSet<String> = ["model.embed_tokens", "lm_head"].map(String::from).into();
+        modules.extend((0..self.config.layers).flat_map(|layer| Projection::ALL.map(|p| module(layer, p))));
+        modules.extend(Norm::all(&self.config).flat_map(|norm| norm_modules(norm, &self.config)));
         let read = |name: &str| {
             let known =
                 [".rms_norm.weight", ".weight_scale", ".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end));
@@ -203,13 +191,19 @@ pub(crate) fn module(layer: usize, projection: Projection) -> String {
 }
 
 /// Names of a norm; the second, where there is one, is that of 1bitLLM's checkpoints.
-pub(crate) fn norm_modules(norm: Norm) -> Vec<String> {
+pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
     let names: (usize, &[&str]) = match norm {
         Norm::Output => return vec!["model.norm".into()],
         Norm::Attention(layer) => (layer, &["input_layernorm"]),
+        Norm::Query(layer) => (layer, &["self_attn.q_norm"]),
+        Norm::Key(layer) => (layer, &["self_attn.k_norm"]),
         Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
+        // The name of two norms: of the one after attention where there is one.
+        Norm::AttentionAfter(layer) => (layer, &["post_attention_layernorm"]),
+        Norm::FeedForward(layer) if config.block.norms.after() => (layer, &["pre_feedforward_layernorm"]),
         Norm::FeedForward(layer) => (layer, &["post_attention_layernorm"]),
         Norm::FeedForwardInner(layer) => (layer, &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"]),
+        Norm::FeedForwardAfter(layer) => (layer, &["post_feedforward_layernorm"]),
     };
     names.1.iter().map(|name| format!("model.layers.{}.{name}", names.0)).collect()
 }
@@ -244,7 +238,8 @@ impl Weights for HuggingFace {
     }
 
     fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
-        let names: Vec<String> = norm_modules(norm).into_iter().map(|module| module + ".weight").collect();
+        let names: Vec<String> =
+            norm_modules(norm, &self.config).into_iter().map(|module| module + ".weight").collect();
         let name = names.iter().find(|name| self.tensors.find(name).is_some()).unwrap_or(&names[0]);
         self.vector(name, norm.len(&self.config))
     }

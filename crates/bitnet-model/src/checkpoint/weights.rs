@@ -1,5 +1,6 @@
 //! The parts of a model, independent of the file format.
 
+use crate::config::{Block, QkNorm};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
 use bitnet_quant::TernaryCodes;
@@ -41,26 +42,60 @@ impl Projection {
     }
 }
 
-/// The norms of a model.
+/// The norms of a model; the number is that of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norm {
-    /// Before attention of a layer.
+    /// Before attention.
     Attention(usize),
-    /// Inside attention of a layer, before its output projection (BitNet).
+    /// Of the queries, before they are rotated.
+    Query(usize),
+    /// Of the keys, before they are rotated.
+    Key(usize),
+    /// Inside attention, before its output projection.
     AttentionInner(usize),
-    /// Before the feed-forward part of a layer.
+    /// After attention, before it is added to the residual stream.
+    AttentionAfter(usize),
+    /// Before the feed-forward part.
     FeedForward(usize),
-    /// Inside the feed-forward part of a layer, before its down projection (BitNet).
+    /// Inside the feed-forward part, before its down projection.
     FeedForwardInner(usize),
+    /// After the feed-forward part, before it is added to the residual stream.
+    FeedForwardAfter(usize),
     /// After the last layer.
     Output,
 }
 
 impl Norm {
+    /// The norms of layer `layer` that the description of its block asks for, in the order of computation.
+    pub fn of_layer(block: &Block, layer: usize) -> impl Iterator<Item = Self> {
+        let (before, after) = (block.norms.before(), block.norms.after());
+        [
+            (before, Self::Attention(layer)),
+            (block.qk_norm.is_some(), Self::Query(layer)),
+            (block.qk_norm.is_some(), Self::Key(layer)),
+            (block.inner_norms, Self::AttentionInner(layer)),
+            (after, Self::AttentionAfter(layer)),
+            (before, Self::FeedForward(layer)),
+            (block.inner_norms, Self::FeedForwardInner(layer)),
+            (after, Self::FeedForwardAfter(layer)),
+        ]
+        .into_iter()
+        .filter_map(|(asked, norm)| asked.then_some(norm))
+    }
+
+    /// All norms of a model of this configuration, the last one first.
+    pub fn all(config: &Config) -> impl Iterator<Item = Self> {
+        [Self::Output].into_iter().chain((0..config.layers).flat_map(|layer| Self::of_layer(&config.block, layer)))
+    }
+
     /// Weights in a model of this configuration.
     pub fn len(self, config: &Config) -> usize {
+        let by_head = config.block.qk_norm == Some(QkNorm::Head);
         match self {
             Self::FeedForwardInner(_) => config.intermediate_size,
+            Self::Query(_) | Self::Key(_) if by_head => config.head_dim,
+            Self::Query(_) => config.query_size(),
+            Self::Key(_) => config.kv_size(),
             _ => config.hidden_size,
         }
     }

@@ -1,6 +1,6 @@
 //! Writing a configuration as Hugging Face's `config.json`.
 
-use super::{Architecture, Config, LinearClass, QuantizationConfig, RopeScaling};
+use super::{Config, LinearClass, QuantizationConfig, RopeScaling};
 use crate::{ModelError, Result};
 use serde_json::{Value, json};
 
@@ -11,10 +11,6 @@ impl Config {
     /// # Errors
     /// If each rotary frequency has its own factor, which `config.json` cannot express.
     pub fn to_json(&self) -> Result<Value> {
-        let (model_type, class) = match self.architecture {
-            Architecture::BitNet => ("bitnet", "BitNetForCausalLM"),
-            Architecture::Llama => ("llama", "LlamaForCausalLM"),
-        };
         let mut rope = json!({ "rope_type": "default", "rope_theta": self.rope.theta });
         match &self.rope.scaling {
             RopeScaling::None => {}
@@ -36,8 +32,8 @@ impl Config {
             }
         }
         let mut value = json!({
-            "architectures": [class],
-            "model_type": model_type,
+            "architectures": [self.architecture.class()],
+            "model_type": self.architecture.name(),
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "num_hidden_layers": self.layers,
@@ -55,6 +51,21 @@ impl Config {
             // transformers fails on an empty list.
             "eos_token_id": (!self.eos.is_empty()).then_some(&self.eos),
         });
+        let windows = &self.block.windows;
+        let window = windows.iter().flatten().next();
+        if window.is_some() || self.architecture == super::Architecture::Mistral {
+            value["sliding_window"] = window.copied().into();
+            value["use_sliding_window"] = window.is_some().into();
+            let kind = |w: &Option<u32>| if w.is_some() { "sliding_attention" } else { "full_attention" };
+            value["layer_types"] = window.map(|_| windows.iter().map(kind).collect::<Vec<_>>()).into();
+        }
+        let scales = self.block.scales;
+        if scales != Default::default() {
+            value["embedding_multiplier"] = shortest(scales.embedding).into();
+            value["residual_multiplier"] = shortest(scales.residual).into();
+            value["logits_scaling"] = shortest(scales.logits).into();
+            value["attention_multiplier"] = scales.attention.map(shortest).into();
+        }
         if let Some(quantization) = &self.quantization {
             value["quantization_config"] = quantization.to_json();
         }
@@ -106,6 +117,12 @@ mod tests {
                 "use_rms_norm": true, "modules_to_not_convert": ["lm_head", "model.layers.0"]}}"#,
             r#"{"model_type": "llama", "bos_token_id": null, "eos_token_id": null, "tie_word_embeddings": true,
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0}}"#,
+            r#"{"model_type": "qwen2", "num_hidden_layers": 3, "use_sliding_window": true, "max_window_layers": 2}"#,
+            r#"{"model_type": "qwen3"}"#,
+            r#"{"model_type": "mistral", "sliding_window": null}"#,
+            r#"{"model_type": "mistral", "num_hidden_layers": 2, "sliding_window": 5}"#,
+            r#"{"model_type": "granite", "residual_multiplier": 0.22, "attention_multiplier": 0.0625}"#,
+            r#"{"model_type": "olmo2"}"#,
         ] {
             let config = Config::from_json(text).unwrap();
             let json = config.to_json().unwrap().to_string();

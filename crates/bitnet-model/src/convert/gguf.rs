@@ -4,7 +4,7 @@ use super::{Embeddings, Target, encode, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
 use crate::checkpoint::gguf_vocab;
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, RopeScaling};
+use crate::config::RopeScaling;
 use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
 use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
@@ -36,11 +36,19 @@ pub(super) fn write(
 ) -> Result<()> {
     let weights = checkpoint.weights();
     let config = weights.config();
-    let (family, ternary) = match (config.architecture, target) {
-        (Architecture::Llama, Target::I2S) => (Family::Llama, GgufType::I2_S),
-        (Architecture::BitNet, Target::I2S) => (Family::BitNetB158, GgufType::I2_S),
-        (Architecture::Llama, _) => (Family::Llama, tq(target)),
-        (Architecture::BitNet, _) => (Family::BitNet, tq(target)),
+    if let Some(what) = config.block.beyond_bitnet() {
+        let problem = format!("its blocks have {what}, which the GGUF families written here cannot say: use --to hf");
+        return Err(ModelError::Convert(problem));
+    }
+    let family = match (config.block.inner_norms, target) {
+        (false, _) => Family::Llama,
+        (true, Target::I2S) => Family::BitNetB158,
+        (true, _) => Family::BitNet,
+    };
+    let ternary = match target {
+        Target::I2S => GgufType::I2_S,
+        Target::Tq1_0 => GgufType::TQ1_0,
+        _ => GgufType::TQ2_0,
     };
     let embeddings = match embeddings {
         Embeddings::F32 => BitNetDType::F32,
@@ -67,10 +75,6 @@ pub(super) fn write(
         sink.put(&bytes).map_err(ModelError::from)
     })?;
     Ok(())
-}
-
-fn tq(target: Target) -> GgufType {
-    if target == Target::Tq1_0 { GgufType::TQ1_0 } else { GgufType::TQ2_0 }
 }
 
 impl Writer<'_> {
@@ -112,15 +116,8 @@ impl Writer<'_> {
                 add(&format!("{base}.bias"), GgufType::F32, &[bias.len()], Source::Values(bias))?;
             }
         }
-        for layer in 0..config.layers {
-            let mut norms = vec![Norm::Attention(layer), Norm::FeedForward(layer)];
-            if config.architecture == Architecture::BitNet {
-                norms.extend([Norm::AttentionInner(layer), Norm::FeedForwardInner(layer)]);
-            }
-            for n in norms {
-                let (name, values) = norm(n)?;
-                add(&name, GgufType::F32, &[values.len()], Source::Values(values))?;
-            }
+        for (name, values) in Norm::all(config).skip(1).map(norm).collect::<Result<Vec<_>>>()? {
+            add(&name, GgufType::F32, &[values.len()], Source::Values(values))?;
         }
         if matches!(config.rope.scaling, RopeScaling::Llama3 { .. } | RopeScaling::PerPair(_)) {
             let plain = crate::config::RopeConfig { scaling: RopeScaling::None, ..config.rope.clone() };

@@ -3,7 +3,7 @@
 use super::{encode, ternary};
 use crate::checkpoint::hf::{module, norm_modules};
 use crate::checkpoint::{Checkpoint, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, LinearClass, QuantizationConfig};
+use crate::config::{LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, SafetensorsWriter};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, ModelError, Result};
@@ -102,7 +102,7 @@ impl FloatType {
             _ => return Ok(F32),
         };
         let holds = |values: &[f32]| values.iter().all(|&v| small.round(v).to_bits() == v.to_bits());
-        for norm in norms(weights.config()) {
+        for norm in Norm::all(weights.config()) {
             if !holds(&weights.norm(norm)?) {
                 return Ok(F32);
             }
@@ -144,17 +144,6 @@ fn places(weights: &dyn Weights) -> Result<Vec<(Place, String)>> {
     let blocks =
         (0..weights.config().layers).flat_map(|layer| Projection::ALL.map(|p| (Some((layer, p)), module(layer, p))));
     Ok(head.into_iter().chain(blocks).collect())
-}
-
-fn norms(config: &Config) -> Vec<Norm> {
-    let mut norms = vec![Norm::Output];
-    for layer in 0..config.layers {
-        norms.extend([Norm::Attention(layer), Norm::FeedForward(layer)]);
-        if config.architecture == Architecture::BitNet {
-            norms.extend([Norm::AttentionInner(layer), Norm::FeedForwardInner(layer)]);
-        }
-    }
-    norms
 }
 
 /// The bias as an offline layer stores it: the layer multiplies it by the scale as well.
@@ -209,9 +198,9 @@ fn announce(
             layers.inner_norm_eps = Some(*eps);
         }
     }
-    for norm in norms(weights.config()) {
+    for norm in Norm::all(weights.config()) {
         let values = weights.norm(norm)?;
-        let name = format!("{}.weight", norm_modules(norm)[0]);
+        let name = format!("{}.weight", norm_modules(norm, weights.config())[0]);
         add(&name, float.stored, &[values.len()], Source::Values(values))?;
     }
     Ok(layers)

@@ -4,7 +4,7 @@ mod functions;
 
 use crate::{Result, TrainingError};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator};
-use bitnet_model::config::{Architecture, Config};
+use bitnet_model::config::Config;
 use bitnet_quant::linear::{Compute, ProductOptions, linear, product};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme};
 use bitnet_quant::{StraightThroughEstimator, TernaryCodes};
@@ -59,7 +59,7 @@ pub struct Documents<'a> {
 pub fn parameter_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner, query, kv) =
         (config.hidden_size, config.intermediate_size, config.query_size(), config.kv_size());
-    let sub_norms = config.architecture == Architecture::BitNet;
+    let sub_norms = config.block.inner_norms;
     let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
     for layer in 0..config.layers {
         let mut add =
@@ -110,13 +110,19 @@ impl Transformer {
     /// From tensors of any float dtype, named as [`parameter_shapes`] names them.
     ///
     /// # Errors
-    /// When a tensor is missing, left over or of another shape.
+    /// When a tensor is missing, left over or of another shape, or a block is neither Llama's nor BitNet's.
     pub fn from_parameters(
         config: Config,
         options: ComputeOptions,
         mut tensors: IndexMap<String, BitNetTensor>,
     ) -> Result<Self> {
         config.validate()?;
+        if let Some(what) = config.block.beyond_bitnet() {
+            return Err(TrainingError::Invalid(format!(
+                "the blocks of {} have {what}; training runs the blocks of Llama and BitNet",
+                config.architecture.name()
+            )));
+        }
         let mut parameters = IndexMap::new();
         for (name, dims) in parameter_shapes(&config) {
             let tensor =
@@ -287,9 +293,9 @@ impl Transformer {
     ) -> Result<BitNetTensor> {
         let eps = f64::from(self.config.norm_eps);
         let get = |name: &str| self.get(&format!("model.layers.{layer}.{name}.weight"));
-        let inner_norm = |x: BitNetTensor, name: &str| match self.config.architecture {
-            Architecture::BitNet => x.rms_norm(get(name), eps),
-            Architecture::Llama => Ok(x),
+        let inner_norm = |x: BitNetTensor, name: &str| match self.config.block.inner_norms {
+            true => x.rms_norm(get(name), eps),
+            false => Ok(x),
         };
         let mixed = inner_norm(attention(&self.projections(layer, &x)?, shape)?, "self_attn.attn_sub_norm")?;
         let branch = self.project(&mixed, &[get("self_attn.o_proj")])?;

@@ -1,0 +1,116 @@
+//! What a decoder block computes: the description that a step follows.
+
+use super::Config;
+use crate::{ModelError, Result};
+
+/// Where the norms of the two branches of a block (attention and feed-forward) stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NormPlacement {
+    /// At the beginning of a branch.
+    #[default]
+    Before,
+    /// At its end, before it is added to the residual stream (OLMo 2).
+    After,
+    /// At both (GLM-4).
+    Both,
+}
+
+impl NormPlacement {
+    /// Whether a branch begins with a norm.
+    pub fn before(self) -> bool {
+        self != Self::After
+    }
+
+    /// Whether a branch ends with a norm.
+    pub fn after(self) -> bool {
+        self != Self::Before
+    }
+}
+
+/// RMS norm of queries and keys before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Over each head, with the same weights `[head_dim]` (Qwen3).
+    Head,
+    /// Over all heads together (OLMo 2).
+    All,
+}
+
+/// Constant factors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// Of the embedding.
+    pub embedding: f32,
+    /// Of a branch before it is added to the residual stream.
+    pub residual: f32,
+    /// Divisor of the logits.
+    pub logits: f32,
+    /// Of the scores of attention; `None`: `1 / sqrt(head_dim)`.
+    pub attention: Option<f32>,
+}
+
+impl Default for Scales {
+    fn default() -> Self {
+        Self { embedding: 1., residual: 1., logits: 1., attention: None }
+    }
+}
+
+/// What the decoder blocks of a model compute beside their shape. The default is the block of Llama. Biases are those that the
+/// checkpoint has.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Block {
+    /// Where the norms of the branches stand.
+    pub norms: NormPlacement,
+    /// Whether there is a norm before the output projection of attention and before the down projection (BitNet b1.58).
+    pub inner_norms: bool,
+    /// Norm of queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Leading elements of a head that are rotated, even; `None`: all.
+    pub rotary_dim: Option<usize>,
+    /// Whether the checkpoint rotates neighbouring elements of a head, not its halves. Its rows are put into the order of halves
+    /// when they are read ([`Weights`](crate::checkpoint::Weights)), so that steps know only halves.
+    pub rotary_pairs: bool,
+    /// How many of the last positions each layer attends to, the token's own included; empty, or `None` for a layer: all.
+    pub windows: Vec<Option<u32>>,
+    /// Constant factors.
+    pub scales: Scales,
+}
+
+impl Block {
+    /// How many of the last positions a layer attends to; `None`: all.
+    pub fn window(&self, layer: usize) -> Option<u32> {
+        self.windows.get(layer).copied().flatten()
+    }
+
+    /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
+    pub fn beyond_bitnet(&self) -> Option<&'static str> {
+        let Self { norms, inner_norms: _, qk_norm, rotary_dim, rotary_pairs, windows, scales } = self;
+        [
+            (*norms != NormPlacement::Before, "norms after attention and the feed-forward layer"),
+            (qk_norm.is_some(), "norms of queries and keys"),
+            (rotary_dim.is_some() || *rotary_pairs, "rotation of a part of each head or of neighbouring elements"),
+            (windows.iter().any(Option::is_some), "attention to a window of positions"),
+            (*scales != Scales::default(), "scales of embedding, residual, attention or logits"),
+        ]
+        .into_iter()
+        .find_map(|(asked, what)| asked.then_some(what))
+    }
+
+    pub(super) fn validate(&self, config: &Config) -> Result<()> {
+        let Scales { embedding, residual, logits, attention } = self.scales;
+        let scales = [embedding, residual, logits, attention.unwrap_or(1.)];
+        let problem = if self.inner_norms && config.query_size() != config.hidden_size {
+            // The norm inside attention is over hidden_size and reads the heads' output.
+            format!("heads x head_dim is {}, but hidden_size is {}", config.query_size(), config.hidden_size)
+        } else if let Some(dim) = self.rotary_dim.filter(|&d| d == 0 || d % 2 != 0 || d > config.head_dim) {
+            format!("partial_rotary_factor leaves {dim} of {} elements of a head; they must be even", config.head_dim)
+        } else if self.windows.contains(&Some(0)) {
+            "sliding_window is 0; it must be positive or null".into()
+        } else if scales.iter().any(|s| !(s.is_finite() && *s > 0.)) {
+            format!("a multiplier of embedding, residual, logits and attention, {scales:?}, is not a positive number")
+        } else {
+            return Ok(());
+        };
+        Err(ModelError::Config(problem))
+    }
+}

@@ -1,0 +1,197 @@
+//! The families of decoders: their names and defaults, and the description of their blocks.
+
+use super::{Block, NormPlacement, QkNorm, Raw, Scales};
+use crate::{ModelError, Result};
+use serde_json::Value;
+
+/// Families of decoders, after the classes of transformers. The name decides what the keys and tensors of files are called;
+/// what a block computes is in its [`Block`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// BitNet b1.58: a norm inside attention and inside the feed-forward layer.
+    BitNet,
+    /// Llama.
+    Llama,
+    /// Qwen2: biases of query, key and value.
+    Qwen2,
+    /// Qwen3: norms of queries and keys.
+    Qwen3,
+    /// Mistral: attention to a window of positions.
+    Mistral,
+    /// Granite: scales of embedding, residual, attention and logits.
+    Granite,
+    /// OLMo 2: norms at the end of branches, norms of queries and keys.
+    Olmo2,
+}
+
+/// What the class of transformers takes for an absent key.
+pub(super) struct Defaults {
+    pub hidden: usize,
+    pub intermediate: usize,
+    pub layers: usize,
+    pub heads: usize,
+    /// `None`: as many as heads.
+    pub kv_heads: Option<usize>,
+    /// `None`: hidden / heads.
+    pub head_dim: Option<usize>,
+    pub vocab: usize,
+    pub positions: usize,
+    pub norm_eps: f32,
+    pub act: &'static str,
+    pub theta: f64,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+}
+
+const LLAMA: Defaults = Defaults {
+    hidden: 4096,
+    intermediate: 11008,
+    layers: 32,
+    heads: 32,
+    kv_heads: None,
+    head_dim: None,
+    vocab: 32000,
+    positions: 2048,
+    norm_eps: 1e-6,
+    act: "silu",
+    theta: 10_000.,
+    bos: Some(1),
+    eos: Some(2),
+};
+
+const QWEN: Defaults = Defaults {
+    intermediate: 22016,
+    kv_heads: Some(32),
+    vocab: 151_936,
+    positions: 32768,
+    bos: None,
+    eos: None,
+    ..LLAMA
+};
+
+impl Architecture {
+    /// All variants.
+    pub const ALL: [Self; 7] =
+        [Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Mistral, Self::Granite, Self::Olmo2];
+
+    /// The value of `model_type` in `config.json`.
+    pub fn name(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The class in `architectures` of `config.json`.
+    pub fn class(self) -> &'static str {
+        self.names().1
+    }
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BitNet => ("bitnet", "BitNetForCausalLM"),
+            Self::Llama => ("llama", "LlamaForCausalLM"),
+            Self::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+            Self::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+            Self::Mistral => ("mistral", "MistralForCausalLM"),
+            Self::Granite => ("granite", "GraniteForCausalLM"),
+            Self::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
+        }
+    }
+
+    pub(super) fn find(model_type: Option<&str>, class: Option<&str>) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|family| match model_type {
+            Some(name) => family.name() == name,
+            None => Some(family.class()) == class,
+        });
+        found.ok_or_else(|| match model_type {
+            Some(other) => {
+                let known = Self::ALL.map(Self::name).join(", ");
+                ModelError::Config(format!("model_type is {other:?}; this build runs {known}"))
+            }
+            None => ModelError::Config("no model_type: is this a model's config.json?".into()),
+        })
+    }
+
+    pub(super) fn defaults(self) -> Defaults {
+        match self {
+            Self::BitNet => Defaults {
+                hidden: 2560,
+                intermediate: 6912,
+                layers: 30,
+                heads: 20,
+                kv_heads: Some(5),
+                vocab: 128_256,
+                norm_eps: 1e-5,
+                act: "relu2",
+                theta: 500_000.,
+                bos: Some(128_000),
+                eos: Some(128_001),
+                ..LLAMA
+            },
+            Self::Llama | Self::Granite => LLAMA,
+            Self::Qwen2 => QWEN,
+            Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
+            Self::Mistral => Defaults { intermediate: 14336, kv_heads: Some(8), positions: 131_072, ..LLAMA },
+            Self::Olmo2 => Defaults { vocab: 50304, norm_eps: 1e-5, bos: None, eos: Some(50279), ..LLAMA },
+        }
+    }
+
+    /// The block that a `config.json` describes.
+    pub(super) fn block(self, raw: &Raw, layers: usize) -> Result<Block> {
+        let inside = |object: &Option<Value>| object.as_ref()?.get("partial_rotary_factor")?.as_f64();
+        let part = inside(&raw.rope_scaling).or(inside(&raw.rope_parameters)).or(raw.partial_rotary_factor);
+        if let Some(part) = part.filter(|&part| part != 1.) {
+            let problem = format!("partial_rotary_factor is {part}; {} rotates whole heads", self.name());
+            return Err(ModelError::Config(problem));
+        }
+        let scale = |value: Option<f32>| value.unwrap_or(1.);
+        Ok(Block {
+            norms: if self == Self::Olmo2 { NormPlacement::After } else { NormPlacement::Before },
+            inner_norms: self == Self::BitNet,
+            qk_norm: match self {
+                Self::Qwen3 => Some(QkNorm::Head),
+                Self::Olmo2 => Some(QkNorm::All),
+                _ => None,
+            },
+            windows: self.windows(raw, layers)?,
+            scales: match self {
+                Self::Granite => Scales {
+                    embedding: scale(raw.embedding_multiplier),
+                    residual: scale(raw.residual_multiplier),
+                    logits: scale(raw.logits_scaling),
+                    attention: Some(scale(raw.attention_multiplier)),
+                },
+                _ => Scales::default(),
+            },
+            ..Block::default()
+        })
+    }
+
+    /// The window of each layer; empty: none has one.
+    fn windows(self, raw: &Raw, layers: usize) -> Result<Vec<Option<u32>>> {
+        let window = match self {
+            Self::Mistral => raw.sliding_window.unwrap_or(Some(4096)),
+            Self::Qwen2 | Self::Qwen3 if raw.use_sliding_window == Some(true) => {
+                raw.sliding_window.unwrap_or(Some(4096))
+            }
+            _ => None,
+        };
+        let Some(kinds) = &raw.layer_types else {
+            let first = if self == Self::Mistral { 0 } else { raw.max_window_layers.unwrap_or(28) };
+            return Ok(window.map_or(Vec::new(), |w| (0..layers).map(|i| (i >= first).then_some(w)).collect()));
+        };
+        let one = |kind: &String| match kind.as_str() {
+            "sliding_attention" if window.is_some() => Ok(window),
+            // Mistral's class looks at sliding_window alone.
+            "full_attention" if self != Self::Mistral || window.is_none() => Ok(None),
+            other => {
+                let problem = format!("layer_types has {other:?}, which {} does not compute here", self.name());
+                Err(ModelError::Config(problem))
+            }
+        };
+        let windows = kinds.iter().map(one).collect::<Result<Vec<_>>>()?;
+        if windows.len() != layers {
+            let problem = format!("layer_types names {} layers; there are {layers}", windows.len());
+            return Err(ModelError::Config(problem));
+        }
+        Ok(if windows.iter().any(Option::is_some) { windows } else { Vec::new() })
+    }
+}
