@@ -32,7 +32,7 @@ pub(crate) struct Step {
 /// What must be equal for a recorded step to be replayed: rows, columns of the table, moves of the cache.
 type Shape = (usize, usize, usize);
 
-/// Cosines and sines `[positions, rotary_dim / 2]`, as many as were needed.
+/// Cosines and sines `[positions, head_dim / 2]`, as many as were needed.
 #[derive(Debug)]
 struct Angles {
     cos: BitNetTensor,
@@ -216,9 +216,8 @@ impl Step {
 
 impl Angles {
     fn new(model: &Model, positions: usize) -> Result<Self> {
-        let width = model.config.rotary_dim();
-        let dims = [positions, width / 2];
-        let (cos, sin) = model.config.rope.tables(positions, width);
+        let dims = [positions, model.config.head_dim / 2];
+        let (cos, sin) = model.config.rope_tables(positions);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &dims, &model.device);
         Ok(Self { cos: table(&cos)?, sin: table(&sin)? })
     }
@@ -285,7 +284,6 @@ impl Scratch {
         }
         for (x, dims) in [(&mut *query, by_head), (&mut *key, by_kv_head)] {
             let x = rows_mut(x, count, dims[1] * dims[2])?.reshape(&dims)?;
-            let x = x.narrow(2, 0, c.rotary_dim())?;
             device.rope(x, angles.cos.as_ref(), angles.sin.as_ref(), batch.positions()?)?;
         }
         let key = rows(key, count, kv_width)?.reshape(&by_kv_head)?;

@@ -48,6 +48,11 @@ fn hugging_face_forms_survive_packing() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let out = folder.path().join(&name);
         let (before, golden) = (open(&path), Golden::read(&path));
+        if name == "glm4" {
+            let refused = convert(&before, &out, Target::HuggingFace, Embeddings::F16, &mut |_, _| ()).unwrap_err();
+            assert!(refused.to_string().contains("one matrix"), "{refused}");
+            continue;
+        }
         convert(&before, &out, Target::HuggingFace, Embeddings::F16, &mut |_, _| ())
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let after = open(&out);

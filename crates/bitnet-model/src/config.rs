@@ -173,7 +173,7 @@ impl Config {
         let layers = raw.num_hidden_layers.unwrap_or(default.layers);
         let config = Self {
             architecture,
-            block: architecture.block(&raw, layers)?,
+            block: architecture.block(&raw, layers, head_dim)?,
             hidden_size,
             intermediate_size: raw.intermediate_size.unwrap_or(default.intermediate),
             layers,
@@ -186,7 +186,7 @@ impl Config {
             rope: RopeConfig::from_json(theta, max_positions, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
             hidden_act: HiddenAct::from_name(raw.hidden_act.as_deref().unwrap_or(default.act))?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
-            bos: token_ids(raw.bos_token_id, default.bos, "bos_token_id")?.first().copied(),
+            bos: token_ids(raw.bos_token_id, default.bos.as_slice(), "bos_token_id")?.first().copied(),
             eos: token_ids(raw.eos_token_id, default.eos, "eos_token_id")?,
             quantization,
         };
@@ -238,9 +238,12 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
-    /// Elements of a head that are rotated.
-    pub fn rotary_dim(&self) -> usize {
-        self.block.rotary_dim.unwrap_or(self.head_dim)
+    /// Cosines and sines `[positions, head_dim / 2]` of the rotary embedding; where a part of a head is not rotated, the angle is
+    /// 0.
+    pub fn rope_tables(&self, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut frequencies = self.rope.inverse_frequencies(self.block.rotary_dim.unwrap_or(self.head_dim));
+        frequencies.resize(self.head_dim / 2, 0.);
+        bitnet_kernels::float::rope_tables(&frequencies, positions)
     }
 
     /// Weights of all linear layers in the blocks, without head and embedding.
@@ -251,13 +254,13 @@ impl Config {
 }
 
 /// A token id, a list of them, or null for nothing; an absent key is the default.
-fn token_ids(value: Option<Option<Value>>, default: Option<u32>, key: &str) -> Result<Vec<u32>> {
+fn token_ids(value: Option<Option<Value>>, default: &[u32], key: &str) -> Result<Vec<u32>> {
     let id = |v: &Value| {
         let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| ModelError::Config(format!("{key} is {v}; it must be a token id")))
     };
     match value {
-        None => Ok(default.into_iter().collect()),
+        None => Ok(default.to_vec()),
         Some(None) => Ok(Vec::new()),
         Some(Some(Value::Array(ids))) => ids.iter().map(id).collect(),
         // Some published configurations write -1 for "none".
@@ -300,6 +303,8 @@ mod tests {
         let olmo2 = block(r#"{"model_type": "olmo2"}"#);
         assert_eq!((olmo2.norms, olmo2.qk_norm), (NormPlacement::After, Some(QkNorm::All)));
         assert!(!olmo2.norms.before() && olmo2.beyond_bitnet().is_some());
+        let glm4 = Config::from_json(r#"{"model_type": "glm4"}"#).unwrap();
+        assert_eq!((glm4.block.norms, glm4.block.rotary_dim, glm4.eos.len()), (NormPlacement::Both, Some(64), 3));
     }
 
     #[test]
@@ -331,6 +336,7 @@ mod tests {
             (r#"{"model_type": "qwen3", "layer_types": ["chunked_attention"]}"#, "layer_types"),
             (r#"{"model_type": "qwen2", "layer_types": ["full_attention"]}"#, "layer_types"),
             (r#"{"model_type": "mistral", "layer_types": ["full_attention"]}"#, "layer_types"),
+            (r#"{"model_type": "glm4", "partial_rotary_factor": 0.01}"#, "partial_rotary_factor"),
             (r#"{"model_type": "mistral", "sliding_window": 0}"#, "sliding_window"),
             (r#"{"model_type": "granite", "residual_multiplier": 0}"#, "multiplier"),
         ] {

@@ -244,6 +244,7 @@ def forms():
     scales = dict(embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.09, logits_scaling=6.0)
     yield "granite", dense("granite", "GraniteForCausalLM", **scales)
     yield "olmo2", dense("olmo2", "Olmo2ForCausalLM", num_key_value_heads=4)
+    yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 
 def add_head(weights):

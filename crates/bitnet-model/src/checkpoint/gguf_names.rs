@@ -82,12 +82,12 @@ pub fn norm_name(norm: Norm) -> String {
 /// Hugging Face has one after the other.
 pub mod interleaved {
     use crate::Result;
-    use crate::checkpoint::{LinearSource, WeightSource};
-    use bitnet_quant::TernaryCodes;
+    use crate::checkpoint::LinearSource;
+    use crate::config::Block;
 
     /// From halves one after the other to alternating ones.
     pub fn apply(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
-        reorder(source, |row| {
+        source.reorder_rows(|row| {
             let (head, at) = (row / head_dim, row % head_dim);
             head * head_dim + at % 2 * (head_dim / 2) + at / 2
         })
@@ -95,23 +95,7 @@ pub mod interleaved {
 
     /// From alternating halves to one after the other.
     pub fn undo(source: LinearSource, head_dim: usize) -> Result<LinearSource> {
-        reorder(source, |row| {
-            let (head, at) = (row / head_dim, row % head_dim);
-            head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2)
-        })
-    }
-
-    /// Row `from(r)` becomes row `r`.
-    fn reorder(source: LinearSource, from: impl Fn(usize) -> usize) -> Result<LinearSource> {
-        let weight = match source.weight {
-            WeightSource::Ternary { codes, scale } => {
-                let (rows, cols) = (codes.rows(), codes.cols());
-                let bytes = (0..rows).flat_map(|r| codes.row(from(r))).copied().collect();
-                WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
-            }
-            WeightSource::Dense(dense) => WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(&from))?),
-        };
-        let bias = source.bias.map(|b| (0..b.len()).map(|r| b[from(r)]).collect());
-        Ok(LinearSource { weight, bias, ..source })
+        let block = Block { rotary_pairs: true, ..Block::default() };
+        source.reorder_rows(|row| block.row(row, head_dim))
     }
 }

@@ -2,12 +2,13 @@
 
 use super::TensorSummary;
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::LinearClass;
+use crate::config::{Architecture, LinearClass};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
 use bitnet_quant::{formats, ternarize};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,6 +66,9 @@ impl HuggingFace {
     pub(super) fn unused(&self) -> Vec<String> {
         let mut modules: HashSet<String> = ["model.embed_tokens", "lm_head"].map(String::from).into();
         modules.extend((0..self.config.layers).flat_map(|layer| Projection::ALL.map(|p| module(layer, p))));
+        if self.config.architecture == Architecture::Glm4 {
+            modules.extend((0..self.config.layers).map(gate_up));
+        }
         modules.extend(Norm::all(&self.config).flat_map(|norm| norm_modules(norm, &self.config)));
         let read = |name: &str| {
             let known =
@@ -89,15 +93,35 @@ impl HuggingFace {
     }
 
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<DenseTensor> {
+        self.dense_rows(name, 0..rows, rows, cols)
+    }
+
+    /// Some rows of the matrix `[all, cols]`.
+    fn dense_rows(&self, name: &str, rows: Range<usize>, all: usize, cols: usize) -> Result<DenseTensor> {
         let tensor = self.tensors.tensor(name)?;
-        expect_shape(tensor, &[rows, cols])?;
+        expect_shape(tensor, &[all, cols])?;
         let dtype = match tensor.info.dtype {
             Dtype::F32 => BitNetDType::F32,
             Dtype::F16 => BitNetDType::F16,
             Dtype::BF16 => BitNetDType::BF16,
             other => return Err(ModelError::tensor(name, format!("is {other:?}; needed F32, F16 or BF16"))),
         };
-        DenseTensor::mapped(name, self.files[tensor.shard].clone(), tensor.info.range.clone(), dtype, rows, cols)
+        let (start, row) = (tensor.info.range.start, dtype.row_bytes(cols));
+        let range = start + rows.start * row..start + rows.end * row;
+        DenseTensor::mapped(name, self.files[tensor.shard].clone(), range, dtype, rows.len(), cols)
+    }
+
+    /// Gate or up of a family that keeps both in one matrix, gate first.
+    fn half_of_gate_up(&self, layer: usize, up: bool) -> Result<LinearSource> {
+        let (inner, cols) = (self.config.intermediate_size, self.config.hidden_size);
+        let module = gate_up(layer);
+        if self.config.quantization.as_ref().is_some_and(|q| q.converts(&module)) {
+            let problem = "holds gate and up in one matrix, which is read dense only";
+            return Err(ModelError::tensor(module, problem));
+        }
+        let rows = if up { inner..2 * inner } else { 0..inner };
+        let weight = self.dense_rows(&format!("{module}.weight"), rows, 2 * inner, cols)?;
+        Ok(LinearSource { weight: WeightSource::Dense(weight), bias: None, inner_norm: None })
     }
 
     /// The linear layer `module` with `[rows, cols]` weights.
@@ -169,6 +193,11 @@ impl HuggingFace {
     }
 }
 
+/// Name of the matrix of gate and up of a family that keeps both in one.
+fn gate_up(layer: usize) -> String {
+    format!("model.layers.{layer}.mlp.gate_up_proj")
+}
+
 fn expect_shape(tensor: &Located, shape: &[usize]) -> Result<()> {
     if tensor.info.shape == shape {
         return Ok(());
@@ -198,12 +227,17 @@ pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
         Norm::Query(layer) => (layer, &["self_attn.q_norm"]),
         Norm::Key(layer) => (layer, &["self_attn.k_norm"]),
         Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
-        // The name of two norms: of the one after attention where there is one.
-        Norm::AttentionAfter(layer) => (layer, &["post_attention_layernorm"]),
-        Norm::FeedForward(layer) if config.block.norms.after() => (layer, &["pre_feedforward_layernorm"]),
+        // Everywhere else this is the name of the norm before the feed-forward part.
+        Norm::AttentionAfter(layer) if config.architecture == Architecture::Olmo2 => {
+            (layer, &["post_attention_layernorm"])
+        }
+        Norm::AttentionAfter(layer) => (layer, &["post_self_attn_layernorm"]),
         Norm::FeedForward(layer) => (layer, &["post_attention_layernorm"]),
         Norm::FeedForwardInner(layer) => (layer, &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"]),
-        Norm::FeedForwardAfter(layer) => (layer, &["post_feedforward_layernorm"]),
+        Norm::FeedForwardAfter(layer) if config.architecture == Architecture::Olmo2 => {
+            (layer, &["post_feedforward_layernorm"])
+        }
+        Norm::FeedForwardAfter(layer) => (layer, &["post_mlp_layernorm"]),
     };
     names.1.iter().map(|name| format!("model.layers.{}.{name}", names.0)).collect()
 }
@@ -245,8 +279,18 @@ impl Weights for HuggingFace {
     }
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
+        let Config { architecture, block, head_dim, .. } = &self.config;
         let (rows, cols) = projection.shape(&self.config);
-        self.linear_module(&module(layer, projection), rows, cols)
+        match projection {
+            Projection::Gate | Projection::Up if *architecture == Architecture::Glm4 => {
+                self.half_of_gate_up(layer, projection == Projection::Up)
+            }
+            Projection::Query | Projection::Key if block.rotary_dim.is_some() || block.rotary_pairs => {
+                let source = self.linear_module(&module(layer, projection), rows, cols)?;
+                source.reorder_rows(|row| block.row(row, *head_dim))
+            }
+            _ => self.linear_module(&module(layer, projection), rows, cols),
+        }
     }
 
     fn release(&self, layer: usize) {

@@ -112,6 +112,22 @@ pub struct LinearSource {
     pub inner_norm: Option<(Vec<f32>, f32)>,
 }
 
+impl LinearSource {
+    /// The same layer with row `from(r)` as row `r`.
+    pub fn reorder_rows(self, from: impl Fn(usize) -> usize) -> Result<Self> {
+        let weight = match self.weight {
+            WeightSource::Ternary { codes, scale } => {
+                let (rows, cols) = (codes.rows(), codes.cols());
+                let bytes = (0..rows).flat_map(|r| codes.row(from(r))).copied().collect();
+                WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
+            }
+            WeightSource::Dense(dense) => WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(&from))?),
+        };
+        let bias = self.bias.map(|b| (0..b.len()).map(|r| b[from(r)]).collect());
+        Ok(Self { weight, bias, ..self })
+    }
+}
+
 /// The weights of a linear layer.
 #[derive(Debug)]
 pub enum WeightSource {
@@ -231,7 +247,7 @@ pub trait Weights: Send + Sync {
     fn head(&self) -> Result<Option<LinearSource>>;
     /// Weights of a norm.
     fn norm(&self, norm: Norm) -> Result<Vec<f32>>;
-    /// A linear layer of block `layer`.
+    /// A linear layer of block `layer`; the rows of query and key in the order of [`Block::row`].
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource>;
     /// Releases the mapped pages of block `layer`, once its weights have been copied.
     fn release(&self, _layer: usize) {}

@@ -65,10 +65,10 @@ pub struct Block {
     pub inner_norms: bool,
     /// Norm of queries and keys.
     pub qk_norm: Option<QkNorm>,
-    /// Leading elements of a head that are rotated, even; `None`: all.
+    /// Leading elements of a head that are rotated, even; `None`: all. Where not all are, or neighbours are, the rows of query
+    /// and key are put into one order when they are read ([`Block::row`]), so that steps rotate halves of whole heads.
     pub rotary_dim: Option<usize>,
-    /// Whether the checkpoint rotates neighbouring elements of a head, not its halves. Its rows are put into the order of halves
-    /// when they are read ([`Weights`](crate::checkpoint::Weights)), so that steps know only halves.
+    /// Whether neighbouring elements are rotated, and not one half of a head against the other.
     pub rotary_pairs: bool,
     /// How many of the last positions each layer attends to, the token's own included; empty, or `None` for a layer: all.
     pub windows: Vec<Option<u32>>,
@@ -80,6 +80,23 @@ impl Block {
     /// How many of the last positions a layer attends to; `None`: all.
     pub fn window(&self, layer: usize) -> Option<u32> {
         self.windows.get(layer).copied().flatten()
+    }
+
+    /// The row of the checkpoint's query or key, heads of `head_dim`, that [`Weights`](crate::checkpoint::Weights) have as row
+    /// `row`. Those that are not rotated are shared out behind the two halves of those that are, and get the angle 0; scores do
+    /// not depend on the order.
+    pub fn row(&self, row: usize, head_dim: usize) -> usize {
+        let (head, at) = (row / head_dim, row % head_dim);
+        let (half, rotated) = (head_dim / 2, self.rotary_dim.unwrap_or(head_dim));
+        let (side, pair) = (at / half, at % half);
+        let from = if pair >= rotated / 2 {
+            rotated + side * (half - rotated / 2) + pair - rotated / 2
+        } else if self.rotary_pairs {
+            2 * pair + side
+        } else {
+            side * (rotated / 2) + pair
+        };
+        head * head_dim + from
     }
 
     /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
@@ -112,5 +129,22 @@ impl Block {
             return Ok(());
         };
         Err(ModelError::Config(problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_rotated_together_come_to_lie_half_a_head_apart() {
+        let order = |rotary_dim, rotary_pairs| {
+            let block = Block { rotary_dim, rotary_pairs, ..Block::default() };
+            (8..16).map(|row| block.row(row, 8) - 8).collect::<Vec<_>>()
+        };
+        assert_eq!(order(None, false), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(order(None, true), [0, 2, 4, 6, 1, 3, 5, 7]);
+        assert_eq!(order(Some(4), false), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(order(Some(4), true), [0, 2, 4, 5, 1, 3, 6, 7]);
     }
 }

@@ -22,6 +22,8 @@ pub enum Architecture {
     Granite,
     /// OLMo 2: norms at the end of branches, norms of queries and keys.
     Olmo2,
+    /// GLM-4 (0414): norms at both ends of branches, neighbouring elements of a half of each head rotated.
+    Glm4,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -40,7 +42,7 @@ pub(super) struct Defaults {
     pub act: &'static str,
     pub theta: f64,
     pub bos: Option<u32>,
-    pub eos: Option<u32>,
+    pub eos: &'static [u32],
 }
 
 const LLAMA: Defaults = Defaults {
@@ -56,7 +58,7 @@ const LLAMA: Defaults = Defaults {
     act: "silu",
     theta: 10_000.,
     bos: Some(1),
-    eos: Some(2),
+    eos: &[2],
 };
 
 const QWEN: Defaults = Defaults {
@@ -65,14 +67,14 @@ const QWEN: Defaults = Defaults {
     vocab: 151_936,
     positions: 32768,
     bos: None,
-    eos: None,
+    eos: &[],
     ..LLAMA
 };
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 7] =
-        [Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Mistral, Self::Granite, Self::Olmo2];
+    pub const ALL: [Self; 8] =
+        [Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Mistral, Self::Granite, Self::Olmo2, Self::Glm4];
 
     /// The value of `model_type` in `config.json`.
     pub fn name(self) -> &'static str {
@@ -93,6 +95,7 @@ impl Architecture {
             Self::Mistral => ("mistral", "MistralForCausalLM"),
             Self::Granite => ("granite", "GraniteForCausalLM"),
             Self::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
+            Self::Glm4 => ("glm4", "Glm4ForCausalLM"),
         }
     }
 
@@ -123,34 +126,53 @@ impl Architecture {
                 act: "relu2",
                 theta: 500_000.,
                 bos: Some(128_000),
-                eos: Some(128_001),
+                eos: &[128_001],
                 ..LLAMA
             },
             Self::Llama | Self::Granite => LLAMA,
             Self::Qwen2 => QWEN,
             Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
             Self::Mistral => Defaults { intermediate: 14336, kv_heads: Some(8), positions: 131_072, ..LLAMA },
-            Self::Olmo2 => Defaults { vocab: 50304, norm_eps: 1e-5, bos: None, eos: Some(50279), ..LLAMA },
+            Self::Olmo2 => Defaults { vocab: 50304, norm_eps: 1e-5, bos: None, eos: &[50279], ..LLAMA },
+            Self::Glm4 => Defaults {
+                intermediate: 13696,
+                layers: 40,
+                kv_heads: Some(2),
+                head_dim: Some(128),
+                vocab: 151_552,
+                positions: 131_072,
+                norm_eps: 1.5625e-7,
+                bos: None,
+                eos: &[151_329, 151_336, 151_338],
+                ..LLAMA
+            },
         }
     }
 
     /// The block that a `config.json` describes.
-    pub(super) fn block(self, raw: &Raw, layers: usize) -> Result<Block> {
+    pub(super) fn block(self, raw: &Raw, layers: usize, head_dim: usize) -> Result<Block> {
         let inside = |object: &Option<Value>| object.as_ref()?.get("partial_rotary_factor")?.as_f64();
         let part = inside(&raw.rope_scaling).or(inside(&raw.rope_parameters)).or(raw.partial_rotary_factor);
-        if let Some(part) = part.filter(|&part| part != 1.) {
+        let part = part.unwrap_or(if self == Self::Glm4 { 0.5 } else { 1. });
+        if part != 1. && self != Self::Glm4 {
             let problem = format!("partial_rotary_factor is {part}; {} rotates whole heads", self.name());
             return Err(ModelError::Config(problem));
         }
         let scale = |value: Option<f32>| value.unwrap_or(1.);
         Ok(Block {
-            norms: if self == Self::Olmo2 { NormPlacement::After } else { NormPlacement::Before },
+            norms: match self {
+                Self::Olmo2 => NormPlacement::After,
+                Self::Glm4 => NormPlacement::Both,
+                _ => NormPlacement::Before,
+            },
             inner_norms: self == Self::BitNet,
             qk_norm: match self {
                 Self::Qwen3 => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
                 _ => None,
             },
+            rotary_dim: (part != 1.).then_some((head_dim as f64 * part) as usize),
+            rotary_pairs: self == Self::Glm4,
             windows: self.windows(raw, layers)?,
             scales: match self {
                 Self::Granite => Scales {
@@ -161,7 +183,6 @@ impl Architecture {
                 },
                 _ => Scales::default(),
             },
-            ..Block::default()
         })
     }
 

@@ -1,6 +1,6 @@
 //! Writing a configuration as Hugging Face's `config.json`.
 
-use super::{Config, LinearClass, QuantizationConfig, RopeScaling};
+use super::{Architecture, Config, LinearClass, QuantizationConfig, RopeScaling};
 use crate::{ModelError, Result};
 use serde_json::{Value, json};
 
@@ -9,8 +9,13 @@ impl Config {
     /// weights (`dtype`) and the biases of layers.
     ///
     /// # Errors
-    /// If each rotary frequency has its own factor, which `config.json` cannot express.
+    /// If each rotary frequency has its own factor, which `config.json` cannot express, or the family is GLM-4, whose tensors are
+    /// not written.
     pub fn to_json(&self) -> Result<Value> {
+        if self.architecture == Architecture::Glm4 {
+            let problem = "glm4 keeps gate and up in one matrix, which can be read but not written";
+            return Err(ModelError::Convert(problem.into()));
+        }
         let mut rope = json!({ "rope_type": "default", "rope_theta": self.rope.theta });
         match &self.rope.scaling {
             RopeScaling::None => {}
@@ -53,7 +58,7 @@ impl Config {
         });
         let windows = &self.block.windows;
         let window = windows.iter().flatten().next();
-        if window.is_some() || self.architecture == super::Architecture::Mistral {
+        if window.is_some() || self.architecture == Architecture::Mistral {
             value["sliding_window"] = window.copied().into();
             value["use_sliding_window"] = window.is_some().into();
             let kind = |w: &Option<u32>| if w.is_some() { "sliding_attention" } else { "full_attention" };

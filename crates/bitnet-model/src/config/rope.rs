@@ -1,7 +1,7 @@
 //! Rotary position embedding: base and scaling.
 
 use crate::{ModelError, Result};
-use bitnet_kernels::float::{inverse_frequencies, rope_tables};
+use bitnet_kernels::float::inverse_frequencies;
 use serde_json::Value;
 
 /// Base and scaling of the rotary embedding.
@@ -101,7 +101,7 @@ impl RopeConfig {
         }
     }
 
-    /// Angle per position of each pair of a head: `theta^(-2i/D)`, scaled; in f32 as transformers computes it.
+    /// Angle per position of each pair of `head_dim` elements: `theta^(-2i/D)`, scaled; in f32 as transformers computes it.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
         let scale = |(i, f): (usize, f32)| match &self.scaling {
             RopeScaling::None => f,
@@ -120,10 +120,5 @@ impl RopeConfig {
             }
         };
         inverse_frequencies(self.theta as f32, head_dim).into_iter().enumerate().map(scale).collect()
-    }
-
-    /// Cosines and sines `[positions, head_dim / 2]` of the angles.
-    pub fn tables(&self, positions: usize, head_dim: usize) -> (Vec<f32>, Vec<f32>) {
-        rope_tables(&self.inverse_frequencies(head_dim), positions)
     }
 }
