@@ -38,7 +38,8 @@ fn assert_same_ternary(a: &Checkpoint, b: &Checkpoint, name: &str) {
             }
         }
     }
-    assert!(compared > 0, "{name}: nothing ternary to compare");
+    let dense = a.format().ends_with("not quantized");
+    assert!(compared > 0 || dense, "{name}: nothing ternary to compare");
 }
 
 #[test]
