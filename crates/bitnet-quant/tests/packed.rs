@@ -102,7 +102,9 @@ fn products_are_those_of_the_values() {
             let product = packed.to_product(&device).unwrap();
             let got = product.linear(&x).unwrap();
             assert_eq!(got.dims(), [2, 5, 48]);
-            assert!(got.allclose(&want, 1e-5, 1e-4, false).unwrap(), "{format:?} on {}", device.name());
+            // Dense quantized weights meet activations in 16 bits: 1e-5 of |x| |w|, here about 16 and 6.
+            let bound = if format == PackedFormat::Q8_0 { 1e-3 } else { 1e-4 };
+            assert!(got.allclose(&want, 1e-5, bound, false).unwrap(), "{format:?} on {}", device.name());
             assert!(packed.linear(&x).unwrap().equal(&got).unwrap());
             if quantizes {
                 assert!(product.bytes() <= 48 * 256 / 4 + 64, "{format:?} takes {} bytes", product.bytes());
