@@ -12,7 +12,7 @@ use crate::threads::Parts;
 /// Positions that attention takes together; the length of a page is a multiple of it.
 pub const KEY_BLOCK: usize = 64;
 
-/// Sizes of one call of [`FloatKernel::paged_attention`].
+/// Sizes of one call of [`FloatKernel::paged_attention`](super::FloatKernel::paged_attention).
 #[derive(Clone, Copy, Debug)]
 pub struct PagedShape {
     /// Query heads, a multiple of `kv_heads`.

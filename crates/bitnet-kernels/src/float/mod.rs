@@ -1,6 +1,6 @@
 //! Operations on f32 around the ternary products: norms, gates, rotary embeddings, attention, dense linear layers.
 //!
-//! [`scalar`] is the specification; the kernels of the other instruction sets agree with it within f32 rounding.
+//! `scalar` is the specification; the kernels of the other instruction sets agree with it within f32 rounding.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
