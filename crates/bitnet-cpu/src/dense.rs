@@ -2,50 +2,16 @@
 //!
 //! Each function returns whether it did the work; otherwise the strided engine or the composed operation does.
 
-use super::fused::{slice, slice_mut};
+use super::operand::{plain, slice, slice_mut};
 use super::{CpuBackend, norm};
 use bitnet_device::BitNetDType::{BF16, F16, F32, I8, I32, U32};
 use bitnet_device::backend::{BinaryOp, ReduceOp, TensorMut, TensorRef, UnaryOp};
 use bitnet_device::{Layout, Result, TensorOpError};
 use bitnet_kernels::dense::parallel::{self, Reduction};
-use bitnet_kernels::dense::{Binary, Half, Unary};
+use bitnet_kernels::dense::{Binary, Half, UNARY};
 
 /// With fewer columns a row is less than a vector, and the strided engine is faster than the column kernels.
 const NARROW: usize = 16;
-
-fn plain(t: &TensorRef) -> bool {
-    t.dtype == F32 && t.layout.is_contiguous()
-}
-
-fn plain_out(t: &TensorMut) -> bool {
-    t.dtype == F32 && t.layout.is_contiguous()
-}
-
-/// The kernel's variant of a function, if it has one.
-pub(super) fn function(op: UnaryOp) -> Option<Unary> {
-    Some(match op {
-        UnaryOp::Neg => Unary::Neg,
-        UnaryOp::Abs => Unary::Abs,
-        UnaryOp::Square => Unary::Square,
-        UnaryOp::Relu => Unary::Relu,
-        UnaryOp::Relu2 => Unary::Relu2,
-        UnaryOp::Sqrt => Unary::Sqrt,
-        UnaryOp::Rsqrt => Unary::Rsqrt,
-        UnaryOp::Reciprocal => Unary::Reciprocal,
-        UnaryOp::Floor => Unary::Floor,
-        UnaryOp::Ceil => Unary::Ceil,
-        UnaryOp::Round => Unary::Round,
-        UnaryOp::Trunc => Unary::Trunc,
-        UnaryOp::Exp => Unary::Exp,
-        UnaryOp::Tanh => Unary::Tanh,
-        UnaryOp::Erf => Unary::Erf,
-        UnaryOp::Sigmoid => Unary::Sigmoid,
-        UnaryOp::Silu => Unary::Silu,
-        UnaryOp::GeluErf => Unary::GeluErf,
-        UnaryOp::GeluTanh => Unary::GeluTanh,
-        _ => return None,
-    })
-}
 
 /// The function, and the function with exchanged operands.
 fn function_of_two(op: BinaryOp) -> Option<[Binary; 2]> {
@@ -61,8 +27,7 @@ fn function_of_two(op: BinaryOp) -> Option<[Binary; 2]> {
 }
 
 pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: &TensorRef, out: &mut TensorMut) -> Result<bool> {
-    let Some(op) = function(op) else { return Ok(false) };
-    if !plain(x) || !plain_out(out) {
+    if !UNARY.contains(&op) || !plain(x) || !plain(out) {
         return Ok(false);
     }
     let (x, out) = (slice("unary", "x", x)?, slice_mut("unary", "out", out.reborrow())?);
@@ -71,7 +36,9 @@ pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: &TensorRef, out: &mut Tens
 }
 
 pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Result<bool> {
-    let Some(op) = function(op).filter(|_| plain(&x.as_ref())) else { return Ok(false) };
+    if !UNARY.contains(&op) || !plain(&x) {
+        return Ok(false);
+    }
     parallel::unary_assign(cpu.kernels()?.dense, &cpu.threads, op, slice_mut("unary", "x", x)?);
     Ok(true)
 }
@@ -108,7 +75,7 @@ pub(super) fn binary(
 ) -> Result<bool> {
     const OP: &str = "binary";
     let Some([forward, backward]) = function_of_two(op) else { return Ok(false) };
-    if !plain_out(out) {
+    if !plain(out) {
         return Ok(false);
     }
     let (Some(left), Some(right)) = (repeated(OP, a)?, repeated(OP, b)?) else { return Ok(false) };
@@ -129,7 +96,7 @@ pub(super) fn binary(
 pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: TensorMut, x: &TensorRef) -> Result<bool> {
     const OP: &str = "binary";
     let Some([op, _]) = function_of_two(op) else { return Ok(false) };
-    if !plain(&y.as_ref()) || x.layout.dims() != y.layout.dims() {
+    if !plain(&y) || x.layout.dims() != y.layout.dims() {
         return Ok(false);
     }
     let Some(x) = repeated(OP, x)? else { return Ok(false) };
@@ -156,7 +123,7 @@ pub(super) fn reduce(cpu: &CpuBackend, op: ReduceOp, x: &TensorRef, axis: usize,
         ReduceOp::Min => Reduction::Min,
         _ => return Ok(false),
     };
-    if !plain(x) || !plain(&out.as_ref()) || axis >= x.layout.dims().len() {
+    if !plain(x) || !plain(&out) || axis >= x.layout.dims().len() {
         return Ok(false);
     }
     let extents = extents_around(&x.layout, axis);
@@ -203,7 +170,7 @@ pub(super) fn standard_deviation(
         safe &= norm::is_safe(all.squares);
         out[i] = (all.squares / divisor) as f32;
     });
-    parallel::unary_assign(kernel, &cpu.threads, Unary::Sqrt, out);
+    parallel::unary_assign(kernel, &cpu.threads, UnaryOp::Sqrt, out);
     if !safe {
         // The kernel squares in f32, which has no squares of the smallest and largest numbers.
         for (i, out) in out.iter_mut().enumerate() {
@@ -218,7 +185,7 @@ pub(super) fn standard_deviation(
 
 /// Extents before, of and after dimension `axis` of `x`, where the kernels can reduce it to `results`.
 fn lanes(x: &TensorRef, axis: usize, results: &[&TensorRef]) -> Option<[usize; 3]> {
-    if !plain(x) || !results.iter().all(|t| plain(t)) || axis >= x.layout.dims().len() {
+    if !plain(x) || !results.iter().all(|&t| plain(t)) || axis >= x.layout.dims().len() {
         return None;
     }
     let extents = extents_around(&x.layout, axis);
@@ -229,7 +196,7 @@ fn lanes(x: &TensorRef, axis: usize, results: &[&TensorRef]) -> Option<[usize; 3
 pub(super) fn softmax(cpu: &CpuBackend, x: &TensorRef, logarithm: bool, out: TensorMut) -> Result<bool> {
     const OP: &str = "softmax";
     let width = x.layout.shape().last();
-    if !plain(x) || !plain(&out.as_ref()) || x.layout.dims() != out.layout.dims() || width == 0 {
+    if !plain(x) || !plain(&out) || x.layout.dims() != out.layout.dims() || width == 0 {
         return Ok(false);
     }
     let (x, out) = (slice(OP, "x", x)?, slice_mut(OP, "out", out)?);
@@ -248,7 +215,7 @@ pub(super) fn layer_norm(
     const OP: &str = "layer_norm";
     let width = x.layout.shape().last();
     let row = |t: &Option<TensorRef>| t.as_ref().is_none_or(|t| plain(t) && t.layout.dims() == [width]);
-    let rows = plain(x) && plain(&out.as_ref()) && x.layout.dims() == out.layout.dims() && width > 0;
+    let rows = plain(x) && plain(&out) && x.layout.dims() == out.layout.dims() && width > 0;
     if !rows || !row(&weight) || !row(&bias) {
         return Ok(false);
     }

@@ -1,17 +1,17 @@
 //! Functions of one and two operands, element by element.
 
-use super::operand::{map, same_dtype, unsupported, update};
+use super::operand::{map, unsupported, update};
 use super::wide::{Number, Wide, read, wide, write};
-use super::{CpuBackend, dense, float, integer};
+use super::{CpuBackend, float, integer};
 use bitnet_device::backend::{BinaryOp, TensorMut, TensorRef, UnaryOp};
 use bitnet_device::{BitNetDType, Result, TensorOpError};
 use bitnet_kernels::ThreadPool;
 use bitnet_kernels::dense::strided::CHUNK;
-use bitnet_kernels::dense::{DenseKernel, Unary};
+use bitnet_kernels::dense::{DenseKernel, UNARY};
 
 pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut) -> Result<()> {
     let threads = &cpu.threads;
-    if let Some((kernel, op)) = kernel(cpu, op, x.dtype)? {
+    if let Some(kernel) = kernel(cpu, op, x.dtype)? {
         return map("unary", threads, &[x], out, &|chunk, out| {
             with_first::<f32>(x.dtype, chunk.first().copied(), out, |x, out| kernel.unary(op, x, out));
         });
@@ -23,7 +23,7 @@ pub(super) fn unary(cpu: &CpuBackend, op: UnaryOp, x: TensorRef, out: TensorMut)
 pub(super) fn unary_assign(cpu: &CpuBackend, op: UnaryOp, x: TensorMut) -> Result<()> {
     let threads = &cpu.threads;
     let dtype = x.dtype;
-    if let Some((kernel, op)) = kernel(cpu, op, dtype)? {
+    if let Some(kernel) = kernel(cpu, op, dtype)? {
         return update("unary", threads, &[], x, &|_, out| {
             with_first::<f32>(dtype, None, out, |x, out| kernel.unary(op, x, out));
         });
@@ -44,9 +44,9 @@ pub(super) fn binary_assign(threads: &ThreadPool, op: BinaryOp, y: TensorMut, x:
 }
 
 /// The kernel of a function computed in f32, the same as for contiguous tensors, so that strides do not change results.
-fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<(&'static dyn DenseKernel, Unary)>> {
-    let op = dense::function(op).filter(|_| wide(dtype) == Some(Wide::F32));
-    op.map(|op| Ok((cpu.kernels()?.dense, op))).transpose()
+fn kernel(cpu: &CpuBackend, op: UnaryOp, dtype: BitNetDType) -> Result<Option<&'static dyn DenseKernel>> {
+    let known = wide(dtype) == Some(Wide::F32) && UNARY.contains(&op);
+    known.then(|| Ok(cpu.kernels()?.dense)).transpose()
 }
 
 /// A function of a chunk, or of the present content of its result.
@@ -112,16 +112,14 @@ fn binary_chunk(op: BinaryOp, a: BitNetDType, b: &TensorRef, out: BitNetDType) -
         (F32, F16, F16) => number_left!(F16),
         (BF16, F32, BF16) => number_right!(BF16),
         (F32, BF16, BF16) => number_left!(BF16),
-        _ => return binary_chunk_of_one(op, a, b, out),
+        _ => return binary_chunk_of_one(op, b),
     };
     if float::has_binary(op) { Ok(f) } else { Err(unsupported("binary", out)) }
 }
 
 /// [`binary_chunk`] of operands and a result of one dtype.
-fn binary_chunk_of_one(op: BinaryOp, a: BitNetDType, b: &TensorRef, out: BitNetDType) -> Result<BinaryChunk> {
+fn binary_chunk_of_one(op: BinaryOp, b: &TensorRef) -> Result<BinaryChunk> {
     use BitNetDType::*;
-    same_dtype("binary", "b", b.dtype, a)?;
-    same_dtype("binary", "out", out, a)?;
     macro_rules! chunk {
         ($number:ty, $function:path, $dtype:ident) => {
             |op, a, b, out| {

@@ -1,94 +1,23 @@
 //! The fused operations of inference: calls of the kernels with slices.
 
-use super::operand::unsupported;
+use super::operand::{length, plain, slice, slice_mut, unsupported};
 use super::{CpuBackend, dense};
-use bitnet_device::Element;
 use bitnet_device::backend::*;
 use bitnet_device::{BitNetDType, BitNetError, CpuStorage, Layout, Result, TensorOpError, TensorShape, TensorStorage};
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::blocks::{BlockMatrix, dequantize_row};
 use bitnet_kernels::ternary;
 
-/// The error for an operand with the wrong number of elements.
-pub(super) fn length(op: &'static str, what: &'static str, got: usize, needed: usize) -> BitNetError {
-    let shape = TensorShape::new(&[got]).unwrap_or_else(|_| TensorShape::new(&[]).expect("a scalar's shape"));
-    TensorOpError::Shape { op, what, got: shape, needed: format!("{needed} elements") }.into()
-}
-
 fn wrong_shape(op: &'static str, what: &'static str, got: &TensorRef, needed: impl Into<String>) -> BitNetError {
     TensorOpError::Shape { op, what, got: *got.layout.shape(), needed: needed.into() }.into()
 }
 
-/// The elements of a contiguous operand.
-pub(super) fn slice<'a, T: Element>(op: &'static str, what: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
-    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
-    t.storage.cpu(op, t.dtype)?.elements().map(|all| &all[range])
-}
-
-/// The elements of a contiguous result.
-pub(super) fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t: TensorMut<'a>) -> Result<&'a mut [T]> {
-    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
-    t.storage.cpu_mut(op, t.dtype)?.elements_mut().map(|all| &mut all[range])
-}
-
-#[inline]
-fn contiguous<T: Element>(
-    op: &'static str,
-    what: &'static str,
-    storage: &TensorStorage,
-    layout: &Layout,
-    dtype: BitNetDType,
-) -> Result<std::ops::Range<usize>> {
-    if dtype != T::DTYPE {
-        return Err(TensorOpError::DType { op, what, got: dtype, needed: T::DTYPE }.into());
-    }
-    if !layout.is_contiguous() {
-        return Err(TensorOpError::NotContiguous { op, what }.into());
-    }
-    let (start, len) = (layout.offset(), layout.shape().elements());
-    let have = storage.len_bytes() / size_of::<T>();
-    if start.checked_add(len).is_none_or(|end| end > have) {
-        return Err(length(op, what, have, start.saturating_add(len)));
-    }
-    Ok(start..start + len)
-}
-
 pub(super) fn binary_assign(cpu: &CpuBackend, op: BinaryOp, y: &mut TensorMut, x: &TensorRef) -> Result<()> {
-    let tail = x.layout.shape().elements() > 1 && y.layout.dims().ends_with(x.layout.dims());
-    let rows = tail && y.layout.is_contiguous() && x.layout.is_contiguous();
-    if op == BinaryOp::Add && y.dtype == BitNetDType::F32 && x.dtype == y.dtype && rows {
-        return add_assign(cpu, y.reborrow(), x);
-    }
     let whole = TensorRef { layout: x.layout.broadcast_to(y.layout.dims())?, ..*x };
     if dense::binary_assign(cpu, op, y.reborrow(), &whole)? {
         return Ok(());
     }
     super::elementwise::binary_assign(&cpu.threads, op, y.reborrow(), *x)
-}
-
-fn add_assign(cpu: &CpuBackend, y: TensorMut, x: &TensorRef) -> Result<()> {
-    const OP: &str = "add_assign";
-    let shape = *y.layout.shape();
-    let dims = shape.dims();
-    let x = slice::<f32>(OP, "x", x)?;
-    let kernel = cpu.kernels()?.float;
-    let width = dims.last().copied().unwrap_or(1);
-    let whole = x.len() == dims.iter().product::<usize>();
-    let narrow = x.len() / width.max(1);
-    rows(cpu, slice_mut::<f32>(OP, "y", y)?, width, |first, y| {
-        if whole {
-            return kernel.add_assign(y, &x[first * width..][..y.len()]);
-        }
-        for (row, y) in y.chunks_exact_mut(width).enumerate() {
-            kernel.add_assign(y, &x[(first + row) % narrow * width..][..width]);
-        }
-    });
-    Ok(())
-}
-
-/// Whether the kernels accept an operand.
-fn plain(x: &TensorRef) -> bool {
-    x.dtype == BitNetDType::F32 && x.layout.is_contiguous()
 }
 
 pub(super) fn rms_norm(
@@ -99,7 +28,7 @@ pub(super) fn rms_norm(
     out: &mut TensorMut,
 ) -> Result<bool> {
     const OP: &str = "rms_norm";
-    if !(plain(x) && plain(weight) && plain(&out.as_ref())) {
+    if !(plain(x) && plain(weight) && plain(out)) {
         return Ok(false);
     }
     let width = x.layout.shape().last();

@@ -1,13 +1,13 @@
 //! The fused operations of training on the CPU: contiguous f32 rows go to the kernels; each function returns whether they ran.
 
 use super::CpuBackend;
-use super::fused::{slice, slice_mut};
+use super::operand::{self, slice, slice_mut};
 use bitnet_device::backend::{AdamStep, CausalShape, GateActivation, TensorMut, TensorRef};
 use bitnet_device::{BitNetDType, Result};
 use bitnet_kernels::gradient as kernel;
 
 fn plain(x: &TensorRef) -> bool {
-    x.dtype == BitNetDType::F32 && x.layout.is_contiguous() && x.layout.shape().elements() > 0
+    operand::plain(x) && x.layout.shape().elements() > 0
 }
 
 pub(super) fn rms_norm_backward(
@@ -110,7 +110,7 @@ pub(super) fn causal_attention(
     }
     let (qkv, cos, sin) = (slice(OP, "qkv", qkv)?, slice(OP, "cos", cos)?, slice(OP, "sin", sin)?);
     let out = slice_mut(OP, "out", out.reborrow())?;
-    kernel::causal_attention(cpu.kernels()?.float, &cpu.threads, shape, qkv, cos, sin, out);
+    kernel::causal_attention(*cpu.kernels()?, &cpu.threads, shape, qkv, cos, sin, out);
     Ok(true)
 }
 
@@ -129,7 +129,7 @@ pub(super) fn causal_attention_backward(
     }
     let (grad, qkv) = (slice(OP, "grad", grad)?, slice(OP, "qkv", qkv)?);
     let (cos, sin, out) = (slice(OP, "cos", cos)?, slice(OP, "sin", sin)?, slice_mut(OP, "out", out.reborrow())?);
-    kernel::causal_attention_backward(cpu.kernels()?.float, &cpu.threads, shape, grad, qkv, cos, sin, out);
+    kernel::causal_attention_backward(*cpu.kernels()?, &cpu.threads, shape, grad, qkv, cos, sin, out);
     Ok(true)
 }
 

@@ -1,7 +1,7 @@
 //! Keys and values in pages: calls of the kernels with slices.
 
 use super::CpuBackend;
-use super::fused::{slice, slice_mut};
+use super::operand::{slice, slice_mut};
 use bitnet_device::backend::{TensorMut, TensorRef};
 use bitnet_device::{BitNetDType, BitNetError, Element, Result, TensorOpError};
 use bitnet_kernels::float::{self, KEY_BLOCK, KvPagesMut, MAX_HEAD_DIM, PagedShape};

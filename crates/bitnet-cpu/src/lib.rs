@@ -108,7 +108,7 @@ impl Backend for CpuBackend {
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
         let source = source.cpu("download", BitNetDType::U8)?.bytes();
         let Some(part) = source.get(offset..).and_then(|rest| rest.get(..bytes.len())) else {
-            return Err(fused::length("download", "source", source.len(), offset.saturating_add(bytes.len())));
+            return Err(operand::length("download", "source", source.len(), offset.saturating_add(bytes.len())));
         };
         bytes.copy_from_slice(part);
         Ok(())
@@ -118,7 +118,7 @@ impl Backend for CpuBackend {
         let target = target.cpu_mut("write", BitNetDType::U8)?.bytes_mut()?;
         let len = target.len();
         let Some(part) = target.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes.len())) else {
-            return Err(fused::length("write", "target", len, offset.saturating_add(bytes.len())));
+            return Err(operand::length("write", "target", len, offset.saturating_add(bytes.len())));
         };
         part.copy_from_slice(bytes);
         Ok(())

@@ -2,7 +2,7 @@
 
 use bitnet_device::Element;
 use bitnet_device::backend::{TensorMut, TensorRef};
-use bitnet_device::{BitNetDType, BitNetError, Layout, Result, TensorOpError};
+use bitnet_device::{BitNetDType, BitNetError, Layout, Result, TensorOpError, TensorShape, TensorStorage};
 use bitnet_kernels::ThreadPool;
 use bitnet_kernels::dense::strided::{self, Operand, OperandMut};
 
@@ -18,18 +18,73 @@ pub(super) fn output<'a, T: Element>(op: &'static str, t: TensorMut<'a>) -> Resu
     Ok((t.storage.cpu_mut(op, t.dtype)?.elements_mut()?, t.layout))
 }
 
-pub(super) fn same_shape(op: &'static str, what: &'static str, got: &Layout, out: &Layout) -> Result<()> {
-    if got.dims() != out.dims() {
-        return Err(TensorOpError::Shape { op, what, got: *got.shape(), needed: out.shape().to_string() }.into());
-    }
-    Ok(())
+/// An operand or a result.
+pub(super) trait Operands {
+    fn layout(&self) -> &Layout;
+    fn dtype(&self) -> BitNetDType;
 }
 
-pub(super) fn same_dtype(op: &'static str, what: &'static str, got: BitNetDType, needed: BitNetDType) -> Result<()> {
-    if got != needed {
-        return Err(TensorOpError::DType { op, what, got, needed }.into());
+impl Operands for TensorRef<'_> {
+    fn layout(&self) -> &Layout {
+        &self.layout
     }
-    Ok(())
+    fn dtype(&self) -> BitNetDType {
+        self.dtype
+    }
+}
+
+impl Operands for TensorMut<'_> {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+    fn dtype(&self) -> BitNetDType {
+        self.dtype
+    }
+}
+
+/// Whether the kernels accept it: contiguous f32.
+pub(super) fn plain(x: &impl Operands) -> bool {
+    x.dtype() == BitNetDType::F32 && x.layout().is_contiguous()
+}
+
+/// The error for an operand with the wrong number of elements.
+pub(super) fn length(op: &'static str, what: &'static str, got: usize, needed: usize) -> BitNetError {
+    let shape = TensorShape::new(&[got]).unwrap_or_else(|_| TensorShape::new(&[]).expect("a scalar's shape"));
+    TensorOpError::Shape { op, what, got: shape, needed: format!("{needed} elements") }.into()
+}
+
+/// The elements of a contiguous operand.
+pub(super) fn slice<'a, T: Element>(op: &'static str, what: &'static str, t: &TensorRef<'a>) -> Result<&'a [T]> {
+    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
+    t.storage.cpu(op, t.dtype)?.elements().map(|all| &all[range])
+}
+
+/// The elements of a contiguous result.
+pub(super) fn slice_mut<'a, T: Element>(op: &'static str, what: &'static str, t: TensorMut<'a>) -> Result<&'a mut [T]> {
+    let range = contiguous::<T>(op, what, t.storage, &t.layout, t.dtype)?;
+    t.storage.cpu_mut(op, t.dtype)?.elements_mut().map(|all| &mut all[range])
+}
+
+#[inline]
+fn contiguous<T: Element>(
+    op: &'static str,
+    what: &'static str,
+    storage: &TensorStorage,
+    layout: &Layout,
+    dtype: BitNetDType,
+) -> Result<std::ops::Range<usize>> {
+    if dtype != T::DTYPE {
+        return Err(TensorOpError::DType { op, what, got: dtype, needed: T::DTYPE }.into());
+    }
+    if !layout.is_contiguous() {
+        return Err(TensorOpError::NotContiguous { op, what }.into());
+    }
+    let (start, len) = (layout.offset(), layout.shape().elements());
+    let have = storage.len_bytes() / size_of::<T>();
+    if start.checked_add(len).is_none_or(|end| end > have) {
+        return Err(length(op, what, have, start.saturating_add(len)));
+    }
+    Ok(start..start + len)
 }
 
 /// Runs `f` over chunks of `inputs` and `out`, all of `out`'s shape and of unpacked dtypes; see [`strided::map`].
@@ -67,7 +122,6 @@ fn walk(
     const NONE: Operand = Operand { bytes: &[], size: 1, offset: 0, strides: &[] };
     let mut operands = [NONE; 3];
     for (operand, x) in operands.iter_mut().zip(inputs) {
-        same_shape(op, "an operand", &x.layout, &out.layout)?;
         if x.dtype.is_packed() {
             return Err(unsupported(op, x.dtype));
         }

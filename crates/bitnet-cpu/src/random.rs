@@ -3,8 +3,7 @@
 
 mod normal;
 
-use super::fused::slice;
-use super::operand::unsupported;
+use super::operand::{slice, unsupported};
 use bitnet_device::Element;
 use bitnet_device::Result;
 use bitnet_device::backend::{Distribution, TensorMut, TensorRef};

@@ -2,10 +2,9 @@
 
 use super::operand::unsupported;
 use super::wide::Number;
-use bitnet_device::BitNetDType::*;
 use bitnet_device::Element;
 use bitnet_device::backend::{ReduceOp, ScanOp, TensorMut, TensorRef};
-use bitnet_device::{Layout, Result, TensorOpError};
+use bitnet_device::{Layout, Result, TensorOpError, by_dtype};
 use bitnet_kernels::ThreadPool;
 use half::{bf16, f16};
 
@@ -57,36 +56,16 @@ arithmetic! {
     u64, 0, 1, u64::wrapping_add, u64::wrapping_mul
 }
 
-/// Calls a generic function of the element type of a dtype; `Bool` is read as u8, which holds 0 or 1.
-macro_rules! by_dtype {
-    ($op:expr, $dtype:expr, $function:ident($($argument:expr),*)) => {
-        match $dtype {
-            F64 => $function::<f64>($($argument),*),
-            F32 => $function::<f32>($($argument),*),
-            F16 => $function::<f16>($($argument),*),
-            BF16 => $function::<bf16>($($argument),*),
-            I64 => $function::<i64>($($argument),*),
-            I32 => $function::<i32>($($argument),*),
-            I16 => $function::<i16>($($argument),*),
-            I8 => $function::<i8>($($argument),*),
-            U64 => $function::<u64>($($argument),*),
-            U32 => $function::<u32>($($argument),*),
-            U16 => $function::<u16>($($argument),*),
-            U8 | Bool => $function::<u8>($($argument),*),
-            other => Err(unsupported($op, other)),
-        }
-    };
-}
-
 pub(super) fn reduce(threads: &ThreadPool, op: ReduceOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
     const OP: &str = "reduce";
-    if op == ReduceOp::Norm {
+    if op == ReduceOp::Norm || x.dtype.is_packed() {
         return Err(unsupported(OP, x.dtype));
     }
     if out.layout.shape().elements() == 0 {
         return Ok(());
     }
-    by_dtype!(OP, x.dtype, reduce_typed(threads, op, x, axis, out))
+    // Bool is read as u8, which holds 0 or 1.
+    by_dtype!(x.dtype, T => reduce_typed::<T>(threads, op, x, axis, out), bool => reduce_typed::<u8>(threads, op, x, axis, out))
 }
 
 fn reduce_typed<T: Value<Wide: Arithmetic>>(
@@ -201,11 +180,13 @@ fn write_all<R: Number>(out: TensorMut, results: impl Iterator<Item = R>) -> Res
 }
 
 pub(super) fn scan(op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {
-    const OP: &str = "scan";
+    if x.dtype.is_packed() {
+        return Err(unsupported("scan", x.dtype));
+    }
     if out.layout.shape().elements() == 0 {
         return Ok(());
     }
-    by_dtype!(OP, x.dtype, scan_typed(op, x, axis, out))
+    by_dtype!(x.dtype, T => scan_typed::<T>(op, x, axis, out), bool => scan_typed::<u8>(op, x, axis, out))
 }
 
 fn scan_typed<T: Value<Wide: Arithmetic>>(op: ScanOp, x: TensorRef, axis: usize, out: TensorMut) -> Result<()> {

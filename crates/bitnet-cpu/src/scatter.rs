@@ -4,17 +4,13 @@ use super::gather::{Position, Walk};
 use super::operand::unsupported;
 use bitnet_device::BitNetDType::{I64, U32};
 use bitnet_device::Element;
+use bitnet_device::Result;
 use bitnet_device::backend::{ScatterOp, TensorMut, TensorRef};
 use bitnet_device::by_dtype;
-use bitnet_device::{Result, TensorOpError};
 use half::{bf16, f16};
 
 /// See [`Op::Scatter`](bitnet_device::backend::Op::Scatter). On one thread, so that several writes to one element happen in row-major order.
 pub(super) fn scatter(op: ScatterOp, source: TensorRef, axis: usize, indices: TensorRef, out: TensorMut) -> Result<()> {
-    if source.dtype != out.dtype {
-        let (got, needed) = (source.dtype, out.dtype);
-        return Err(TensorOpError::DType { op: OP, what: "source", got, needed }.into());
-    }
     if source.dtype.is_packed() {
         return Err(unsupported(OP, source.dtype));
     }
@@ -34,7 +30,7 @@ fn scatter_by<I: Position>(
     indices: TensorRef,
     out: TensorMut,
 ) -> Result<()> {
-    let walk = Walk::new(OP, &out.layout, &source.layout, &indices.layout, axis)?;
+    let walk = Walk::new(&out.layout, &source.layout, &indices.layout, axis)?;
     let ids = indices.storage.cpu(OP, indices.dtype)?.elements::<I>()?;
     // A broadcast index is checked once.
     let mut distinct = indices.layout;

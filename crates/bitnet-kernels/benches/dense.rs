@@ -3,8 +3,9 @@
 //! Microseconds, the best of some hundred runs, on 1 and 2 threads; beside each the time that reading its operands and
 //! results once would take at the rate of the memory and of the last cache, probed in the same run.
 
+use bitnet_device::backend::UnaryOp;
+use bitnet_kernels::dense::Binary;
 use bitnet_kernels::dense::parallel::{self, Reduction};
-use bitnet_kernels::dense::{Binary, Unary};
 use bitnet_kernels::{Kernels, ThreadPool, probe};
 use std::hint::black_box;
 use std::time::Instant;
@@ -40,9 +41,9 @@ fn main() {
         println!("{name:30} {:8.0} {:8.0} {:8.0}", times[0], times[1], bytes / memory[1] / 1e3);
     };
     show("add 1e6", 12e6, 300, &mut |p| parallel::binary(k, p, Binary::Add, &x, &y, &mut out));
-    show("exp 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, Unary::Exp, &x, &mut out));
-    show("gelu tanh 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, Unary::GeluTanh, &x, &mut out));
-    show("gelu erf 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, Unary::GeluErf, &x, &mut out));
+    show("exp 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, UnaryOp::Exp, &x, &mut out));
+    show("gelu tanh 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, UnaryOp::GeluTanh, &x, &mut out));
+    show("gelu erf 1e6", 8e6, 300, &mut |p| parallel::unary(k, p, UnaryOp::GeluErf, &x, &mut out));
     let (a, b) = (&m[..1 << 20], &row[..1024]);
     show("broadcast add 1024x1024 + 1024", 8.4e6, 300, &mut |p| {
         parallel::binary(k, p, Binary::Add, a, b, &mut to[..1 << 20]);

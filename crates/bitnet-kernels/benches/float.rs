@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bitnet_kernels::blocks::{BlockMatrix, BlockType};
+use bitnet_kernels::dense::Half;
 use bitnet_kernels::float::{KvPages, KvRows, PagedShape};
 use bitnet_kernels::{Kernels, ThreadPool};
 
@@ -20,7 +21,7 @@ fn best(runs: usize, mut f: impl FnMut()) -> f64 {
 
 fn main() {
     let kernels = Kernels::select().expect("BITNET_ISA");
-    let float = kernels.float;
+    let (float, dense) = (kernels.float, kernels.dense);
     let pool = ThreadPool::new(1);
     println!("{}, 1 thread", float.isa());
 
@@ -63,7 +64,7 @@ fn main() {
         let q: Vec<f32> = (0..tokens * heads * head_dim).map(|i| (i % 113) as f32 / 113.0 - 0.5).collect();
         let cache: Vec<f32> = (0..kv_heads * 4096 * head_dim).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect();
         let mut halves = vec![0; cache.len()];
-        float.to_f16(&cache, &mut halves);
+        dense.narrow(Half::F16, &cache, &mut halves);
         let bytes: Vec<i8> = cache.iter().map(|v| (v * 254.0) as i8).collect();
         let scales = vec![1.0 / 254.0; kv_heads * 4096];
         let mut out = vec![0.0; q.len()];
@@ -101,5 +102,4 @@ fn main() {
     line("rms_norm", &mut |x, out| float.rms_norm(x, &y[..columns], 1e-5, out));
     line("relu2_gated", &mut |x, _| float.relu2_gated(x, &y));
     line("silu_gated", &mut |x, _| float.silu_gated(x, &y));
-    line("softmax", &mut |x, _| float.softmax(x, columns));
 }

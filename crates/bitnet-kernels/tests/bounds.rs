@@ -110,7 +110,7 @@ fn products_of_dense_matrices_that_wrap_around_are_refused() {
 #[test]
 fn attention_and_heads_that_wrap_around_are_refused() {
     let pool = ThreadPool::new(2);
-    for Kernels { isa, float, .. } in kernels() {
+    for all @ Kernels { isa, float, .. } in kernels() {
         let shape = PagedShape { heads: 1, kv_heads: 1, head_dim: 2, page_len: 64, scale: 1.0, window: None };
         let page = [0.0; 128];
         let attend = |shape: &PagedShape, pages: &[f32], table: &[u32], sequence: u32, position: u32| {
@@ -136,10 +136,10 @@ fn attention_and_heads_that_wrap_around_are_refused() {
             CausalShape { batch: 1, tokens: 2, heads: TOP, kv_heads: TOP, head_dim: 2 },
         ] {
             refused(&format!("{isa}: {shape:?}"), || {
-                causal_attention(float, &pool, shape, &[], &[], &[], &mut []);
+                causal_attention(all, &pool, shape, &[], &[], &[], &mut []);
             });
             refused(&format!("{isa}: {shape:?}, backward"), || {
-                causal_attention_backward(float, &pool, shape, &[], &[], &[], &[], &mut []);
+                causal_attention_backward(all, &pool, shape, &[], &[], &[], &[], &mut []);
             });
         }
     }

@@ -1,6 +1,7 @@
 //! Dense operations of every instruction set of this CPU against the scalar kernel, at odd sizes.
 
-use bitnet_kernels::dense::{Binary, DenseKernel, Half, Moments, Unary, parallel};
+use bitnet_device::backend::UnaryOp;
+use bitnet_kernels::dense::{Binary, DenseKernel, Half, Moments, UNARY, parallel};
 use bitnet_kernels::{Isa, Kernels, ThreadPool};
 use proptest::prelude::*;
 
@@ -47,20 +48,20 @@ fn functions_are_within_four_units_in_the_last_place() {
     x.extend((-4000..4000).map(|i| i as f32 / 331.0));
     x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.625, 1.0, -1.0, 20.0, -13.0]);
     let mut expected = vec![0.0; x.len()];
-    for op in Unary::ALL {
+    for op in UNARY {
         kernels()[0].unary(op, &x, &mut expected);
         for kernel in kernels() {
             let mut y = vec![0.0; x.len()];
             kernel.unary(op, &x, &mut y);
             for ((&x, &y), &z) in x.iter().zip(&y).zip(&expected) {
                 // Where a factor is below the smallest normal number it has fewer digits, and so has the product.
-                let product = op == Unary::GeluErf && z.abs() < 1e-36 && (y - z).abs() < 1e-43;
+                let product = op == UnaryOp::GeluErf && z.abs() < 1e-36 && (y - z).abs() < 1e-43;
                 assert!(y.is_nan() || y.is_sign_negative() == z.is_sign_negative(), "{op:?}({x:e}) = {y:e}");
                 let far = units(y, z);
                 // The tail of the normal distribution is a product of five rounded factors.
                 let bound = match op {
-                    Unary::Exp => 1,
-                    Unary::GeluErf => 7,
+                    UnaryOp::Exp => 1,
+                    UnaryOp::GeluErf => 7,
                     _ => 4,
                 };
                 assert!(far <= bound || product, "{} {op:?}({x:e}) = {y:e}, not {z:e}: {far} units", kernel.isa());
@@ -263,8 +264,8 @@ proptest! {
             parallel::transpose(kernel, &three, &x, inner, outer * n, &mut b);
             near(kernel, &a, &b, 0);
             prop_assert!((0..x.len()).all(|i| a[i % inner * outer * n + i / inner] == x[i]));
-            parallel::unary(kernel, &one, Unary::GeluTanh, &x, &mut a);
-            parallel::unary(kernel, &three, Unary::GeluTanh, &x, &mut b);
+            parallel::unary(kernel, &one, UnaryOp::GeluTanh, &x, &mut a);
+            parallel::unary(kernel, &three, UnaryOp::GeluTanh, &x, &mut b);
             near(kernel, &a, &b, 0);
             for y in [&x[..], &x[..n * inner], &x[..inner], &x[..1]] {
                 parallel::binary(kernel, &three, Binary::Sub, &x, y, &mut b);

@@ -168,15 +168,19 @@ pub fn rope(
 
 /// See [`Op::Gated`].
 pub fn gated(backend: &dyn Backend, act: GateActivation, gate: TensorMut, up: TensorRef) -> Result<()> {
-    let g = cast(backend, gate.as_ref(), temp::width(gate.dtype))?;
-    let active = match act {
+    let active = active(act, &cast(backend, gate.as_ref(), temp::width(gate.dtype))?)?;
+    active.binary(Mul, wide(backend, up)?.view())?.cast_to(gate)
+}
+
+/// The activation of a gate.
+pub fn active<'b>(act: GateActivation, g: &Temp<'b>) -> Result<Temp<'b>> {
+    match act {
         GateActivation::Relu2 => {
             let relu = g.unary(UnaryOp::Relu)?;
-            relu.binary(Mul, relu.view())?
+            relu.binary(Mul, relu.view())
         }
-        GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view())?,
-    };
-    active.binary(Mul, wide(backend, up)?.view())?.cast_to(gate)
+        GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view()),
+    }
 }
 
 /// See [`Op::Embedding`].

@@ -1,5 +1,6 @@
 //! Fused operations of training composed of primitives: the defaults of [`Backend`].
 
+use super::fused::active;
 use super::fused::temp::{Temp, binary, wide};
 use super::*;
 use BinaryOp::*;
@@ -44,14 +45,7 @@ fn halves<'a>(both: TensorRef<'a>) -> Result<(TensorRef<'a>, TensorRef<'a>)> {
 pub fn gated_halves(backend: &dyn Backend, act: GateActivation, both: TensorRef, out: TensorMut) -> Result<()> {
     let (gate, up) = halves(both)?;
     let (gate, up) = (wide(backend, gate)?, wide(backend, up)?);
-    let g = Temp::copied(backend, gate.view())?;
-    let active = match act {
-        GateActivation::Relu2 => {
-            let relu = g.unary(UnaryOp::Relu)?;
-            relu.binary(Mul, relu.view())?
-        }
-        GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view())?,
-    };
+    let active = active(act, &Temp::copied(backend, gate.view())?)?;
     active.binary(Mul, up.view())?.cast_to(out)
 }
 

@@ -1,6 +1,6 @@
 //! Conversions of 16-bit floats and bytes: plain loops, vectorized where they are inlined into `Simd::enter`.
 
-use crate::float::half::bf16_to_f32;
+use crate::float::half::{bf16_to_f32, f32_to_f16};
 use crate::float::simd::Simd;
 
 /// One number to bfloat16: to nearest, ties to even.
@@ -23,6 +23,18 @@ fn f32_to_i8(x: f32) -> i8 {
 pub(super) fn to_bf16(x: &[f32], out: &mut [u16]) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = f32_to_bf16(x);
+    }
+}
+
+#[inline(always)]
+pub(super) fn to_f16<S: Simd>(s: S, x: &[f32], out: &mut [u16]) {
+    let whole = x.len() / S::LANES * S::LANES;
+    for (out, x) in out.chunks_exact_mut(S::LANES).zip(x.chunks_exact(S::LANES)) {
+        // SAFETY: LANES elements of each.
+        unsafe { s.store_f16(s.load(x.as_ptr()), out.as_mut_ptr()) };
+    }
+    for (out, &x) in out[whole..].iter_mut().zip(&x[whole..]) {
+        *out = f32_to_f16(x);
     }
 }
 

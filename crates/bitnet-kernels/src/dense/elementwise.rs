@@ -1,40 +1,41 @@
 //! Elementwise operations. What is one instruction is a plain loop, which the compiler vectorizes where it is inlined into
 //! [`Simd::enter`]; the functions of [`math`] take a vector at a time.
 
-use super::{Binary, Unary, math};
+use super::{Binary, math};
 use crate::float::simd::{MAX_LANES, Simd, inlined};
+use bitnet_device::backend::UnaryOp;
 
 /// See [`super::DenseKernel::unary`].
 #[inline(always)]
-pub(super) fn unary<S: Simd>(s: S, op: Unary, x: &[f32], out: &mut [f32]) {
+pub(super) fn unary<S: Simd>(s: S, op: UnaryOp, x: &[f32], out: &mut [f32]) {
     match op {
-        Unary::Exp => vectors(s, x, out, inlined!(|v| s.exp(v))),
-        Unary::Tanh => vectors(s, x, out, inlined!(|v| math::tanh(s, v))),
-        Unary::Erf => vectors(s, x, out, inlined!(|v| math::erf(s, v))),
-        Unary::Sigmoid => vectors(s, x, out, inlined!(|v| math::sigmoid(s, v))),
-        Unary::Silu => vectors(s, x, out, inlined!(|v| math::silu(s, v))),
-        Unary::GeluErf => vectors(s, x, out, inlined!(|v| math::gelu_erf(s, v))),
-        Unary::GeluTanh => vectors(s, x, out, inlined!(|v| math::gelu_tanh(s, v))),
+        UnaryOp::Exp => vectors(s, x, out, inlined!(|v| s.exp(v))),
+        UnaryOp::Tanh => vectors(s, x, out, inlined!(|v| math::tanh(s, v))),
+        UnaryOp::Erf => vectors(s, x, out, inlined!(|v| math::erf(s, v))),
+        UnaryOp::Sigmoid => vectors(s, x, out, inlined!(|v| math::sigmoid(s, v))),
+        UnaryOp::Silu => vectors(s, x, out, inlined!(|v| math::silu(s, v))),
+        UnaryOp::GeluErf => vectors(s, x, out, inlined!(|v| math::gelu_erf(s, v))),
+        UnaryOp::GeluTanh => vectors(s, x, out, inlined!(|v| math::gelu_tanh(s, v))),
         _ => plain(op, x, out),
     }
 }
 
 /// The functions that are one instruction or two.
 #[inline(always)]
-pub(super) fn plain(op: Unary, x: &[f32], out: &mut [f32]) {
+pub(super) fn plain(op: UnaryOp, x: &[f32], out: &mut [f32]) {
     match op {
-        Unary::Neg => map(x, out, inlined!(|x| -x)),
-        Unary::Abs => map(x, out, inlined!(|x| x.abs())),
-        Unary::Square => map(x, out, inlined!(|x| x * x)),
-        Unary::Relu => map(x, out, relu),
-        Unary::Relu2 => map(x, out, inlined!(|x| relu(x) * relu(x))),
-        Unary::Sqrt => map(x, out, inlined!(|x| x.sqrt())),
-        Unary::Rsqrt => map(x, out, inlined!(|x| 1.0 / x.sqrt())),
-        Unary::Reciprocal => map(x, out, inlined!(|x| 1.0 / x)),
-        Unary::Floor => map(x, out, inlined!(|x| x.floor())),
-        Unary::Ceil => map(x, out, inlined!(|x| x.ceil())),
-        Unary::Round => map(x, out, inlined!(|x| x.round_ties_even())),
-        Unary::Trunc => map(x, out, inlined!(|x| x.trunc())),
+        UnaryOp::Neg => map(x, out, inlined!(|x| -x)),
+        UnaryOp::Abs => map(x, out, inlined!(|x| x.abs())),
+        UnaryOp::Square => map(x, out, inlined!(|x| x * x)),
+        UnaryOp::Relu => map(x, out, relu),
+        UnaryOp::Relu2 => map(x, out, inlined!(|x| relu(x) * relu(x))),
+        UnaryOp::Sqrt => map(x, out, inlined!(|x| x.sqrt())),
+        UnaryOp::Rsqrt => map(x, out, inlined!(|x| 1.0 / x.sqrt())),
+        UnaryOp::Reciprocal => map(x, out, inlined!(|x| 1.0 / x)),
+        UnaryOp::Floor => map(x, out, inlined!(|x| x.floor())),
+        UnaryOp::Ceil => map(x, out, inlined!(|x| x.ceil())),
+        UnaryOp::Round => map(x, out, inlined!(|x| x.round_ties_even())),
+        UnaryOp::Trunc => map(x, out, inlined!(|x| x.trunc())),
         _ => unreachable!("{op:?} has no plain form"),
     }
 }

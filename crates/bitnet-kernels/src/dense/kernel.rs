@@ -1,8 +1,9 @@
 //! [`DenseKernel`] for every instruction set that has vectors.
 
-use super::{Binary, DenseKernel, Half, Moments, Unary, columns, convert, elementwise, rows, transpose};
+use super::{Binary, DenseKernel, Half, Moments, columns, convert, elementwise, rows, transpose};
+use crate::Isa;
 use crate::float::simd::{Simd, inlined};
-use crate::{FloatKernel, Isa};
+use bitnet_device::backend::UnaryOp;
 
 /// Numbers that an operation in place takes at a time, from a copy in the nearest cache.
 const BUFFER: usize = 512;
@@ -12,13 +13,13 @@ impl<S: Simd> DenseKernel for S {
         S::ISA
     }
 
-    fn unary(&self, op: Unary, x: &[f32], out: &mut [f32]) {
+    fn unary(&self, op: UnaryOp, x: &[f32], out: &mut [f32]) {
         let s = *self;
         assert_eq!(x.len(), out.len());
         s.enter(inlined!(|| elementwise::unary(s, op, x, out)));
     }
 
-    fn unary_assign(&self, op: Unary, x: &mut [f32]) {
+    fn unary_assign(&self, op: UnaryOp, x: &mut [f32]) {
         let mut buffer = [0.0; BUFFER];
         for x in x.chunks_mut(BUFFER) {
             let copy = &mut buffer[..x.len()];
@@ -112,10 +113,11 @@ impl<S: Simd> DenseKernel for S {
     }
 
     fn narrow(&self, to: Half, x: &[f32], out: &mut [u16]) {
+        let s = *self;
         assert_eq!(x.len(), out.len());
         match to {
-            Half::F16 => self.to_f16(x, out),
-            Half::BF16 => self.enter(inlined!(|| convert::to_bf16(x, out))),
+            Half::F16 => s.enter(inlined!(|| convert::to_f16(s, x, out))),
+            Half::BF16 => s.enter(inlined!(|| convert::to_bf16(x, out))),
         }
     }
 

@@ -20,60 +20,16 @@ mod transpose;
 
 use crate::Isa;
 use crate::lengths::check_rows;
+use bitnet_device::backend::UnaryOp;
 
-/// Functions of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unary {
-    /// `-x`.
-    Neg,
-    /// `|x|`.
-    Abs,
-    /// `x^2`.
-    Square,
-    /// `max(x, 0)`; NaN stays.
-    Relu,
-    /// `max(x, 0)^2`; NaN stays.
-    Relu2,
-    /// `sqrt(x)`, rounded once.
-    Sqrt,
-    /// `1 / sqrt(x)`.
-    Rsqrt,
-    /// `1 / x`.
-    Reciprocal,
-    /// Towards negative infinity.
-    Floor,
-    /// Towards infinity.
-    Ceil,
-    /// To the nearest integer, halves to even.
-    Round,
-    /// Towards zero.
-    Trunc,
-    /// `e^x`.
-    Exp,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// The error function.
-    Erf,
-    /// `1 / (1 + e^-x)`.
-    Sigmoid,
-    /// `x / (1 + e^-x)`.
-    Silu,
-    /// `x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks and Gimpel 2016).
-    GeluErf,
-    /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2` (the same paper).
-    GeluTanh,
-}
-
-impl Unary {
-    /// Every function.
-    pub const ALL: [Unary; 19] = {
-        use Unary::*;
-        [
-            Neg, Abs, Square, Relu, Relu2, Sqrt, Rsqrt, Reciprocal, Floor, Ceil, Round, Trunc, Exp, Tanh, Erf, Sigmoid,
-            Silu, GeluErf, GeluTanh,
-        ]
-    };
-}
+/// The functions of [`DenseKernel::unary`]: those that models spend time in. `Rsqrt` is `1 / sqrt(x)` in f32.
+pub const UNARY: [UnaryOp; 19] = {
+    use UnaryOp::*;
+    [
+        Neg, Abs, Square, Relu, Relu2, Sqrt, Rsqrt, Reciprocal, Floor, Ceil, Round, Trunc, Exp, Tanh, Erf, Sigmoid,
+        Silu, GeluErf, GeluTanh,
+    ]
+};
 
 /// Functions of two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,15 +97,15 @@ impl Moments {
 /// The f32 operations of one instruction set, on one thread.
 ///
 /// All of them panic when the lengths of slices do not fit together; none allocates. Functions are within 4 units in the
-/// last place ([`Unary::GeluErf`] 7), those of one rounding exact.
+/// last place ([`UnaryOp::GeluErf`] 7), those of one rounding exact.
 pub trait DenseKernel: Send + Sync {
     /// The instruction set.
     fn isa(&self) -> Isa;
 
-    /// `out = op(x)`.
-    fn unary(&self, op: Unary, x: &[f32], out: &mut [f32]);
+    /// `out = op(x)`, one of [`UNARY`].
+    fn unary(&self, op: UnaryOp, x: &[f32], out: &mut [f32]);
     /// `x = op(x)`.
-    fn unary_assign(&self, op: Unary, x: &mut [f32]);
+    fn unary_assign(&self, op: UnaryOp, x: &mut [f32]);
     /// `out = op(a, b)`; b, not empty, is repeated as often as it fits into a, which must be whole.
     fn binary(&self, op: Binary, a: &[f32], b: &[f32], out: &mut [f32]);
     /// `a = op(a, b)`; b as in [`DenseKernel::binary`].

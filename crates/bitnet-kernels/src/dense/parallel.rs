@@ -1,9 +1,10 @@
 //! Dense operations on whole tensors, over the threads of a pool.
 
-use super::{Binary, DenseKernel, Half, Moments, Unary};
+use super::{Binary, DenseKernel, Half, Moments};
 use crate::ThreadPool;
 use crate::lengths::elements;
 use crate::threads::Parts;
+use bitnet_device::backend::UnaryOp;
 
 /// Numbers that are worth a task of their own.
 const TASK: usize = 32 << 10;
@@ -27,7 +28,7 @@ fn split(pool: &ThreadPool, len: usize, unit: usize, f: impl Fn(usize, usize) + 
 }
 
 /// `out = op(x)`.
-pub fn unary(kernel: &dyn DenseKernel, pool: &ThreadPool, op: Unary, x: &[f32], out: &mut [f32]) {
+pub fn unary(kernel: &dyn DenseKernel, pool: &ThreadPool, op: UnaryOp, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
     let to = Parts::new(out);
     // SAFETY: the parts are disjoint.
@@ -35,7 +36,7 @@ pub fn unary(kernel: &dyn DenseKernel, pool: &ThreadPool, op: Unary, x: &[f32], 
 }
 
 /// `x = op(x)`.
-pub fn unary_assign(kernel: &dyn DenseKernel, pool: &ThreadPool, op: Unary, x: &mut [f32]) {
+pub fn unary_assign(kernel: &dyn DenseKernel, pool: &ThreadPool, op: UnaryOp, x: &mut [f32]) {
     let (len, x) = (x.len(), Parts::new(x));
     // SAFETY: the parts are disjoint.
     split(pool, len, 16, |start, len| kernel.unary_assign(op, unsafe { x.part(start, len) }));

@@ -1,20 +1,21 @@
 //! The specification of the dense operations: plain loops, functions and sums in f64.
 
-use super::{Binary, DenseKernel, Half, Moments, Unary, convert, elementwise, rows::further};
+use super::{Binary, DenseKernel, Half, Moments, convert, elementwise, rows::further};
 use crate::float::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use crate::isa::{Isa, Scalar};
 use crate::lengths::check_rows;
+use bitnet_device::backend::UnaryOp;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 
-fn function(op: Unary, x: f64) -> f64 {
+fn function(op: UnaryOp, x: f64) -> f64 {
     match op {
-        Unary::Exp => x.exp(),
-        Unary::Tanh => x.tanh(),
-        Unary::Erf => libm::erf(x),
-        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Silu => x / (1.0 + (-x).exp()),
-        Unary::GeluErf => x * (libm::erfc(-x * FRAC_1_SQRT_2) / 2.0),
-        Unary::GeluTanh => x / (1.0 + (-SQRT_2 * FRAC_2_SQRT_PI * (x + 0.044_715 * x * x * x)).exp()),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Erf => libm::erf(x),
+        UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        UnaryOp::Silu => x / (1.0 + (-x).exp()),
+        UnaryOp::GeluErf => x * (libm::erfc(-x * FRAC_1_SQRT_2) / 2.0),
+        UnaryOp::GeluTanh => x / (1.0 + (-SQRT_2 * FRAC_2_SQRT_PI * (x + 0.044_715 * x * x * x)).exp()),
         _ => unreachable!("{op:?} is plain"),
     }
 }
@@ -36,8 +37,8 @@ impl DenseKernel for Scalar {
         Isa::Scalar
     }
 
-    fn unary(&self, op: Unary, x: &[f32], out: &mut [f32]) {
-        use Unary::*;
+    fn unary(&self, op: UnaryOp, x: &[f32], out: &mut [f32]) {
+        use UnaryOp::*;
         assert_eq!(x.len(), out.len());
         if matches!(op, Exp | Tanh | Erf | Sigmoid | Silu | GeluErf | GeluTanh) {
             out.iter_mut().zip(x).for_each(|(out, &x)| *out = function(op, x as f64) as f32);
@@ -46,7 +47,7 @@ impl DenseKernel for Scalar {
         }
     }
 
-    fn unary_assign(&self, op: Unary, x: &mut [f32]) {
+    fn unary_assign(&self, op: UnaryOp, x: &mut [f32]) {
         for x in x {
             let before = [*x];
             DenseKernel::unary(self, op, &before, std::slice::from_mut(x));
@@ -115,10 +116,11 @@ impl DenseKernel for Scalar {
     fn softmax(&self, x: &[f32], columns: usize, logarithm: bool, out: &mut [f32]) {
         super::whole_rows(x, columns, out);
         for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            let top = self.extreme(true, x) as f64;
-            let sum: f64 = x.iter().map(|&v| (v as f64 - top).exp()).sum();
+            let top = self.extreme(true, x);
+            // The difference is rounded to f32, as PyTorch and the vectors do.
+            let sum: f64 = x.iter().map(|&v| f64::from(v - top).exp()).sum();
             for (out, &x) in out.iter_mut().zip(x) {
-                let below = x as f64 - top;
+                let below = f64::from(x - top);
                 *out = if logarithm { below - sum.ln() } else { below.exp() / sum } as f32;
             }
         }

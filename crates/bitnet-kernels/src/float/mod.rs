@@ -40,15 +40,6 @@ pub trait FloatKernel: Send + Sync {
     /// `out[t] = weight * (x[t] / sqrt(mean(x[t]^2) + eps))`; x, out `[T, H]`, weight `[H]`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
-    /// `x += y`.
-    fn add_assign(&self, x: &mut [f32], y: &[f32]);
-
-    /// `x = e^x`, within 2 units in the last place; underflows to zero and overflows to infinity.
-    fn exp(&self, x: &mut [f32]);
-
-    /// Softmax of each row of x `[rows, columns]`, in place. A row that is all negative infinity becomes NaN.
-    fn softmax(&self, x: &mut [f32], columns: usize);
-
     /// `gate = silu(gate) * up`, where `silu(g) = g / (1 + e^-g)`.
     fn silu_gated(&self, gate: &mut [f32], up: &[f32]);
 
@@ -59,9 +50,6 @@ pub trait FloatKernel: Send + Sync {
     ///
     /// The two numbers of a pair are half a head apart (rotate-half, as in NeoX and Hugging Face).
     fn rope(&self, x: &mut [f32], heads: usize, pairs: usize, cos: &[f32], sin: &[f32]);
-
-    /// Rounds to the bits of IEEE f16, ties to even: what an f16 cache holds.
-    fn to_f16(&self, x: &[f32], out: &mut [u16]);
 
     /// Causal attention with grouped queries over the pages of sequences: q, out `[T, heads, head_dim]`.
     ///

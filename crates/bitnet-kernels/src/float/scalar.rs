@@ -1,6 +1,6 @@
 //! The specification of the float operations: plain loops, sums in f64.
 
-use super::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
+use super::half::{bf16_to_f32, f16_to_f32};
 use super::{FloatKernel, KvPages, KvRows, MAX_HEAD_DIM, PagedShape, inverse_rms, rope_row, whole_rows};
 use crate::blocks::{BlockMatrix, dequantize_row};
 use crate::isa::Scalar;
@@ -22,27 +22,6 @@ impl FloatKernel for Scalar {
             for i in 0..columns {
                 out[i] = weight[i] * (x[i] * scale);
             }
-        }
-    }
-
-    fn add_assign(&self, x: &mut [f32], y: &[f32]) {
-        assert_eq!(x.len(), y.len());
-        for (x, y) in x.iter_mut().zip(y) {
-            *x += y;
-        }
-    }
-
-    fn exp(&self, x: &mut [f32]) {
-        x.iter_mut().for_each(|v| *v = v.exp());
-    }
-
-    fn softmax(&self, x: &mut [f32], columns: usize) {
-        whole_rows(x, columns);
-        for row in x.chunks_exact_mut(columns) {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|v| *v = (*v - max).exp());
-            let sum: f64 = row.iter().map(|&v| v as f64).sum();
-            row.iter_mut().for_each(|v| *v = (*v as f64 / sum) as f32);
         }
     }
 
@@ -74,13 +53,6 @@ impl FloatKernel for Scalar {
                     head[pairs + i] = b * cos[i] + a * sin[i];
                 }
             }
-        }
-    }
-
-    fn to_f16(&self, x: &[f32], out: &mut [u16]) {
-        assert_eq!(x.len(), out.len());
-        for (x, out) in x.iter().zip(out) {
-            *out = f32_to_f16(*x);
         }
     }
 

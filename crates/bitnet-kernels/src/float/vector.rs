@@ -22,31 +22,6 @@ impl<S: Simd> FloatKernel for S {
         }));
     }
 
-    fn add_assign(&self, x: &mut [f32], y: &[f32]) {
-        let s = *self;
-        s.enter(inlined!(|| update(s, x, y, inlined!(|x, y| s.add(x, y)))));
-    }
-
-    fn exp(&self, x: &mut [f32]) {
-        let s = *self;
-        s.enter(inlined!(|| map(s, x, inlined!(|x| s.exp(x)))));
-    }
-
-    fn softmax(&self, x: &mut [f32], columns: usize) {
-        let s = *self;
-        whole_rows(x, columns);
-        s.enter(inlined!(|| {
-            for row in x.chunks_exact_mut(columns) {
-                let top = fold(s, row, f32::NEG_INFINITY, inlined!(|a, b| s.max(a, b)));
-                let top = s.splat(s.largest(top));
-                map(s, row, inlined!(|x| s.exp(s.sub(x, top))));
-                let sum = fold(s, row, 0.0, inlined!(|a, b| s.add(a, b)));
-                let scale = s.splat(1.0 / s.sum(sum));
-                map(s, row, inlined!(|x| s.mul(x, scale)));
-            }
-        }));
-    }
-
     fn silu_gated(&self, gate: &mut [f32], up: &[f32]) {
         let s = *self;
         s.enter(inlined!(|| {
@@ -84,23 +59,6 @@ impl<S: Simd> FloatKernel for S {
                     rotate(s, a, b, cos, sin);
                 }
             }
-        }));
-    }
-
-    fn to_f16(&self, x: &[f32], out: &mut [u16]) {
-        let s = *self;
-        assert_eq!(x.len(), out.len());
-        s.enter(inlined!(|| {
-            let whole = x.len() / S::LANES * S::LANES;
-            for i in (0..whole).step_by(S::LANES) {
-                // SAFETY: i + LANES <= whole, within both.
-                unsafe { s.store_f16(s.load(x.as_ptr().add(i)), out.as_mut_ptr().add(i)) };
-            }
-            let mut rest = [0; MAX_LANES];
-            // SAFETY: the arrays have LANES elements.
-            unsafe { s.store_f16(s.load(padded(&x[whole..], 0.0).as_ptr()), rest.as_mut_ptr()) };
-            let left = x.len() - whole;
-            out[whole..].copy_from_slice(&rest[..left]);
         }));
     }
 
@@ -164,43 +122,6 @@ fn update<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::
         let left = x.len() - whole;
         x[whole..].copy_from_slice(&rest[..left]);
     }
-}
-
-/// `x[i] = f(x[i])`.
-#[inline(always)]
-fn map<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
-    let whole = x.len() / S::LANES * S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        // SAFETY: i + LANES <= whole.
-        unsafe { s.store(f(s.load(x.as_ptr().add(i))), x.as_mut_ptr().add(i)) };
-    }
-    if whole < x.len() {
-        let mut rest = padded(&x[whole..], 0.0);
-        // SAFETY: the array has LANES elements.
-        unsafe { s.store(f(s.load(rest.as_ptr())), rest.as_mut_ptr()) };
-        let left = x.len() - whole;
-        x[whole..].copy_from_slice(&rest[..left]);
-    }
-}
-
-/// Joins the vectors of x; `neutral` changes nothing.
-#[inline(always)]
-fn fold<S: Simd>(s: S, x: &[f32], neutral: f32, join: impl Fn(S::F, S::F) -> S::F) -> S::F {
-    // Four sums at once hide the latency, and keep the rounding error of long rows small.
-    let mut acc = [s.splat(neutral); 4];
-    let step = 4 * S::LANES;
-    let whole = x.len() / step * step;
-    for i in (0..whole).step_by(step) {
-        for (j, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: i + 4 LANES <= whole.
-            *acc = join(*acc, unsafe { s.load(x.as_ptr().add(i + j * S::LANES)) });
-        }
-    }
-    for (chunk, acc) in x[whole..].chunks(S::LANES).zip(&mut acc) {
-        // SAFETY: the array has LANES elements.
-        *acc = join(*acc, unsafe { s.load(padded(chunk, neutral).as_ptr()) });
-    }
-    join(join(acc[0], acc[1]), join(acc[2], acc[3]))
 }
 
 /// `(a, b) = (a cos - b sin, b cos + a sin)`, all `[pairs]`.

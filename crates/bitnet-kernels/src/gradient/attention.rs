@@ -8,7 +8,7 @@ use crate::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32};
 use crate::float::simd::inlined;
 use crate::lengths::elements;
 use crate::threads::Parts;
-use crate::{FloatKernel, Isa, ThreadPool};
+use crate::{Isa, Kernels, ThreadPool};
 use bitnet_device::backend::CausalShape;
 use std::sync::OnceLock;
 
@@ -28,7 +28,7 @@ fn check(shape: &CausalShape, qkv: &[f32], cos: &[f32], sin: &[f32], out: &[f32]
 }
 /// What a task reads: one text, one head of keys.
 struct Task<'a> {
-    kernel: &'static dyn FloatKernel,
+    kernels: Kernels,
     shape: CausalShape,
     qkv: &'a [f32],
     cos: &'a [f32],
@@ -59,7 +59,7 @@ impl<'a> Task<'a> {
     fn rotated(&self, head: usize) -> Vec<f32> {
         let CausalShape { tokens, head_dim, .. } = self.shape;
         let mut x = self.head(head);
-        self.kernel.rope(&mut x[..tokens * head_dim], 1, head_dim / 2, self.cos, self.sin);
+        self.kernels.float.rope(&mut x[..tokens * head_dim], 1, head_dim / 2, self.cos, self.sin);
         x
     }
 
@@ -75,14 +75,13 @@ impl<'a> Task<'a> {
     fn transposed(&self, head: &[f32]) -> Vec<f32> {
         let width = self.shape.head_dim;
         let mut x = vec![0.; head.len()];
-        let kernel = crate::Kernels::for_isa(self.kernel.isa()).expect("every instruction set has a kernel").dense;
-        kernel.transpose(head, width, head.len() / width, 0, false, &mut x);
+        self.kernels.dense.transpose(head, width, head.len() / width, 0, false, &mut x);
         x
     }
 
     /// Weights of the keys `0..n`, which come transposed, for the queries `first..first + m`, `[m, n]`, `n = first + m`.
     fn weights(&self, first: usize, m: usize, queries: &[f32], keys: &[f32], scores: &mut [f32]) {
-        let (isa, width, n) = (self.kernel.isa(), self.shape.head_dim, first + m);
+        let (isa, width, n) = (self.kernels.isa, self.shape.head_dim, first + m);
         let q = Matrix { start: first * width, ..Matrix::row_major(queries, width) };
         product(isa, [m, n, width], q, Matrix::row_major(keys, keys.len() / width), scores);
         let scale = self.scale;
@@ -96,7 +95,11 @@ impl<'a> Task<'a> {
                 later.fill(f32::NEG_INFINITY);
             }
         );
-        self.kernel.softmax(scores, n);
+        let mut copy = vec![0.; n];
+        for row in scores.chunks_exact_mut(n) {
+            copy.copy_from_slice(row);
+            self.kernels.dense.softmax(&copy, n, false, row);
+        }
     }
 
     /// The blocks: first query and how many.
@@ -121,7 +124,7 @@ fn product(isa: Isa, [m, n, k]: [usize; 3], a: Matrix<f32>, b: Matrix<f32>, out:
 
 /// Runs `f` for every text and head of keys.
 fn tasks(
-    kernel: &'static dyn FloatKernel,
+    kernels: Kernels,
     pool: &ThreadPool,
     shape: CausalShape,
     qkv: &[f32],
@@ -132,7 +135,7 @@ fn tasks(
     let scale = 1. / (shape.head_dim as f32).sqrt();
     pool.run(shape.batch * shape.kv_heads, &|i| {
         let (text, kv_head) = (i / shape.kv_heads, i % shape.kv_heads);
-        f(Task { kernel, shape, qkv, cos, sin, text, kv_head, scale });
+        f(Task { kernels, shape, qkv, cos, sin, text, kv_head, scale });
     });
 }
 
@@ -142,7 +145,7 @@ fn tasks(
 /// # Panics
 /// When the lengths contradict each other.
 pub fn causal_attention(
-    kernel: &'static dyn FloatKernel,
+    kernels: Kernels,
     pool: &ThreadPool,
     shape: CausalShape,
     qkv: &[f32],
@@ -155,8 +158,8 @@ pub fn causal_attention(
         return;
     }
     let (width, to) = (shape.head_dim, Parts::new(out));
-    tasks(kernel, pool, shape, qkv, cos, sin, |task| {
-        let (isa, keys, values) = (kernel.isa(), task.transposed(&task.keys()), task.values());
+    tasks(kernels, pool, shape, qkv, cos, sin, |task| {
+        let (isa, keys, values) = (kernels.isa, task.transposed(&task.keys()), task.values());
         let mut scores = vec![0.; BLOCK.min(shape.tokens) * shape.tokens];
         let mut mixed = vec![0.; BLOCK.min(shape.tokens) * width];
         for head in task.heads() {
@@ -184,7 +187,7 @@ pub fn causal_attention(
 /// # Panics
 /// When the lengths contradict each other.
 pub fn causal_attention_backward(
-    kernel: &'static dyn FloatKernel,
+    kernels: Kernels,
     pool: &ThreadPool,
     shape: CausalShape,
     grad: &[f32],
@@ -200,8 +203,8 @@ pub fn causal_attention_backward(
     }
     let (width, tokens, to) = (shape.head_dim, shape.tokens, Parts::new(out));
     let back: Vec<f32> = sin.iter().map(|x| -x).collect();
-    tasks(kernel, pool, shape, qkv, cos, sin, |task| {
-        let (isa, keys) = (kernel.isa(), task.keys());
+    tasks(kernels, pool, shape, qkv, cos, sin, |task| {
+        let (isa, keys) = (kernels.isa, task.keys());
         let (key_columns, value_columns) = (task.transposed(&keys), task.transposed(&task.values()));
         let block = BLOCK.min(tokens);
         let (mut weights, mut slopes) = (vec![0.; block * tokens], vec![0.; block * tokens]);
@@ -242,10 +245,10 @@ pub fn causal_attention_backward(
                 product(isa, [n, width, m], ds.t(), q, part);
                 add(isa, &mut d_keys[..n * width], part);
             }
-            kernel.rope(&mut d_queries, 1, width / 2, cos, &back);
+            kernels.float.rope(&mut d_queries, 1, width / 2, cos, &back);
             write(head, &d_queries);
         }
-        kernel.rope(&mut d_keys, 1, width / 2, cos, &back);
+        kernels.float.rope(&mut d_keys, 1, width / 2, cos, &back);
         write(shape.heads + task.kv_head, &d_keys);
         write(shape.heads + shape.kv_heads + task.kv_head, &d_values);
     });
@@ -316,15 +319,15 @@ mod tests {
                 plain(shape, qkv, &cos, &sin).iter().zip(&grad).map(|(x, &g)| x * f64::from(g)).sum()
             };
             for isa in Isa::available() {
-                let kernel = crate::Kernels::for_isa(isa).unwrap().float;
+                let kernels = Kernels::for_isa(isa).unwrap();
                 for threads in [1, 3] {
                     let pool = ThreadPool::new(threads);
                     let (mut out, mut d) = (vec![0.; expected.len()], vec![0.; qkv.len()]);
-                    causal_attention(kernel, &pool, shape, &qkv, &cos, &sin, &mut out);
+                    causal_attention(kernels, &pool, shape, &qkv, &cos, &sin, &mut out);
                     for (x, y) in out.iter().zip(&expected) {
                         assert!((f64::from(*x) - y).abs() < 1e-5, "{isa} {shape:?}: {x} {y}");
                     }
-                    causal_attention_backward(kernel, &pool, shape, &grad, &qkv, &cos, &sin, &mut d);
+                    causal_attention_backward(kernels, &pool, shape, &grad, &qkv, &cos, &sin, &mut d);
                     for at in (0..qkv.len()).step_by((qkv.len() / 60).max(1)) {
                         let (mut low, mut high) = (wide.clone(), wide.clone());
                         low[at] -= 1e-5;
