@@ -41,7 +41,7 @@ pub(super) fn rms_norm(
 }
 
 /// Runs `f(first row, rows)` over parts of `out` `[rows, width]` on all threads; small ones on the caller.
-fn rows(cpu: &CpuBackend, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn rows(cpu: &CpuBackend, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     const SMALL: usize = 1 << 14;
     if width == 0 {
         return;
@@ -89,11 +89,7 @@ pub(super) fn gated(cpu: &CpuBackend, act: GateActivation, gate: TensorMut, up: 
     let up = slice::<f32>(OP, "up", up)?;
     let kernel = cpu.kernels()?.float;
     rows(cpu, slice_mut(OP, "gate", gate)?, width, |first, gate| {
-        let up = &up[first * width..][..gate.len()];
-        match act {
-            GateActivation::Relu2 => kernel.relu2_gated(gate, up),
-            GateActivation::Silu => kernel.silu_gated(gate, up),
-        }
+        kernel.gated(act, gate, &up[first * width..][..gate.len()]);
     });
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! The fused operations of training on the CPU: contiguous f32 rows go to the kernels; each function returns whether they ran.
 
 use super::CpuBackend;
-use super::operand::{self, slice, slice_mut};
+use super::fused::rows;
+use super::operand::{self, Operands, slice, slice_mut};
 use bitnet_device::backend::{AdamStep, CausalShape, GateActivation, TensorMut, TensorRef};
 use bitnet_device::{BitNetDType, Result};
 use bitnet_kernels::gradient as kernel;
 
-fn plain(x: &TensorRef) -> bool {
-    operand::plain(x) && x.layout.shape().elements() > 0
+fn plain(x: &impl Operands) -> bool {
+    operand::plain(x) && x.layout().shape().elements() > 0
 }
 
 pub(super) fn rms_norm_backward(
@@ -36,12 +37,18 @@ pub(super) fn gated_halves(
     out: &mut TensorMut,
 ) -> Result<bool> {
     const OP: &str = "gated_halves";
-    if act != GateActivation::Relu2 || !plain(both) || !plain(&out.as_ref()) {
+    if !plain(both) || !plain(out) {
         return Ok(false);
     }
     let inner = out.layout.shape().last();
-    let (both, out) = (slice(OP, "both", both)?, slice_mut(OP, "out", out.reborrow())?);
-    kernel::relu2_gated_halves(cpu.kernels()?.isa, &cpu.threads, both, inner, out);
+    let (both, kernel) = (slice::<f32>(OP, "both", both)?, cpu.kernels()?.float);
+    rows(cpu, slice_mut(OP, "out", out.reborrow())?, inner, |first, out| {
+        for (both, out) in both[2 * first * inner..].chunks_exact(2 * inner).zip(out.chunks_exact_mut(inner)) {
+            let (gate, up) = both.split_at(inner);
+            out.copy_from_slice(gate);
+            kernel.gated(act, out, up);
+        }
+    });
     Ok(true)
 }
 

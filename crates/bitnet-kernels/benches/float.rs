@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use bitnet_device::backend::GateActivation;
 use bitnet_kernels::blocks::{BlockMatrix, BlockType};
 use bitnet_kernels::dense::Half;
 use bitnet_kernels::float::{KvPages, KvRows, PagedShape};
@@ -100,6 +101,6 @@ fn main() {
         println!("{name:10} {rows} x {columns} {:11.3} ns a number", seconds * 1e9 / (rows * columns) as f64);
     };
     line("rms_norm", &mut |x, out| float.rms_norm(x, &y[..columns], 1e-5, out));
-    line("relu2_gated", &mut |x, _| float.relu2_gated(x, &y));
-    line("silu_gated", &mut |x, _| float.silu_gated(x, &y));
+    line("relu2_gated", &mut |x, _| float.gated(GateActivation::Relu2, x, &y));
+    line("silu_gated", &mut |x, _| float.gated(GateActivation::Silu, x, &y));
 }

@@ -44,7 +44,6 @@ impl Kernels {
 
     /// The kernels of `isa`, or `None` when this CPU cannot run them.
     pub fn for_isa(isa: Isa) -> Option<Kernels> {
-        use isa::*;
         // The kernels have no size, so these boxes allocate nothing.
         fn all<F: FloatKernel + DenseKernel + 'static>(
             isa: Isa,
@@ -54,20 +53,14 @@ impl Kernels {
             let float = Box::leak(Box::new(float));
             Kernels { isa, ternary: Box::leak(Box::new(ternary)), float, dense: float }
         }
-        match isa {
-            Isa::Scalar => Some(all(isa, Scalar, Scalar)),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Sse41 => Sse41::new().map(|kernel| all(isa, kernel, kernel)),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::new().map(|kernel| all(isa, kernel, kernel)),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::new().map(|kernel| all(isa, kernel, kernel)),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Neon::new().map(|kernel| all(isa, kernel, kernel)),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod => NeonDotprod::new().zip(Neon::new()).map(|(dots, neon)| all(isa, dots, neon)),
-            _ => None,
+        if !isa.is_available() {
+            return None;
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa == Isa::NeonDotprod {
+            return isa::NeonDotprod::new().zip(isa::Neon::new()).map(|(dots, neon)| all(isa, dots, neon));
+        }
+        Some(isa::dispatch!(isa, |s| all(isa, s, s), all(isa, isa::Scalar, isa::Scalar)))
     }
 }
 

@@ -203,16 +203,7 @@ pub fn f32_rate(isa: Isa, pool: &ThreadPool, seconds: f64) -> f64 {
     let rate = best(seconds, 2, Instant::now, || {
         let ops = AtomicU64::new(0);
         pool.run(pool.threads() * 8, &|_| {
-            let count = match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => fused(crate::isa::Avx512::new().expect("available")),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => fused(crate::isa::Avx2::new().expect("available")),
-                #[cfg(target_arch = "aarch64")]
-                Isa::Neon | Isa::NeonDotprod => fused(crate::isa::Neon::new().expect("available")),
-                _ => plain(),
-            };
-            ops.fetch_add(count, Relaxed);
+            ops.fetch_add(dispatch!(isa, |s| fused(s), plain()), Relaxed);
         });
         2.0 * ops.into_inner() as f64
     });

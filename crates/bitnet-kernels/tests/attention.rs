@@ -1,21 +1,14 @@
 //! Attention over pages: against f64, and equal to the last bit whatever is computed beside it.
 
+mod common;
+
 use bitnet_kernels::float::{KvPages, KvPagesMut, KvRows, PagedShape, half, store_kv};
-use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
+use bitnet_kernels::{FloatKernel, ThreadPool};
+use common::uniform;
 use proptest::prelude::*;
 
 fn kernels() -> Vec<&'static dyn FloatKernel> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").float).collect()
-}
-
-/// Numbers in -1..1.
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let step = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(step).collect()
+    common::kernels().map(|kernels| kernels.float).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,7 +140,7 @@ fn naive(kind: Kind, shape: &PagedShape, text: &Text, q: &[f32], position: usize
 fn text(shape: &PagedShape, tokens: usize, seed: u64) -> Text {
     let len = tokens * shape.kv_heads * shape.head_dim;
     let times = |x: Vec<f32>, by: f32| x.iter().map(|v| v * by).collect();
-    Text { keys: times(numbers(len, seed), 4.0), values: times(numbers(len, seed + 1), 30.0) }
+    Text { keys: times(uniform(len, seed), 4.0), values: times(uniform(len, seed + 1), 30.0) }
 }
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> PagedShape {
@@ -178,7 +171,7 @@ fn equal_to_f64() {
     for (i, (tokens, start, heads, kv_heads, head_dim, window)) in cases.into_iter().enumerate() {
         let shape = PagedShape { window, ..shape(heads, kv_heads, head_dim) };
         let text = text(&shape, start + tokens, 10 * i as u64);
-        let q: Vec<f32> = numbers(tokens * heads * head_dim, i as u64).iter().map(|q| q * 2.0).collect();
+        let q: Vec<f32> = uniform(tokens * heads * head_dim, i as u64).iter().map(|q| q * 2.0).collect();
         let rows: Vec<_> = (start..start + tokens).map(|position| (0, position)).collect();
         for kind in KINDS {
             let cache = Cache::new(kind, shape, &pool, &[&text]);
@@ -242,7 +235,7 @@ proptest! {
             rows.extend((end - counts[i].min(end)..end).map(|position| (i, position)));
         }
         let row = shape.heads * head_dim;
-        let q = numbers(rows.len() * row, seed);
+        let q = uniform(rows.len() * row, seed);
         for kernel in kernels() {
             let together = batch.attend(kernel, &many, &q, &rows);
             for (t, &at) in rows.iter().enumerate() {

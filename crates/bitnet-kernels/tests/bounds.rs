@@ -2,6 +2,8 @@
 //! (Without debug assertions arithmetic wraps in silence: what these calls would then read and write lies outside of the
 //! slices. Run under a sanitizer, a test that fails here shows it.)
 
+mod common;
+
 use bitnet_kernels::activation::quantize_rows;
 use bitnet_kernels::blocks::{BlockMatrix, BlockType, embedding};
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32, matmul_i8};
@@ -11,6 +13,7 @@ use bitnet_kernels::float::{KvPages, KvPagesMut, KvRows, PagedShape, store_kv};
 use bitnet_kernels::gradient::{CausalShape, causal_attention, causal_attention_backward};
 use bitnet_kernels::ternary::{TernaryMatrix, matmul_i32, packed_len};
 use bitnet_kernels::{Isa, Kernels, ThreadPool};
+use common::kernels;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Half of the range of sizes: two of them multiply to 2^64, or 2^32 on machines of 32 bits.
@@ -19,10 +22,6 @@ const TOP: usize = 1 << (usize::BITS - 1);
 
 fn refused(what: &str, f: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(f)).is_err(), "{what}: not refused");
-}
-
-fn kernels() -> impl Iterator<Item = Kernels> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).unwrap())
 }
 
 #[test]

@@ -1,24 +1,16 @@
 //! Dense operations of every instruction set of this CPU against the scalar kernel, at odd sizes.
 
+mod common;
+
 use bitnet_device::backend::UnaryOp;
+use bitnet_kernels::ThreadPool;
 use bitnet_kernels::dense::{Binary, DenseKernel, Half, Moments, UNARY, parallel};
-use bitnet_kernels::{Isa, Kernels, ThreadPool};
+use common::numbers;
 use proptest::prelude::*;
 
 /// Every kernel of this CPU, the scalar one first.
 fn kernels() -> Vec<&'static dyn DenseKernel> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").dense).collect()
-}
-
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..len).map(|i| (uniform() + uniform()) * if i % 37 == 5 { 30.0 } else { 3.0 }).collect()
+    common::kernels().map(|kernels| kernels.dense).collect()
 }
 
 /// Units in the last place between two numbers; none between two NaN or equal ones.

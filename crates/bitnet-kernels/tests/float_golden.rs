@@ -1,7 +1,10 @@
 //! Float operations of every instruction set of this CPU against PyTorch (`golden/float_ops.py`).
 
+mod common;
+
+use bitnet_device::backend::GateActivation;
 use bitnet_kernels::float::{KvPages, KvPagesMut, KvRows, PagedShape, inverse_frequencies, rope_tables, store_kv};
-use bitnet_kernels::{FloatKernel, Isa, Kernels, ThreadPool};
+use bitnet_kernels::{Kernels, ThreadPool};
 
 struct Golden(&'static [u8]);
 
@@ -40,9 +43,9 @@ fn check(kernels: Kernels) {
     }
 
     let (gate, up) = (golden.take(101), golden.take(101));
-    for gated in [FloatKernel::silu_gated, FloatKernel::relu2_gated] {
+    for act in [GateActivation::Silu, GateActivation::Relu2] {
         let mut y = gate.clone();
-        gated(kernel, &mut y, &up);
+        kernel.gated(act, &mut y, &up);
         close(&y, &golden.take(101), 0.0);
     }
 
@@ -78,7 +81,5 @@ fn check(kernels: Kernels) {
 
 #[test]
 fn equal_to_pytorch() {
-    for isa in Isa::available() {
-        check(Kernels::for_isa(isa).expect("available"));
-    }
+    common::kernels().for_each(check);
 }

@@ -1,30 +1,21 @@
 //! Float operations of every instruction set of this CPU against f64 and the scalar kernel, at odd sizes.
 
-use bitnet_device::backend::UnaryOp;
+mod common;
+
+use bitnet_device::backend::{GateActivation, UnaryOp};
+use bitnet_kernels::FloatKernel;
 use bitnet_kernels::dense::{DenseKernel, Half};
 use bitnet_kernels::float::{half, inverse_frequencies, rope_tables};
-use bitnet_kernels::{FloatKernel, Isa, Kernels};
+use common::numbers;
 use proptest::prelude::*;
 
 /// Every kernel of this CPU, the scalar one first.
 fn kernels() -> Vec<&'static dyn FloatKernel> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").float).collect()
+    common::kernels().map(|kernels| kernels.float).collect()
 }
 
 fn dense() -> impl Iterator<Item = &'static dyn DenseKernel> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).expect("available").dense)
-}
-
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    // Near normal, with some numbers ten times as large.
-    (0..len).map(|i| (uniform() + uniform() + uniform()) * 2.0 * if i % 37 == 5 { 10.0 } else { 1.0 }).collect()
+    common::kernels().map(|kernels| kernels.dense)
 }
 
 /// `|a - b| <= bound * max(|b|, scale)`.
@@ -74,6 +65,18 @@ fn to_f16_rounds_as_the_standard_says() {
     }
 }
 
+#[test]
+fn gates_that_are_not_a_number_stay() {
+    for kernel in kernels() {
+        for act in [GateActivation::Relu2, GateActivation::Silu] {
+            // A whole vector of any set, and a rest.
+            let mut gate = [f32::NAN; 19];
+            kernel.gated(act, &mut gate, &[1.0; 19]);
+            assert!(gate.iter().all(|g| g.is_nan()), "{} {act:?}", kernel.isa());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -89,10 +92,10 @@ proptest! {
             scalar.rms_norm(&x, &weight, 1e-5, &mut b);
             close(kernel, &a, &b, 1e-6, 0.0);
 
-            for f in [FloatKernel::silu_gated, FloatKernel::relu2_gated] {
+            for act in [GateActivation::Silu, GateActivation::Relu2] {
                 (a, b) = (x.clone(), x.clone());
-                f(kernel, &mut a, &y);
-                f(scalar, &mut b, &y);
+                kernel.gated(act, &mut a, &y);
+                scalar.gated(act, &mut b, &y);
                 close(kernel, &a, &b, 1e-6, 0.0);
             }
         }

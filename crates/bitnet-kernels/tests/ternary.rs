@@ -1,13 +1,12 @@
 //! Every kernel that this CPU can run equals the scalar one bit for bit, and that one a plain loop over the weights.
 
+mod common;
+
+use bitnet_kernels::ThreadPool;
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::ternary::{Activations, MAX_COLS, TernaryMatrix, matmul, matmul_i32, pack, packed_len, unpack};
-use bitnet_kernels::{Isa, Kernels, ThreadPool};
+use common::kernels;
 use proptest::prelude::*;
-
-fn all_kernels() -> Vec<Kernels> {
-    Isa::available().into_iter().map(|isa| Kernels::for_isa(isa).unwrap()).collect()
-}
 
 /// Weights `[rows, cols]` as codes `[rows, ceil(cols / 4)]`.
 fn codes_of(weights: &[i8], rows: usize, cols: usize) -> Vec<u8> {
@@ -60,7 +59,7 @@ fn check(weights: &[i8], q: &[i8], rows: usize, cols: usize, offset: usize, pool
     let x = shifted(&x, offset);
     let matrix = TernaryMatrix::new(&tiles[offset..], rows, cols);
     let expected = naive(weights, q, cols);
-    for kernels in all_kernels() {
+    for kernels in kernels() {
         let stride = rows + 3;
         let mut out = vec![i32::MIN; offset + sums.len() * stride];
         matmul_i32(kernels.ternary, pool, &matrix, &x[offset..], &sums, &mut out[offset..], stride);
@@ -142,7 +141,7 @@ fn same_quantization(x: &[f32]) {
     let mut expected: Vec<i8> = x.iter().map(round).collect();
     expected.resize(padded(x.len()), 0);
     let sum: i32 = expected.iter().map(|&v| i32::from(v)).sum();
-    for kernels in all_kernels() {
+    for kernels in kernels() {
         let mut q = vec![99; padded(x.len())];
         let (got_scale, got_sum) = kernels.ternary.quantize(x, &mut q);
         assert_eq!(q, expected, "{kernels:?} {x:?}");
@@ -193,7 +192,7 @@ fn shapes_of_models_are_exact() {
 #[test]
 fn empty_problems_are_fine() {
     let pool = ThreadPool::new(2);
-    for kernels in all_kernels() {
+    for kernels in kernels() {
         let none = TernaryMatrix::new(&[], 0, 32);
         matmul_i32(kernels.ternary, &pool, &none, &[0; 64], &[0; 2], &mut [], 0);
         let no_columns = TernaryMatrix::new(&[], 5, 0);
@@ -217,7 +216,7 @@ fn scales_go_with_their_panels() {
     let mut q = vec![0; tokens * padded(cols)];
     let (mut scales, mut sums) = (vec![0.0; tokens], vec![0; tokens]);
     let mut first_out = None;
-    for kernels in all_kernels() {
+    for kernels in kernels() {
         quantize_rows(kernels.ternary, &pool, &x, cols, &mut q, &mut scales, &mut sums);
         let activations = Activations { q: &q, scales: &scales, sums: &sums };
         let matrix = TernaryMatrix::new(&tiles, rows, cols);
@@ -248,7 +247,7 @@ fn scales_go_with_their_panels() {
 fn a_row_that_is_not_finite_gives_nan() {
     let pool = ThreadPool::new(1);
     let tiles = packed(&[1; 40], 2, 20, &pool);
-    for kernels in all_kernels() {
+    for kernels in kernels() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 40]; // the second of two rows is sound
             x[17] = bad;

@@ -16,10 +16,14 @@ mod vector;
 mod x86_64;
 
 use crate::float::simd::{BF16, F16};
-use crate::isa::{self, MISSING};
+use crate::isa::{Scalar, dispatch};
 use crate::lengths::elements;
 use crate::{Isa, ThreadPool};
-use product::{F32, Output, Widened};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use portable::Portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use product::Of;
+use product::{Output, Widened};
 
 /// Sizes of a product: `out[m, n] = a[m, k] b[k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,166 +128,154 @@ fn check(what: &str, len: usize, start: usize, extents: [usize; 2], strides: [is
     assert!(low >= 0 && high < len as i128, "{what}: elements {low} to {high} of a slice of {len}");
 }
 
-/// `out = a b` in f32; every instruction set within the rounding of sums of `k` products in its own order.
-///
-/// # Panics
-/// When a matrix leaves its slice, elements of `out` overlap, or this CPU lacks `isa` (all products here).
-pub fn matmul_f32(
-    isa: Isa,
-    pool: &ThreadPool,
+/// A product: what is read and written, checked.
+#[derive(Clone, Copy)]
+struct Job<'a, T, O> {
+    pool: &'a ThreadPool,
     shape: MatmulShape,
-    a: Matrix<f32>,
-    b: Matrix<f32>,
-    out: MatrixMut<f32>,
-) {
-    check_all(&shape, &a, &b, &out);
-    f32_like(isa, pool, shape, a, b, Target::new(out));
-}
-
-/// `out = a b` in f64.
-///
-/// # Panics
-/// As [`matmul_f32`].
-pub fn matmul_f64(
-    isa: Isa,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<f64>,
-    b: Matrix<f64>,
-    out: MatrixMut<f64>,
-) {
-    check_all(&shape, &a, &b, &out);
-    let out = Target::new(out);
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => blocks::run(x86_64::F64Avx512::new().expect(MISSING), pool, shape, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => blocks::run(x86_64::F64Avx2::new().expect(MISSING), pool, shape, a, b, out),
-        Isa::Scalar => scalar::matmul(shape, a, b, out),
-        _ => blocks::run(portable::Portable::<f64>::new(), pool, shape, a, b, out),
-    }
-}
-
-/// `out = a b` of IEEE halves (their bits), summed in f32 and rounded once.
-///
-/// # Panics
-/// As [`matmul_f32`].
-pub fn matmul_f16(
-    isa: Isa,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<u16>,
-    b: Matrix<u16>,
-    out: MatrixMut<u16>,
-) {
-    check_all(&shape, &a, &b, &out);
-    f32_like(isa, pool, shape, a.cast(F16::slice), b.cast(F16::slice), Target::<F16>::new_bits(out));
-}
-
-/// `out = a b` of bfloat16 (their bits), summed in f32 and rounded once. With AVX512-BF16 the products of two neighbours
-/// are added to a sum together and subnormal numbers count as zero; the difference is below that of another order.
-///
-/// # Panics
-/// As [`matmul_f32`].
-pub fn matmul_bf16(
-    isa: Isa,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<u16>,
-    b: Matrix<u16>,
-    out: MatrixMut<u16>,
-) {
-    check_all(&shape, &a, &b, &out);
-    bf16(isa, pool, shape, a, b, Target::<BF16>::new_bits(out));
-}
-
-/// [`matmul_bf16`] with the sums as they are, in f32.
-///
-/// # Panics
-/// As [`matmul_f32`].
-pub fn matmul_bf16_f32(
-    isa: Isa,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<u16>,
-    b: Matrix<u16>,
-    out: MatrixMut<f32>,
-) {
-    check_all(&shape, &a, &b, &out);
-    bf16(isa, pool, shape, a, b, Target::new(out));
-}
-
-fn bf16<O: Output<f32>>(
-    isa: Isa,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<u16>,
-    b: Matrix<u16>,
+    a: Matrix<'a, T>,
+    b: Matrix<'a, T>,
     out: Target<O>,
-) {
-    let (a, b) = (a.cast(BF16::slice), b.cast(BF16::slice));
-    #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512
-        && let Some(p) = x86_64::Bf16Avx512::new()
-    {
-        return blocks::run(p, pool, shape, a, b, out);
-    }
-    f32_like(isa, pool, shape, a, b, out);
 }
 
-/// `out = a b` of i8 in i32, wrapping (which takes `k >= 2^17`): every instruction set gives the same bits.
-///
-/// # Panics
-/// As [`matmul_f32`].
-pub fn matmul_i8(isa: Isa, pool: &ThreadPool, shape: MatmulShape, a: Matrix<i8>, b: Matrix<i8>, out: MatrixMut<i32>) {
-    check_all(&shape, &a, &b, &out);
-    let out = Target::new(out);
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => blocks::run(x86_64::I8Avx512::new().expect(MISSING), pool, shape, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => blocks::run(x86_64::I8Avx2::new().expect(MISSING), pool, shape, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => blocks::run(x86_64::I8Sse41::new().expect(MISSING), pool, shape, a, b, out),
-        Isa::Scalar => scalar::matmul(shape, a, b, out),
-        _ => blocks::run(portable::Portable::<i32>::new(), pool, shape, a, b, out),
+impl<'a, T, O> Job<'a, T, O> {
+    fn new(
+        pool: &'a ThreadPool,
+        shape: MatmulShape,
+        a: Matrix<'a, T>,
+        b: Matrix<'a, T>,
+        out: MatrixMut<'a, O>,
+    ) -> Self {
+        let MatmulShape { m, n, k } = shape;
+        // Strides of 0 make matrices of any size; the loops over them count in usize.
+        for sizes in [[m, k], [k, n], [m, n]] {
+            assert!(elements(sizes).is_some_and(|count| count <= isize::MAX as usize), "{shape:?} is too large");
+        }
+        a.check("a", m, k);
+        b.check("b", k, n);
+        out.check(m, n);
+        Job { pool, shape, a, b, out: Target::new(out) }
+    }
+
+    /// The same elements as other types.
+    fn cast<U, V>(self, slice: fn(&'a [T]) -> &'a [U]) -> Job<'a, U, V> {
+        let Job { pool, shape, a, b, out } = self;
+        Job { pool, shape, a: a.cast(slice), b: b.cast(slice), out: out.cast() }
     }
 }
 
-fn check_all<A, B, O>(shape: &MatmulShape, a: &Matrix<A>, b: &Matrix<B>, out: &MatrixMut<O>) {
-    let MatmulShape { m, n, k } = *shape;
-    // Strides of 0 make matrices of any size; the loops over them count in usize.
-    for sizes in [[m, k], [k, n], [m, n]] {
-        assert!(elements(sizes).is_some_and(|count| count <= isize::MAX as usize), "{shape:?} is too large");
+/// The products of an instruction set.
+trait Products: Copy {
+    /// Of what widens to f32.
+    fn f32<T: Widened<f32>, O: Output<f32>>(self, job: Job<T, O>);
+    fn bf16<O: Output<f32>>(self, job: Job<BF16, O>) {
+        self.f32(job);
     }
-    a.check("a", shape.m, shape.k);
-    b.check("b", shape.k, shape.n);
-    out.check(shape.m, shape.n);
+    fn f64(self, job: Job<f64, f64>);
+    fn i8(self, job: Job<i8, i32>);
 }
 
-/// Products of what widens to f32.
-fn f32_like<T, O>(isa: Isa, pool: &ThreadPool, shape: MatmulShape, a: Matrix<T>, b: Matrix<T>, out: Target<O>)
-where
-    T: Widened<f32>,
-    O: Output<f32>,
-{
-    macro_rules! with {
-        ($simd:expr) => {
-            blocks::run(F32::<_, T>::new($simd.expect(MISSING)), pool, shape, a, b, out)
-        };
+impl Products for Scalar {
+    fn f32<T: Widened<f32>, O: Output<f32>>(self, job: Job<T, O>) {
+        scalar::matmul(job);
     }
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => with!(isa::Avx512::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => with!(isa::Avx2::new()),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Sse41 => blocks::run(portable::Portable::<f32, T>::new(), pool, shape, a, b, out),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod => with!(isa::Neon::new()),
-        _ => scalar::matmul(shape, a, b, out),
+    fn f64(self, job: Job<f64, f64>) {
+        scalar::matmul(job);
+    }
+    fn i8(self, job: Job<i8, i32>) {
+        scalar::matmul(job);
     }
 }
+
+/// [`Products`] in blocks, by the [`Product`] of each type.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! products {
+    ($isa:ident, |$s:ident| $f32:expr, $f64:expr, $i8:expr $(, $bf16:item)?) => {
+        #[allow(unused_variables)] // portable products need no proof
+        impl Products for crate::isa::$isa {
+            fn f32<T: Widened<f32>, O: Output<f32>>(self, job: Job<T, O>) {
+                let $s = self;
+                blocks::run($f32, job);
+            }
+            fn f64(self, job: Job<f64, f64>) {
+                let $s = self;
+                blocks::run($f64, job);
+            }
+            fn i8(self, job: Job<i8, i32>) {
+                let $s = self;
+                blocks::run($i8, job);
+            }
+            $($bf16)?
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+products!(Sse41, |s| Portable::<f32, T>::new(), Portable::<f64, f64>::new(), Of::<_, i8>::new(s));
+#[cfg(target_arch = "x86_64")]
+products!(Avx2, |s| Of::<_, T>::new(s), Of::<_, f64>::new(s), Of::<_, i8>::new(s));
+#[cfg(target_arch = "x86_64")]
+products!(
+    Avx512,
+    |s| Of::<_, T>::new(s),
+    Of::<_, f64>::new(s),
+    Of::<_, i8>::new(s),
+    fn bf16<O: Output<f32>>(self, job: Job<BF16, O>) {
+        match x86_64::Bf16Avx512::new() {
+            Some(p) => blocks::run(p, job),
+            None => self.f32(job),
+        }
+    }
+);
+#[cfg(target_arch = "aarch64")]
+products!(Neon, |s| Of::<_, T>::new(s), Portable::<f64, f64>::new(), Portable::<i32, i8>::new());
+
+/// A public product: `$job` by the function `$f` of [`Products`].
+macro_rules! product {
+    ($(#[$doc:meta])* $name:ident, $in:ty, $out:ty, $f:ident, |$job:ident| $cast:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Panics
+        /// When a matrix leaves its slice, elements of `out` overlap, or this CPU lacks `isa`.
+        pub fn $name(
+            isa: Isa,
+            pool: &ThreadPool,
+            shape: MatmulShape,
+            a: Matrix<$in>,
+            b: Matrix<$in>,
+            out: MatrixMut<$out>,
+        ) {
+            let $job = Job::new(pool, shape, a, b, out);
+            let job = $cast;
+            dispatch!(isa, |s| s.$f(job), Scalar.$f(job));
+        }
+    };
+}
+
+product!(
+    /// `out = a b` in f32; every instruction set within the rounding of sums of `k` products in its own order.
+    matmul_f32, f32, f32, f32, |job| job
+);
+product!(
+    /// `out = a b` in f64.
+    matmul_f64, f64, f64, f64, |job| job
+);
+product!(
+    /// `out = a b` of IEEE halves (their bits), summed in f32 and rounded once.
+    matmul_f16, u16, u16, f32, |job| job.cast::<F16, F16>(F16::slice)
+);
+product!(
+    /// `out = a b` of bfloat16 (their bits), summed in f32 and rounded once. With AVX512-BF16 the products of two neighbours
+    /// are added to a sum together and subnormal numbers count as zero; the difference is below that of another order.
+    matmul_bf16, u16, u16, bf16, |job| job.cast::<BF16, BF16>(BF16::slice)
+);
+product!(
+    /// [`matmul_bf16`] with the sums as they are, in f32.
+    matmul_bf16_f32, u16, f32, bf16, |job| job.cast::<BF16, f32>(BF16::slice)
+);
+product!(
+    /// `out = a b` of i8 in i32, wrapping (which takes `k >= 2^17`): every instruction set gives the same bits.
+    matmul_i8, i8, i32, i8, |job| job
+);
 
 /// Where results go, from several threads.
 struct Target<O> {
@@ -309,11 +301,10 @@ impl<O> Target<O> {
         Target { data, row_stride: out.row_stride, col_stride: out.col_stride }
     }
 
-    /// `O` is a transparent u16.
-    fn new_bits(out: MatrixMut<u16>) -> Self {
-        const { assert!(size_of::<O>() == 2 && align_of::<O>() == 2) };
-        let data = out.data.as_mut_ptr().wrapping_add(out.start).cast();
-        Target { data, row_stride: out.row_stride, col_stride: out.col_stride }
+    /// `U` is `O`, or has its bits.
+    fn cast<U>(self) -> Target<U> {
+        const { assert!(size_of::<O>() == size_of::<U>() && align_of::<O>() == align_of::<U>()) };
+        Target { data: self.data.cast(), row_stride: self.row_stride, col_stride: self.col_stride }
     }
 
     fn at(&self, i: usize, j: usize) -> *mut O {

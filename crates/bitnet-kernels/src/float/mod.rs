@@ -26,6 +26,7 @@ pub use rope::{inverse_frequencies, rope_tables};
 use crate::blocks::BlockMatrix;
 use crate::lengths::elements;
 use crate::{Isa, ThreadPool};
+use bitnet_device::backend::GateActivation;
 
 /// The largest head dimension that [`FloatKernel::paged_attention`] takes.
 pub const MAX_HEAD_DIM: usize = 256;
@@ -40,11 +41,8 @@ pub trait FloatKernel: Send + Sync {
     /// `out[t] = weight * (x[t] / sqrt(mean(x[t]^2) + eps))`; x, out `[T, H]`, weight `[H]`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
-    /// `gate = silu(gate) * up`, where `silu(g) = g / (1 + e^-g)`.
-    fn silu_gated(&self, gate: &mut [f32], up: &[f32]);
-
-    /// `gate = max(gate, 0)^2 * up`.
-    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]);
+    /// `gate = act(gate) * up`, where `relu2(g) = max(g, 0)^2` and `silu(g) = g / (1 + e^-g)`; NaN stays.
+    fn gated(&self, act: GateActivation, gate: &mut [f32], up: &[f32]);
 
     /// Rotates the heads of x `[T, heads, 2 * pairs]` in place by the angles of each token: cos, sin `[T, pairs]`.
     ///

@@ -7,6 +7,7 @@ use crate::isa::Scalar;
 use crate::lengths::elements;
 use crate::threads::Parts;
 use crate::{Isa, ThreadPool};
+use bitnet_device::backend::GateActivation;
 
 impl FloatKernel for Scalar {
     fn isa(&self) -> Isa {
@@ -25,18 +26,15 @@ impl FloatKernel for Scalar {
         }
     }
 
-    fn silu_gated(&self, gate: &mut [f32], up: &[f32]) {
+    fn gated(&self, act: GateActivation, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
         for (g, u) in gate.iter_mut().zip(up) {
-            *g = *g / (1.0 + (-*g).exp()) * u;
-        }
-    }
-
-    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]) {
-        assert_eq!(gate.len(), up.len());
-        for (g, u) in gate.iter_mut().zip(up) {
-            let positive = g.max(0.0);
-            *g = positive * positive * u;
+            let active = match act {
+                GateActivation::Relu2 if *g < 0.0 => 0.0,
+                GateActivation::Relu2 => *g * *g,
+                GateActivation::Silu => *g / (1.0 + (-*g).exp()),
+            };
+            *g = active * u;
         }
     }
 

@@ -4,6 +4,7 @@ use super::simd::{MAX_LANES, Simd, inlined};
 use super::{FloatKernel, KvPages, KvRows, PagedShape, attention, inverse_rms, linear, rope_row, whole_rows};
 use crate::blocks::BlockMatrix;
 use crate::{Isa, ThreadPool};
+use bitnet_device::backend::GateActivation;
 
 impl<S: Simd> FloatKernel for S {
     fn isa(&self) -> Isa {
@@ -22,27 +23,24 @@ impl<S: Simd> FloatKernel for S {
         }));
     }
 
-    fn silu_gated(&self, gate: &mut [f32], up: &[f32]) {
+    fn gated(&self, act: GateActivation, gate: &mut [f32], up: &[f32]) {
         let s = *self;
         s.enter(inlined!(|| {
             let (zero, one) = (s.splat(0.0), s.splat(1.0));
-            update(s, gate, up, inlined!(|g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u)))
-        }));
-    }
-
-    fn relu2_gated(&self, gate: &mut [f32], up: &[f32]) {
-        let s = *self;
-        s.enter(inlined!(|| {
-            let zero = s.splat(0.0);
-            update(
-                s,
-                gate,
-                up,
-                inlined!(|g, u| {
-                    let positive = s.max(zero, g);
-                    s.mul(s.mul(positive, positive), u)
-                }),
-            )
+            match act {
+                GateActivation::Relu2 => update(
+                    s,
+                    gate,
+                    up,
+                    inlined!(|g, u| {
+                        let positive = s.max(zero, g);
+                        s.mul(s.mul(positive, positive), u)
+                    }),
+                ),
+                GateActivation::Silu => {
+                    update(s, gate, up, inlined!(|g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u)))
+                }
+            }
         }));
     }
 

@@ -2,8 +2,7 @@
 
 use super::pack::{Side, panel};
 use super::product::{MAX_TILE, Output, Panels, Product, Sum};
-use super::{MatmulShape, Matrix, Target, scratch, vector};
-use crate::ThreadPool;
+use super::{Job, MatmulShape, Matrix, Target, scratch, vector};
 use std::mem::MaybeUninit;
 
 /// Words of depth of a block, so that a panel of `b` stays in the first cache.
@@ -35,40 +34,27 @@ impl<T> Shared<T> {
 }
 
 /// `out = a b`.
-pub(super) fn run<P: Product, O: Output<P::Acc>>(
-    p: P,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<P::In>,
-    b: Matrix<P::In>,
-    out: Target<O>,
-) {
-    let MatmulShape { m, n, k } = shape;
+pub(super) fn run<P: Product, O: Output<P::Acc>>(p: P, job: Job<P::In, O>) {
+    let Job { shape: MatmulShape { m, n, k }, a, b, out, .. } = job;
     if m == 0 || n == 0 {
         return;
     }
     if n == 1 || m > 1 && out.col_stride != 1 && out.row_stride == 1 {
         // Results that are neighbours in a column: the transposed product.
-        return run_rows(p, pool, MatmulShape { m: n, n: m, k }, b.t(), a.t(), out.t());
+        let shape = MatmulShape { m: n, n: m, k };
+        return run_rows(p, Job { shape, a: b.t(), b: a.t(), out: out.t(), ..job });
     }
-    run_rows(p, pool, shape, a, b, out);
+    run_rows(p, job);
 }
 
-fn run_rows<P: Product, O: Output<P::Acc>>(
-    p: P,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<P::In>,
-    b: Matrix<P::In>,
-    out: Target<O>,
-) {
-    let MatmulShape { m, n, k } = shape;
+fn run_rows<P: Product, O: Output<P::Acc>>(p: P, job: Job<P::In, O>) {
+    let Job { pool, shape: MatmulShape { m, n, k }, a, b, out } = job;
     let depth = k.div_ceil(P::GROUP);
-    if m == 1 && vector::run(p, pool, shape, &a, &b, out) {
+    if m == 1 && vector::run(p, &job) {
         return;
     }
     if O::SAME || depth <= ROUNDED_DEPTH {
-        return blocked(p, pool, shape, a, b, out);
+        return blocked(p, job);
     }
     // Sums of several blocks of k are kept whole until all are there; as many rows at once as the scratch holds.
     let rows = (SHARED / n).clamp(1, m);
@@ -77,7 +63,7 @@ fn run_rows<P: Product, O: Output<P::Acc>>(
         let rows = rows.min(m - first);
         let part = Target { data: sums.as_mut_ptr(), row_stride: n as isize, col_stride: 1 };
         let a = Matrix { start: a.start.wrapping_add_signed(a.row_stride * first as isize), ..a };
-        blocked(p, pool, MatmulShape { m: rows, n, k }, a, b, part);
+        blocked(p, Job { pool, shape: MatmulShape { m: rows, n, k }, a, b, out: part });
         let sums = &sums;
         pool.run(rows, &|i| {
             for (j, &sum) in sums[i * n..][..n].iter().enumerate() {
@@ -93,14 +79,8 @@ fn height<P: Product>(rows: usize, row: usize) -> usize {
     (rows - row).next_multiple_of(4).min(P::ROWS)
 }
 
-fn blocked<P: Product, O: Output<P::Acc>>(
-    p: P,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: Matrix<P::In>,
-    b: Matrix<P::In>,
-    out: Target<O>,
-) {
+fn blocked<P: Product, O: Output<P::Acc>>(p: P, job: Job<P::In, O>) {
+    let Job { pool, shape, a, b, out } = job;
     let MatmulShape { m, n, k } = shape;
     let depth = k.div_ceil(P::GROUP);
     let block_depth = if O::SAME { depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1) } else { depth.max(1) };

@@ -5,21 +5,7 @@ use std::marker::PhantomData;
 use super::product::{Panels, Product, Sum, Widened, tiles};
 
 /// Sums in `A` of elements `T`, four lanes.
-pub(super) struct Portable<A, T = <A as Sums>::From>(PhantomData<(A, T)>);
-
-/// The element that is summed in this type unless another is named.
-pub(super) trait Sums {
-    type From;
-}
-impl Sums for f32 {
-    type From = f32;
-}
-impl Sums for f64 {
-    type From = f64;
-}
-impl Sums for i32 {
-    type From = i8;
-}
+pub(super) struct Portable<A, T>(PhantomData<(A, T)>);
 
 impl<A, T> Clone for Portable<A, T> {
     fn clone(&self) -> Self {

@@ -279,23 +279,32 @@ impl Output<f32> for BF16 {
     }
 }
 
-/// Sums in f32 of any element that widens to it, with the vectors of the other float operations.
-pub(super) struct F32<S, T>(S, PhantomData<T>);
+/// Products of elements `T` with the instructions of `S`; those of what widens to f32 with the vectors of the other float
+/// operations.
+pub(super) struct Of<S, T>(S, PhantomData<T>);
 
-impl<S: Copy, T> Clone for F32<S, T> {
+impl<S: Copy, T> Clone for Of<S, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<S: Copy, T> Copy for F32<S, T> {}
+impl<S: Copy, T> Copy for Of<S, T> {}
 
-impl<S, T> F32<S, T> {
-    pub(super) fn new(simd: S) -> Self {
-        F32(simd, PhantomData)
+impl<S, T> Of<S, T> {
+    pub(super) fn new(set: S) -> Self {
+        Of(set, PhantomData)
+    }
+
+    #[inline(always)]
+    pub(super) fn entered<R>(self, f: impl FnOnce() -> R) -> R
+    where
+        S: Simd,
+    {
+        self.0.enter(f)
     }
 }
 
-impl<S: Simd, T: Widened<f32>> Product for F32<S, T> {
+impl<S: Simd, T: Widened<f32>> Product for Of<S, T> {
     type In = T;
     type Word = f32;
     type Acc = f32;
@@ -309,7 +318,7 @@ impl<S: Simd, T: Widened<f32>> Product for F32<S, T> {
 
     #[inline(always)]
     fn enter<R>(self, f: impl FnOnce() -> R) -> R {
-        self.0.enter(f)
+        self.entered(f)
     }
     #[inline(always)]
     fn word(self, element: impl Fn(usize) -> Option<T>) -> f32 {

@@ -1,10 +1,10 @@
 //! The specification: every result is the sum over `k`, in order.
 
+use super::Job;
 use super::product::{Output, Sum, Widened};
-use super::{MatmulShape, Matrix, Target};
 
 /// `out = a b`, sums in `A`.
-pub(super) fn matmul<T, A, O>(shape: MatmulShape, a: Matrix<T>, b: Matrix<T>, out: Target<O>)
+pub(super) fn matmul<T, A, O>(Job { shape, a, b, out, .. }: Job<T, O>)
 where
     T: Widened<A>,
     A: Sum,

@@ -1,8 +1,7 @@
 //! Vector-matrix products: nothing is packed, each element of the matrix is read once.
 
 use super::product::{Output, Product, Sum};
-use super::{MatmulShape, Matrix, Target};
-use crate::ThreadPool;
+use super::{Job, MatmulShape, Matrix};
 use crate::float::simd::MAX_LANES;
 
 /// Columns that a task takes at a time.
@@ -13,15 +12,9 @@ const SUMS: usize = 64;
 const SMALL: usize = 1 << 15;
 
 /// `out[n] = a[k] b[k, n]`; false when the strides of `b` need panels.
-pub(super) fn run<P: Product, O: Output<P::Acc>>(
-    p: P,
-    pool: &ThreadPool,
-    shape: MatmulShape,
-    a: &Matrix<P::In>,
-    b: &Matrix<P::In>,
-    out: Target<O>,
-) -> bool {
-    let MatmulShape { n, k, .. } = shape;
+pub(super) fn run<P: Product, O: Output<P::Acc>>(p: P, job: &Job<P::In, O>) -> bool {
+    let Job { pool, shape: MatmulShape { n, k, .. }, a, b, out } = job;
+    let (n, k) = (*n, *k);
     if k == 0 || b.row_stride != 1 && b.col_stride != 1 {
         return false;
     }

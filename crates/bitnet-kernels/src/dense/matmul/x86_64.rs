@@ -2,10 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::product::{Panels, Product, tiles};
+use super::product::{Of, Panels, Product, tiles};
 use crate::float::half::bf16_to_f32;
 use crate::float::simd::BF16;
-use crate::isa::{Isa, kernel};
+use crate::isa::{Avx2, Avx512, Isa, Sse41, kernel};
 
 /// The functions that are one intrinsic, with their vectors and pointers cast.
 macro_rules! vectors {
@@ -43,36 +43,16 @@ macro_rules! vectors {
 }
 
 kernel!(
-    /// f64 with AVX-512.
-    F64Avx512, Isa::Avx512.is_available(), "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"
-);
-kernel!(
-    /// f64 with AVX2.
-    F64Avx2, Isa::Avx2.is_available(), "avx2,fma"
-);
-kernel!(
     /// bfloat16 with AVX512-BF16.
     Bf16Avx512,
     Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
     "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma"
 );
-kernel!(
-    /// i8 with AVX-512 VNNI: `a + 128` unsigned, what that adds taken off beforehand.
-    I8Avx512, Isa::Avx512.is_available(), "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma"
-);
-kernel!(
-    /// i8 with AVX2, as pairs of 16 bits.
-    I8Avx2, Isa::Avx2.is_available(), "avx2,fma"
-);
-kernel!(
-    /// i8 with SSE4.1, as pairs of 16 bits.
-    I8Sse41, Isa::Sse41.is_available(), "ssse3,sse4.1"
-);
 
 macro_rules! f64_product {
-    ($name:ident, $lanes:literal, $rows:literal x $columns:literal, $splat:ident, $fma:ident,
+    ($isa:ident, $lanes:literal, $rows:literal x $columns:literal, $splat:ident, $fma:ident,
      [$($vectors:tt)*], [$($tiles:tt)*]) => {
-        impl Product for $name {
+        impl Product for Of<$isa, f64> {
             type In = f64;
             type Word = f64;
             type Acc = f64;
@@ -107,7 +87,7 @@ macro_rules! f64_product {
 }
 
 f64_product!(
-    F64Avx512, 8, 12 x 16, _mm512_set1_pd, _mm512_fmadd_pd,
+    Avx512, 8, 12 x 16, _mm512_set1_pd, _mm512_fmadd_pd,
     [
         type V = __m512d;
         type W = __m512d;
@@ -117,7 +97,7 @@ f64_product!(
     [tiles!(12 8 4 by 2);]
 );
 f64_product!(
-    F64Avx2, 4, 4 x 12, _mm256_set1_pd, _mm256_fmadd_pd,
+    Avx2, 4, 4 x 12, _mm256_set1_pd, _mm256_fmadd_pd,
     [
         type V = __m256d;
         type W = __m256d;
@@ -175,7 +155,8 @@ impl Product for Bf16Avx512 {
     tiles!(12 8 4 by 2);
 }
 
-impl Product for I8Avx512 {
+/// VNNI: `a + 128` unsigned, what that adds taken off beforehand.
+impl Product for Of<Avx512, i8> {
     type In = i8;
     type Word = u32;
     type Acc = i32;
@@ -225,9 +206,10 @@ impl Product for I8Avx512 {
     tiles!(12 8 4 by 2);
 }
 
+/// Bytes as pairs of 16 bits.
 macro_rules! pairs_product {
-    ($name:ident, $lanes:literal, $splat:ident, $madd:ident, $add:ident, [$($vectors:tt)*]) => {
-        impl Product for $name {
+    ($isa:ident, $lanes:literal, $splat:ident, $madd:ident, $add:ident, [$($vectors:tt)*]) => {
+        impl Product for Of<$isa, i8> {
             type In = i8;
             type Word = u32;
             type Acc = i32;
@@ -262,13 +244,13 @@ macro_rules! pairs_product {
     };
 }
 
-pairs_product!(I8Avx2, 8, _mm256_set1_epi32, _mm256_madd_epi16, _mm256_add_epi32, [
+pairs_product!(Avx2, 8, _mm256_set1_epi32, _mm256_madd_epi16, _mm256_add_epi32, [
     type V = __m256i;
     type W = __m256i;
     vectors!(__m256i, i32, _mm256_setzero_si256, load_256, store_256, _mm256_add_epi32,
         __m256i, u32, load_256);
 ]);
-pairs_product!(I8Sse41, 4, _mm_set1_epi32, _mm_madd_epi16, _mm_add_epi32, [
+pairs_product!(Sse41, 4, _mm_set1_epi32, _mm_madd_epi16, _mm_add_epi32, [
     type V = __m128i;
     type W = __m128i;
     vectors!(__m128i, i32, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_add_epi32,
