@@ -27,7 +27,8 @@ pub(super) const LARGE: u8 = u8::MAX;
 pub(super) struct Core {
     // What every allocation reads, together.
     pub(super) small_below: usize,
-    untracked: bool,
+    /// Whether nothing but the counts is tracked.
+    pub(super) untracked: bool,
     immortal: bool,
     pub(super) host: bool,
     pub(super) central: Central,
@@ -97,10 +98,10 @@ impl Core {
         self.devices.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// A cached block of a class, if nothing but the counts is tracked.
+    /// A cached block of a class.
     #[inline]
     pub(super) fn pop(&self, class: usize) -> Option<usize> {
-        if self.untracked { thread_cache::pop(&self.central, class) } else { None }
+        thread_cache::pop(&self.central, class)
     }
 
     /// A block of a class; also whether it was used before.
@@ -152,7 +153,10 @@ impl Core {
             tracker.freed(address, len, now);
         }
         if class != LARGE {
-            thread_cache::make_room(&self.central, class as usize, address);
+            // Where it is tracked, the cache was not tried.
+            if self.untracked || !thread_cache::push(&self.central, class as usize, address) {
+                thread_cache::make_room(&self.central, class as usize, address);
+            }
             return None;
         }
         let bytes = len.max(1).next_multiple_of(PAGE);

@@ -118,7 +118,8 @@ impl HybridMemoryPool {
         if len < core.small_below {
             let class = class_of(len);
             if let Some(address) = core.pop(class) {
-                return Ok(self.handle(address, len, class as u8, false));
+                let handle = self.handle(address, len, class as u8, false);
+                return Ok(if core.untracked { handle } else { self.noted(handle, true, Location::caller()) });
             }
             return self.allocate_small(len, class);
         }
@@ -176,6 +177,7 @@ impl HybridMemoryPool {
     }
 
     /// Tracks an allocation and does periodic work.
+    #[inline(never)]
     fn noted(&self, handle: MemoryHandle, warm: bool, place: &'static Location<'static>) -> MemoryHandle {
         match self.0.note(handle.address, handle.len, warm, place) {
             Some(now) => cleanup::maintain(&self.0, now),

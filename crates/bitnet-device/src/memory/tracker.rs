@@ -4,6 +4,7 @@ use super::config::{TrackingConfig, TrackingLevel};
 use super::metrics::{DetailedMetrics, LeakReport, LiveBlock, TIMELINE};
 use std::backtrace::Backtrace;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,9 +27,25 @@ pub(super) struct Tracker {
     started: Instant,
 }
 
+/// A hash of addresses, which nobody chooses to collide: one product, its upper half below.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(self.0 as usize ^ byte as usize));
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Debug, Default)]
 struct Detail {
-    blocks: HashMap<usize, Note>,
+    blocks: HashMap<usize, Note, BuildHasherDefault<AddressHasher>>,
     /// When leaks were last looked for, and how many blocks were suspected.
     looked: Option<Instant>,
     suspected: usize,
