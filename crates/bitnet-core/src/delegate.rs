@@ -51,6 +51,9 @@ macro_rules! delegate_transfers {
         fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
             self.0.download(source, offset, bytes)
         }
+        fn start_download(&self, source: &TensorStorage, offset: usize, len: usize) -> Result<Download> {
+            self.0.start_download(source, offset, len)
+        }
         fn synchronize(&self) -> Result<()> {
             self.0.synchronize()
         }

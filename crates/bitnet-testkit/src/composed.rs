@@ -1,6 +1,6 @@
 //! A device without fused operations of its own: another one whose primitives they are composed of.
 
-use bitnet_core::backend::{Op, TensorMut, TensorRef};
+use bitnet_core::backend::{Download, Op, TensorMut, TensorRef};
 use bitnet_core::{Backend, BitNetDType, Device, Result, TensorStorage};
 use std::sync::Arc;
 
@@ -43,6 +43,10 @@ impl Backend for Composed {
 
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.0.download(source, offset, bytes)
+    }
+
+    fn start_download(&self, source: &TensorStorage, offset: usize, len: usize) -> Result<Download> {
+        self.0.start_download(source, offset, len)
     }
 
     fn synchronize(&self) -> Result<()> {

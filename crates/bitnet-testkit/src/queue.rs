@@ -4,12 +4,12 @@
 
 use crate::ReferenceBackend;
 use crate::reference::Bytes;
-use bitnet_core::backend::{Graph, Op, TensorMut, TensorRef, unsupported};
+use bitnet_core::backend::{Download, Graph, Op, TensorMut, TensorRef, unsupported};
 use bitnet_core::{
     Backend, BitNetDType, BitNetError, Device, DeviceStorage, Layout, Result, TensorOpError, TensorStorage,
 };
 use std::any::Any;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What freed memory holds: as f32 a large negative number, as an index out of every range.
@@ -116,16 +116,19 @@ impl Queue {
         drop(lock(&self.sender).send(message));
     }
 
-    /// Sends a message and waits for its answer, which a step that is recorded cannot do.
-    fn ask<T>(&self, message: impl FnOnce(Sender<T>) -> Message) -> Result<T> {
-        let failed = |message: &str| Err(TensorOpError::Argument { op: "wait", message: message.into() }.into());
+    /// Sends a message that is answered, which a step that is recorded cannot do.
+    fn ask<T>(&self, message: impl FnOnce(Sender<T>) -> Message) -> Result<Receiver<T>> {
         if lock(&self.recorded).is_some() {
-            return failed("a step that is recorded must not wait for the device");
+            return Err(failed("a step that is recorded must not wait for the device"));
         }
         let (reply, answer) = channel();
         self.send(message(reply));
-        answer.recv().or_else(|_| failed("the thread of the device has ended"))
+        Ok(answer)
     }
+}
+
+fn failed(message: &str) -> BitNetError {
+    TensorOpError::Argument { op: "wait", message: message.into() }.into()
 }
 
 impl Job {
@@ -185,11 +188,13 @@ impl Storage {
     }
 }
 
-impl QueueBackend {
-    fn late_error(&self) -> Result<()> {
-        lock(&self.error).take().map_or(Ok(()), Err)
-    }
+/// The answer, or the first error since the last call that waited.
+fn wait<T>(answer: &Receiver<T>, error: &Mutex<Option<BitNetError>>) -> Result<T> {
+    let answer = answer.recv().map_err(|_| failed("the thread of the device has ended"))?;
+    lock(error).take().map_or(Ok(answer), Err)
+}
 
+impl QueueBackend {
     fn storage<'a>(&self, op: &'static str, storage: &'a TensorStorage) -> Result<&'a Storage> {
         let found = match storage {
             TensorStorage::Device(device) => device.as_any().downcast_ref::<Storage>(),
@@ -239,16 +244,20 @@ impl Backend for QueueBackend {
     }
 
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        let (storage, len) = (self.storage("download", source)?, bytes.len());
+        bytes.copy_from_slice(&self.start_download(source, offset, bytes.len())?.wait()?);
+        Ok(())
+    }
+
+    fn start_download(&self, source: &TensorStorage, offset: usize, len: usize) -> Result<Download> {
+        let storage = self.storage("download", source)?;
         storage.check("download", offset, len)?;
-        let memory = storage.memory.clone();
-        bytes.copy_from_slice(&self.queue.ask(|reply| Message::Read { memory, offset, len, reply })?);
-        self.late_error()
+        let (memory, error) = (storage.memory.clone(), self.error.clone());
+        let answer = self.queue.ask(|reply| Message::Read { memory, offset, len, reply })?;
+        Ok(Download::new(move || wait(&answer, &error)))
     }
 
     fn synchronize(&self) -> Result<()> {
-        self.queue.ask(Message::Reached)?;
-        self.late_error()
+        wait(&self.queue.ask(Message::Reached)?, &self.error)
     }
 
     fn run(&self, op: &Op, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<()> {

@@ -167,6 +167,32 @@ fn errors_of_a_queue_come_late_and_once() {
     assert_eq!(x.add(0).unwrap().to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
 }
 
+/// A download that was started gives what was there at its place in the queue; only the one who waits for it waits.
+#[test]
+fn downloads_that_were_started_keep_their_order() {
+    for (name, device) in devices() {
+        let mut x = BitNetTensor::from_slice(&[1f32, 2., 3., 4.], &[2, 2], &device).unwrap();
+        let floats = |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|x| f32::from_ne_bytes(*x)).collect::<Vec<_>>();
+        let before = x.transpose(0, 1).unwrap().start_download().unwrap();
+        x.mul_(10.).unwrap();
+        let after = x.start_download().unwrap();
+        drop(x);
+        assert_eq!(floats(after.wait().unwrap()), [10., 20., 30., 40.], "{name}");
+        assert_eq!(floats(before.wait().unwrap()), [1., 3., 2., 4.], "{name}");
+    }
+    // What fails before it on the queue is not known yet when it starts.
+    let device = queue_device();
+    let x = tensor(&device, &[3, 8], 1);
+    let ids = BitNetTensor::from_slice(&[3u32], &[1], &device).unwrap();
+    let mut row = out(&device, &[1, 8]);
+    device.embedding(ids.as_ref(), x.as_ref(), row.as_mut().unwrap()).unwrap();
+    let (failed, next) = (row.start_download().unwrap(), x.start_download().unwrap());
+    assert!(failed.wait().unwrap_err().to_string().contains("index 3 is outside dimension 0"));
+    assert_eq!(next.wait().unwrap(), x.to_bytes().unwrap());
+    let waits = device.record(&mut || x.start_download().map(drop)).unwrap_err().to_string();
+    assert!(waits.contains("must not wait"), "{waits}");
+}
+
 /// What a program registers is found by name, and two handles of one device are equal.
 #[test]
 fn registered_devices_are_found() {

@@ -1,5 +1,6 @@
 //! Embedding, one-hot encoding, and rotary position embedding.
 
+use crate::tensor::gather::index_dtype;
 use crate::tensor::views::argument;
 use crate::{BitNetDType, BitNetTensor, Result, Scalar};
 
@@ -25,7 +26,8 @@ impl BitNetTensor {
         rows.reshape(&[ids.dims(), &[width]].concat())
     }
 
-    /// 1 at the position of each index and 0 elsewhere, `I64` `[.., classes]` (`torch.nn.functional.one_hot`).
+    /// 1 at the position of each index and 0 elsewhere, `I64` `[.., classes]` (`torch.nn.functional.one_hot`); `U32` where
+    /// the device lacks it.
     pub fn one_hot(&self, classes: usize) -> Result<Self> {
         const OP: &str = "one_hot";
         if !self.dtype().is_integer() {
@@ -38,8 +40,9 @@ impl BitNetTensor {
                 return Err(argument(OP, format!("indices {low} to {high} do not fit {classes} classes")));
             }
         }
-        let class = Self::arange(0, classes, 1, BitNetDType::I64, self.device())?;
-        self.to_dtype(BitNetDType::I64)?.unsqueeze(-1)?.eq(&class)?.to_dtype(BitNetDType::I64)
+        let dtype = index_dtype(self.device());
+        let class = Self::arange(0, classes, 1, dtype, self.device())?;
+        self.to_dtype(dtype)?.unsqueeze(-1)?.eq(&class)?.to_dtype(dtype)
     }
 
     /// Rotary position embedding, halves rotated (Su et al. 2021, in the order of GPT-NeoX and Hugging Face): of `x`

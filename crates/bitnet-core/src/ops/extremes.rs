@@ -3,8 +3,9 @@
 use super::Axes;
 use super::reduce::{Reduction, reduce};
 use crate::backend::ReduceOp;
+use crate::tensor::gather::index_dtype;
 use crate::{BitNetDType, BitNetTensor, Result};
-use BitNetDType::{Bool, I64, U8};
+use BitNetDType::{Bool, U8};
 
 impl BitNetTensor {
     /// The largest element over `axes`, NaN if any is (`torch.amax`); an error if there are no elements.
@@ -46,13 +47,13 @@ impl BitNetTensor {
     }
 
     /// Position of the largest element along `axis`, or of all in row-major order; the first of equals, NaN is the
-    /// largest (`torch.argmax`). An error if there are no elements.
+    /// largest (`torch.argmax`). `I64`, `U32` where the device lacks it. An error if there are no elements.
     pub fn argmax(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmax", ReduceOp::ArgMax, axis, keepdim)
     }
 
     /// Position of the smallest element along `axis`, or of all in row-major order; the first of equals, NaN is the
-    /// smallest (`torch.argmin`). An error if there are no elements.
+    /// smallest (`torch.argmin`). `I64`, `U32` where the device lacks it. An error if there are no elements.
     pub fn argmin(&self, axis: Option<isize>, keepdim: bool) -> Result<Self> {
         self.position("argmin", ReduceOp::ArgMin, axis, keepdim)
     }
@@ -85,7 +86,7 @@ impl BitNetTensor {
         };
         let mut dims = x.dims().to_vec();
         dims[axis] = 1;
-        let mut out = Self::empty(&dims, I64, self.device())?;
+        let mut out = Self::empty(&dims, index_dtype(self.device()), self.device())?;
         if out.elements() > 0 {
             self.device().reduce(op, x.as_ref(), axis, out.as_mut()?)?;
         }

@@ -3,9 +3,9 @@
 use super::Axes;
 use super::three_operands::wide;
 use crate::autograd::{derivative, is_recorded, no_grad};
-use crate::backend::{ReduceOp, TensorMut, TensorRef};
-use crate::{BitNetDType, BitNetTensor, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};
-use BitNetDType::{Bool, I64, U64};
+use crate::backend::{ReduceOp, TensorMut, TensorRef, summed};
+use crate::{BitNetDType, BitNetTensor, Device, Layout, MAX_DIMS, Result, Scalar, TensorOpError, TensorShape};
+use BitNetDType::{Bool, I64};
 
 /// A reduction of given dimensions, and the shapes of its results.
 pub(super) struct Reduction {
@@ -116,13 +116,12 @@ impl Collapsed {
     }
 }
 
-/// The dtype of a reduction of `dtype`.
-fn result_dtype(op: ReduceOp, dtype: BitNetDType) -> BitNetDType {
+/// The dtype of a reduction of `dtype`, but for positions.
+fn result_dtype(op: ReduceOp, dtype: BitNetDType, device: &Device) -> BitNetDType {
     match op {
-        ReduceOp::Sum | ReduceOp::Prod if dtype.is_float() || dtype == U64 => dtype,
-        ReduceOp::Sum | ReduceOp::Prod | ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
-        ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => dtype,
+        ReduceOp::Sum | ReduceOp::Prod => summed(dtype, device.has(I64)),
         ReduceOp::Any | ReduceOp::All => Bool,
+        _ => dtype,
     }
 }
 
@@ -135,7 +134,7 @@ pub(super) fn reduce(
     keepdim: bool,
 ) -> Result<BitNetTensor> {
     let reduction = Reduction::new(name, x, axes, keepdim)?;
-    let dtype = result_dtype(op, x.dtype());
+    let dtype = result_dtype(op, x.dtype(), x.device());
     if matches!(op, ReduceOp::Max | ReduceOp::Min) {
         reduction.not_empty(x)?;
     }
@@ -177,7 +176,7 @@ fn reduce_into(op: ReduceOp, x: &BitNetTensor, reduction: &Reduction, out: &mut 
         let axis = collapsed.axis();
         let mut dims = *left.layout.shape();
         dims = TensorShape::new(&[&dims.dims()[..axis], &[1], &dims.dims()[axis + 1..]].concat())?;
-        let mut next = BitNetTensor::empty(dims.dims(), result_dtype(op, left.dtype), device)?;
+        let mut next = BitNetTensor::empty(dims.dims(), result_dtype(op, left.dtype, device), device)?;
         device.reduce(op, left, axis, next.as_mut()?)?;
         collapsed.groups[axis] = Group { extent: 1, reduced: false };
         partial = next;

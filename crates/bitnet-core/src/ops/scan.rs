@@ -1,10 +1,9 @@
 //! Cumulative sums and products.
 
 use crate::autograd::derivative;
-use crate::backend::ScanOp;
+use crate::backend::{ScanOp, summed};
 use crate::mixed_precision::operand;
 use crate::{BitNetDType, BitNetTensor, Result};
-use BitNetDType::{I64, U64};
 use std::borrow::Cow;
 
 impl BitNetTensor {
@@ -30,7 +29,7 @@ impl BitNetTensor {
         if let Cow::Owned(x) = operand(name, self)? {
             return x.scan(name, op, axis);
         }
-        let dtype = if self.dtype().is_float() || self.dtype() == U64 { self.dtype() } else { I64 };
+        let dtype = summed(self.dtype(), self.device().has(BitNetDType::I64));
         if self.rank() == 0 && (-1..=0).contains(&axis) {
             return self.to_dtype(dtype);
         }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 impl BitNetTensor {
     /// Sum over `axes` (`torch.sum`): floats keep their dtype and are accumulated in f32 or f64; integers and `Bool`
-    /// give `I64` (`U64` stays), wrapping. 0 for no elements.
+    /// give `I64` (`U64` stays), wrapping; `I32` (`U32` stays) on a device without 64-bit types. 0 for no elements.
     ///
     /// ```
     /// use bitnet_core::{BitNetTensor, Device};

@@ -81,6 +81,11 @@ impl Backend for Profiled {
         self.memory("download", bytes.len(), |device| device.download(source, offset, bytes))
     }
 
+    /// Counted when it starts, with the time that this takes.
+    fn start_download(&self, source: &TensorStorage, offset: usize, len: usize) -> Result<Download> {
+        self.memory("download", len, |device| device.start_download(source, offset, len))
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.memory("synchronize", 0, |device| device.synchronize())
     }

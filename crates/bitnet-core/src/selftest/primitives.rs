@@ -85,19 +85,54 @@ fn reductions(cases: &mut Cases) {
         (Min, BitNetDType::F32),
         (Any, BitNetDType::Bool),
         (All, BitNetDType::Bool),
-        (ArgMax, BitNetDType::I64),
-        (ArgMin, BitNetDType::I64),
     ] {
         for axis in [0, 1] {
             cases.add(format!("reduce {op:?}"), 1e-6, move |device| {
-                let x = tensor(device, &[33, 70], 36)?;
-                let dims = if axis == 0 { [1, 70] } else { [33, 1] };
-                let mut y = BitNetTensor::empty(&dims, dtype, device)?;
-                device.reduce(op, x.as_ref(), axis, y.as_mut()?)?;
-                y.to_dtype(BitNetDType::F32)?.to_vec()
+                reduced(op, &tensor(device, &[33, 70], 36)?, axis, dtype)
             });
         }
     }
+    for op in [ArgMax, ArgMin] {
+        for axis in [0, 1] {
+            cases.add(format!("reduce {op:?}"), 0., move |device| {
+                reduced(op, &tensor(device, &[33, 70], 36)?, axis, positions(device))
+            });
+        }
+    }
+    for (op, dtype) in
+        [(Sum, BitNetDType::U8), (Sum, BitNetDType::I32), (Prod, BitNetDType::I32), (Sum, BitNetDType::U32)]
+    {
+        cases.add(format!("reduce {op:?} of {dtype}"), 0., move |device| {
+            let x = integers(device, dtype)?;
+            reduced(op, &x, 1, summed(dtype, device.has(BitNetDType::I64)))
+        });
+        cases.add(format!("scan of {dtype}"), 0., move |device| {
+            let x = integers(device, dtype)?;
+            let mut y = BitNetTensor::empty(x.dims(), summed(dtype, device.has(BitNetDType::I64)), device)?;
+            device.scan(ScanOp::Sum, x.as_ref(), 1, y.as_mut()?)?;
+            y.to_dtype(BitNetDType::F32)?.to_vec()
+        });
+    }
+}
+
+/// Small integers `[5, 31]`, odd ones among them, so that sums and products are below 2^24.
+fn integers(device: &Device, dtype: BitNetDType) -> Result<BitNetTensor> {
+    let values: Vec<i32> = (0..155).map(|i| if i % 7 == 0 { 3 } else { 1 - i % 2 * 2 }).collect();
+    let values = values.into_iter().map(|x| if dtype == BitNetDType::I32 { x } else { x + 1 });
+    BitNetTensor::from_vec(values.collect::<Vec<i32>>(), &[5, 31], device)?.to_dtype(dtype)
+}
+
+/// The dtype of positions on a device.
+fn positions(device: &Device) -> BitNetDType {
+    if device.has(BitNetDType::I64) { BitNetDType::I64 } else { BitNetDType::U32 }
+}
+
+fn reduced(op: ReduceOp, x: &BitNetTensor, axis: usize, dtype: BitNetDType) -> Result<Vec<f32>> {
+    let mut dims = x.dims().to_vec();
+    dims[axis] = 1;
+    let mut y = BitNetTensor::empty(&dims, dtype, x.device())?;
+    x.device().reduce(op, x.as_ref(), axis, y.as_mut()?)?;
+    y.to_dtype(BitNetDType::F32)?.to_vec()
 }
 
 fn gathers(cases: &mut Cases) {
@@ -127,8 +162,7 @@ fn scans_sorts_and_scatters(cases: &mut Cases) {
         }
         cases.add("sort", 0., move |device| {
             let (x, mut sorted) = (tensor(device, &dims, 32)?, out(device, &dims)?);
-            let dtype = if device.has(BitNetDType::I64) { BitNetDType::I64 } else { BitNetDType::U32 };
-            let mut places = BitNetTensor::empty(&dims, dtype, device)?;
+            let mut places = BitNetTensor::empty(&dims, positions(device), device)?;
             device.sort(x.as_ref(), axis, true, sorted.as_mut()?, places.as_mut()?)?;
             let places = places.to_cpu()?.to_dtype(BitNetDType::F32)?.to_vec::<f32>()?;
             Ok([sorted.to_vec::<f32>()?, places].concat())

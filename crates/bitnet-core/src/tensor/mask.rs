@@ -86,7 +86,7 @@ impl BitNetTensor {
                 rest /= dims[axis];
             }
         }
-        Self::from_vec(positions, &[places.len(), dims.len()], &self.device)
+        Self::from_places("nonzero", positions, &[places.len(), dims.len()], &self.device)
     }
 
     /// Whether each element is not zero.

@@ -25,7 +25,7 @@ pub mod ops {
 
 use crate::Element;
 use crate::autograd::{Node, differentiable, not_into};
-use crate::backend::{TensorMut, TensorRef};
+use crate::backend::{Download, TensorMut, TensorRef};
 use crate::{BitNetDType, CpuStorage, Device, Layout, MappedFile, Result, TensorOpError, TensorShape, TensorStorage};
 use std::ops::Range;
 use std::sync::Arc;
@@ -252,6 +252,16 @@ impl BitNetTensor {
         let mut bytes = try_zeroed::<u8>("to_bytes", storage_bytes(self.shape(), self.dtype)?)?;
         self.read_bytes(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Starts to bring [`to_bytes`](Self::to_bytes) to the host, so that what is run meanwhile need not wait for it.
+    pub fn start_download(&self) -> Result<Download> {
+        if !self.layout.is_contiguous() {
+            return self.copied()?.start_download();
+        }
+        let (block, size) = self.dtype.block();
+        let len = storage_bytes(self.shape(), self.dtype)?;
+        self.device.start_download(&self.storage, self.layout.offset() / block * size, len)
     }
 
     fn read_bytes(&self, bytes: &mut [u8]) -> Result<()> {

@@ -67,8 +67,8 @@ impl BitNetTensor {
         let groups = [counts.len()];
         Ok((
             values.index_select(0, &Self::from_places("unique", starts, &groups, &self.device)?)?,
-            Self::from_vec(inverse, self.dims(), &self.device)?,
-            Self::from_vec(counts, &groups, &self.device)?,
+            Self::from_places("unique", inverse, self.dims(), &self.device)?,
+            Self::from_places("unique", counts, &groups, &self.device)?,
         ))
     }
 
@@ -93,7 +93,7 @@ impl BitNetTensor {
             T => search(&sorted.to_vec::<T>()?, row, &values.to_vec::<T>()?, lane, right),
             bool => search(&sorted.to_bytes()?, row, &values.to_bytes()?, lane, right)
         );
-        Self::from_vec(places, values.dims(), &values.device)
+        Self::from_places(OP, places, values.dims(), &values.device)
     }
 
     /// Counts of `0, 1, ..` up to the largest element in a tensor of non-negative integers (`I64`).
@@ -102,13 +102,13 @@ impl BitNetTensor {
         if self.rank() != 1 {
             return Err(self.needs(OP, "one dimension"));
         }
-        let ids = self.as_indices(OP)?.to_dtype(I64)?;
-        let given = ids.to_vec::<i64>()?;
+        let ids = self.as_indices(OP)?;
+        let given = ids.to_cpu()?.to_dtype(I64)?.to_vec::<i64>()?;
         if let Some(&least) = given.iter().min().filter(|&&least| least < 0) {
             return Err(argument(OP, format!("{least} is negative: nothing below 0 is counted")));
         }
         let bins = given.iter().max().map_or(0, |&most| most as usize + 1);
-        let mut counts = Self::zeros(&[bins], I64, &self.device)?;
+        let mut counts = Self::zeros(&[bins], index_dtype(&self.device), &self.device)?;
         counts.scatter_add_(0, &ids, 1)?;
         Ok(counts)
     }

@@ -150,21 +150,18 @@ impl<'a> Check<'a> {
                 self.shape(any || !none, x, || {
                     format!("at least one element along dimension {axis}, which has {}", x.dims()[axis])
                 })?;
-                self.dtype(
-                    out,
-                    match op {
-                        ReduceOp::Sum | ReduceOp::Prod => summed(x.dtype),
-                        ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => x.dtype,
-                        ReduceOp::Any | ReduceOp::All => Bool,
-                        ReduceOp::ArgMax | ReduceOp::ArgMin => I64,
-                    },
-                )
+                match op {
+                    ReduceOp::Sum | ReduceOp::Prod => self.summed(x, out),
+                    ReduceOp::Max | ReduceOp::Min | ReduceOp::Norm => self.dtype(out, x.dtype),
+                    ReduceOp::Any | ReduceOp::All => self.dtype(out, Bool),
+                    ReduceOp::ArgMax | ReduceOp::ArgMin => self.index(out),
+                }
             }
             Op::Scan { axis, .. } => {
                 let ([x], [out]) = self.named(["x"], ["out"])?;
                 self.axis(x, axis)?;
                 self.same(x, out)?;
-                self.dtype(out, summed(x.dtype))
+                self.summed(x, out)
             }
             Op::Matmul => self.matmul(),
             Op::Gather { axis } => {
@@ -371,6 +368,11 @@ impl<'a> Check<'a> {
         self.index(indices)
     }
 
+    /// A result of sums or products of `x`, of 64 bits or of 32.
+    fn summed(&self, x: Operand, out: Operand) -> Result<()> {
+        if out.dtype == summed(x.dtype, false) { Ok(()) } else { self.dtype(out, summed(x.dtype, true)) }
+    }
+
     fn index(&self, indices: Operand) -> Result<()> {
         if matches!(indices.dtype, I64 | U32) { Ok(()) } else { self.dtype(indices, I64) }
     }
@@ -483,11 +485,14 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The dtype of sums and products of `dtype`.
-pub const fn summed(dtype: BitNetDType) -> BitNetDType {
-    match dtype {
+/// The dtype of sums and products of `dtype`: floats keep theirs, integers wrap in `I64` (`U64` in its own), and on a device
+/// without 64-bit types in `I32` (`U32` in its own).
+pub const fn summed(dtype: BitNetDType, has_64_bits: bool) -> BitNetDType {
+    match (dtype, has_64_bits) {
         _ if dtype.is_float() => dtype,
-        U64 => U64,
-        _ => I64,
+        (U64, _) => U64,
+        (_, true) => I64,
+        (U32, false) => U32,
+        (_, false) => I32,
     }
 }

@@ -95,7 +95,7 @@ pub enum CompareOp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum ReduceOp {
-    /// Floats keep their dtype (accumulated in f32 or f64), other dtypes give `I64` (`U64` stays), wrapping.
+    /// Floats keep their dtype (accumulated in f32 or f64), other dtypes give that of [`summed`], wrapping.
     Sum,
     /// Dtypes as `Sum`.
     Prod,
@@ -109,9 +109,9 @@ pub enum ReduceOp {
     Any,
     /// Whether none is zero, `Bool`.
     All,
-    /// `I64` position of the first maximum; NaN is the largest. An error without elements.
+    /// Position of the first maximum, `I64` or `U32`; NaN is the largest. An error without elements.
     ArgMax,
-    /// `I64` position of the first minimum; NaN is the smallest. An error without elements.
+    /// Position of the first minimum, `I64` or `U32`; NaN is the smallest. An error without elements.
     ArgMin,
 }
 

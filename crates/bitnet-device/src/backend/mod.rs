@@ -160,8 +160,8 @@ pub struct TernarySource<'a> {
 
 /// A device: memory and operations. Operands must be on this device.
 ///
-/// Operations are ordered and may be asynchronous: an error of the device reaches the next call that waits ([`download`] or
-/// [`synchronize`]), and memory that is freed is used again in the order of the queue.
+/// Operations are ordered and may be asynchronous: an error of the device reaches the next call that waits ([`download`],
+/// [`Download::wait`] or [`synchronize`]), and memory that is freed is used again in the order of the queue.
 ///
 /// [`download`]: Backend::download
 /// [`synchronize`]: Backend::synchronize
@@ -197,6 +197,13 @@ pub trait Backend: Debug + Send + Sync {
     fn write(&self, target: &mut TensorStorage, offset: usize, bytes: &[u8]) -> Result<()>;
     /// The first `bytes.len()` bytes of `source`, from byte `offset`; waits for the operations that write them.
     fn download(&self, source: &TensorStorage, offset: usize, bytes: &mut [u8]) -> Result<()>;
+    /// Starts a [`download`](Backend::download) of `len` bytes, which [`Download::wait`] gives as they are now in the order of
+    /// the queue, whatever is run before it is called. A device without a queue has them at once.
+    fn start_download(&self, source: &TensorStorage, offset: usize, len: usize) -> Result<Download> {
+        let mut bytes = vec![0; len];
+        self.download(source, offset, &mut bytes)?;
+        Ok(Download::new(move || Ok(bytes)))
+    }
     /// Waits until all operations are complete.
     fn synchronize(&self) -> Result<()>;
 
@@ -228,6 +235,27 @@ pub trait Backend: Debug + Send + Sync {
 
     /// `self` as a trait object, for composed operations.
     fn as_dyn(&self) -> &dyn Backend;
+}
+
+/// Bytes on their way to the host, see [`Backend::start_download`].
+pub struct Download(Box<dyn FnOnce() -> Result<Vec<u8>> + Send>);
+
+impl Download {
+    /// Bytes that `wait` waits for.
+    pub fn new(wait: impl FnOnce() -> Result<Vec<u8>> + Send + 'static) -> Self {
+        Self(Box::new(wait))
+    }
+
+    /// Waits for the bytes; an error where the device found one until then and no other call had it.
+    pub fn wait(self) -> Result<Vec<u8>> {
+        (self.0)()
+    }
+}
+
+impl Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Download")
+    }
 }
 
 /// A recorded step, see [`Backend::record`].

@@ -26,9 +26,10 @@ pub enum Op {
     /// saturate (NaN gives 0); integers to narrower ones, wrap; to `Bool`, whether not zero. Packed weight types can be
     /// read, not written.
     Cast,
-    /// `[x] -> [out]`: reduces dimension `axis`, which has extent 1 in `out`.
+    /// `[x] -> [out]`: reduces dimension `axis`, which has extent 1 in `out`. Sums and products have the dtype [`summed`];
+    /// positions of extremes are `I64`, `U32` on a device without it.
     Reduce { op: ReduceOp, axis: usize },
-    /// `[x] -> [out]`: cumulative reduction along dimension `axis`; equal shapes.
+    /// `[x] -> [out]`: cumulative reduction along dimension `axis`; equal shapes, the dtype [`summed`].
     Scan { op: ScanOp, axis: usize },
     /// `[a, b] -> [out]`: `out[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`, equal leading dimensions, any strides.
     /// Floats give their dtype (f16 and bf16 summed in f32; bf16 also into an f32 `out`, not rounded), `I8` gives `I32`,

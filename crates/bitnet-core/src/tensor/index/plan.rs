@@ -190,7 +190,7 @@ fn places(op: &'static str, t: &BitNetTensor, x: &BitNetTensor, axis: usize) -> 
 /// A column for each dimension of `mask`: where it is true.
 fn mask_columns(mask: BitNetTensor, axis: usize) -> Result<Vec<Column>> {
     let rank = mask.rank();
-    let positions = mask.nonzero()?.to_vec::<i64>()?;
+    let positions = mask.to_cpu()?.nonzero()?.to_vec::<i64>()?;
     let count = positions.len() / rank;
     let shape = TensorShape::new(&[count])?;
     let column = |d: usize| Column {
