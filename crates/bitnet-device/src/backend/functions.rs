@@ -95,7 +95,7 @@ pub enum CompareOp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum ReduceOp {
-    /// Floats keep their dtype (accumulated in f32 or f64), other dtypes give that of [`summed`], wrapping.
+    /// Floats keep their dtype (accumulated in f32 or f64), other dtypes give that of [`summed`](super::summed), wrapping.
     Sum,
     /// Dtypes as `Sum`.
     Prod,
