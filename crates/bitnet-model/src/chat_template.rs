@@ -2,18 +2,21 @@
 //!
 //! The language is that of Hugging Face (transformers, `chat_template_utils.py`):
 //! Jinja with `trim_blocks` and `lstrip_blocks`, loop controls, Python's methods on strings and
-//! maps, and `raise_exception`, `strftime_now`, `tojson`.
+//! maps, and `raise_exception`, `strftime_now`, `tojson`. Values are printed as Python prints them.
 
 mod answers;
+mod conversation;
+mod date;
+mod python;
 
 pub use answers::Span;
+pub use conversation::{Conversation, Ending};
 
 use std::io::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::Value;
 
@@ -55,6 +58,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: Option<String>,
     eos: Option<String>,
+    /// What the template is given beside a conversation.
+    variables: Vec<(String, Jinja)>,
     /// Whether it says by `{% generation %}` what the assistant writes.
     marks_answers: bool,
 }
@@ -70,13 +75,20 @@ impl ChatTemplate {
             SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| message(&e))?,
         );
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python::method);
+        environment.set_formatter(|out, _, value| Ok(out.write_str(&python::text(value)?)?));
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, text))
         });
-        environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
-        environment.add_filter("tojson", to_json);
+        let now = |format: String| date::strftime(&format, chrono::Local::now().naive_local());
+        environment.add_function("strftime_now", now);
+        environment.add_filter("tojson", |value: &Jinja, args: Rest<Jinja>, named: Kwargs| {
+            python::to_json(value, args, named)
+        });
+        environment.add_filter("string", |value: &Jinja| python::text(value));
+        // Absent tools are none, which has no length.
+        environment.add_test("iterable", |value: &Jinja| !value.is_none() && value.try_iter().is_ok());
         environment.add_filter("answer", answers::marked);
         let plain = with_generation_tags(source, "if true", "endif");
         let marks_answers = plain != source;
@@ -85,7 +97,16 @@ impl ChatTemplate {
             let marked = with_generation_tags(source, "filter answer", "endfilter");
             environment.add_template_owned(MARKED, marked).map_err(|e| message(&e))?;
         }
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned), marks_answers })
+        let [bos, eos] = [bos, eos].map(|token| token.map(str::to_owned));
+        Ok(Self { environment, bos, eos, variables: Vec::new(), marks_answers })
+    }
+
+    /// The same template with variables from a JSON object, such as `{"enable_thinking": false}`.
+    ///
+    /// # Errors
+    /// `Invalid` if it is no JSON object.
+    pub fn with_variables(self, json: &str) -> Result<Self, TokenizerError> {
+        Ok(Self { variables: conversation::variables(json)?, ..self })
     }
 
     /// The template of a tokenizer's checkpoint; `None` where it has none.
@@ -93,11 +114,17 @@ impl ChatTemplate {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, TokenizerError> {
+        tokenizer.chat_template_source().map(|source| Self::for_tokenizer(source, tokenizer)).transpose()
+    }
+
+    /// A template with the begin and end tokens of a tokenizer.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self, TokenizerError> {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
         let special = tokenizer.special();
-        (tokenizer.chat_template_source())
-            .map(|source| Self::new(source, text(special.bos).as_deref(), text(special.eos).as_deref()))
-            .transpose()
+        Self::new(source, text(special.bos).as_deref(), text(special.eos).as_deref())
     }
 
     /// The prompt for a conversation; with `add_generation_prompt` it ends with the start of the answer.
@@ -115,15 +142,53 @@ impl ChatTemplate {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, TokenizerError> {
-        let messages: Vec<Jinja> =
-            messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
+        let message = |m: &ChatMessage| context! { role => m.role.as_str(), content => m.content.as_str() };
+        self.render_values(name, messages.iter().map(message).collect(), &[], add_generation_prompt)
+    }
+
+    /// A conversation with all that its messages hold; its variables go before those of the template.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render); when a message that is to be continued has no text, or the template changes it.
+    pub fn render_conversation(&self, conversation: &Conversation, ending: Ending) -> Result<String, TokenizerError> {
+        // A mark after the last message shows where it ends, as in transformers.
+        const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+        let Conversation { messages, variables } = conversation;
+        let mut messages = messages.clone();
+        if ending != Ending::Continued {
+            return self.render_values(NAME, messages, variables, ending == Ending::Prompt);
+        }
+        let refuse = |what: &str| TokenizerError::Template(format!("the last message cannot be continued: {what}"));
+        let last = messages.last_mut().ok_or_else(|| refuse("there is none"))?;
+        let content = last.get_attr("content").unwrap_or_default();
+        let text = content.as_str().ok_or_else(|| refuse("it has no text as content"))?.to_owned();
+        *last = conversation::with_field(last, "content", (text.clone() + MARK).into());
+        let rendered = self.render_values(NAME, messages, variables, false)?;
+        match rendered.rfind(MARK.trim_end()) {
+            Some(at) if rendered.contains(text.trim()) => {
+                let kept = rendered[at..].starts_with(MARK);
+                Ok(if kept { &rendered[..at] } else { rendered[..at].trim_end() }.to_owned())
+            }
+            _ => Err(refuse("the template leaves out a part of it")),
+        }
+    }
+
+    fn render_values(
+        &self,
+        name: &str,
+        messages: Vec<Jinja>,
+        variables: &[(String, Jinja)],
+        add_generation_prompt: bool,
+    ) -> Result<String, TokenizerError> {
+        let mut all = vec![("tools".to_owned(), Jinja::from(())), ("documents".to_owned(), Jinja::from(()))];
         // An absent token is undefined, not none, so that it prints as empty text.
-        let token = |text: &Option<String>| text.as_deref().map_or(Jinja::UNDEFINED, Jinja::from);
-        let context = context! {
-            messages, add_generation_prompt,
-            tools => (), documents => (),
-            bos_token => token(&self.bos), eos_token => token(&self.eos),
-        };
+        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
+            all.extend(token.as_deref().map(|text| (name.to_owned(), text.into())));
+        }
+        all.extend(self.variables.iter().chain(variables).cloned());
+        all.push(("messages".to_owned(), messages.into()));
+        all.push(("add_generation_prompt".to_owned(), add_generation_prompt.into()));
+        let context = Jinja::from_pairs(all);
         let template = self.environment.get_template(name).map_err(|e| message(&e))?;
         let mut out = Bounded { bytes: Vec::new() };
         template.render_captured_to(context, &mut out).map_err(|e| message(&e))?;
@@ -184,116 +249,6 @@ fn with_generation_tags(source: &str, start: &str, end: &str) -> String {
     out + rest
 }
 
-/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn to_json(value: &Jinja, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let mut out = String::new();
-    write_json(value, indent, 0, &mut out)?;
-    Ok(out)
-}
-
-fn write_json(value: &Jinja, indent: Option<usize>, depth: usize, out: &mut String) -> Result<(), Error> {
-    let refuse = |what: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
-    if depth > 64 || indent.is_some_and(|i| i > 64) || out.len() > LONGEST {
-        return Err(refuse("the value is too large"));
-    }
-    let line = |depth: usize| indent.map_or(String::new(), |n| format!("\n{}", " ".repeat(n * depth)));
-    let comma = if indent.is_some() { "," } else { ", " };
-    let text = |s: &str| serde_json::to_string(s).map_err(|e| refuse(&e.to_string()));
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::None => out.push_str("null"),
-        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => out.push_str(&value.to_string()),
-        ValueKind::String => out.push_str(&text(value.as_str().unwrap_or_default())?),
-        kind @ (ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) => {
-            let map = kind == ValueKind::Map;
-            out.push(if map { '{' } else { '[' });
-            let mut empty = true;
-            for item in value.try_iter()? {
-                if !empty {
-                    out.push_str(comma);
-                }
-                empty = false;
-                out.push_str(&line(depth + 1));
-                if map {
-                    out.push_str(&text(&item.to_string())?);
-                    out.push_str(": ");
-                    write_json(&value.get_item(&item)?, indent, depth + 1, out)?;
-                } else {
-                    write_json(&item, indent, depth + 1, out)?;
-                }
-            }
-            if !empty {
-                out.push_str(&line(depth));
-            }
-            out.push(if map { '}' } else { ']' });
-        }
-        _ => return Err(refuse("the value has no JSON form")),
-    }
-    Ok(())
-}
-
-/// `strftime` for a date in a prompt, in UTC: the codes that templates use.
-fn strftime(format: &str, now: SystemTime) -> Result<String, Error> {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
-    let (mut year, mut day) = (1970, days);
-    while day >= 365 + u64::from(leap(year)) {
-        day -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= lengths[month] {
-        day -= lengths[month];
-        month += 1;
-    }
-    let weekday = DAYS[(days + 4) as usize % 7];
-    let mut out = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('Y') => out += &year.to_string(),
-            Some('y') => out += &format!("{:02}", year % 100),
-            Some('m') => out += &format!("{:02}", month + 1),
-            Some('d') => out += &format!("{:02}", day + 1),
-            Some('B') => out += MONTHS[month],
-            Some('b') => out += &MONTHS[month][..3],
-            Some('A') => out += weekday,
-            Some('a') => out += &weekday[..3],
-            Some('H') => out += &format!("{:02}", time / 3600),
-            Some('M') => out += &format!("{:02}", time / 60 % 60),
-            Some('S') => out += &format!("{:02}", time % 60),
-            Some('%') => out.push('%'),
-            other => {
-                let code = other.map_or(String::new(), String::from);
-                return Err(Error::new(ErrorKind::InvalidOperation, format!("strftime_now: unknown code %{code}")));
-            }
-        }
-    }
-    Ok(out)
-}
-
 /// The template of a checkpoint folder: `chat_template.jinja`, or `chat_template` of its
 /// `tokenizer_config.json` (a text, or a list of named ones of which `default` counts).
 pub(crate) fn source_in(folder: &Path, config: &Value) -> Result<Option<String>, TokenizerError> {
@@ -310,23 +265,4 @@ pub(crate) fn source_in(folder: &Path, config: &Value) -> Result<Option<String>,
         }
         _ => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn dates() {
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let all = "%Y %y %m %d %B %b %A %a %H:%M:%S %%";
-        // `date -u -d @...`
-        assert_eq!(strftime(all, at(0)).unwrap(), "1970 70 01 01 January Jan Thursday Thu 00:00:00 %");
-        assert_eq!(strftime(all, at(1_709_210_096)).unwrap(), "2024 24 02 29 February Feb Thursday Thu 12:34:56 %");
-        assert_eq!(strftime("%d %b %Y", at(4_102_444_799)).unwrap(), "31 Dec 2099");
-        assert!(strftime("%Q", at(0)).is_err());
-        assert!(strftime("%", at(0)).is_err());
-    }
 }

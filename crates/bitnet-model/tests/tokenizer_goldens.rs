@@ -48,7 +48,7 @@ fn vocab(golden: &Value) -> GgufVocab {
         add_bos: v["add_bos"].as_bool(),
         add_eos: v["add_eos"].as_bool(),
         add_space_prefix: v["add_space_prefix"].as_bool(),
-        chat_template: None,
+        ..GgufVocab::default()
     }
 }
 

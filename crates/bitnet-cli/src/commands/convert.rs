@@ -6,7 +6,7 @@ use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
 use crate::{load, output};
 use bitnet::model::checkpoint::Checkpoint;
-use bitnet::model::convert::{Embeddings, Target, convert};
+use bitnet::model::convert::{Embeddings, Target, convert, lost};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
@@ -100,6 +100,7 @@ pub(super) fn write(checkpoint: &Checkpoint, out: &Path, to: Format, embeddings:
     let mut progress = Progress::new("converting");
     convert(checkpoint, out, target, embeddings.into(), &mut |done, total| progress.update(done, total))?;
     drop(progress);
+    lost(checkpoint, target).iter().for_each(|what| output::note(&format!("note: {what}")));
     wrote(out, "");
     Ok(())
 }

@@ -18,7 +18,8 @@ const CACHE_POSITIONS: usize = 1000;
 Examples:
   bitnet inspect bitnet-2b4t.gguf
   bitnet inspect hf-folder --tensors
-  bitnet inspect hf-folder --json | jq .parameters")]
+  bitnet inspect hf-folder --json | jq .parameters
+  bitnet inspect bitnet-2b4t.gguf --tokenize \"Hello world\"")]
 pub struct InspectArgs {
     /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards]
     #[arg(value_name = "PATH")]
@@ -26,6 +27,9 @@ pub struct InspectArgs {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Print the tokens of TEXT as a prompt, ids and pieces, and nothing else
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "tensors")]
+    tokenize: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -37,11 +41,25 @@ pub fn run(args: InspectArgs) -> Result<()> {
     let model = ModelArgs { model: args.path, read: args.read };
     let path = load::path(&model)?;
     let checkpoint = load::open(&path, &model.read)?;
+    if let Some(text) = &args.tokenize {
+        return tokens(checkpoint.tokenizer()?, text, args.json);
+    }
     let report = Report::new(&checkpoint);
     if args.json {
         return output::json(&report.json(&path, args.tensors));
     }
     output::text(&report.text(&path, args.tensors))
+}
+
+/// Prints the tokens of a prompt.
+fn tokens(tokenizer: &Tokenizer, text: &str, as_json: bool) -> Result<()> {
+    let ids = tokenizer.encode(text, true)?;
+    let pieces = ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default()));
+    if as_json {
+        return output::json(&json!({ "ids": ids, "pieces": pieces.collect::<Vec<_>>() }));
+    }
+    let row = |(id, piece): (&u32, _)| vec![id.to_string(), format!("{piece:?}")];
+    output::text(&output::columns(&ids.iter().zip(pieces).map(row).collect::<Vec<_>>(), "rl"))
 }
 
 /// The report, as text and as JSON.

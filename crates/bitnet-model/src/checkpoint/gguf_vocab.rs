@@ -27,6 +27,12 @@ pub(crate) fn read(metadata: &Metadata) -> Result<GgufVocab> {
         add_bos: flag("add_bos_token")?,
         add_eos: flag("add_eos_token")?,
         add_space_prefix: flag("add_space_prefix")?,
+        remove_extra_whitespaces: flag("remove_extra_whitespaces")?,
+        precompiled_charsmap: match metadata.value("tokenizer.ggml.precompiled_charsmap") {
+            Some(Value::Array(Array::U8(bytes))) => bytes.clone(),
+            Some(Value::Array(Array::I8(bytes))) => bytes.iter().map(|&b| b as u8).collect(),
+            _ => Vec::new(),
+        },
         chat_template: text("chat_template")?,
     })
 }
@@ -59,10 +65,18 @@ pub(crate) fn write(vocab: &GgufVocab, metadata: &mut Metadata) {
             set(&format!("ggml.{key}_token_id"), Value::U32(id));
         }
     }
-    let flags = [("bos_token", vocab.add_bos), ("eos_token", vocab.add_eos), ("space_prefix", vocab.add_space_prefix)];
+    let flags = [
+        ("add_bos_token", vocab.add_bos),
+        ("add_eos_token", vocab.add_eos),
+        ("add_space_prefix", vocab.add_space_prefix),
+        ("remove_extra_whitespaces", vocab.remove_extra_whitespaces),
+    ];
     for (key, flag) in flags {
         if let Some(flag) = flag {
-            set(&format!("ggml.add_{key}"), Value::Bool(flag));
+            set(&format!("ggml.{key}"), Value::Bool(flag));
         }
+    }
+    if !vocab.precompiled_charsmap.is_empty() {
+        set("ggml.precompiled_charsmap", Value::Array(Array::U8(vocab.precompiled_charsmap.clone())));
     }
 }

@@ -58,6 +58,16 @@ pub fn convert(
     }
 }
 
+/// What [`convert`] cannot keep of the tokenizer, a line each.
+pub fn lost(checkpoint: &Checkpoint, target: Target) -> Vec<String> {
+    let rows = checkpoint.weights().config().vocab_size;
+    match (checkpoint.tokenizer(), target) {
+        (Ok(tokenizer), Target::HuggingFace) => tokenizer.lost_in_json(),
+        (Ok(tokenizer), _) => tokenizer.lost_in_gguf(rows),
+        (Err(_), _) => Vec::new(),
+    }
+}
+
 /// The parts of a ternary linear layer.
 fn ternary(source: &LinearSource) -> Option<(&bitnet_quant::TernaryCodes, f32)> {
     match &source.weight {

@@ -19,6 +19,8 @@ pub(crate) struct BpeParts {
     pub fuse_unk: bool,
     pub byte_fallback: bool,
     pub ignore_merges: bool,
+    /// Whether a run of newlines that is a token is taken whole.
+    pub newlines_whole: bool,
 }
 
 impl BpeParts {
@@ -33,7 +35,7 @@ impl BpeParts {
             None if model.contains_key("merges") => {}
             kind => {
                 return Err(TokenizerError::Unsupported(format!(
-                    "the model of tokenizer.json is {}; only BPE (byte-level or SentencePiece) is handled",
+                    "the model of tokenizer.json is {}; BPE (byte-level or SentencePiece) and Unigram are handled",
                     kind.unwrap_or("of no stated type")
                 )));
             }
@@ -64,6 +66,7 @@ impl BpeParts {
             fuse_unk: flag(&model, "fuse_unk"),
             byte_fallback: flag(&model, "byte_fallback"),
             ignore_merges: flag(&model, "ignore_merges"),
+            newlines_whole: false,
         })
     }
 

@@ -1,36 +1,38 @@
-//! Reading and writing vocabularies of GGUF files.
+//! Reading vocabularies of GGUF files.
 
 use std::collections::HashMap;
 
-use serde_json::{Map, Value, json};
-use tokenizers::models::bpe::BPE;
-use tokenizers::{Model as _, TokenizerBuilder};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use tokenizers::TokenizerBuilder;
 
 use super::bpe::BpeParts;
 use super::error::{Result, TokenizerError};
-use super::json::{Definition, steps, type_of};
+use super::json::{Definition, ModelParts};
 use super::model::Model;
 use super::pieces::{Pieces, Spelling, TokenKind, byte_token};
 use super::pretokenizer::Kind;
 use super::sentencepiece::SentencePiece;
+use super::unigram::{UnigramParts, check_charsmap};
 use super::{Tokenizer, add_tokens};
 
-const WHAT: &str = "GGUF vocabulary";
+pub(super) const WHAT: &str = "GGUF vocabulary";
 
 /// The tokenizer metadata of a GGUF file, key by key (`tokenizer.ggml.*`); `None` where a key is absent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocab {
-    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece BPE).
+    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE), `gemma4` (BPE of UTF-8 by lines), `llama` (SentencePiece BPE) or `t5`
+    /// (Unigram).
     pub model: String,
     /// `tokenizer.ggml.pre`: the name of the pre-tokenizer, for `gpt2`.
     pub pre: Option<String>,
     /// `tokenizer.ggml.tokens`: the spelling of each id.
     pub tokens: Vec<String>,
-    /// `tokenizer.ggml.scores`: one for each token, for `llama`; otherwise empty.
+    /// `tokenizer.ggml.scores`: one for each token, for `llama` and `t5`; otherwise empty.
     pub scores: Vec<f32>,
     /// `tokenizer.ggml.token_type`: a [`TokenKind`] for each token, or empty.
     pub token_types: Vec<i32>,
-    /// `tokenizer.ggml.merges`: `"left right"`, best first, for `gpt2`; otherwise empty.
+    /// `tokenizer.ggml.merges`: `"left right"`, best first, for `gpt2` and `gemma4`; otherwise empty.
     pub merges: Vec<String>,
     /// `tokenizer.ggml.bos_token_id`.
     pub bos: Option<u32>,
@@ -46,13 +48,17 @@ pub struct GgufVocab {
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`.
     pub add_eos: Option<bool>,
-    /// `tokenizer.ggml.add_space_prefix`, for `llama`.
+    /// `tokenizer.ggml.add_space_prefix`, for `llama` and `t5`.
     pub add_space_prefix: Option<bool>,
+    /// `tokenizer.ggml.remove_extra_whitespaces`, for `t5`.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `tokenizer.ggml.precompiled_charsmap`: SentencePiece's table of the normalizer, for `t5`; otherwise empty.
+    pub precompiled_charsmap: Vec<u8>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
 }
 
-fn invalid(why: impl Into<String>) -> TokenizerError {
+pub(super) fn invalid(why: impl Into<String>) -> TokenizerError {
     TokenizerError::Vocabulary(why.into())
 }
 
@@ -67,16 +73,30 @@ impl Tokenizer {
     /// `Vocabulary` when the lists contradict each other; `Unsupported` for an unknown model or
     /// pre-tokenizer, which it names.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
-        let kinds = check(vocab)?;
+        let (kinds, duplicates) = check(vocab)?;
         let mut tokenizer = match vocab.model.as_str() {
-            "gpt2" => byte_level(vocab, &kinds)?,
+            "gpt2" | "gemma4" => merged(vocab, &kinds)?,
             "llama" => sentencepiece(vocab, kinds)?,
+            "t5" => unigram(vocab, &kinds)?,
             other => {
                 return Err(TokenizerError::Unsupported(format!(
-                    "tokenizer.ggml.model is {other:?}; known are \"gpt2\" and \"llama\""
+                    "tokenizer.ggml.model is {other:?}; known are \"gpt2\", \"gemma4\", \"llama\" and \"t5\""
                 )));
             }
         };
+        if let Some((first, last)) = duplicates.first() {
+            let more = if duplicates.len() > 1 {
+                format!(", and so are {} more", duplicates.len() - 1)
+            } else {
+                String::new()
+            };
+            let text = &vocab.tokens[*first as usize];
+            tokenizer
+                .warnings
+                .push(format!("tokens {first} and {last} are both {text:?}{more}; a text becomes the last"));
+        }
+        let spelled = duplicates.iter().map(|(id, _)| (*id, vocab.tokens[*id as usize].clone()));
+        tokenizer.duplicates = spelled.collect();
         for id in [vocab.bos, vocab.eos, vocab.eot, vocab.unk, vocab.pad].into_iter().flatten() {
             tokenizer.check_id(id)?;
         }
@@ -92,172 +112,12 @@ impl Tokenizer {
         tokenizer.chat_template = vocab.chat_template.clone();
         Ok(tokenizer)
     }
-
-    /// The vocabulary for a GGUF file, of `vocab_size` tokens: as many as the model has rows, the
-    /// surplus as unused `[PADn]`.
-    ///
-    /// # Errors
-    /// `Unsupported` if GGUF cannot express this tokenizer (an unknown pre-tokenizer, merges without
-    /// equivalent scores, other tokens around a text than begin and end), `Vocabulary` if
-    /// `vocab_size` is less than [`vocab_size`](Self::vocab_size).
-    pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufVocab> {
-        if vocab_size < self.vocab_size() {
-            return Err(invalid(format!(
-                "the tokenizer has {} tokens, the model only {vocab_size} rows",
-                self.vocab_size()
-            )));
-        }
-        let mut vocab = GgufVocab {
-            bos: self.special.bos,
-            eos: self.special.eos,
-            eot: self.special.eot,
-            unk: self.special.unk,
-            pad: self.special.pad,
-            add_bos: Some(affix(&self.prefix, self.special.bos, "before")?),
-            add_eos: Some(affix(&self.suffix, self.special.eos, "after")?),
-            chat_template: self.chat_template.clone(),
-            ..GgufVocab::default()
-        };
-        for id in 0..vocab_size as u32 {
-            let text = self.token_text(id).filter(|t| !t.is_empty());
-            let kind = self.token_kind(id).filter(|_| text.is_some());
-            vocab.token_types.push(kind.unwrap_or(TokenKind::Unused) as i32);
-            vocab.tokens.push(text.unwrap_or_else(|| format!("[PAD{id}]")));
-        }
-        match (self.spelling, self.parsing.get_model()) {
-            (Spelling::ByteLevel, Model::Bpe(bpe)) => self.write_byte_level(bpe, &mut vocab)?,
-            (Spelling::SentencePiece, model) => {
-                vocab.model = "llama".into();
-                vocab.add_space_prefix = Some(self.space_prefix()?);
-                vocab.scores = match model {
-                    Model::SentencePiece(m) => (0..vocab_size as u32).map(|id| m.score_of(id).unwrap_or(0.0)).collect(),
-                    Model::Bpe(bpe) => self.scores_from_merges(bpe, vocab_size)?,
-                };
-            }
-            (Spelling::ByteLevel, Model::SentencePiece(_)) => {
-                return Err(TokenizerError::Unsupported("scores with a byte-level vocabulary".into()));
-            }
-        }
-        Ok(vocab)
-    }
-
-    fn write_byte_level(&self, bpe: &BPE, vocab: &mut GgufVocab) -> Result<()> {
-        // Qwen's files ask for NFC, which no GGUF reader applies.
-        let normalizer = serde_json::to_value(self.parsing.get_normalizer()).unwrap_or_default();
-        if !(normalizer.is_null() || normalizer["type"] == "NFC") {
-            return Err(TokenizerError::Unsupported(format!("GGUF cannot express the normalizer {normalizer}")));
-        }
-        let pre = self.parsing.get_pre_tokenizer();
-        let kinds = Kind::equal_to(pre)?;
-        let same = kinds.iter().find(|k| k.ignore_merges == bpe.ignore_merges);
-        let kind = same.or_else(|| kinds.first().filter(|_| self.merges_reach_every_token(bpe)));
-        let Some(kind) = kind else {
-            return Err(TokenizerError::Unsupported(format!(
-                "no GGUF pre-tokenizer (tokenizer.ggml.pre) cuts text as this tokenizer.json does: {} with ignore_merges {}",
-                serde_json::to_value(pre).unwrap_or_default(),
-                bpe.ignore_merges
-            )));
-        };
-        vocab.model = "gpt2".into();
-        vocab.pre = Some(kind.names[0].into());
-        vocab.merges = ranked_merges(bpe)?.iter().map(|(a, b)| format!("{a} {b}")).collect();
-        Ok(())
-    }
-
-    /// Whether whole tokens can be taken without merging: merges reach each of them.
-    fn merges_reach_every_token(&self, bpe: &BPE) -> bool {
-        let mut bpe = bpe.clone();
-        bpe.ignore_merges = false;
-        bpe.resize_cache(0);
-        (0u32..).zip(self.pieces.kinds()).all(|(id, kind)| {
-            let text = bpe.id_to_token(id).filter(|_| *kind == TokenKind::Normal);
-            text.is_none_or(|t| bpe.tokenize(&t).is_ok_and(|ids| matches!(&ids[..], [one] if one.id == id)))
-        })
-    }
-
-    /// Whether a space is put before a text, from the normalizer or the pre-tokenizer.
-    fn space_prefix(&self) -> Result<bool> {
-        let normalizer = serde_json::to_value(self.parsing.get_normalizer()).unwrap_or_default();
-        let pre = serde_json::to_value(self.parsing.get_pre_tokenizer()).unwrap_or_default();
-        let mut list = Vec::new();
-        steps(&normalizer, &mut list);
-        steps(&pre, &mut list);
-        let replace = |s: &Map<String, Value>| s["content"] == "▁" && s["pattern"]["String"] == " ";
-        let types: Vec<&str> = list.iter().map(|s| type_of(s)).collect();
-        match types[..] {
-            ["Prepend", "Replace"] if list[0]["prepend"] == "▁" && replace(list[1]) => Ok(true),
-            ["Replace"] if replace(list[0]) => Ok(false),
-            ["Metaspace"] if list[0]["replacement"] == "▁" && list[0]["split"] == false => {
-                Ok(list[0]["prepend_scheme"] != "never")
-            }
-            _ => Err(TokenizerError::Unsupported(format!(
-                "GGUF's SentencePiece cannot express the steps [{}] of this tokenizer.json",
-                types.join(", ")
-            ))),
-        }
-    }
-
-    /// Scores equivalent to ranks: minus the rank of a token's first merge.
-    ///
-    /// Scores belong to tokens, ranks to pairs, so this needs what files converted from SentencePiece
-    /// have: every pair that makes a token is a merge, and the merges of a token are adjacent.
-    fn scores_from_merges(&self, bpe: &BPE, vocab_size: usize) -> Result<Vec<f32>> {
-        let merges = ranked_merges(bpe)?;
-        let mut groups: HashMap<u32, (usize, usize)> = HashMap::new();
-        let mut last = None;
-        let refuse = |why: String| {
-            TokenizerError::Unsupported(format!("these merges cannot be written as SentencePiece scores: {why}"))
-        };
-        let mut scores = vec![0.0; vocab_size];
-        for (rank, (a, b)) in merges.iter().enumerate() {
-            let text = [a.as_str(), b].concat();
-            let id = bpe.token_to_id(&text).unwrap_or_default();
-            let group = groups.entry(id).or_insert((rank, 0));
-            if group.1 > 0 && last != Some(id) {
-                return Err(refuse(format!("those of {text:?} are not adjacent")));
-            }
-            group.1 += 1;
-            last = Some(id);
-            scores[id as usize] = -(group.0 as f32);
-        }
-        for (id, kind) in (0u32..).zip(self.pieces.kinds()) {
-            let Some(text) = bpe.id_to_token(id).filter(|_| *kind == TokenKind::Normal) else {
-                continue;
-            };
-            let normal = |part: &str| {
-                let id = bpe.token_to_id(part);
-                id.is_some_and(|id| self.token_kind(id) == Some(TokenKind::Normal))
-            };
-            let pairs =
-                (text.char_indices().skip(1)).filter(|&(at, _)| normal(&text[..at]) && normal(&text[at..])).count();
-            let listed = groups.get(&id).map_or(0, |g| g.1);
-            if pairs > listed {
-                return Err(refuse(format!("{pairs} pairs make {text:?}, {listed} of them are merges")));
-            }
-        }
-        Ok(scores)
-    }
 }
 
-/// The merges of a model, best first.
-fn ranked_merges(bpe: &BPE) -> Result<Vec<(String, String)>> {
-    let model = serde_json::to_value(bpe).map_err(|e| TokenizerError::invalid(WHAT, e))?;
-    Ok(BpeParts::from_json(model, WHAT)?.merges)
-}
-
-/// Whether the tokens around a text are exactly this one, or none.
-fn affix(ids: &[u32], token: Option<u32>, place: &str) -> Result<bool> {
-    match ids {
-        [] => Ok(false),
-        [id] if Some(*id) == token => Ok(true),
-        _ => Err(TokenizerError::Unsupported(format!(
-            "GGUF cannot express that the tokens {ids:?} are put {place} a text"
-        ))),
-    }
-}
-
-/// Lists of equal length, known types, distinct tokens; returns the kind of each.
-fn check(vocab: &GgufVocab) -> Result<Vec<TokenKind>> {
+/// Lists of equal length, known types; returns the kind of each token, and each id whose spelling a later id has too, with
+/// the last such id.
+#[allow(clippy::type_complexity)]
+fn check(vocab: &GgufVocab) -> Result<(Vec<TokenKind>, Vec<(u32, u32)>)> {
     let n = vocab.tokens.len();
     if n == 0 {
         return Err(invalid("tokenizer.ggml.tokens is empty"));
@@ -273,29 +133,24 @@ fn check(vocab: &GgufVocab) -> Result<Vec<TokenKind>> {
     if let Some(at) = vocab.scores.iter().position(|s| s.is_nan()) {
         return Err(invalid(format!("the score of token {at} is not a number")));
     }
-    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(n);
-    for (id, token) in vocab.tokens.iter().enumerate() {
-        if let Some(first) = seen.insert(token, id)
-            && !token.is_empty()
-        {
-            return Err(invalid(format!("tokens {first} and {id} are both {token:?}")));
-        }
-    }
-    (0..n)
-        .map(|id| {
-            let number = vocab.token_types.get(id).copied().unwrap_or(1);
-            let kind = TokenKind::from_gguf(number)
-                .ok_or_else(|| invalid(format!("token {id} has the unknown type {number}")))?;
-            Ok(if vocab.tokens[id].is_empty() { TokenKind::Unused } else { kind })
-        })
-        .collect()
+    let last: HashMap<&str, u32> = vocab.tokens.iter().map(String::as_str).zip(0u32..).collect();
+    let pairs = vocab.tokens.iter().zip(0u32..).map(|(token, id)| (id, last[token.as_str()]));
+    let duplicates = pairs.filter(|&(id, last)| id != last && !vocab.tokens[id as usize].is_empty()).collect();
+    let kinds = (0..n).map(|id| {
+        let number = vocab.token_types.get(id).copied().unwrap_or(1);
+        let kind =
+            TokenKind::from_gguf(number).ok_or_else(|| invalid(format!("token {id} has the unknown type {number}")))?;
+        Ok(if vocab.tokens[id].is_empty() { TokenKind::Unused } else { kind })
+    });
+    Ok((kinds.collect::<Result<_>>()?, duplicates))
 }
 
 /// The `added_tokens` of a `tokenizer.json`: those that are split off from a text first.
 fn added_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Value {
     let added = |kind: TokenKind| kind.is_special() || kind == TokenKind::UserDefined;
+    let last: HashMap<&str, usize> = vocab.tokens.iter().enumerate().map(|(id, text)| (text.as_str(), id)).collect();
     (vocab.tokens.iter().zip(kinds).enumerate())
-        .filter(|(_, (_, kind))| added(**kind))
+        .filter(|(id, (text, kind))| added(**kind) && last[text.as_str()] == *id)
         .map(|(id, (text, kind))| {
             json!({
                 "id": id, "content": text, "special": kind.is_special(),
@@ -305,10 +160,11 @@ fn added_tokens(vocab: &GgufVocab, kinds: &[TokenKind]) -> Value {
         .collect()
 }
 
-fn byte_level(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
+fn merged(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
     let mut warnings = Vec::new();
     let has = |text: &str| vocab.tokens.iter().any(|t| t == text);
     let name = match vocab.pre.as_deref() {
+        _ if vocab.model == "gemma4" => "gemma4",
         Some(name) if name != "default" => name,
         stated => {
             let llama3 = has("<|begin_of_text|>") && has("<|eot_id|>") && vocab.tokens.len() >= 128_000;
@@ -331,23 +187,68 @@ fn byte_level(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
     });
     let definition = Definition {
         what: WHAT,
-        model: BpeParts {
+        model: ModelParts::Bpe(BpeParts {
             vocab: tokens.map(|(id, text)| (text.clone(), id)).collect(),
             merges: merges.collect::<Result<_>>()?,
             ignore_merges: kind.ignore_merges,
+            byte_fallback: kind.raw,
+            newlines_whole: matches!(name, "gemma4" | "granite-embed-multi-311m"),
             ..BpeParts::default()
-        },
+        }),
         added_tokens: added_tokens(vocab, kinds),
-        normalizer: Value::Null,
+        later_tokens: Vec::new(),
+        normalizer: kind.normalizer_json(),
         pre_tokenizer: kind.to_json(),
-        spelling: Spelling::ByteLevel,
+        spelling: if kind.raw { Spelling::SentencePiece } else { Spelling::ByteLevel },
         strip_leading_space: false,
         prefix: Vec::new(),
         suffix: Vec::new(),
     };
-    let mut tokenizer = Tokenizer::from_definition(definition, Some(kinds))?;
+    let mut tokenizer = Tokenizer::from_definition(definition, Some((&vocab.tokens, kinds)))?;
     tokenizer.warnings = warnings;
-    set_affixes(tokenizer, vocab, kind.add_bos, vocab.bos, vocab.eos)
+    set_affixes(tokenizer, vocab, (kind.add_bos, false), vocab.bos, vocab.eos)
+}
+
+fn unigram(vocab: &GgufVocab, kinds: &[TokenKind]) -> Result<Tokenizer> {
+    if vocab.scores.is_empty() {
+        return Err(invalid("tokenizer.ggml.scores is absent, but a \"t5\" vocabulary needs it"));
+    }
+    // llama.cpp's defaults.
+    let (eos, unknown) = (vocab.eos.or(Some(1)), vocab.unk.unwrap_or(2));
+    let fewer = vocab.remove_extra_whitespaces == Some(true);
+    let space = vocab.add_space_prefix.unwrap_or(false) || fewer;
+    let mut normalizers = Vec::new();
+    if !vocab.precompiled_charsmap.is_empty() {
+        check_charsmap(&vocab.precompiled_charsmap, WHAT)?;
+        let table = BASE64_STANDARD.encode(&vocab.precompiled_charsmap);
+        normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": table}));
+    }
+    if fewer {
+        normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
+        normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
+    }
+    let pieces = vocab.tokens.iter().zip(&vocab.scores).map(|(text, score)| (text.clone(), f64::from(*score)));
+    let definition = Definition {
+        what: WHAT,
+        model: ModelParts::Unigram(UnigramParts {
+            pieces: pieces.collect(),
+            unknown: Some(unknown as usize),
+            byte_fallback: kinds.contains(&TokenKind::Byte),
+        }),
+        added_tokens: added_tokens(vocab, kinds),
+        later_tokens: Vec::new(),
+        normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
+        pre_tokenizer: json!({
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": if space { "always" } else { "never" }, "split": false
+        }),
+        spelling: Spelling::SentencePiece,
+        strip_leading_space: space,
+        prefix: Vec::new(),
+        suffix: Vec::new(),
+    };
+    let mut tokenizer = Tokenizer::from_definition(definition, Some((&vocab.tokens, kinds)))?;
+    tokenizer.special.unk = Some(unknown);
+    set_affixes(tokenizer, vocab, (false, true), vocab.bos, eos.filter(|&id| (id as usize) < kinds.len()))
 }
 
 fn sentencepiece(vocab: &GgufVocab, kinds: Vec<TokenKind>) -> Result<Tokenizer> {
@@ -386,14 +287,14 @@ fn sentencepiece(vocab: &GgufVocab, kinds: Vec<TokenKind>) -> Result<Tokenizer> 
     tokenizer.special.unk = unknown;
     // SentencePiece's own names, if the file has no ids.
     let (bos, eos) = (vocab.bos.or_else(|| find("<s>")), vocab.eos.or_else(|| find("</s>")));
-    set_affixes(tokenizer, vocab, true, bos, eos)
+    set_affixes(tokenizer, vocab, (true, false), bos, eos)
 }
 
 /// Begin and end tokens around a text, as the file says or else as the kind does.
 fn set_affixes(
     mut tokenizer: Tokenizer,
     vocab: &GgufVocab,
-    add_bos: bool,
+    (add_bos, add_eos): (bool, bool),
     bos: Option<u32>,
     eos: Option<u32>,
 ) -> Result<Tokenizer> {
@@ -404,6 +305,6 @@ fn set_affixes(
     tokenizer.special.bos = bos;
     tokenizer.special.eos = eos;
     let prefix = bos.filter(|_| vocab.add_bos.unwrap_or(add_bos));
-    let suffix = eos.filter(|_| stated_eos);
+    let suffix = eos.filter(|_| vocab.add_eos.unwrap_or(add_eos));
     tokenizer.with_affixes(prefix.into_iter().collect(), suffix.into_iter().collect())
 }

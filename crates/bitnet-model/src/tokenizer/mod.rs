@@ -1,12 +1,13 @@
 //! Tokenizers: text to token ids and back.
 //!
-//! One type, [`Tokenizer`], over two sources: a Hugging Face `tokenizer.json` (byte-level BPE, or
-//! SentencePiece-style BPE with byte fallback) and the vocabulary inside a GGUF file. Either can be
+//! One type, [`Tokenizer`], over two sources: a Hugging Face `tokenizer.json` (byte-level BPE, SentencePiece-style BPE
+//! with byte fallback, or Unigram) and the vocabulary inside a GGUF file. Either can be
 //! written as the other. [`StreamDecoder`] decodes a stream of tokens, [`StopMatcher`] finds stop strings.
 
 mod bpe;
 mod error;
 mod gguf;
+mod gguf_write;
 mod json;
 mod model;
 mod pieces;
@@ -15,8 +16,10 @@ mod sentencepiece;
 mod special;
 mod stop;
 mod stream;
+mod unigram;
 
 use bitnet_core::serialize::output::AtomicFile;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -33,9 +36,10 @@ pub use stop::StopMatcher;
 pub use stream::{StreamDecoder, StreamStart};
 
 use error::Result;
-use json::Definition;
+use json::{Definition, ModelParts};
 use model::Model;
 use pieces::{Pieces, Spelling, byte_token};
+use special::Siblings;
 
 const FILE: &str = "tokenizer.json";
 
@@ -63,12 +67,18 @@ pub struct Tokenizer {
     suffix: Vec<u32>,
     special: SpecialTokens,
     chat_template: Option<String>,
+    /// Ids whose spelling is also that of a later id, which text becomes.
+    duplicates: HashMap<u32, String>,
     warnings: Vec<String>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in a directory, with the files beside it:
-    /// `tokenizer_config.json`, `generation_config.json`, `chat_template.jinja`.
+    /// Reads a `tokenizer.json`, or the one in a directory, with the files beside it, as transformers does:
+    /// `tokenizer_config.json`, `generation_config.json`, `chat_template.jinja`, and where `tokenizer_config.json` lists no added
+    /// tokens, `added_tokens.json` and `special_tokens_map.json`.
+    ///
+    /// `add_bos_token` and `add_eos_token` have no effect: they are for tokenizers without a `tokenizer.json`, whose
+    /// post-processor says what is put around a text.
     ///
     /// # Errors
     /// `Io`, `Invalid`, `Unsupported`, `Vocabulary`.
@@ -88,8 +98,12 @@ impl Tokenizer {
             let problem = format!("{} is a GGUF file: name a tokenizer.json or its directory", file.display());
             return Err(TokenizerError::Unsupported(problem));
         }
-        let mut tokenizer = Self::from_json(&bytes)?;
-        tokenizer.read_siblings(file.parent().unwrap_or(Path::new(".")))?;
+        let value = serde_json::from_slice(&bytes).map_err(|e| TokenizerError::invalid(FILE, e))?;
+        let mut definition = Definition::from_json(value, FILE)?;
+        let siblings = Siblings::read(file.parent().unwrap_or(Path::new(".")))?;
+        definition.later_tokens = siblings.tokens(&definition.added_tokens);
+        let mut tokenizer = Self::from_definition(definition, None)?;
+        tokenizer.take_roles(&siblings)?;
         Ok(tokenizer)
     }
 
@@ -103,27 +117,48 @@ impl Tokenizer {
         Self::from_definition(Definition::from_json(value, FILE)?, None)
     }
 
-    /// `kinds`: the kind of each id, if the source has them; otherwise derived from the definition.
-    fn from_definition(definition: Definition, kinds: Option<&[TokenKind]>) -> Result<Self> {
+    /// `known`: spelling and kind of each id, if the source has them; otherwise derived from the definition.
+    fn from_definition(definition: Definition, known: Option<(&[String], &[TokenKind])>) -> Result<Self> {
         let Definition { what, model, spelling, .. } = definition;
         let invalid = |e: serde_json::Error| TokenizerError::invalid(what, e);
-        let (unk, byte_fallback) = (model.unk_token.clone(), model.byte_fallback);
-        let last = model.vocab.iter().map(|(_, id)| *id).max().unwrap_or_default();
+        let (model, unk, byte_fallback, last) = match model {
+            ModelParts::Bpe(parts) => {
+                let (unk, byte_fallback) = (parts.unk_token.clone(), parts.byte_fallback);
+                let last = parts.vocab.iter().map(|(_, id)| *id).max().unwrap_or_default();
+                let newlines = parts.newlines_whole;
+                let bpe = parts.build(what)?.into();
+                (if newlines { Model::BpeOfLines(bpe) } else { Model::Bpe(bpe) }, unk, byte_fallback, last)
+            }
+            ModelParts::Unigram(parts) => {
+                let unk = parts.unknown.and_then(|id| Some(parts.pieces.get(id)?.0.clone()));
+                let (byte_fallback, last) = (parts.byte_fallback, parts.pieces.len().saturating_sub(1));
+                let listed = definition.added_tokens.as_array().into_iter().flatten();
+                let special = listed.filter(|token| token["special"] == true);
+                let special = special.filter_map(|token| token["content"].as_str().map(str::to_owned));
+                let later = definition.later_tokens.iter().filter(|token| token.special);
+                let special: HashSet<String> = special.chain(later.map(|token| token.content.clone())).collect();
+                (Model::Unigram(parts.build(&special, what)?.into()), unk, byte_fallback, last as u32)
+            }
+        };
         let mut encoder = TokenizerBuilder::new()
-            .with_model(Model::Bpe(model.build(what)?.into()))
+            .with_model(model)
             .with_normalizer(serde_json::from_value(definition.normalizer).map_err(invalid)?)
             .with_pre_tokenizer(serde_json::from_value(definition.pre_tokenizer).map_err(invalid)?)
             .build()
             .map_err(|e| TokenizerError::invalid(what, e))?;
         add_tokens(&mut encoder, &definition.added_tokens, what)?;
+        encoder.add_tokens(definition.later_tokens).map_err(|e| TokenizerError::invalid(what, e))?;
 
         let added = encoder.get_added_vocabulary().get_added_tokens_decoder();
         let last = added.keys().copied().max().unwrap_or_default().max(last);
-        let size = kinds.map_or(last as usize + 1, <[_]>::len);
+        let size = known.map_or(last as usize + 1, |(_, kinds)| kinds.len());
         let mut pieces = Pieces::new();
         for id in 0..size as u32 {
-            let text = encoder.get_model().id_to_token(id);
-            let (text, kind) = match (added.get(&id), text) {
+            if let Some((texts, kinds)) = known {
+                pieces.push(&texts[id as usize], kinds[id as usize], spelling);
+                continue;
+            }
+            let (text, kind) = match (added.get(&id), encoder.get_model().id_to_token(id)) {
                 (Some(token), _) => {
                     let kind = match token.special {
                         true if unk.as_ref() == Some(&token.content) => TokenKind::Unknown,
@@ -136,7 +171,6 @@ impl Tokenizer {
                 (None, Some(text)) => (text, TokenKind::Normal),
                 (None, None) => (String::new(), TokenKind::Unused),
             };
-            let kind = kinds.map_or(kind, |k| k[id as usize]);
             pieces.push(&text, kind, spelling);
         }
         Self::assemble(encoder, pieces, spelling, definition.strip_leading_space)?
@@ -157,6 +191,7 @@ impl Tokenizer {
             suffix: Vec::new(),
             special: SpecialTokens::default(),
             chat_template: None,
+            duplicates: HashMap::new(),
             warnings: Vec::new(),
         };
         tokenizer.roles_by_name();
@@ -253,7 +288,7 @@ impl Tokenizer {
         let added = self.parsing.get_added_vocabulary().get_added_tokens_decoder();
         match added.get(&id) {
             Some(token) => Some(token.content.clone()),
-            None => self.parsing.get_model().id_to_token(id),
+            None => self.duplicates.get(&id).cloned().or_else(|| self.parsing.get_model().id_to_token(id)),
         }
     }
 
@@ -306,6 +341,12 @@ impl Tokenizer {
         let mut value = serde_json::to_value(&self.parsing).map_err(|e| TokenizerError::invalid("tokenizer", e))?;
         value["post_processor"] = json::post_processor_json(&named(&self.prefix), &named(&self.suffix));
         value["decoder"] = json::decoder_json(self.spelling, self.strip_leading_space);
+        // Pieces that are special tokens were left out of the model.
+        if let (Model::Unigram(_), Some(vocab)) = (self.parsing.get_model(), value["model"]["vocab"].as_array_mut()) {
+            for (id, piece) in (0u32..).zip(vocab).filter(|(_, piece)| piece[0] == "") {
+                piece[0] = self.token_text(id).unwrap_or_default().into();
+            }
+        }
         Ok(value)
     }
 }

@@ -18,76 +18,130 @@ pub(crate) struct Kind {
     pub ignore_merges: bool,
     /// Whether a begin token is added by default.
     pub add_bos: bool,
+    /// Whether tokens are spelled in UTF-8 with `▁` for a space, as SentencePiece does, not in GPT-2's alphabet.
+    pub raw: bool,
+}
+
+/// English contractions, in any case.
+macro_rules! contractions {
+    () => {
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    };
+}
+/// White space up to its last newlines, then all but the last space, then the rest.
+macro_rules! spaces {
+    () => {
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    };
+}
+/// The alternatives of Llama 3: letters after at most one other character, `digits`, symbols with the newlines after them.
+macro_rules! llama3 {
+    ($digits:literal) => {
+        concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|", $digits, r"| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!())
+    };
+}
+/// Capitals and then small letters, with what `after` allows behind them; `digits`; symbols with newlines and slashes.
+macro_rules! cased {
+    ($after:expr, $digits:literal) => {
+        concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+            $after,
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+            $after,
+            "|",
+            $digits,
+            r"| ?[^\s\p{L}\p{N}]+[\r\n/]*",
+            spaces!()
+        )
+    };
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+const LLAMA3: &str = concat!(contractions!(), "|", llama3!(r"\p{N}{1,3}"));
+const QWEN2: &str = concat!(contractions!(), "|", llama3!(r"\p{N}"));
+const QWEN35: &str =
+    concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*", spaces!());
+const GPT4O: &str = cased!(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}{1,3}");
+const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+const LINES: &str = r"[^\n]+|[\n]+";
+const CHINESE: &str = "[一-龥぀-ゟ゠-ヿ]+";
+const DEEPSEEK_V3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"##,
+    spaces!()
+);
 
-pub(crate) const KINDS: [Kind; 10] = [
-    Kind {
-        names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "exaone4",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-            "modern-bert",
-            "granite-docling",
-        ],
-        patterns: &[GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Kind {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
-        patterns: &[LLAMA3],
-        ignore_merges: true,
-        add_bos: true,
-    },
-    Kind { names: &["smaug-bpe", "dbrx", "chatglm-bpe"], patterns: &[LLAMA3], ignore_merges: false, add_bos: false },
-    Kind {
-        names: &["qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez", "solar-open", "grok-2"],
-        patterns: &[QWEN2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Kind {
-        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
-        patterns: &[r"\p{N}", GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Kind {
-        names: &["falcon"],
-        patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Kind { names: &["tekken"], patterns: &[TEKKEN], ignore_merges: true, add_bos: true },
-    Kind { names: &["gpt-4o", "llama4", "kanana2"], patterns: &[GPT4O], ignore_merges: false, add_bos: false },
-    Kind {
-        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
-        patterns: &[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_V3],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Kind {
-        names: &["default"],
-        patterns: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"],
-        ignore_merges: false,
-        add_bos: false,
-    },
+const fn kind(names: &'static [&'static str], patterns: &'static [&'static str]) -> Kind {
+    Kind { names, patterns, ignore_merges: false, add_bos: false, raw: false }
+}
+
+impl Kind {
+    const fn ignore_merges(self) -> Self {
+        Self { ignore_merges: true, ..self }
+    }
+
+    const fn add_bos(self) -> Self {
+        Self { add_bos: true, ..self }
+    }
+
+    const fn raw(self) -> Self {
+        Self { raw: true, ..self }
+    }
+}
+
+/// Every kind of llama.cpp (28 November 2026), by expressions.
+#[rustfmt::skip]
+pub(crate) const KINDS: &[Kind] = &[
+    kind(&["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4", "gigachat", "a.x-4.0", "mellum", "modern-bert",
+        "granite-docling", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "jina-v1-en", "jina-v2-code", "roberta-bpe"], &[GPT2]),
+    kind(&["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"], &[LLAMA3])
+        .ignore_merges().add_bos(),
+    kind(&["smaug-bpe", "dbrx", "chatglm-bpe"], &[LLAMA3]),
+    kind(&["glm4", "glm5"], &[LLAMA3]).ignore_merges(),
+    kind(&["jais-2"], &[concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+        r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)",
+        r"|\s{1,2}(?!\S)|\s{1}")]),
+    kind(&["minicpm5"], &[r"\p{N}{1,3}", concat!(contractions!(), "|", llama3!(r"\p{N}+"))]).ignore_merges(),
+    kind(&["qwen2", "stablelm2", "deepseek-r1-qwen", "hunyuan", "megrez", "solar-open", "grok-2", "kormo", "f2llmv2",
+        // Their expression is another one for the same pieces.
+        "bailingmoe", "bailingmoe2", "llada-moe"], &[QWEN2]),
+    kind(&["qwen35"], &[QWEN35]),
+    kind(&["ufakzeka"], &[llama3!(r"\p{N}")]),
+    kind(&["laguna"], &[LINES, QWEN2]),
+    kind(&["seed-coder"], &[concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+", spaces!())]),
+    kind(&["exaone-moe"], &[concat!(contractions!(),
+        r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+")]),
+    kind(&["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"], &[r"\p{N}", GPT2]),
+    kind(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    kind(&["default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
+    kind(&["tekken"], &[cased!("", r"\p{N}")]).ignore_merges().add_bos(),
+    kind(&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
+    kind(&["granite-embed-multi-97m"], &[GPT4O]).ignore_merges(),
+    kind(&["tiny_aya", "cohere2moe"], &[r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O]),
+    kind(&["youtu"], &[r"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+        cased!(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?", r"\p{N}")]).ignore_merges(),
+    kind(&["kimi-k2"], &[concat!(r"[\p{Han}]+",
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+", contractions!(), "?",
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*", contractions!(), "?",
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*", spaces!())]),
+    kind(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], &[r"\p{N}{1,3}", CHINESE, DEEPSEEK_V3]),
+    kind(&["spark2_5"], &[r"\p{N}{1,3}", CHINESE, concat!(
+        r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]"##,
+        r"|\s+(?!\S)|\s+"), r"\p{N}"]),
+    kind(&["afmoe"], &[r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+        "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+", DEEPSEEK_V3]),
+    kind(&["deepseek-llm"], &[r"[\r\n]", DEEPSEEK_LETTERS, r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", r"\p{N}+"]),
+    kind(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"]),
+    kind(&["bloom", "poro-chat", "gpt3-finnish"], &[BLOOM]),
+    kind(&["viking"], &[BLOOM, r"\p{N}"]),
+    kind(&["superbpe"], &[r"\p{N}+", r"(?=(\d{3})+(?!\d))"]),
+    kind(&["chameleon"], &["<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}",
+        r"[\p{P}!-/:-@\[-`{-~]", GPT2]).add_bos(),
+    kind(&["gemma4", "granite-embed-multi-311m", "sarvam-moe"], &[LINES]).raw(),
+    kind(&["whitespace"], &[r"\S+"]).raw(),
 ];
+
+/// The letters that deepseek-llm's expression lists, those of scripts with case.
+const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 
 impl Kind {
     /// The kind with this name.
@@ -95,7 +149,7 @@ impl Kind {
         (KINDS.iter().find(|k| k.names.contains(&name))).ok_or_else(|| {
             let known: Vec<&str> = KINDS.iter().flat_map(|k| k.names).copied().collect();
             TokenizerError::Unsupported(format!(
-                "pre-tokenizer {name:?} (tokenizer.ggml.pre); known are {}",
+                "pre-tokenizer {name:?} (tokenizer.ggml.pre) is not one of llama.cpp's; known are {}",
                 known.join(", ")
             ))
         })
@@ -117,8 +171,16 @@ impl Kind {
                 "type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false
             })
         };
-        let steps: Vec<Value> = self.patterns.iter().map(split).chain([byte_level(false)]).collect();
-        json!({"type": "Sequence", "pretokenizers": steps})
+        let steps = self.patterns.iter().map(split).chain((!self.raw).then(|| byte_level(false)));
+        json!({"type": "Sequence", "pretokenizers": steps.collect::<Vec<Value>>()})
+    }
+
+    /// As the `normalizer` of a `tokenizer.json`.
+    pub(crate) fn normalizer_json(&self) -> Value {
+        match self.patterns == [LINES] {
+            true => json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}),
+            false => Value::Null,
+        }
     }
 
     /// The kinds that split every text as this pre-tokenizer does, judged by [`probe`].
@@ -134,7 +196,7 @@ impl Kind {
             Ok(parts.into_iter().map(|(part, _, _)| part.to_owned()).collect::<Vec<String>>())
         };
         let mut left = Vec::new();
-        for kind in &KINDS {
+        for kind in KINDS.iter().filter(|kind| !kind.raw) {
             let pre = serde_json::from_value(kind.to_json()).map_err(|e| invalid(e.to_string()))?;
             left.push((kind, pre));
         }
@@ -153,7 +215,7 @@ fn probe() -> Vec<String> {
     let mut texts: Vec<String> = [
         "I'm we'll THEY'VE it'S don'T o'clock 'round ''s'' l'homme can'tX",
         "1 12 123 1234 12345 123456 1234567 3.14 1,234,567 a1b22c333d4444 x²³ ½ Ⅻ ١٢٣٤ 10km",
-        " a  b   c    d\ta\t\tb \t c\u{a0}d\u{3000}e  \u{2003} end   ",
+        " a  b   c    d  1   22    333\ta\t\tb \t c\u{a0}d\u{3000}e  \u{2003} end   ",
         "a\nb\n\nc\n\n\nd\r\ne\r\n\r\nf \n g  \n  h\n  \ni \r j\u{2028}k\u{85}l\u{b}m\n",
         "(a) [b] {c} <d> a+b=c; x->y, a.b... ..., !!\n?!/\n\n #include <stdio.h>\n// x_y __init__ $5 ^~|` \"q\" -- --- =======",
         "HelloWorld camelCase ABCdef ÀÉîõü ΑΒγδ Привет мир नमस्ते สวัสดี 你好，世界。こんにちは カタカナ 한국어 עברית العربية",
@@ -175,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_told_apart_from_the_others() {
-        for kind in &KINDS {
+        for kind in KINDS.iter().filter(|kind| !kind.raw) {
             let pre: PreTokenizerWrapper = serde_json::from_value(kind.to_json()).unwrap();
             let equal = Kind::equal_to(Some(&pre)).unwrap();
             assert!(equal.iter().all(|k| k.patterns == kind.patterns), "{:?}", kind.names);
@@ -190,7 +252,7 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
-        let error = Kind::named("viking").unwrap_err().to_string();
-        assert!(error.contains("viking") && error.contains("llama-bpe"), "{error}");
+        let error = Kind::named("vikings").unwrap_err().to_string();
+        assert!(error.contains("vikings") && error.contains("llama-bpe"), "{error}");
     }
 }

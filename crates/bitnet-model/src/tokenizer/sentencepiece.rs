@@ -65,7 +65,8 @@ struct Symbol {
 const NONE: usize = usize::MAX;
 
 impl SentencePiece {
-    /// `tokens`: text, score and kind of each id, texts distinct, scores numbers (the caller checked).
+    /// `tokens`: text, score and kind of each id, scores numbers (the caller checked). Of equal texts the last is found, and of
+    /// the tokens of a byte the one that is spelled in capitals, as in llama.cpp.
     pub(crate) fn new(tokens: Vec<(String, f32, TokenKind)>, unknown: Option<u32>) -> Self {
         let mut ids = HashMap::with_capacity(tokens.len());
         let mut bytes = [None; 256];
@@ -74,7 +75,10 @@ impl SentencePiece {
             ids.insert(text.clone(), id);
             longest = longest.max(text.len());
             if let (TokenKind::Byte, Some(b)) = (kind, byte_token(text)) {
-                bytes[b as usize] = Some(id);
+                let first = bytes[b as usize].is_none();
+                if first || *text == format!("<0x{b:02X}>") {
+                    bytes[b as usize] = Some(id);
+                }
             }
         }
         Self { tokens, ids, bytes, unknown, longest }
@@ -194,22 +198,24 @@ impl SentencePiece {
         Ok(out)
     }
 
-    /// The same as a Hugging Face BPE model: each split of a piece into two pieces is a merge, better
-    /// scores first. Equal to this model except for overlapping pairs with one union.
+    /// The same as a Hugging Face BPE model: each split of a piece into two pieces is a merge, better scores first, and of equal
+    /// scores longer parts first, as transformers orders them. Equal to this model except for overlapping pairs with one union.
     pub(crate) fn to_bpe_json(&self) -> Value {
-        let mut merges: Vec<(f32, u32, u32, [&str; 2])> = Vec::new();
+        let mut merges: Vec<(f32, [usize; 2], [u32; 2], [&str; 2])> = Vec::new();
         for (text, score, kind) in &self.tokens {
             if !matches!(kind, TokenKind::Normal | TokenKind::UserDefined) {
                 continue;
             }
-            for (at, _) in text.char_indices().skip(1) {
+            let from = merges.len();
+            for (chars, (at, _)) in text.char_indices().enumerate().skip(1) {
                 let (left, right) = text.split_at(at);
                 if let (Some(l), Some(r)) = (self.piece(left), self.piece(right)) {
-                    merges.push((*score, l.0, r.0, [left, right]));
+                    merges.push((*score, [chars, right.chars().count()], [l.0, r.0], [left, right]));
                 }
             }
+            merges[from..].sort_by_key(|merge| merge.2);
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
         let merges: Vec<[&str; 2]> = merges.into_iter().map(|m| m.3).collect();
         json!({
             "type": "BPE", "dropout": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,

@@ -1,8 +1,10 @@
 //! Tokens with a role: begin and end of text, end of turn.
 
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tokenizers::AddedToken;
 
 use super::error::{Result, TokenizerError};
 use super::{TokenKind, Tokenizer};
@@ -66,23 +68,14 @@ impl Tokenizer {
     }
 
     /// Takes roles and the chat template from the files beside a `tokenizer.json`.
-    pub(super) fn read_siblings(&mut self, folder: &Path) -> Result<()> {
-        let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let id_of = |key: &str| self.named_token(&config, key);
-        let (bos, eos) = (id_of("bos_token")?, id_of("eos_token")?);
-        let (unk, pad) = (id_of("unk_token")?, id_of("pad_token")?);
+    pub(super) fn take_roles(&mut self, siblings: &Siblings) -> Result<()> {
+        let Siblings { folder, config, .. } = siblings;
+        let id_of = |key: &str| self.token_id(&added_token(&config[key], true)?.content);
+        let [bos, eos, unk, pad] = ["bos_token", "eos_token", "unk_token", "pad_token"].map(id_of);
         self.special.bos = bos.or(self.special.bos);
         self.special.eos = eos.or(self.special.eos);
         self.special.unk = unk.or(self.special.unk);
         self.special.pad = pad.or(self.special.pad);
-
-        // If present, these two replace the post-processor (transformers 5, tokenization_utils_tokenizers.py).
-        let flag = |key: &str| config.get(key).and_then(Value::as_bool);
-        let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
-        if add_bos.is_some() || add_eos.is_some() {
-            self.prefix = self.special.bos.filter(|_| add_bos == Some(true)).into_iter().collect();
-            self.suffix = self.special.eos.filter(|_| add_eos == Some(true)).into_iter().collect();
-        }
 
         for name in ["generation_config.json", "config.json"] {
             let Some(value) = read_json(&folder.join(name))? else {
@@ -101,7 +94,7 @@ impl Tokenizer {
         if let Some(id) = self.special.eos {
             self.special.add_stop(id);
         }
-        self.chat_template = crate::chat_template::source_in(folder, &config)?;
+        self.chat_template = crate::chat_template::source_in(folder, config)?;
         Ok(())
     }
 
@@ -112,20 +105,77 @@ impl Tokenizer {
             Err(e) => self.warnings.push(format!("{file}: eos_token_id: {e}; ignored")),
         }
     }
+}
 
-    /// The id of `"bos_token": "<s>"` or `"bos_token": {"content": "<s>"}`.
-    fn named_token(&self, config: &Value, key: &str) -> Result<Option<u32>> {
-        let value = &config[key];
-        let Some(text) = value.as_str().or_else(|| value["content"].as_str()) else {
-            return Ok(None);
-        };
-        match self.token_id(text) {
-            Some(id) => Ok(Some(id)),
-            None => Err(TokenizerError::Vocabulary(format!(
-                "tokenizer_config.json names {text:?} as {key}, but tokenizer.json has no such token"
-            ))),
+/// The files beside a `tokenizer.json`.
+pub(super) struct Siblings {
+    folder: PathBuf,
+    config: Value,
+    /// Tokens by id.
+    added: BTreeMap<u64, AddedToken>,
+}
+
+/// The roles of transformers, in its order.
+const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Lists of further special tokens.
+const MORE: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
+
+impl Siblings {
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let config = read_json(&folder.join("tokenizer_config.json"))?;
+        let mut config = config.filter(Value::is_object).unwrap_or_default();
+        let mut added = BTreeMap::new();
+        match config["added_tokens_decoder"].as_object() {
+            Some(tokens) => {
+                added.extend(tokens.iter().filter_map(|(id, t)| Some((id.parse().ok()?, added_token(t, false)?))))
+            }
+            // As older versions wrote them.
+            None => {
+                if let Some(Value::Object(map)) = read_json(&folder.join("special_tokens_map.json"))? {
+                    map.into_iter().for_each(|(key, value)| config[key] = value);
+                }
+                let special: Vec<String> = special_tokens(&config).map(|token| token.content).collect();
+                if let Some(Value::Object(tokens)) = read_json(&folder.join("added_tokens.json"))? {
+                    added.extend(tokens.iter().filter_map(|(text, id)| {
+                        Some((id.as_u64()?, added_token(&text.as_str().into(), special.contains(text))?))
+                    }));
+                }
+            }
         }
+        Ok(Self { folder: folder.to_owned(), config, added })
     }
+
+    /// The tokens that are added to those of `tokenizer.json`, or replace one of the same text.
+    pub(super) fn tokens(&self, listed: &Value) -> Vec<AddedToken> {
+        let listed: HashSet<&str> =
+            listed.as_array().into_iter().flatten().filter_map(|t| t["content"].as_str()).collect();
+        let special: Vec<AddedToken> = special_tokens(&self.config).collect();
+        let mut tokens: Vec<AddedToken> = self.added.values().cloned().collect();
+        for token in &mut tokens {
+            token.special |= special.iter().any(|s| s.content == token.content);
+        }
+        for token in special {
+            if !listed.contains(token.content.as_str()) && tokens.iter().all(|t| t.content != token.content) {
+                tokens.push(token);
+            }
+        }
+        tokens
+    }
+}
+
+/// The tokens that a configuration names as special.
+fn special_tokens(config: &Value) -> impl Iterator<Item = AddedToken> {
+    let more = MORE.into_iter().flat_map(|key| config[key].as_array().into_iter().flatten());
+    ROLES.into_iter().map(|key| &config[key]).chain(more).filter_map(|token| added_token(token, true))
+}
+
+/// `"<s>"` or `{"content": "<s>", "lstrip": false, ...}`.
+fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
+    let content = value.as_str().or_else(|| value["content"].as_str()).filter(|text| !text.is_empty())?;
+    let flag = |key: &str, default: bool| value[key].as_bool().unwrap_or(default);
+    let special = special || flag("special", false);
+    let token = AddedToken::from(content, special).normalized(flag("normalized", !special));
+    Some(token.lstrip(flag("lstrip", false)).rstrip(flag("rstrip", false)).single_word(flag("single_word", false)))
 }
 
 /// An id or a list of ids.
