@@ -4,10 +4,12 @@ use crate::error::{CliError, Result};
 use crate::output;
 use bitnet::core::Device;
 use bitnet::inference::{KvType, Sampling};
+use bitnet::model::chat_template::ChatTemplate;
+use bitnet::model::tokenizer::Tokenizer;
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How to read a checkpoint.
 #[derive(Debug, Args)]
@@ -43,6 +45,46 @@ pub struct ModelArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub read: ReadArgs,
+}
+
+/// How conversations become text.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Chat template")]
+pub struct TemplateArgs {
+    /// File with a chat template (Jinja) to use in place of the model's
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+    /// Variables of the chat template as a JSON object, such as '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON")]
+    template_kwargs: Option<String>,
+}
+
+impl TemplateArgs {
+    /// The template, with its variables.
+    pub fn load(&self, tokenizer: &Tokenizer, model: &Path) -> Result<ChatTemplate> {
+        let template = match &self.chat_template {
+            Some(path) => {
+                let source = std::fs::read_to_string(path);
+                let source = source.map_err(|source| CliError::File { path: path.clone(), source })?;
+                ChatTemplate::for_tokenizer(&source, tokenizer)?
+            }
+            None => ChatTemplate::of(tokenizer)?.ok_or_else(|| {
+                let model = model.display();
+                CliError::refused(format!(
+                    "{model} has no chat template: name one with --chat-template FILE, use bitnet generate, or a model with one"
+                ))
+            })?,
+        };
+        match &self.template_kwargs {
+            Some(json) => Ok(template.with_variables(json)?),
+            None => Ok(template),
+        }
+    }
+
+    /// Whether a flag names a template or its variables.
+    pub fn is_given(&self) -> bool {
+        self.chat_template.is_some() || self.template_kwargs.is_some()
+    }
 }
 
 /// How many threads.

@@ -35,6 +35,8 @@ pub enum Command {
     Generate(commands::generate::GenerateArgs),
     /// Chat with a model
     Chat(commands::chat::ChatArgs),
+    /// Show the text that a chat template makes of a conversation
+    Template(commands::template::TemplateCommandArgs),
     /// Write the logits of every position of a text to a file
     Logits(commands::logits::LogitsArgs),
     /// Measure how well a model predicts a text

@@ -2,7 +2,8 @@
 
 use crate::error::{CliError, Result};
 use bitnet::inference::InferenceError;
-use bitnet::model::tokenizer::Tokenizer;
+use bitnet::model::chat_template::Conversation;
+use bitnet::model::tokenizer::{ParseSpecial, Tokenizer};
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::Path;
@@ -55,6 +56,34 @@ pub fn encode_prompt(text: &str, tokenizer: &Tokenizer, context: usize) -> Resul
         return Err(InferenceError::ContextFull { needed: tokens.len(), capacity: context }.into());
     }
     Ok(tokens)
+}
+
+/// Most bytes of a file with messages.
+const MOST_MESSAGES: u64 = 64 << 20;
+
+/// The conversation in a file of JSON.
+pub fn read_messages(path: &Path) -> Result<Conversation> {
+    let (bytes, longer) = bytes(path, MOST_MESSAGES)?;
+    if longer {
+        return Err(CliError::refused(format!("{} has more than {MOST_MESSAGES} bytes of messages", name(path))));
+    }
+    let text = utf8(path, bytes)?;
+    Conversation::from_json(&text).map_err(|e| CliError::refused(format!("{}: {e}", name(path))))
+}
+
+/// A conversation of one message of the user.
+pub fn one_message(text: &str) -> Result<Conversation> {
+    Ok(Conversation::from_json(&serde_json::json!([{ "role": "user", "content": text }]).to_string())?)
+}
+
+/// The tokens of a rendered conversation, which holds its special tokens.
+pub fn encode_rendered(text: &str, tokenizer: &Tokenizer, context: usize) -> Result<Vec<u32>> {
+    let tokens = tokenizer.encode_with(text, false, ParseSpecial::Yes)?;
+    match tokens.len() {
+        0 => Err(CliError::refused("the chat template makes no text of these messages")),
+        needed if needed > context => Err(InferenceError::ContextFull { needed, capacity: context }.into()),
+        _ => Ok(tokens),
+    }
 }
 
 /// The longest text that so many tokens can stand for.

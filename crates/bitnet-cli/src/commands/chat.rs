@@ -1,6 +1,6 @@
 //! `bitnet chat`: a conversation.
 
-use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
 use crate::error::{CliError, Result};
 use crate::{interrupt, load, output};
 use bitnet::inference::{FinishReason, GenerateOptions, Session, generate};
@@ -39,6 +39,8 @@ pub struct ChatArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     cache: CacheArgs,
@@ -52,10 +54,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
     let path = load::chat_path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let template = ChatTemplate::of(tokenizer)?.ok_or_else(|| {
-        let path = path.display();
-        CliError::refused(format!("{path} has no chat template: use bitnet generate, or a model with one"))
-    })?;
+    let template = args.template.load(tokenizer, &path)?;
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;
     let model = load::model(checkpoint.weights(), &args.device.device()?)?;
     let session = Session::with_kv_type(model, context, args.cache.kv_type)?;

@@ -1,6 +1,6 @@
 //! `bitnet generate`: continues a text.
 
-use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
 use crate::error::{CliError, Result};
 use crate::output::{self, counted};
 use crate::{interrupt, load, text};
@@ -22,6 +22,7 @@ Examples:
   bitnet generate --prompt \"--- a list ---\" -n -1
   bitnet generate \"ROMEO:\" --seed 7 --json | jq -r .text
   bitnet generate \"ROMEO:\" --parallel 4 -n 40
+  bitnet generate --model bitnet-2b4t.gguf --messages chat.json
 
 The text goes to standard output as it is generated, the speed to standard error. Ctrl-C ends the text. An empty prompt \
 is the model's begin token. Tokens pass --logit-bias, the penalties, --dry-multiplier, --top-n-sigma, --temperature, --top-k, \
@@ -44,6 +45,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     cache: CacheArgs,
@@ -63,6 +66,10 @@ struct Prompt {
     /// File with the text to continue; `-` is standard input
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// File with a conversation as JSON, which the chat template writes out: the answer follows, or goes on where the last
+    /// message is the assistant's (see bitnet template); `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    messages: Option<PathBuf>,
 }
 
 /// A text that begins with `-` is a prompt, unless it looks like a flag with a typing error.
@@ -93,8 +100,23 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let checkpoint = load::open(&path, &args.model.read)?;
     let tokenizer = checkpoint.tokenizer()?;
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;
-    let prompt = args.prompt.read(tokenizer, context)?;
-    let tokens = text::encode_prompt(&prompt, tokenizer, context)?;
+    let (prompt, tokens) = match &args.prompt.messages {
+        Some(file) => {
+            let conversation = text::read_messages(file)?;
+            let template = args.template.load(tokenizer, &path)?;
+            let prompt = template.render_conversation(&conversation, conversation.ending())?;
+            let tokens = text::encode_rendered(&prompt, tokenizer, context)?;
+            (prompt, tokens)
+        }
+        None if args.template.is_given() => {
+            return Err(CliError::refused("--chat-template and --template-kwargs are for --messages"));
+        }
+        None => {
+            let prompt = args.prompt.read(tokenizer, context)?;
+            let tokens = text::encode_prompt(&prompt, tokenizer, context)?;
+            (prompt, tokens)
+        }
+    };
     let model = load::model(checkpoint.weights(), &args.device.device()?)?;
     let capacity = context.min(tokens.len().saturating_add(options.max_tokens));
     interrupt::catch()?;

@@ -16,6 +16,7 @@ pub mod man;
 pub mod perplexity;
 pub mod quantize;
 pub mod selftest;
+pub mod template;
 pub mod tokenize;
 pub mod train;
 
@@ -27,6 +28,7 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Template(args) => template::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -2,9 +2,10 @@
 
 use super::*;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "generate",
     "chat",
+    "template",
     "logits",
     "perplexity",
     "inspect",

@@ -201,22 +201,20 @@ impl SentencePiece {
     /// The same as a Hugging Face BPE model: each split of a piece into two pieces is a merge, better scores first, and of equal
     /// scores longer parts first, as transformers orders them. Equal to this model except for overlapping pairs with one union.
     pub(crate) fn to_bpe_json(&self) -> Value {
-        let mut merges: Vec<(f32, [usize; 2], [u32; 2], [&str; 2])> = Vec::new();
+        let mut merges: Vec<(f32, &str, &str)> = Vec::new();
         for (text, score, kind) in &self.tokens {
             if !matches!(kind, TokenKind::Normal | TokenKind::UserDefined) {
                 continue;
             }
-            let from = merges.len();
-            for (chars, (at, _)) in text.char_indices().enumerate().skip(1) {
-                let (left, right) = text.split_at(at);
-                if let (Some(l), Some(r)) = (self.piece(left), self.piece(right)) {
-                    merges.push((*score, [chars, right.chars().count()], [l.0, r.0], [left, right]));
-                }
-            }
-            merges[from..].sort_by_key(|merge| merge.2);
+            let splits = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+            let ids = |(left, right)| Some((self.piece(left)?.0, self.piece(right)?.0));
+            let mut pairs: Vec<_> = splits.filter_map(|split| Some((ids(split)?, split))).collect();
+            pairs.sort_unstable();
+            merges.extend(pairs.into_iter().map(|(_, (left, right))| (*score, left, right)));
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
-        let merges: Vec<[&str; 2]> = merges.into_iter().map(|m| m.3).collect();
+        let lengths = |(_, left, right): &(f32, &str, &str)| (left.chars().count(), right.chars().count());
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| lengths(b).cmp(&lengths(a))));
+        let merges: Vec<[&str; 2]> = merges.into_iter().map(|(_, left, right)| [left, right]).collect();
         json!({
             "type": "BPE", "dropout": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "unk_token": self.unknown.and_then(|id| self.text_of(id)),
