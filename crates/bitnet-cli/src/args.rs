@@ -5,6 +5,7 @@ use crate::output;
 use bitnet::core::Device;
 use bitnet::inference::{KvType, Sampling};
 use bitnet::model::chat_template::ChatTemplate;
+use bitnet::model::checkpoint::SamplingDefaults;
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
@@ -168,15 +169,15 @@ const MAX_SEED: u64 = (1 << 53) - 1;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Randomness; 0 always chooses the most likely token
-    #[arg(long, visible_alias = "temp", value_name = "F", default_value_t = 0.7, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Keep the N most likely tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    top_k: usize,
-    /// Keep the most likely tokens that together reach this probability
-    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f32,
+    /// Randomness; 0 always chooses the most likely token [default: as the model asks (generation_config.json), else 0.7]
+    #[arg(long, visible_alias = "temp", value_name = "F", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Keep the N most likely tokens; 0 keeps all [default: as the model asks, else 0]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Keep the most likely tokens that together reach this probability [default: as the model asks, else 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    top_p: Option<f32>,
     /// Keep tokens at least F times as likely as the most likely
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
@@ -219,9 +220,10 @@ pub struct SamplingArgs {
     /// Add BIAS to the logit of TOKEN, a number; -inf forbids it (may be repeated)
     #[arg(long, value_name = "TOKEN=BIAS", value_parser = bias)]
     logit_bias: Vec<(u32, f32)>,
-    /// Divide positive logits of tokens in the text by F and multiply negative ones; 1 changes nothing
-    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
-    repeat_penalty: f32,
+    /// Divide positive logits of tokens in the text by F and multiply negative ones; 1 changes nothing [default: as the model
+    /// asks, else 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
     /// Subtract F from the logits of tokens that were generated
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     presence_penalty: f32,
@@ -235,12 +237,17 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The checked parameters, with a random seed if none was given.
-    pub fn sampling(&self) -> Result<Sampling> {
+    /// An error if a parameter is out of range; before a model is loaded, not after.
+    pub fn check(&self) -> Result<()> {
+        self.sampling(SamplingDefaults::default()).map(|_| ())
+    }
+
+    /// The checked parameters: those given, else the model's, with a random seed if none was given.
+    pub fn sampling(&self, model: SamplingDefaults) -> Result<Sampling> {
         let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
+            temperature: self.temperature.or(model.temperature).unwrap_or(0.7),
+            top_k: self.top_k.or(model.top_k).unwrap_or(0),
+            top_p: self.top_p.or(model.top_p).unwrap_or(1.),
             min_p: self.min_p,
             typical_p: self.typical_p,
             xtc_probability: self.xtc_probability,
@@ -253,14 +260,13 @@ impl SamplingArgs {
             mirostat_tau: self.mirostat_tau,
             mirostat_eta: self.mirostat_eta,
             logit_bias: self.logit_bias.clone(),
-            repeat_penalty: self.repeat_penalty,
+            repeat_penalty: self.repeat_penalty.or(model.repeat_penalty).unwrap_or(1.),
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             // The standard library seeds its hash maps from the system.
             seed: u64::try_from(self.seed).unwrap_or_else(|_| RandomState::new().build_hasher().finish() & MAX_SEED),
             ..Sampling::default()
         };
-        // Before a model is loaded, not after.
         sampling.validate()?;
         Ok(sampling)
     }

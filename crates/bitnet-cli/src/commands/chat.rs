@@ -49,10 +49,11 @@ pub struct ChatArgs {
 }
 
 pub fn run(args: ChatArgs) -> Result<()> {
-    let options =
-        GenerateOptions { max_tokens: args.max_tokens, sampling: args.sampling.sampling()?, stop: args.stop.stop };
+    args.sampling.check()?;
     let path = load::chat_path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
+    let sampling = args.sampling.sampling(checkpoint.sampling())?;
+    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;
     let template = args.template.load(tokenizer, &path)?;
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;
@@ -98,9 +99,9 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// The tokens of the conversation, which ends with a message of the user; `None` if that alone is too long. Where room
+    /// The tokens of the conversation, which ends with a message of the user; their number if that alone is too long. Where room
     /// for an answer is lacking, the oldest turns are dropped, for good; the system message stays.
-    fn prompt(&mut self) -> Result<Option<Vec<u32>>> {
+    fn prompt(&mut self) -> Result<Result<Vec<u32>, usize>> {
         let context = self.session.capacity();
         // A quarter of the context, or all that may be answered.
         let answer = self.options.max_tokens.min(context / 4).max(1);
@@ -121,10 +122,10 @@ impl Chat<'_> {
                     output::note(&format!("(context full: {forgotten} forgotten)"));
                 }
                 self.messages = messages;
-                return Ok(Some(tokens));
+                return Ok(Ok(tokens));
             }
             if last {
-                return Ok(None);
+                return Ok(Err(tokens.len()));
             }
             // A turn: a message of the user and its answer.
             messages.remove(system);
@@ -139,10 +140,16 @@ impl Chat<'_> {
     fn answer(&mut self, message: String) -> Result<()> {
         self.messages.push(ChatMessage::new("user", message));
         let context = self.session.capacity();
-        let Some(tokens) = self.prompt()? else {
-            self.messages.pop();
-            output::error_line("", &format!("This message does not fit the context of {context} tokens: say less."));
-            return Ok(());
+        let tokens = match self.prompt()? {
+            Ok(tokens) => tokens,
+            Err(tokens) => {
+                self.messages.pop();
+                let line = format!(
+                    "This message does not fit: the conversation has {tokens} tokens, the context {context}. Say less."
+                );
+                output::error_line("", &line);
+                return Ok(());
+            }
         };
         interrupt::clear();
         let mut written = Ok(());

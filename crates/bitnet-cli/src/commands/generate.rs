@@ -94,10 +94,11 @@ impl Prompt {
 }
 
 pub fn run(args: GenerateArgs) -> Result<()> {
-    let options =
-        GenerateOptions { max_tokens: args.max_tokens, sampling: args.sampling.sampling()?, stop: args.stop.stop };
+    args.sampling.check()?;
     let path = load::path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
+    let sampling = args.sampling.sampling(checkpoint.sampling())?;
+    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;
     let (prompt, tokens) = match &args.prompt.messages {

@@ -13,7 +13,7 @@ fn read(path: &Path) -> (Vec<u32>, Vec<f32>, Vec<usize>) {
 }
 
 /// `bitnet logits` with the tokens of `expected` gives its logits, to a thousandth of the largest.
-fn check(model: &Path, expected: &Path, flags: &[&str]) {
+pub(super) fn check(model: &Path, expected: &Path, flags: &[&str]) {
     let name = model.file_stem().unwrap().to_str().unwrap();
     let out = folder(&format!("golden-{name}")).join("logits.safetensors");
     let (ids, golden, shape) = read(expected);

@@ -2,6 +2,7 @@
 
 mod bad_checkpoints;
 mod bad_flags;
+mod conversations;
 mod files;
 mod golden;
 mod help;

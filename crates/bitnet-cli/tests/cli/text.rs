@@ -184,6 +184,6 @@ fn a_conversation() {
     // A message that does not fit is not part of the conversation, which goes on.
     let long = format!("{}\nWho art thou?\n", "words ".repeat(500));
     let output = run_with(program(&args), long.as_bytes());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("does not fit the context"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not fit: the conversation has"));
     assert!(!success(&args, output).trim().is_empty());
 }

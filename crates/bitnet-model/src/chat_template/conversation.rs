@@ -83,16 +83,21 @@ fn with_reasoning(message: Jinja) -> Jinja {
     let field = |name: &str| message.get_attr(name).ok().filter(|value| !value.is_none() && !value.is_undefined());
     match ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(field) {
         Some(text) => {
-            let thinking = field("thinking").unwrap_or_else(|| text.clone());
-            with_field(&with_field(&message, "thinking", thinking), "reasoning_content", text)
+            let named = |name: &str| (name.to_owned(), text.clone());
+            Jinja::from_pairs(
+                [named("thinking")].into_iter().chain(fields(&message)).chain([named("reasoning_content")]),
+            )
         }
         None => message,
     }
 }
 
+/// The fields of a map.
+fn fields(map: &Jinja) -> impl Iterator<Item = (String, Jinja)> {
+    map.try_iter().into_iter().flatten().map(|key| (key.to_string(), map.get_item(&key).unwrap_or_default()))
+}
+
 /// A map with a field set.
-pub(super) fn with_field(fields: &Jinja, name: &str, value: Jinja) -> Jinja {
-    let keys = fields.try_iter().into_iter().flatten();
-    let pairs = keys.map(|key| (key.to_string(), fields.get_item(&key).unwrap_or_default()));
-    Jinja::from_pairs(pairs.chain([(name.to_owned(), value)]))
+pub(super) fn with_field(map: &Jinja, name: &str, value: Jinja) -> Jinja {
+    Jinja::from_pairs(fields(map).chain([(name.to_owned(), value)]))
 }

@@ -3,7 +3,7 @@
 use super::TensorSummary;
 use super::gguf_names::{Family, interleaved, linear_name, norm_name};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::gguf::{Gguf, GgufType, TensorInfo};
+use crate::gguf::{Gguf, GgufType, Metadata, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
@@ -12,7 +12,7 @@ use bitnet_quant::ternarize;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Weights of a GGUF file, mapped.
+/// Weights of a GGUF file, or of the files of a split one, mapped.
 #[derive(Debug)]
 pub(super) struct GgufCheckpoint {
     config: Config,
@@ -20,16 +20,20 @@ pub(super) struct GgufCheckpoint {
     order: I2sOrder,
     /// If the order was inferred: whether there is evidence for it.
     guess: Option<bool>,
-    file: Arc<MappedFile>,
+    files: Vec<Arc<MappedFile>>,
     gguf: Gguf,
 }
 
 impl GgufCheckpoint {
     pub(super) fn open(path: &Path, order: Option<I2sOrder>) -> Result<Self> {
-        let file = Arc::new(MappedFile::open(path)?);
-        let gguf = Gguf::parse(&file).map_err(|e| ModelError::from(e).in_file(path))?;
-        let (config, family) = super::gguf_config::read(&gguf, &file).map_err(|e| e.in_file(path))?;
-        let mut checkpoint = Self { config, family, order: I2sOrder::X86, guess: None, file, gguf };
+        let (first, mut gguf) = parse(path)?;
+        let others = gguf.other_parts(path).map_err(|e| ModelError::from(e).in_file(path))?;
+        let others = others.iter().map(|path| parse(path)).collect::<Result<Vec<_>>>()?;
+        let (others, headers): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        gguf.join(headers).map_err(|e| ModelError::from(e).in_file(path))?;
+        let files: Vec<_> = [first].into_iter().chain(others).collect();
+        let (config, family) = super::gguf_config::read(&gguf, &files).map_err(|e| e.in_file(path))?;
+        let mut checkpoint = Self { config, family, order: I2sOrder::X86, guess: None, files, gguf };
         match order {
             Some(order) => checkpoint.order = order,
             None if checkpoint.gguf.tensors.iter().any(|t| t.ty == GgufType::I2_S) => checkpoint.guess_order(),
@@ -57,19 +61,28 @@ impl GgufCheckpoint {
                 let Some(tensor) = self.gguf.find(&name).filter(|t| t.ty == GgufType::I2_S) else { continue };
                 // Missing or malformed tensors are reported when the layer is loaded.
                 let Ok(norm) = self.norm(norm) else { continue };
-                let _ = hint.add(tensor.data(&self.file), rows, cols, &norm);
+                let _ = hint.add(self.data(tensor), rows, cols, &norm);
             }
         }
         self.guess = Some(hint.order().is_some());
         self.order = hint.order().unwrap_or(I2sOrder::X86);
     }
 
-    pub(super) fn file(&self) -> &Arc<MappedFile> {
-        &self.file
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.gguf.metadata
+    }
+
+    pub(super) fn files(&self) -> &[Arc<MappedFile>] {
+        &self.files
+    }
+
+    fn data<'a>(&'a self, tensor: &TensorInfo) -> &'a [u8] {
+        tensor.data(&self.files[tensor.part])
     }
 
     pub(super) fn format(&self) -> String {
-        format!("GGUF v{}, architecture {}", self.gguf.version, self.family.name())
+        let parts = if self.files.len() > 1 { format!(" in {} files", self.files.len()) } else { String::new() };
+        format!("GGUF v{}{parts}, architecture {}", self.gguf.version, self.family.name())
     }
 
     pub(super) fn summaries(&self) -> Vec<TensorSummary> {
@@ -139,7 +152,7 @@ impl GgufCheckpoint {
                 return Err(ModelError::tensor(&tensor.name, problem));
             }
         };
-        DenseTensor::mapped(&tensor.name, self.file.clone(), tensor.range.clone(), dtype, rows, cols)
+        DenseTensor::mapped(&tensor.name, self.files[tensor.part].clone(), tensor.range.clone(), dtype, rows, cols)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -157,7 +170,7 @@ impl GgufCheckpoint {
     fn linear_tensor(&self, base: &str, rows: usize, cols: usize, quantized: bool) -> Result<LinearSource> {
         let name = format!("{base}.weight");
         let tensor = self.tensor(&name, &[rows, cols])?;
-        let bytes = tensor.data(&self.file);
+        let bytes = self.data(tensor);
         let scaled = |format: &ScaledFormat| self.scaled(format, tensor, rows, cols);
         let weight = match tensor.ty {
             GgufType::I2_S => {
@@ -195,7 +208,7 @@ impl GgufCheckpoint {
 
     /// A type with a scale in every block: ternary if all scales are one and no code is +2, else dense, value by value.
     fn scaled(&self, format: &ScaledFormat, tensor: &TensorInfo, rows: usize, cols: usize) -> Result<WeightSource> {
-        let bytes = tensor.data(&self.file);
+        let bytes = self.data(tensor);
         if let Ok(decoded) = format.decode(bytes, rows, cols)
             && let Some(scale) = decoded.uniform_scale()
         {
@@ -205,6 +218,13 @@ impl GgufCheckpoint {
         let values = formats::float16::encode_f16(&format.dequantize(bytes, rows, cols)?);
         Ok(WeightSource::Dense(DenseTensor::owned(&tensor.name, values, BitNetDType::F16, rows, cols)?))
     }
+}
+
+/// A mapped file and its header.
+fn parse(path: &Path) -> Result<(Arc<MappedFile>, Gguf)> {
+    let file = Arc::new(MappedFile::open(path)?);
+    let gguf = Gguf::parse(&file).map_err(|e| ModelError::from(e).in_file(path))?;
+    Ok((file, gguf))
 }
 
 impl Weights for GgufCheckpoint {
@@ -243,7 +263,7 @@ impl Weights for GgufCheckpoint {
     fn release(&self, layer: usize) {
         let prefix = format!("blk.{layer}.");
         for tensor in self.gguf.tensors.iter().filter(|t| t.name.starts_with(&prefix)) {
-            self.file.release(tensor.range.clone());
+            self.files[tensor.part].release(tensor.range.clone());
         }
     }
 }

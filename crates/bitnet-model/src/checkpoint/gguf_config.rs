@@ -4,9 +4,11 @@ use super::gguf_names::Family;
 use crate::config::{Architecture, Block, HiddenAct, RopeConfig, RopeScaling};
 use crate::gguf::{Gguf, GgufType};
 use crate::{Config, ModelError, Result};
+use bitnet_core::MappedFile;
+use std::sync::Arc;
 
 /// Reads the configuration and the naming family of the file.
-pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
+pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Family)> {
     let metadata = &gguf.metadata;
     let name: &str = metadata.require("general.architecture")?;
     let family = Family::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
@@ -46,7 +48,7 @@ pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
         vocab_size: rows("token_embd.weight").or(find("vocab_size")?).unwrap_or(0),
         max_positions: need("context_length")?,
         norm_eps: metadata.require(&key("attention.layer_norm_rms_epsilon"))?,
-        rope: rope(gguf, file, &key, head_dim)?,
+        rope: rope(gguf, files, &key, head_dim)?,
         hidden_act: act.map_or(Ok(family.default_act()), HiddenAct::from_name)?,
         tied: gguf.find("output.weight").is_none(),
         bos: ids("bos")?,
@@ -57,7 +59,7 @@ pub(super) fn read(gguf: &Gguf, file: &[u8]) -> Result<(Config, Family)> {
     Ok((config, family))
 }
 
-fn rope(gguf: &Gguf, file: &[u8], key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<RopeConfig> {
+fn rope(gguf: &Gguf, files: &[Arc<MappedFile>], key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<RopeConfig> {
     let metadata = &gguf.metadata;
     let theta = metadata.find::<f32>(&key("rope.freq_base"))?.unwrap_or(10_000.) as f64;
     let kind: Option<&str> = metadata.find(&key("rope.scaling.type"))?;
@@ -73,7 +75,7 @@ fn rope(gguf: &Gguf, file: &[u8], key: &dyn Fn(&str) -> String, head_dim: usize)
                     format!("is {} {:?}; needed {} values of F32", tensor.ty.name(), tensor.shape, head_dim / 2);
                 return Err(ModelError::tensor("rope_freqs.weight", problem));
             }
-            let values = tensor.data(file).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+            let values = tensor.data(&files[tensor.part]).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
             RopeScaling::PerPair(values.collect())
         }
         (None, Some("none") | None, None) => RopeScaling::None,

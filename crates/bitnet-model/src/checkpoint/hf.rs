@@ -18,6 +18,7 @@ pub(super) struct HuggingFace {
     config: Config,
     files: Vec<Arc<MappedFile>>,
     tensors: Tensors,
+    notes: Vec<String>,
     /// Whether master weights are kept dense.
     keep_master_weights: bool,
 }
@@ -35,7 +36,26 @@ impl HuggingFace {
         let files = files.collect::<Result<Vec<_>>>()?;
         let bytes: Vec<&[u8]> = files.iter().map(|f| &f[..]).collect();
         let tensors = shards.open(&bytes).map_err(|e| ModelError::from(e).in_file(folder))?;
-        Ok(Self { config, files, tensors, keep_master_weights })
+        let mut notes = Vec::new();
+        let misplaced: Vec<&str> = shards.misplaced(&tensors).collect();
+        if let [first, ..] = misplaced[..] {
+            let n = misplaced.len();
+            notes.push(format!("the index names the wrong file for {first} ({n} such); they were found in others"));
+        }
+        // A model that was saved without its head, by the name that it has there.
+        let bare = tensors.find("embed_tokens.weight").is_some() && tensors.find("model.embed_tokens.weight").is_none();
+        let tensors = match bare {
+            true => {
+                tensors.rename(|name| if name.starts_with("lm_head.") { name.into() } else { format!("model.{name}") })
+            }
+            false => tensors,
+        };
+        notes.extend(unannounced_biases(&text, &tensors));
+        Ok(Self { config, files, tensors, notes, keep_master_weights })
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     pub(super) fn files(&self) -> &[Arc<MappedFile>] {
@@ -191,6 +211,21 @@ impl HuggingFace {
         let norm = eps.map(|eps| Ok::<_, ModelError>((self.vector(&format!("{module}.rms_norm.weight"), cols)?, eps)));
         Ok(LinearSource { weight, bias, inner_norm: norm.transpose()? })
     }
+}
+
+/// Notes on biases of which the configuration does not know: transformers leaves them out.
+fn unannounced_biases(config: &str, tensors: &Tensors) -> Vec<String> {
+    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
+    let note = |(key, part): (&str, &str)| {
+        let stored = tensors.iter().map(|t| &t.info.name).filter(|name| name.contains(part) && name.ends_with(".bias"));
+        // Qwen2 has them by its architecture.
+        let expected = config[key] == true || config["model_type"] == "qwen2";
+        let first = stored.min().filter(|_| !expected)?;
+        Some(format!(
+            "{first} is there, though config.json does not say {key}: it is added, transformers leaves it out"
+        ))
+    };
+    [("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")].into_iter().filter_map(note).collect()
 }
 
 /// Name of the matrix of gate and up of a family that keeps both in one.

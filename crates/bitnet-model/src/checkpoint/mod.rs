@@ -6,10 +6,12 @@ pub mod gguf_names;
 pub(crate) mod gguf_vocab;
 pub(crate) mod hf;
 mod random;
+mod sampling;
 mod weights;
 
 pub use bitnet_quant::formats::i2_s::I2sOrder;
 pub use random::RandomWeights;
+pub use sampling::SamplingDefaults;
 pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 
 use crate::tokenizer::Tokenizer;
@@ -51,6 +53,7 @@ pub struct Checkpoint {
     tensors: Vec<TensorSummary>,
     notes: Vec<String>,
     files: Vec<Arc<MappedFile>>,
+    sampling: SamplingDefaults,
 }
 
 impl Checkpoint {
@@ -71,7 +74,7 @@ impl Checkpoint {
             return Err(ModelError::Config(problem.into()).in_file(path));
         }
         let hf = hf::HuggingFace::open(path, options.keep_master_weights)?;
-        let mut notes = Vec::new();
+        let mut notes = hf.notes();
         let unused = hf.unused();
         if let Some(first) = unused.first() {
             notes.push(match unused.len() {
@@ -84,15 +87,20 @@ impl Checkpoint {
             false => None,
         };
         let files = hf.files().to_vec();
-        Ok(Self::new(hf.format(), hf.summaries(), tokenizer, notes, files, Box::new(hf)))
+        let sampling = SamplingDefaults::of_folder(path)?;
+        Ok(Self { sampling, ..Self::new(hf.format(), hf.summaries(), tokenizer, notes, files, Box::new(hf)) })
     }
 
     fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
         let gguf = gguf::GgufCheckpoint::open(path, options.i2s_order)?;
         let tokenizer = gguf.vocab().transpose();
         let tokenizer = tokenizer.map(|v| v.and_then(|v| Ok(Tokenizer::from_gguf(&v)?)).map_err(|e| e.to_string()));
-        let files = vec![gguf.file().clone()];
-        Ok(Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), files, Box::new(gguf)))
+        let files = gguf.files().to_vec();
+        let sampling = SamplingDefaults::of_gguf(gguf.metadata());
+        Ok(Self {
+            sampling,
+            ..Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), files, Box::new(gguf))
+        })
     }
 
     fn new(
@@ -114,7 +122,8 @@ impl Checkpoint {
             Some(Err(why)) => notes.push(format!("the tokenizer cannot be used: {why}")),
             None => notes.push("no tokenizer".into()),
         }
-        Self { weights, tokenizer, name: String::new(), format, tensors, notes, files }
+        let sampling = SamplingDefaults::default();
+        Self { weights, tokenizer, name: String::new(), format, tensors, notes, files, sampling }
     }
 
     /// The weights, with their configuration.
@@ -155,6 +164,11 @@ impl Checkpoint {
     /// An error if one of its files was written to since it was opened, so that weights may not be what they were.
     pub fn check_unchanged(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| Ok(file.check_unchanged()?))
+    }
+
+    /// How it asks to be sampled.
+    pub fn sampling(&self) -> SamplingDefaults {
+        self.sampling
     }
 
     /// Warnings, one line each.

@@ -52,6 +52,9 @@ pub enum GgufError {
         block: usize,
         name: &'static str,
     },
+    /// A file that is a part of a model.
+    #[error("{0}")]
+    Split(String),
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -9,6 +9,7 @@
 mod error;
 mod metadata;
 mod reader;
+mod split;
 mod types;
 mod writer;
 

@@ -19,7 +19,7 @@ pub struct Gguf {
     pub metadata: Metadata,
     /// Tensors in the order of the file.
     pub tensors: Vec<TensorInfo>,
-    index: HashMap<String, usize>,
+    pub(super) index: HashMap<String, usize>,
 }
 
 /// Name, type, shape and byte range of a tensor.
@@ -34,6 +34,8 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// The bytes of the file that hold its data, without padding.
     pub range: Range<usize>,
+    /// Which of the files of a split model holds it, from 0.
+    pub part: usize,
 }
 
 impl TensorInfo {
@@ -378,7 +380,7 @@ fn place(
             return Err(malformed(&t.name, "it occurs twice".to_owned()));
         }
         let start = data_start + t.offset;
-        tensors.push(TensorInfo { name: t.name, ty, shape: t.shape, range: start..start + size });
+        tensors.push(TensorInfo { name: t.name, ty, shape: t.shape, range: start..start + size, part: 0 });
     }
     Ok((tensors, index))
 }

@@ -72,7 +72,7 @@ impl GgufWriter {
             return refuse("it occurs twice".to_owned());
         }
         self.end = end;
-        self.tensors.push(TensorInfo { name: name.to_owned(), ty, shape: shape.to_vec(), range: start..end });
+        self.tensors.push(TensorInfo { name: name.to_owned(), ty, shape: shape.to_vec(), range: start..end, part: 0 });
         Ok(())
     }
 

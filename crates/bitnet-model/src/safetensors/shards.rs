@@ -87,12 +87,11 @@ impl Shards {
         self.names.iter().map(|name| folder.join(name)).collect()
     }
 
-    /// Reads the headers of all files, given in the order of [`paths`](Self::paths), and checks
-    /// them against the index.
+    /// Reads the headers of all files, given in the order of [`paths`](Self::paths), and checks that they hold what the index
+    /// lists. A tensor in another file than the index says is found, as by transformers; see [`misplaced`](Self::misplaced).
     ///
     /// # Errors
-    /// If a header is damaged, two files hold a tensor of the same name, or a tensor is not in
-    /// the file that the index names.
+    /// If a header is damaged, two files hold a tensor of the same name, or none holds a tensor of the index.
     pub fn open(&self, files: &[&[u8]]) -> Result<Tensors, SafetensorsError> {
         if files.len() != self.names.len() {
             let problem = format!("{} files were opened for the {} of the checkpoint", files.len(), self.names.len());
@@ -108,14 +107,21 @@ impl Shards {
                 }
             }
         }
-        for (tensor, &shard) in &self.index {
-            if tensors.get(tensor).is_none_or(|t| t.shard != shard) {
-                let (tensor, name) = (one_line(tensor), &self.names[shard]);
-                let problem = format!("tensor {tensor} is not in {name}, where it should be; fetch both files again");
-                return Err(SafetensorsError::Index(problem));
-            }
+        if let Some((tensor, &shard)) = self.index.iter().find(|(tensor, _)| !tensors.contains_key(*tensor)) {
+            let (tensor, name) = (one_line(tensor), &self.names[shard]);
+            let problem = format!("tensor {tensor} is not in {name}, where it should be; fetch both files again");
+            return Err(SafetensorsError::Index(problem));
         }
         Ok(Tensors(tensors))
+    }
+
+    /// The tensors that are in another file than the index says.
+    pub fn misplaced<'a>(&'a self, tensors: &'a Tensors) -> impl Iterator<Item = &'a str> {
+        let elsewhere = move |(tensor, shard): (&'a String, &usize)| {
+            let found = tensors.find(tensor).is_some_and(|t| t.shard != *shard);
+            found.then_some(tensor.as_str())
+        };
+        self.index.iter().filter_map(elsewhere)
     }
 }
 
@@ -153,6 +159,15 @@ impl Tensors {
     /// If there is none.
     pub fn tensor(&self, name: &str) -> Result<&Located, SafetensorsError> {
         self.find(name).ok_or_else(|| SafetensorsError::MissingTensor(name.to_owned()))
+    }
+
+    /// The same tensors with other names.
+    pub(crate) fn rename(self, name: impl Fn(&str) -> String) -> Self {
+        let renamed = self.0.into_iter().map(|(old, mut tensor)| {
+            tensor.info.name = name(&old);
+            (tensor.info.name.clone(), tensor)
+        });
+        Self(renamed.collect())
     }
 
     /// All tensors, in the order of their names.
