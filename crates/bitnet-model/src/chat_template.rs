@@ -60,6 +60,8 @@ pub struct ChatTemplate {
     eos: Option<String>,
     /// What the template is given beside a conversation.
     variables: Vec<(String, Jinja)>,
+    /// Whether it reads the content of a message by that name.
+    reads_content: bool,
     /// Whether it says by `{% generation %}` what the assistant writes.
     marks_answers: bool,
 }
@@ -98,7 +100,8 @@ impl ChatTemplate {
             environment.add_template_owned(MARKED, marked).map_err(|e| message(&e))?;
         }
         let [bos, eos] = [bos, eos].map(|token| token.map(str::to_owned));
-        Ok(Self { environment, bos, eos, variables: Vec::new(), marks_answers })
+        let reads_content = source.contains("content");
+        Ok(Self { environment, bos, eos, variables: Vec::new(), reads_content, marks_answers })
     }
 
     /// The same template with variables from a JSON object, such as `{"enable_thinking": false}`.
@@ -159,6 +162,9 @@ impl ChatTemplate {
             return self.render_values(NAME, messages, variables, ending == Ending::Prompt);
         }
         let refuse = |what: &str| TokenizerError::Template(format!("the last message cannot be continued: {what}"));
+        if !self.reads_content {
+            return Err(refuse("the template reads no content"));
+        }
         let last = messages.last_mut().ok_or_else(|| refuse("there is none"))?;
         let content = last.get_attr("content").unwrap_or_default();
         let text = content.as_str().ok_or_else(|| refuse("it has no text as content"))?.to_owned();

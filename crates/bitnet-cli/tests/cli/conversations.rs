@@ -7,12 +7,12 @@ use bitnet::model::gguf::{Gguf, GgufWriter, Value};
 fn a_conversation_is_shown_as_the_model_sees_it() {
     let Some(model) = prompts::chat_model("conversation-shown") else { return };
     let shown = |more: &[&str]| stdout(&[&["template", "--model", str(&model)], more].concat());
-    assert_eq!(shown(&["Who art thou?"]), "USER:\nWho art thou?\nROMEO:\n\n");
+    assert_eq!(shown(&["Who art thou?"]), "USER:\nWho art thou?\nROMEO:\n");
     let dir = folder("conversation-files");
     let file = dir.join("chat.json");
     let messages = r#"[{"role": "user", "content": "Hark"}, {"role": "tool", "content": "thunder", "name": "sky"}]"#;
     fs::write(&file, messages).unwrap();
-    assert_eq!(shown(&["--messages", str(&file)]), "USER:\nHark\nTOOL:\nthunder\nROMEO:\n\n");
+    assert_eq!(shown(&["--messages", str(&file)]), "USER:\nHark\nTOOL:\nthunder\nROMEO:\n");
 
     let template = dir.join("own.jinja");
     let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}\
