@@ -47,13 +47,15 @@ fn main() {
         let matrix = BlockMatrix::new(kind, rows, columns, &bytes[..rows * row]).unwrap();
         let x: Vec<f32> = (0..16 * columns).map(|i| (i % 113) as f32 / 113.0 - 0.5).collect();
         let mut out = vec![0.0; 16 * rows];
-        let one = best(5, || float.linear(&pool, &matrix, &x[..columns], &mut out[..rows]));
-        let many = best(2, || float.linear(&pool, &matrix, &x, &mut out));
+        let mut seconds =
+            |tokens: usize| best(5, || float.linear(&pool, &matrix, &x[..tokens * columns], &mut out[..tokens * rows]));
+        let one = seconds(1);
+        let [two, four, eight] = [2, 4, 8].map(|tokens| seconds(tokens) / one);
         println!(
-            "{:5} 1 token {:19.1} GB/s, 16 tokens {:7.1} GFLOP/s",
+            "{:5} 1 token {:19.1} GB/s; 2, 4, 8 tokens {two:.2}, {four:.2}, {eight:.2} times as long; 16 tokens {:7.1} GFLOP/s",
             kind.name(),
             (rows * row) as f64 / one / 1e9,
-            2.0 * 16.0 * (rows * columns) as f64 / many / 1e9
+            2.0 * 16.0 * (rows * columns) as f64 / seconds(16) / 1e9
         );
     }
     bytes.clear();

@@ -42,6 +42,14 @@ fn main() {
                 }
                 let percent = 100.0 * speed / limit;
                 let mut line = format!("  {rows:4} x {cols:4}  decode {speed:5.1} of {limit:5.1} GB/s {percent:3.0} %");
+                let several = |tokens| {
+                    (0..4).fold(f64::MAX, |least, _| {
+                        least.min(best_seconds(&kernels, &pool, &copies, some, cols, tokens))
+                    })
+                };
+                let one = several(1);
+                let [two, four, eight] = [2, 4, 8].map(|tokens| several(tokens) / one);
+                line += &format!("  2, 4, 8 tokens {two:.2}, {four:.2}, {eight:.2} times as long");
                 for tokens in [128, 512] {
                     let (mut limit, mut speed) = (0.0f64, 0.0f64);
                     for _ in 0..4 {

@@ -186,6 +186,8 @@ macro_rules! kernel {
             /// Calls `f`, which must be [`inlined`](crate::float::simd::inlined), where the instructions may be used.
             #[inline(always)]
             pub(crate) fn entered<R>(self, f: impl FnOnce() -> R) -> R {
+                // Where it is called by code with the same features, it is called to be apart.
+                #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn enter<R>(f: impl FnOnce() -> R) -> R {
                     f()

@@ -85,7 +85,18 @@ impl Simd for Avx2 {
             let odd = _mm256_madd_epi16(odd, _mm256_loadu_si256(x.add(16).cast()));
             _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
         };
-        fn spread_16(self, from: *const f32) -> __m256 = _mm256_set_m128(_mm_set1_ps(*from.add(1)), _mm_set1_ps(*from));
+        fn scaled_16(self, w: __m256i, offset: i16, scales: *const i8) -> [__m256i; 2] = {
+            let scale = |at: usize| _mm_set1_epi16((*scales.add(at)).into());
+            let (scales, offset) = (_mm256_set_m128i(scale(1), scale(0)), _mm256_set1_epi16(offset));
+            let even = _mm256_sub_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), offset);
+            let odd = _mm256_sub_epi16(_mm256_srli_epi16::<8>(w), offset);
+            [_mm256_mullo_epi16(even, scales), _mm256_mullo_epi16(odd, scales)]
+        };
+        fn dot_i16(self, acc: __m256i, w: [__m256i; 2], x: *const i16) -> __m256i = {
+            let even = _mm256_madd_epi16(w[0], _mm256_loadu_si256(x.cast()));
+            let odd = _mm256_madd_epi16(w[1], _mm256_loadu_si256(x.add(16).cast()));
+            _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        };
         fn spread_32(self, from: *const f32) -> __m256 = _mm256_set1_ps(*from);
         fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m256i = {
             let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(blocks.add(2).cast()));

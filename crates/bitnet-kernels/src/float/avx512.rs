@@ -75,9 +75,21 @@ impl Simd for Avx512 {
             let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
             _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
         };
-        fn spread_16(self, from: *const f32) -> __m512 = {
-            let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_loadu_ps(from)))
+        fn scaled_16(self, w: __m512i, offset: i16, scales: *const i8) -> [__m512i; 2] = {
+            // Each quarter takes its own byte of four to the upper half of its 16 bits.
+            let lane = |at: i32| at * 0x0100_0100 + 0x0080_0080;
+            let [a, b, c, d] = [lane(0), lane(1), lane(2), lane(3)];
+            let to = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
+            let four = _mm512_set1_epi32(scales.cast::<i32>().read_unaligned());
+            let scales = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(four, to));
+            let offset = _mm512_set1_epi16(offset);
+            let even = _mm512_sub_epi16(_mm512_and_si512(w, _mm512_set1_epi16(255)), offset);
+            let odd = _mm512_sub_epi16(_mm512_srli_epi16::<8>(w), offset);
+            [_mm512_mullo_epi16(even, scales), _mm512_mullo_epi16(odd, scales)]
+        };
+        fn dot_i16(self, acc: __m512i, w: [__m512i; 2], x: *const i16) -> __m512i = {
+            let acc = _mm512_dpwssd_epi32(acc, w[0], _mm512_loadu_si512(x.cast()));
+            _mm512_dpwssd_epi32(acc, w[1], _mm512_loadu_si512(x.add(32).cast()))
         };
         fn spread_32(self, from: *const f32) -> __m512 =
             _mm512_mask_broadcastss_ps(_mm512_set1_ps(*from), 0xff00, _mm_set_ss(*from.add(1)));

@@ -5,9 +5,11 @@
 //! and multiplied with every token in register tiles of 4 rows by 4 tokens. Quantized weights are multiplied with activations
 //! in 16 bits, see [`super::dot`].
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::dot::{CHUNK, Quantized, dot};
+use super::dot::{CHUNK, Quantized, dots};
 use super::simd::{BF16, Element, F16, Simd, inlined, prefetch};
 use super::whole_rows;
 use crate::ThreadPool;
@@ -21,10 +23,12 @@ const PANEL_ROWS: usize = 16;
 const PANEL_COLUMNS: usize = 1024;
 /// Up to this many tokens, converting rows again for each four is cheaper than decoding them.
 const FEW_TOKENS: usize = 8;
-/// Tokens whose activations are quantized together.
-const TOGETHER: usize = 4;
 /// Bytes of quantized rows that stay in the second-level cache while all tokens are multiplied with them.
 const CACHED: usize = 1 << 19;
+thread_local! {
+    /// The activations of a product, kept so that the next allocates nothing.
+    static ACTIVATIONS: RefCell<Quantized> = RefCell::default();
+}
 
 /// See [`super::FloatKernel::linear`].
 pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>, x: &[f32], out: &mut [f32]) {
@@ -34,6 +38,10 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
     // Some tasks for each thread, so that a late one does not hold up the rest; whole panels.
     let rows = n.div_ceil(8 * pool.threads()).next_multiple_of(PANEL_ROWS);
     let out = Parts::new(out);
+    let mut activations = ACTIVATIONS.take();
+    if !matches!(weights.kind(), BlockType::F32 | BlockType::F16 | BlockType::BF16) {
+        activations.fill(s, pool, x, k);
+    }
     pool.run(n.div_ceil(rows), &|task| {
         let first = task * rows;
         let rows = rows.min(n - first);
@@ -42,59 +50,78 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
             BlockType::F16 if tokens <= FEW_TOKENS => direct::<S, F16>(s, weights, first, rows, x, &out),
             BlockType::BF16 if tokens <= FEW_TOKENS => direct::<S, BF16>(s, weights, first, rows, x, &out),
             BlockType::F16 | BlockType::BF16 => panels(s, weights, first, rows, x, &out),
-            BlockType::Q8_0 => quantized(s, BlockType::Q8_0, weights, first, rows, x, &out),
-            BlockType::Q6_K => quantized(s, BlockType::Q6_K, weights, first, rows, x, &out),
-            BlockType::Q4_0 => quantized(s, BlockType::Q4_0, weights, first, rows, x, &out),
-            BlockType::Q4_K => quantized(s, BlockType::Q4_K, weights, first, rows, x, &out),
+            BlockType::Q8_0 | BlockType::Q6_K | BlockType::Q4_0 | BlockType::Q4_K => {
+                quantized(s, weights, first, rows, &activations, tokens, &out)
+            }
         }));
     });
+    ACTIVATIONS.set(activations);
 }
 
-/// Quantized rows times tokens, four tokens at a time.
+/// Quantized rows times tokens.
 #[inline(always)]
 fn quantized<S: Simd>(
     s: S,
-    kind: BlockType,
     weights: &BlockMatrix<'_>,
     first: usize,
     rows: usize,
-    x: &[f32],
+    x: &Quantized,
+    tokens: usize,
     out: &Parts<'_, f32>,
 ) {
-    let (n, k) = (weights.rows(), weights.columns());
-    let chunk_bytes = CHUNK / kind.block_len() * kind.block_bytes();
-    let row_bytes = k / kind.block_len() * kind.block_bytes();
-    let mut q = [const { Quantized::new() }; TOGETHER];
-    let together = if x.len() == k { rows } else { (CACHED / row_bytes.max(1)).clamp(1, rows) };
+    let (kind, k) = (weights.kind(), weights.columns());
+    let row_bytes = kind.row_bytes(k).expect("whole blocks");
+    // One token reads rows as they follow each other; for more, some rows stay in the second-level cache while they pass.
+    let (together, width) = if tokens == 1 { (rows, k) } else { ((CACHED / row_bytes.max(1)).clamp(1, rows), CHUNK) };
     for start in (first..first + rows).step_by(together) {
         let rows = start..(start + together).min(first + rows);
-        for (group, tokens) in x.chunks(TOGETHER * k).enumerate() {
-            let tokens = tokens.len() / k;
-            for column in (0..k).step_by(CHUNK) {
-                let width = CHUNK.min(k - column);
-                for (t, q) in q.iter_mut().enumerate().take(tokens) {
-                    q.fill::<S>(&x[(group * TOGETHER + t) * k + column..][..width]);
-                }
-                for row in rows.clone() {
-                    let bytes = &weights.row(row)[column / CHUNK * chunk_bytes..];
-                    let bytes = &bytes[..bytes.len().min(chunk_bytes)];
-                    let add = |t: usize, sum: f32| {
-                        // SAFETY: each task has its own rows of the weights, and so its own columns of out.
-                        let out = unsafe { out.part((group * TOGETHER + t) * n + row, 1) };
-                        out[0] = if column == 0 { sum } else { out[0] + sum };
-                    };
-                    if tokens == TOGETHER {
-                        let sums = dot::<S, TOGETHER>(s, kind, bytes, q.each_ref());
-                        sums.into_iter().enumerate().for_each(|(t, sum)| add(t, sum));
-                    } else {
-                        for (t, q) in q.iter().enumerate().take(tokens) {
-                            add(t, dot::<S, 1>(s, kind, bytes, [q])[0]);
-                        }
-                    }
-                }
+        let mut t = 0;
+        while t < tokens {
+            let (some, count): (fn(_, _, _, _, _, _, _), _) = match tokens - t {
+                // The blocks of 32 have too many numbers on the side for more.
+                4.. if matches!(kind, BlockType::Q6_K | BlockType::Q4_K) => (several::<S, 4>, 4),
+                2.. => (several::<S, 2>, 2),
+                _ => (several::<S, 1>, 1),
+            };
+            for column in (0..k).step_by(width) {
+                some(s, weights, rows.clone(), column..(column + width).min(k), x, t, out);
             }
+            t += count;
         }
     }
+}
+
+/// Adds the products of some columns, from a multiple of [`CHUNK`] on, of some rows with tokens `t..t + T`.
+fn several<S: Simd, const T: usize>(
+    s: S,
+    weights: &BlockMatrix<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    x: &Quantized,
+    t: usize,
+    out: &Parts<'_, f32>,
+) {
+    let (kind, n, k) = (weights.kind(), weights.rows(), weights.columns());
+    let (row_bytes, chunk_bytes) =
+        (kind.row_bytes(k).expect("whole blocks"), kind.row_bytes(CHUNK).expect("whole blocks"));
+    let (all, first) = (weights.rows_from(rows.start, rows.len()), rows.start);
+    dots::<S, T>(
+        s,
+        kind,
+        (rows, columns),
+        inlined!(|row: usize, column: usize| {
+            let row = &all[(row - first) * row_bytes..][..row_bytes];
+            let part = &row[column / CHUNK * chunk_bytes..];
+            (&part[..part.len().min(chunk_bytes)], std::array::from_fn(inlined!(|i| x.row(t + i, column))))
+        }),
+        inlined!(|row: usize, column: usize, sums: [f32; T]| {
+            for (i, sum) in sums.into_iter().enumerate() {
+                // SAFETY: each task has its own rows of the weights, and so its own columns of out.
+                let out = unsafe { out.part((t + i) * n + row, 1) };
+                out[0] = if column == 0 { sum } else { out[0] + sum };
+            }
+        }),
+    );
 }
 
 /// `out[t][first + r] = W[first + r] . x[t]` of all tokens, the rows converted as they are read.

@@ -79,7 +79,22 @@ impl Simd for Neon {
             let acc = vmlal_s16(acc, vget_low_s16(odd), vget_low_s16(b));
             vreinterpretq_u8_s32(vmlal_high_s16(acc, odd, b))
         };
-        fn spread_16(self, from: *const f32) -> float32x4_t = vdupq_n_f32(*from);
+        fn scaled_16(self, w: uint8x16_t, offset: i16, scales: *const i8) -> [uint8x16_t; 2] = {
+            let (w, offset) = (vreinterpretq_u16_u8(w), vdupq_n_s16(offset));
+            let even = vsubq_s16(vreinterpretq_s16_u16(vandq_u16(w, vdupq_n_u16(255))), offset);
+            let odd = vsubq_s16(vreinterpretq_s16_u16(vshrq_n_u16::<8>(w)), offset);
+            let scale = (*scales).into();
+            [even, odd].map(|v| vreinterpretq_u8_s16(vmulq_n_s16(v, scale)))
+        };
+        fn dot_i16(self, acc: uint8x16_t, w: [uint8x16_t; 2], x: *const i16) -> uint8x16_t = {
+            let [even, odd] = w.map(|w| vreinterpretq_s16_u8(w));
+            let (a, b) = (vld1q_s16(x), vld1q_s16(x.add(8)));
+            let acc = vreinterpretq_s32_u8(acc);
+            let acc = vmlal_s16(acc, vget_low_s16(even), vget_low_s16(a));
+            let acc = vmlal_high_s16(acc, even, a);
+            let acc = vmlal_s16(acc, vget_low_s16(odd), vget_low_s16(b));
+            vreinterpretq_u8_s32(vmlal_high_s16(acc, odd, b))
+        };
         fn spread_32(self, from: *const f32) -> float32x4_t = vdupq_n_f32(*from);
         fn q4_0(self, blocks: *const u8, chunk: usize) -> uint8x16_t =
             self.bits(vld1q_u8(blocks.add(2)), 4 * chunk, 15);

@@ -130,8 +130,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn dot_u8(self, acc: Self::I, w: Self::I, x: *const i16) -> Self::I;
     /// The same for signed bytes.
     unsafe fn dot_i8(self, acc: Self::I, w: Self::I, x: *const i16) -> Self::I;
-    /// One number for each 4 lanes (16 weights), `LANES / 4` numbers.
-    unsafe fn spread_16(self, from: *const f32) -> Self::F;
+    /// `(w - offset) * scale` of unsigned bytes, in 16 bits, a scale for each 16 of them: those of even index, then the odd ones.
+    unsafe fn scaled_16(self, w: Self::I, offset: i16, scales: *const i8) -> [Self::I; 2];
+    /// As [`Simd::dot_u8`], for weights of 16 bits.
+    unsafe fn dot_i16(self, acc: Self::I, w: [Self::I; 2], x: *const i16) -> Self::I;
     /// One number for each 8 lanes (32 weights), or one for all: `max(LANES / 8, 1)` numbers.
     unsafe fn spread_32(self, from: *const f32) -> Self::F;
 

@@ -88,7 +88,17 @@ impl Simd for Sse41 {
             let odd = _mm_madd_epi16(odd, _mm_loadu_si128(x.add(8).cast()));
             _mm_add_epi32(acc, _mm_add_epi32(even, odd))
         };
-        fn spread_16(self, from: *const f32) -> __m128 = _mm_set1_ps(*from);
+        fn scaled_16(self, w: __m128i, offset: i16, scales: *const i8) -> [__m128i; 2] = {
+            let (scales, offset) = (_mm_set1_epi16((*scales).into()), _mm_set1_epi16(offset));
+            let even = _mm_sub_epi16(_mm_and_si128(w, _mm_set1_epi16(255)), offset);
+            let odd = _mm_sub_epi16(_mm_srli_epi16::<8>(w), offset);
+            [_mm_mullo_epi16(even, scales), _mm_mullo_epi16(odd, scales)]
+        };
+        fn dot_i16(self, acc: __m128i, w: [__m128i; 2], x: *const i16) -> __m128i = {
+            let even = _mm_madd_epi16(w[0], _mm_loadu_si128(x.cast()));
+            let odd = _mm_madd_epi16(w[1], _mm_loadu_si128(x.add(8).cast()));
+            _mm_add_epi32(acc, _mm_add_epi32(even, odd))
+        };
         fn spread_32(self, from: *const f32) -> __m128 = _mm_set1_ps(*from);
         fn q4_0(self, blocks: *const u8, chunk: usize) -> __m128i =
             self.bits(_mm_loadu_si128(blocks.add(2).cast()), 4 * chunk, 15);

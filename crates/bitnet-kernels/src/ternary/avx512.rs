@@ -32,23 +32,19 @@ unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums:
         while token < sums.len() {
             let tokens = (sums.len() - token).min(8);
             let (q, sums) = (q.add(token * tiles * TILE_COLS), &sums[token..]);
-            let kernel = match tokens {
-                8 => some::<8>,
-                7 => some::<7>,
-                6 => some::<6>,
-                5 => some::<5>,
-                4 => some::<4>,
-                3 => some::<3>,
-                2 => some::<2>,
-                _ => some::<1>,
+            // More panels side by side where registers are left: as many streams from memory.
+            let (kernel, wide): (unsafe fn(_, _, _, _, _, _, _), _) = match tokens {
+                8 => (some::<8, 2>, 2),
+                7 => (some::<7, 2>, 2),
+                6 => (some::<6, 2>, 2),
+                5 => (some::<5, 2>, 2),
+                4 => (some::<4, 4>, 4),
+                3 => (some::<3, 4>, 4),
+                2 => (some::<2, 4>, 4),
+                _ => (some::<1, 4>, 4),
             };
-            let mut p = 0;
-            while p < count {
-                // An odd last panel is computed twice rather than in code of its own.
-                let second = (p + 1).min(count - 1);
-                let to = [p, second].map(|p| acc.add(token * rows + p * PANEL));
-                kernel(tiles, [panel(p), panel(second)], q, sums, to, rows);
-                p += 2;
+            for p in (0..count).step_by(wide) {
+                kernel(tiles, panel(p), count - p, q, sums, acc.add(token * rows + p * PANEL), rows);
             }
             token += tokens;
         }
@@ -93,49 +89,60 @@ unsafe fn one<const P: usize>(tiles: usize, panels: *const u8, q: *const i8, sum
 /// How far ahead of its reads a stream asks for memory, in tiles.
 const AHEAD: usize = 16;
 
-/// `T` tokens, two panels: each code is unpacked once for all tokens, each activation is loaded once for both panels.
+/// `T` tokens, `P` panels or the `count` that are left: each code is unpacked once for all tokens, each activation is loaded
+/// once for all panels. Where there are fewer panels the last is computed again, rather than in code of its own.
 ///
 /// # Safety
-/// `panels` two of `[tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` two of 16 every `stride`, `T` times.
+/// `panels` `[count, tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` `[count * 16]` every `stride`, `T` times.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn some<const T: usize>(
+unsafe fn some<const T: usize, const P: usize>(
     tiles: usize,
-    panels: [*const u8; 2],
+    panels: *const u8,
+    count: usize,
     q: *const i8,
     sums: &[i32],
-    acc: [*mut i32; 2],
+    acc: *mut i32,
     stride: usize,
 ) {
     let mask = _mm512_set1_epi8(3);
-    let mut dots = [[_mm512_setzero_si512(); 2]; T];
+    let index: [usize; P] = std::array::from_fn(|p| p.min(count - 1));
+    let streams = index.map(|p| panels.wrapping_add(p * tiles * TILE));
+    let mut dots = [[_mm512_setzero_si512(); P]; T];
     for tile in 0..tiles {
-        let codes: [[__m512i; 4]; 2] = std::array::from_fn(|p| {
-            _mm_prefetch::<_MM_HINT_T0>(panels[p].wrapping_add((tile + AHEAD) * TILE).cast());
+        // At the end of its panel a stream goes on with the one that is its own next.
+        let ahead = (tile + AHEAD) * TILE + if tile + AHEAD < tiles { 0 } else { (P - 1) * tiles * TILE };
+        let codes = streams.map(|stream| {
+            _mm_prefetch::<_MM_HINT_T0>(stream.wrapping_add(ahead).cast());
             // SAFETY: a tile of the panel.
-            let c = unsafe { _mm512_loadu_si512(panels[p].add(tile * TILE).cast()) };
-            [
-                _mm512_and_si512(c, mask),
-                _mm512_and_si512(_mm512_srli_epi16::<2>(c), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<4>(c), mask),
-                _mm512_and_si512(_mm512_srli_epi16::<6>(c), mask),
-            ]
+            unsafe { _mm512_loadu_si512(stream.add(tile * TILE).cast()) }
         });
         for k in 0..4 {
+            let codes = codes.map(|c| {
+                let c = match k {
+                    0 => c,
+                    1 => _mm512_srli_epi16::<2>(c),
+                    2 => _mm512_srli_epi16::<4>(c),
+                    _ => _mm512_srli_epi16::<6>(c),
+                };
+                _mm512_and_si512(c, mask)
+            });
             for t in 0..T {
                 // SAFETY: activations of token t in this tile.
                 let x = unsafe { four(q.add((t * tiles + tile) * TILE_COLS + 4 * k)) };
-                for p in 0..2 {
-                    dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], codes[p][k], x);
+                for p in 0..P {
+                    dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], codes[p], x);
                 }
             }
         }
     }
     for t in 0..T {
         let sum = _mm512_set1_epi32(sums[t]);
-        for p in 0..2 {
+        for p in 0..P {
             // SAFETY: 16 rows of token t.
-            unsafe { _mm512_storeu_si512(acc[p].add(t * stride).cast(), _mm512_sub_epi32(dots[t][p], sum)) };
+            let to = unsafe { acc.add(t * stride + index[p] * PANEL).cast() };
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_si512(to, _mm512_sub_epi32(dots[t][p], sum)) };
         }
     }
 }
