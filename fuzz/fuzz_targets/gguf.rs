@@ -10,6 +10,14 @@ fuzz_target!(|file: &[u8]| {
         Ok(g) => g,
         Err(e) => return assert!(!e.to_string().contains('\n')),
     };
+    // As the first of its parts, and as each of the others.
+    if let Ok(Some((_, parts))) = g.part() {
+        let name = format!("m-00001-of-{parts:05}.gguf");
+        if parts < 100 {
+            let _ = g.other_parts(name.as_ref()).map_err(|e| e.to_string());
+        }
+        let _ = g.clone().join(vec![g.clone()]).map_err(|e| e.to_string());
+    }
     for key in g.metadata.iter().map(|(key, _)| key) {
         let _ = g.metadata.require::<u32>(key).map_err(|e| e.to_string());
         let _ = g.metadata.require::<&[String]>(key).map_err(|e| e.to_string());

@@ -1,5 +1,6 @@
 """Makes the seed corpora beside it. Run: python fuzz/seeds/make.py (Python 3, nothing else needed)."""
 
+import base64
 import io
 import json
 import pathlib
@@ -42,6 +43,8 @@ put("gguf", "metadata", gguf(3, [ALIGN, ARCH, NESTED, TOKENS] + NUMBERS, []))
 put("gguf", "ternary", gguf(3, [ARCH], [("a", [128, 2], 36, 96), ("b", [256], 34, 54), ("c", [256], 35, 66), ("d", [3], 0, 12)]))
 put("gguf", "q2_0", gguf(3, [], [("a", [64, 3], 42, 54), ("b", [128], 42, 36), ("c", [4, 2, 2], 1, 32)]))
 put("gguf", "q2_0_128", gguf(3, [], [("a", [2048], 42, 544), ("b", [2048], 42, 544)]))
+SPLIT = [string("split.no") + struct.pack("<IH", 2, 0), string("split.count") + struct.pack("<IH", 2, 2), string("split.tensors.count") + struct.pack("<Ii", 5, 2)]
+put("gguf", "split", gguf(3, SPLIT, [("a", [4], 0, 16)]))
 put("gguf", "named", gguf(3, [], [("a", [256], 39, 136), ("b", [256], 38, 96), ("c", [256], 13, 176)]))
 
 
@@ -110,3 +113,19 @@ for name, config in {
     "1bitllm": {"model_type": "llama", "architectures": ["BitnetForCausalLM"], "hidden_act": "silu", "weight_bits": 1},
 }.items():
     put("config", name, json.dumps(SHAPE | config).encode())
+
+BPE = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "▁": 3, "<0x41>": 4}, "merges": [["a", "b"]], "byte_fallback": True}
+SPM = {"model": BPE, "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+       "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+       "added_tokens": [{"id": 5, "content": "<s>", "special": True, "single_word": False, "lstrip": True, "rstrip": False, "normalized": False}],
+       "post_processor": {"type": "RobertaProcessing", "cls": ["<s>", 5], "sep": ["<s>", 5], "trim_offsets": True, "add_prefix_space": True}}
+T5 = {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.5], ["▁a", -2.0]]},
+      "normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(struct.pack("<II", 4, 0) + bytes(1)).decode()},
+      "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}, "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}}
+put("tokenizer", "spm", json.dumps(SPM).encode())
+put("tokenizer", "t5", json.dumps(T5).encode())
+TALK = json.dumps({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a", "tool_calls": [{"x": 1.5}]}], "tools": [{"a": [None, True]}]})
+TEMPLATES = {"loop": "{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}{% if tools %}{{ tools | tojson(indent=2, sort_keys=true) }}{% endif %}",
+             "macro": "{%- macro f(x) -%}{{ x.split('a')[-1].rsplit(',', 1) }}{%- endmacro -%}{{ f(messages[0].content) }}{{ messages }}{{ strftime_now('%-d %B %Q') }}"}
+for name, source in TEMPLATES.items():
+    put("chat_template", name, (source + "\0" + TALK).encode())

@@ -271,3 +271,43 @@ fn spellings_and_bytes_that_occur_twice_are_read() {
     assert_eq!(tokenizer.encode("a<d>", false).unwrap(), [6, 8]);
     assert_eq!(tokenizer.to_gguf(9).unwrap().tokens, vocab.tokens);
 }
+
+#[test]
+fn unigram_equals_hugging_face_and_llama_cpp() {
+    let golden = data("unigram.golden.json");
+    for name in ["t5", "stripped"] {
+        let tokenizer = Tokenizer::from_json(golden[name]["tokenizer"].to_string().as_bytes()).unwrap();
+        for case in golden[name]["cases"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(tokenizer.encode(text, true).unwrap(), ids(&case["ids"]), "{name} {text:?}");
+            assert_eq!(
+                tokenizer.decode(&ids(&case["ids"])).unwrap(),
+                case["decoded"].as_str().unwrap(),
+                "{name} {text:?}"
+            );
+        }
+        // A special token in a text that is only text is no token.
+        let end = tokenizer.token_id("</s>").unwrap();
+        assert!(!tokenizer.encode_with("a </s>", false, ParseSpecial::No).unwrap().contains(&end));
+    }
+    // The same vocabulary in GGUF, and back in a tokenizer.json.
+    let folder = Folder::new("unigram");
+    folder.write("tokenizer_config.json", &json!({"eos_token": "</s>", "unk_token": "<unk>"}));
+    let read =
+        |name: &str| Tokenizer::from_file(folder.write("tokenizer.json", &golden[name]["tokenizer"]).path()).unwrap();
+    let vocab = read("t5").to_gguf(320).unwrap();
+    assert_eq!((vocab.model.as_str(), vocab.eos, vocab.add_eos, vocab.unk), ("t5", Some(1), Some(true), Some(2)));
+    let error = read("stripped").to_gguf(320).unwrap_err().to_string();
+    assert!(error.contains("cannot express the step Nmt"), "{error}");
+    let from_gguf = Tokenizer::from_gguf(&vocab).unwrap();
+    from_gguf.save_json(folder.path().join("tokenizer.json")).unwrap();
+    let again = Tokenizer::from_file(folder.path()).unwrap();
+    for case in golden["t5"]["cases"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(from_gguf.encode(text, true).unwrap(), ids(&case["llama_cpp"]), "{text:?}");
+        assert_eq!(again.encode(text, true).unwrap(), ids(&case["llama_cpp"]), "{text:?}");
+    }
+    let mut stripped = golden["stripped"]["tokenizer"].clone();
+    stripped["model"]["vocab"][5][1] = json!(f64::MAX * 2.);
+    assert!(Tokenizer::from_json(stripped.to_string().as_bytes()).is_err());
+}

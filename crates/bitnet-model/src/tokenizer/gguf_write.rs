@@ -51,7 +51,7 @@ impl Tokenizer {
         }
         match (self.spelling, self.parsing.get_model()) {
             (Spelling::ByteLevel, Model::Bpe(bpe)) => self.write_byte_level(bpe, &mut vocab)?,
-            (_, Model::Unigram(model)) => self.write_unigram(model, &mut vocab)?,
+            (_, Model::Unigram(model, _)) => self.write_unigram(model, &mut vocab)?,
             (_, Model::BpeOfLines(bpe)) => {
                 vocab.model = "gemma4".into();
                 vocab.merges = ranked_merges(bpe)?.iter().map(|(a, b)| format!("{a} {b}")).collect();

@@ -137,7 +137,8 @@ impl Tokenizer {
                 let special = special.filter_map(|token| token["content"].as_str().map(str::to_owned));
                 let later = definition.later_tokens.iter().filter(|token| token.special);
                 let special: HashSet<String> = special.chain(later.map(|token| token.content.clone())).collect();
-                (Model::Unigram(parts.build(&special, what)?.into()), unk, byte_fallback, last as u32)
+                let (model, special) = parts.build(&special, what)?;
+                (Model::Unigram(model.into(), special.into()), unk, byte_fallback, last as u32)
             }
         };
         let mut encoder = TokenizerBuilder::new()
@@ -342,7 +343,7 @@ impl Tokenizer {
         value["post_processor"] = json::post_processor_json(&named(&self.prefix), &named(&self.suffix));
         value["decoder"] = json::decoder_json(self.spelling, self.strip_leading_space);
         // Pieces that are special tokens were left out of the model.
-        if let (Model::Unigram(_), Some(vocab)) = (self.parsing.get_model(), value["model"]["vocab"].as_array_mut()) {
+        if let (Model::Unigram(..), Some(vocab)) = (self.parsing.get_model(), value["model"]["vocab"].as_array_mut()) {
             for (id, piece) in (0u32..).zip(vocab).filter(|(_, piece)| piece[0] == "") {
                 piece[0] = self.token_text(id).unwrap_or_default().into();
             }

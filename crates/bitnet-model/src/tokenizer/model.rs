@@ -19,7 +19,8 @@ pub(crate) enum Model {
     /// Gemma 4 as llama.cpp reads it: a run of newlines that is a token is taken whole.
     BpeOfLines(Arc<BPE>),
     SentencePiece(Arc<SentencePiece>),
-    Unigram(Arc<Unigram>),
+    /// With the special pieces, which it does not find in a text.
+    Unigram(Arc<Unigram>, Arc<HashMap<String, u32>>),
 }
 
 impl Model {
@@ -27,7 +28,7 @@ impl Model {
     pub(crate) fn bpe(&self) -> Option<&BPE> {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => Some(m),
-            Self::SentencePiece(_) | Self::Unigram(_) => None,
+            Self::SentencePiece(_) | Self::Unigram(..) => None,
         }
     }
 }
@@ -46,14 +47,14 @@ impl HfModel for Model {
             }
             Self::Bpe(m) => m.tokenize(sequence),
             Self::SentencePiece(m) => m.tokenize(sequence).map_err(Into::into),
-            Self::Unigram(m) => m.tokenize(sequence),
+            Self::Unigram(m, _) => m.tokenize(sequence),
         }
     }
 
     fn token_to_id(&self, token: &str) -> Option<u32> {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => m.token_to_id(token),
-            Self::Unigram(m) => m.token_to_id(token),
+            Self::Unigram(m, special) => special.get(token).copied().or_else(|| m.token_to_id(token)),
             Self::SentencePiece(m) => m.id_of(token),
         }
     }
@@ -61,7 +62,10 @@ impl HfModel for Model {
     fn id_to_token(&self, id: u32) -> Option<String> {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => m.id_to_token(id),
-            Self::Unigram(m) => m.id_to_token(id),
+            Self::Unigram(m, special) => {
+                let named = special.iter().find(|(_, special)| **special == id);
+                named.map(|(text, _)| text.clone()).or_else(|| m.id_to_token(id))
+            }
             Self::SentencePiece(m) => m.text_of(id).map(str::to_owned),
         }
     }
@@ -69,7 +73,7 @@ impl HfModel for Model {
     fn get_vocab(&self) -> HashMap<String, u32> {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => m.get_vocab(),
-            Self::Unigram(m) => m.get_vocab(),
+            Self::Unigram(m, _) => m.get_vocab(),
             Self::SentencePiece(m) => m.vocab(),
         }
     }
@@ -77,7 +81,7 @@ impl HfModel for Model {
     fn get_vocab_size(&self) -> usize {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => m.get_vocab_size(),
-            Self::Unigram(m) => m.get_vocab_size(),
+            Self::Unigram(m, _) => m.get_vocab_size(),
             Self::SentencePiece(m) => m.len(),
         }
     }
@@ -95,7 +99,7 @@ impl Serialize for Model {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Bpe(m) | Self::BpeOfLines(m) => m.serialize(serializer),
-            Self::Unigram(m) => m.serialize(serializer),
+            Self::Unigram(m, _) => m.serialize(serializer),
             Self::SentencePiece(m) => m.to_bpe_json().serialize(serializer),
         }
     }

@@ -1,6 +1,6 @@
 //! The Unigram model (T5, XLM-R), checked before the `tokenizers` crate builds it, and the table of its normalizer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use tokenizers::models::unigram::Unigram;
@@ -25,17 +25,19 @@ impl UnigramParts {
         Ok(Self { pieces, unknown, byte_fallback: model["byte_fallback"] == true })
     }
 
-    /// Builds the model. `special` tokens are never found in a text: the crate would take a piece that is spelled
-    /// like one, also where special tokens are text.
-    pub(crate) fn build(mut self, special: &HashSet<String>, what: &str) -> Result<Unigram> {
+    /// Builds the model, and the ids of the `special` tokens among its pieces. These are never found in a text: the crate would
+    /// take a piece that is spelled like one, also where special tokens are text.
+    pub(crate) fn build(mut self, special: &HashSet<String>, what: &str) -> Result<(Unigram, HashMap<String, u32>)> {
         if let Some((piece, score)) = self.pieces.iter().find(|(_, score)| !score.is_finite()) {
             return Err(TokenizerError::invalid(what, format!("the score of {piece:?} is {score}")));
         }
         if self.pieces.is_empty() {
             return Err(TokenizerError::invalid(what, "its vocabulary is empty"));
         }
-        self.pieces.iter_mut().filter(|(piece, _)| special.contains(piece)).for_each(|(piece, _)| piece.clear());
-        Unigram::from(self.pieces, self.unknown, self.byte_fallback).map_err(|e| TokenizerError::invalid(what, e))
+        let named = (0u32..).zip(&mut self.pieces).filter(|(_, (piece, _))| special.contains(piece));
+        let named = named.map(|(id, (piece, _))| (std::mem::take(piece), id)).collect();
+        let model = Unigram::from(self.pieces, self.unknown, self.byte_fallback);
+        Ok((model.map_err(|e| TokenizerError::invalid(what, e))?, named))
     }
 }
 

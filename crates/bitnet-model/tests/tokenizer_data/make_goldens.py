@@ -92,6 +92,8 @@ class LlamaCpp:
             w.add_add_bos_token(vocab["add_bos"]), w.add_add_eos_token(vocab["add_eos"])
             if vocab["add_space_prefix"] is not None:
                 w.add_add_space_prefix(vocab["add_space_prefix"])
+            if vocab.get("remove_extra_whitespaces"):
+                w.add_remove_extra_whitespaces(True)
             w.write_header_to_file(), w.write_kv_data_to_file(), w.close()
             params = llama_cpp.llama_model_default_params()
             params.vocab_only = True
