@@ -85,6 +85,10 @@ impl Backend for CpuBackend {
         true
     }
 
+    fn host_threads(&self) -> usize {
+        self.threads.threads()
+    }
+
     fn as_dyn(&self) -> &dyn Backend {
         self
     }

@@ -1,15 +1,22 @@
 //! Many sequences over one model: admission, order, preemption.
 
+mod texts;
+
 use crate::batch::StepBatch;
 use crate::kv_cache::{KvCache, PAGE};
 use crate::session::ROWS;
-use crate::step::{Activation, Step};
+use crate::step::Step;
 use crate::{FinishReason, InferenceError, KvType, Model, Result, Sampler, Sampling};
+use bitnet_kernels::threads::for_each_part;
 use std::collections::VecDeque;
 use std::sync::Arc;
+pub use texts::Pooling;
 
 /// Rows of prompts in a step beside sequences that decode, so that these do not wait long.
 const ROWS_BESIDE: usize = 64;
+
+/// Logits below which the tokens are chosen on one thread.
+const SMALL: usize = 1 << 17;
 
 /// Sizes of an [`Engine`].
 #[derive(Debug, Clone)]
@@ -24,8 +31,15 @@ pub struct EngineOptions {
     pub cache_tokens: Option<usize>,
 }
 
-/// A text to continue.
-#[derive(Debug, Clone)]
+/// Which tokens may come next, for answers of a given form.
+pub trait TokenMask: std::fmt::Debug + Send {
+    /// The tokens that may follow these of the answer: token `t` is bit `t % 32` of word `t / 32`, tokens beyond the words are
+    /// forbidden. Called once before each token. Where none may follow, the sequence fails.
+    fn allowed(&mut self, answer: &[u32]) -> &[u32];
+}
+
+/// A text to continue. By default one token follows.
+#[derive(Debug, Default)]
 pub struct Request {
     /// The prompt.
     pub tokens: Vec<u32>,
@@ -39,6 +53,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// With each token, its log-probability and those of so many most likely ones.
     pub log_probabilities: Option<usize>,
+    /// Which tokens may come; `None`: all.
+    pub mask: Option<Box<dyn TokenMask>>,
 }
 
 /// Names a sequence of an [`Engine`].
@@ -84,17 +100,6 @@ pub struct CacheUsage {
     pub budget: usize,
 }
 
-/// How the hidden states of a text become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The mean over the tokens.
-    Mean,
-    /// The last token.
-    Last,
-    /// The first token.
-    First,
-}
-
 /// Continues any number of sequences, each step all of them at once.
 ///
 /// Sequences start in the order of [`Engine::submit`], as soon as one of `parallel` places and pages for the prompt are free.
@@ -134,6 +139,7 @@ struct Sequence {
     max_tokens: usize,
     stop_tokens: Vec<u32>,
     log_probabilities: Option<usize>,
+    mask: Option<Box<dyn TokenMask>>,
 }
 
 impl Sequence {
@@ -145,7 +151,9 @@ impl Sequence {
     fn choose(&mut self, logits: &[f32], context: usize) -> Result<Event> {
         let cached_tokens = (self.tokens.len() == self.prompt).then_some(self.cached).flatten();
         let mut event = Event { sequence: self.id, token: None, finish: None, cached_tokens, log_probabilities: None };
-        let token = match self.sampler.sample(logits) {
+        let answer = &self.tokens[self.prompt..];
+        let allowed = self.mask.as_mut().map(|mask| mask.allowed(answer));
+        let token = match self.sampler.sample_allowed(logits, allowed) {
             Ok(token) => token,
             // It ends alone: the others go on.
             Err(InferenceError::NoFiniteLogits) => {
@@ -226,7 +234,7 @@ impl Engine {
     /// # Errors
     /// No tokens or some outside the vocabulary, a prompt that fills the context or the cache, sampling parameters out of range.
     pub fn submit(&mut self, request: Request) -> Result<SequenceId> {
-        let Request { tokens, sampling, max_tokens, mut stop_tokens, ignore_eos, log_probabilities } = request;
+        let Request { tokens, sampling, max_tokens, mut stop_tokens, ignore_eos, log_probabilities, mask } = request;
         self.model.check_tokens(&tokens)?;
         let most = self.options.context;
         if tokens.len() > most {
@@ -251,6 +259,7 @@ impl Engine {
             max_tokens: max_tokens.max(1),
             stop_tokens,
             log_probabilities,
+            mask,
         });
         Ok(id)
     }
@@ -299,17 +308,27 @@ impl Engine {
             // Nobody got a page.
             self.preempt(self.running.len() - 1);
         }
-        let Self { running, plan, events, options, .. } = self;
+        let Self { running, plan, events, options, model, .. } = self;
+        let (vocab, threads) = (model.config().vocab_size, model.device().host_threads());
         // Of each wanted row: its sequence.
-        let mut asked = plan
-            .iter()
-            .filter(|&&(index, rows)| running[index].pending() == rows)
-            .map(|&(index, _)| index)
-            .collect::<VecDeque<_>>();
+        let asked = plan.iter().filter(|&&(index, rows)| running[index].pending() == rows);
+        let mut place = vec![None; running.len()];
+        asked.enumerate().for_each(|(row, &(index, _))| place[index] = Some(row));
+        let mut asked: Vec<_> = place.into_iter().zip(running).filter_map(|(row, s)| Some((row?, s))).collect();
+        asked.sort_unstable_by_key(|(row, _)| *row);
+        let mut asked = asked.into_iter().map(|(_, sequence)| sequence);
         self.step.run(&mut self.batch, &mut self.cache, |_, logits| {
-            let Some(index) = asked.pop_front() else { return Ok(()) };
-            let event = running[index].choose(logits, options.context)?;
-            events.push(event);
+            let rows = logits.chunks_exact(vocab);
+            let mut chosen: Vec<Option<Result<Event>>> = rows.clone().map(|_| None).collect();
+            let parts: Vec<_> = chosen.iter_mut().zip(rows).zip(asked.by_ref()).collect();
+            // A few small rows are chosen from before a thread has started.
+            let threads = if logits.len() < SMALL { 1 } else { threads };
+            for_each_part(threads, parts.into_iter(), |((event, logits), sequence)| {
+                *event = Some(sequence.choose(logits, options.context));
+            });
+            for event in chosen.into_iter().flatten() {
+                events.push(event?);
+            }
             Ok(())
         })?;
         for at in 0..self.plan.len() {
@@ -450,128 +469,6 @@ impl Engine {
         self.release(std::mem::take(&mut sequence.pages));
         (sequence.computed, sequence.published) = (0, 0);
         self.waiting.push_front(sequence);
-    }
-
-    /// The natural logarithm of the probability of each token but the first, given those before it.
-    ///
-    /// Texts are computed together as far as rows and pages go; sequences that run wait.
-    pub fn log_likelihoods(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
-        let mut all: Vec<Vec<f64>> = texts.iter().map(|text| Vec::with_capacity(text.len())).collect();
-        texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
-        // The last token is predicted, not read.
-        let inputs: Vec<&[u32]> = texts.iter().map(|text| &text[..text.len() - 1]).collect();
-        self.each_chunk(&inputs, true, |engine, chunks| {
-            // The next token of each row.
-            let mut next = Vec::new();
-            for &(text, start, len) in chunks {
-                next.extend(texts[text][start + 1..][..len].iter().map(|&token| (text, token)));
-            }
-            engine.step.run(&mut engine.batch, &mut engine.cache, |row, logits| {
-                let (text, token) = next[row];
-                all[text].push(f64::from(logits[token as usize]) - log_sum(logits));
-                Ok(())
-            })
-        })?;
-        Ok(all)
-    }
-
-    /// The hidden states after the last norm, pooled, `[hidden]` for each text.
-    pub fn embed(&mut self, texts: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
-        let (width, last) = (self.model.config().hidden_size, self.model.layers.len());
-        let mut sums = vec![vec![0f64; width]; texts.len()];
-        let mut states = Vec::new();
-        texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
-        self.each_chunk(texts, false, |engine, chunks| {
-            let device = engine.model.device().clone();
-            engine.step.observe(&mut engine.batch, &mut engine.cache, &mut |seen, state| {
-                if !matches!(seen, Activation::Residual(layer) if layer == last) {
-                    return Ok(());
-                }
-                states.resize(state.layout.shape().elements(), 0f32);
-                Ok(device.download(state.storage, 0, bytemuck::cast_slice_mut(&mut states))?)
-            })?;
-            let mut rows = states.chunks_exact(width);
-            for &(text, start, len) in chunks {
-                for (at, row) in (start..start + len).zip(&mut rows) {
-                    let counts = match pooling {
-                        Pooling::Mean => true,
-                        Pooling::Last => at + 1 == texts[text].len(),
-                        Pooling::First => at == 0,
-                    };
-                    if counts {
-                        sums[text].iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        let count = |text: &[u32]| if pooling == Pooling::Mean { text.len() as f64 } else { 1. };
-        let pooled = sums.into_iter().zip(texts);
-        Ok(pooled.map(|(sum, text)| sum.into_iter().map(|x| (x / count(text)) as f32).collect()).collect())
-    }
-
-    /// Calls `run` with the batch filled with chunks of texts, `(text, first token, tokens)`, until all are done. The logits of
-    /// all tokens are wanted, or none.
-    fn each_chunk(
-        &mut self,
-        texts: &[&[u32]],
-        wanted: bool,
-        mut run: impl FnMut(&mut Self, &[(usize, usize, usize)]) -> Result<()>,
-    ) -> Result<()> {
-        if let Some(text) = texts.iter().find(|text| text.len() > self.options.context) {
-            return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.options.context });
-        }
-        // Texts in work: index, tokens done, pages.
-        let mut open: VecDeque<(usize, usize, Vec<u32>)> = VecDeque::new();
-        let mut next = 0;
-        let result = loop {
-            while next < texts.len()
-                && open.iter().map(|(text, done, _)| texts[*text].len() - done).sum::<usize>() < ROWS
-            {
-                let needed = texts[next].len().div_ceil(PAGE);
-                if needed > self.cache.pages.available() {
-                    break;
-                }
-                let mut pages = Vec::with_capacity(needed);
-                let failure = (0..needed).find_map(|_| match self.cache.page() {
-                    Ok(page) => {
-                        pages.extend(page);
-                        None
-                    }
-                    Err(error) => Some(error),
-                });
-                open.push_back((next, 0, pages));
-                next += 1;
-                if let Some(error) = failure {
-                    open.into_iter().for_each(|(.., pages)| self.release(pages));
-                    return Err(error);
-                }
-            }
-            if open.is_empty() {
-                let full = InferenceError::CacheFull { pages: self.cache.pages.budget() };
-                break if next == texts.len() { Ok(()) } else { Err(full) };
-            }
-            self.batch.clear();
-            let (mut left, mut chunks) = (ROWS, Vec::new());
-            for (text, done, pages) in &mut open {
-                let len = (texts[*text].len() - *done).min(left);
-                if len > 0 {
-                    self.batch.push(pages, *done, &texts[*text][*done..*done + len], |_| wanted);
-                    chunks.push((*text, *done, len));
-                    (*done, left) = (*done + len, left - len);
-                }
-            }
-            if !chunks.is_empty()
-                && let Err(error) = run(self, &chunks)
-            {
-                break Err(error);
-            }
-            let (finished, rest) = open.into_iter().partition(|(text, done, _)| *done == texts[*text].len());
-            open = rest;
-            VecDeque::into_iter(finished).for_each(|(.., pages)| self.release(pages));
-        };
-        open.into_iter().for_each(|(.., pages)| self.release(pages));
-        result
     }
 }
 

@@ -128,8 +128,7 @@ pub fn generate_together(
             sampling: Sampling { seed, ..options.sampling.clone() },
             max_tokens: options.max_tokens,
             stop_tokens: stop_tokens.clone(),
-            ignore_eos: false,
-            log_probabilities: None,
+            ..Request::default()
         })?;
         let generation = Generation {
             tokens: Vec::new(),

@@ -16,7 +16,7 @@ mod sampling;
 mod session;
 mod step;
 
-pub use engine::{CacheUsage, Engine, EngineOptions, Event, LogProbabilities, Pooling, Request, SequenceId};
+pub use engine::{CacheUsage, Engine, EngineOptions, Event, LogProbabilities, Pooling, Request, SequenceId, TokenMask};
 pub use error::{InferenceError, Result};
 pub use generate::{FinishReason, GenerateOptions, Generation, generate, generate_together};
 pub use kv_cache::KvType;

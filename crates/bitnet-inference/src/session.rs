@@ -127,11 +127,13 @@ impl Session {
         for (i, chunk) in tokens.chunks(rows).enumerate() {
             self.fill(chunk, |_| true)?;
             let logits = &mut self.logits;
-            self.step.run(&mut self.batch, &mut self.cache, |row, values| {
-                if row + 1 == chunk.len() {
-                    logits.copy_from_slice(values);
+            self.step.run(&mut self.batch, &mut self.cache, |first, values| {
+                for (row, values) in (first..).zip(values.chunks_exact(logits.len())) {
+                    if row + 1 == chunk.len() {
+                        logits.copy_from_slice(values);
+                    }
+                    each(i * rows + row, values);
                 }
-                each(i * rows + row, values);
                 Ok(())
             })?;
             self.tokens.extend_from_slice(chunk);

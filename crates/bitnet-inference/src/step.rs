@@ -99,8 +99,8 @@ impl Step {
         self.rows
     }
 
-    /// Computes the rows of a batch, adds their keys and values to the cache, and passes the logits `[vocab]` of each wanted row
-    /// to `each`, with its place among them.
+    /// Computes the rows of a batch, adds their keys and values to the cache, and passes the logits `[rows, vocab]` of the wanted
+    /// rows to `each`, up to [`HEAD_ROWS`] at a time, with the place of the first among them.
     pub(crate) fn run(
         &mut self,
         batch: &mut StepBatch,
@@ -210,7 +210,7 @@ impl Step {
         let vocab = self.model.config.vocab_size;
         let logits = &mut self.logits[..count * vocab];
         self.model.device.download(self.scratch.logits.as_ref().storage, 0, bytemuck::cast_slice_mut(logits))?;
-        logits.chunks_exact(vocab).enumerate().try_for_each(|(row, logits)| each(first + row, logits))
+        each(first, logits)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bitnet_core::{BitNetDType, Device};
 use bitnet_inference::{
-    Engine, EngineOptions, Event, FinishReason, KvType, Model, Pooling, Request, Sampling, Session,
+    Engine, EngineOptions, Event, FinishReason, KvType, Model, Pooling, Request, Sampling, Session, TokenMask,
 };
 use bitnet_model::Config;
 use bitnet_model::checkpoint::{DenseTensor, LinearSource, Norm, Projection, RandomWeights, Weights};
@@ -56,11 +56,15 @@ impl Weights for Headed {
 }
 
 fn model(head: BitNetDType, device: &Device) -> Arc<Model> {
-    let config = Config::from_json(
-        r#"{"model_type": "bitnet", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 8192,
-            "tie_word_embeddings": true, "eos_token_id": 3}"#,
-    );
+    model_of(512, head, device)
+}
+
+fn model_of(vocab: usize, head: BitNetDType, device: &Device) -> Arc<Model> {
+    let config = Config::from_json(&format!(
+        r#"{{"model_type": "bitnet", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": {vocab}, "max_position_embeddings": 8192,
+            "tie_word_embeddings": true, "eos_token_id": 3}}"#,
+    ));
     let weights = Headed(RandomWeights::new(config.unwrap(), 7), head);
     Arc::new(Model::load(&weights, device, |_, _| ()).unwrap())
 }
@@ -76,7 +80,15 @@ fn prompt(len: usize, seed: u64) -> Vec<u32> {
 
 fn request(tokens: Vec<u32>, max_tokens: usize, seed: u64) -> Request {
     let sampling = Sampling { temperature: 1., seed, ..Sampling::default() };
-    Request { tokens, sampling, max_tokens, stop_tokens: Vec::new(), ignore_eos: false, log_probabilities: Some(3) }
+    Request {
+        tokens,
+        sampling,
+        max_tokens,
+        stop_tokens: Vec::new(),
+        ignore_eos: false,
+        log_probabilities: Some(3),
+        mask: None,
+    }
 }
 
 /// What a step said of a token: the token and its log-probability, bit for bit.
@@ -181,7 +193,9 @@ fn schedules(cases: u32) {
 
 #[test]
 fn a_sequence_gets_the_same_bits_in_any_schedule() {
-    schedules(60);
+    // Plain code takes ten times as long for each.
+    let plain = std::env::var("BITNET_ISA").is_ok_and(|isa| isa == "scalar");
+    schedules(if plain { 10 } else { 60 });
 }
 
 /// `cargo test --release -p bitnet-inference --test engine -- --ignored`
@@ -328,4 +342,55 @@ fn likelihoods_and_embeddings_of_many_texts_are_those_of_one() {
         assert!((0..256).all(|d| (f64::from(pooled[0][i][d]) - mean(d)).abs() < 1e-6));
     }
     assert!(many.log_likelihoods(&[&prompt(300, 1)]).unwrap_err().to_string().contains("256"));
+}
+
+/// So many logits that tokens are chosen on several threads.
+#[test]
+fn a_large_vocabulary_gives_each_sequence_its_own_tokens() {
+    let model = model_of(20_000, BitNetDType::F32, &Device::cpu_with_threads(3));
+    let mut engine = Engine::new(model.clone(), options(9, KvType::F32, Some(1024))).unwrap();
+    let request = |i: u64| request(prompt(3 + i as usize, i), 4, i);
+    let ids: Vec<_> = (0..9).map(|i| engine.submit(request(i)).unwrap()).collect();
+    let mut got = vec![Vec::new(); 9];
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            got[ids.iter().position(|&id| id == event.sequence).unwrap()].push(said(event));
+        }
+    }
+    for (i, got) in (0..).zip(got) {
+        assert_eq!(got, alone(&model, KvType::F32, request(i)), "sequence {i}");
+    }
+}
+
+/// After `n` tokens only those of remainder `n` by 7, until there are 4.
+#[derive(Debug)]
+struct Remainders(Vec<u32>);
+
+impl TokenMask for Remainders {
+    fn allowed(&mut self, answer: &[u32]) -> &[u32] {
+        self.0.fill(0);
+        for token in (answer.len()..512).step_by(7).filter(|_| answer.len() < 4) {
+            self.0[token / 32] |= 1 << (token % 32);
+        }
+        &self.0
+    }
+}
+
+#[test]
+fn a_mask_decides_which_tokens_come() {
+    let model = model(BitNetDType::F32, &Device::cpu());
+    let mut engine = Engine::new(model, options(2, KvType::F32, Some(256))).unwrap();
+    let mask = Some(Box::new(Remainders(vec![0; 16])) as Box<dyn TokenMask>);
+    let masked = engine.submit(Request { mask, ignore_eos: true, ..request(prompt(5, 1), 9, 1) }).unwrap();
+    let free = engine.submit(Request { ignore_eos: true, ..request(prompt(5, 1), 9, 1) }).unwrap();
+    let mut got = HashMap::<_, Vec<_>>::new();
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            got.entry(event.sequence).or_default().push((event.token, event.finish));
+        }
+    }
+    let remainders: Vec<_> = got[&masked].iter().map(|(token, _)| token.map(|token| token % 7)).collect();
+    assert_eq!(remainders, [Some(0), Some(1), Some(2), Some(3), None]);
+    assert_eq!(got[&masked][4].1, Some(FinishReason::Failed), "nothing was allowed");
+    assert_eq!(got[&free].len(), 9);
 }

@@ -349,9 +349,8 @@ fn together(model: &Arc<Model>, kv_type: KvType, sequences: usize, generate: usi
                 tokens: prompt,
                 sampling: Sampling::greedy(),
                 max_tokens: generate + 1,
-                stop_tokens: Vec::new(),
                 ignore_eos: true,
-                log_probabilities: None,
+                ..Request::default()
             })?;
         }
         // Prompts, until each has its first token.

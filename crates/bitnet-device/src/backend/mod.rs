@@ -176,6 +176,10 @@ pub trait Backend: Debug + Send + Sync {
     fn is_host(&self) -> bool {
         false
     }
+    /// Threads for work of the host beside it, such as choosing tokens.
+    fn host_threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, Into::into)
+    }
     /// Its detected properties.
     fn capabilities(&self) -> DeviceCapabilities {
         DeviceCapabilities::named(self.name())

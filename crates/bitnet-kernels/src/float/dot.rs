@@ -119,12 +119,29 @@ pub(crate) fn dots<'a, S: Simd, const T: usize>(
             }))
         };
     }
-    // SAFETY of both: `small` gives whole units of blocks.
     match kind {
         BlockType::Q6_K => each!(|row, x| q6_k(s, row, x)),
         BlockType::Q4_K => each!(|row, x| q4_k(s, row, x)),
-        BlockType::Q8_0 => each!(|row, x| small::<S, 34, T>(s, row, x, 0.0, inlined!(|b, c| unsafe { s.q8_0(b, c) }))),
-        BlockType::Q4_0 => each!(|row, x| small::<S, 18, T>(s, row, x, 8.0, inlined!(|b, c| unsafe { s.q4_0(b, c) }))),
+        BlockType::Q8_0 => each!(|row, x| small::<S, 34, T>(
+            s,
+            row,
+            x,
+            0.0,
+            inlined!(|b, c| {
+                // SAFETY: `small` gives whole units of blocks.
+                unsafe { s.q8_0(b, c) }
+            })
+        )),
+        BlockType::Q4_0 => each!(|row, x| small::<S, 18, T>(
+            s,
+            row,
+            x,
+            8.0,
+            inlined!(|b, c| {
+                // SAFETY: `small` gives whole units of blocks.
+                unsafe { s.q4_0(b, c) }
+            })
+        )),
         BlockType::F32 | BlockType::F16 | BlockType::BF16 => unreachable!("not quantized"),
     }
 }
