@@ -46,6 +46,9 @@ put("gguf", "q2_0_128", gguf(3, [], [("a", [2048], 42, 544), ("b", [2048], 42, 5
 SPLIT = [string("split.no") + struct.pack("<IH", 2, 0), string("split.count") + struct.pack("<IH", 2, 2), string("split.tensors.count") + struct.pack("<Ii", 5, 2)]
 put("gguf", "split", gguf(3, SPLIT, [("a", [4], 0, 16)]))
 put("gguf", "named", gguf(3, [], [("a", [256], 39, 136), ("b", [256], 38, 96), ("c", [256], 13, 176)]))
+DENSE = [(3, 160), (6, 176), (7, 192), (10, 84), (11, 110), (13, 176), (20, 144), (28, 2048), (39, 136)]
+put("gguf", "dense", gguf(3, [], [(str(number), [256], number, size) for number, size in DENSE]))
+put("gguf", "unknown", gguf(3, [], [("a", [256], 99, 64), ("b", [256], 4000000000, 64)]))
 
 
 def safetensors(header, size):

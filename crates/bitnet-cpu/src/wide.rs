@@ -80,7 +80,7 @@ macro_rules! number {
                     U32 => put(from, to, |x| x as u32),
                     U64 => put(from, to, |x| x as u64),
                     Bool => put(from, to, |x| (x != $truth) as u8),
-                    Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => unreachable!("packed types are refused before"),
+                    _ => unreachable!("packed types are refused before"),
                 }
             }
         }

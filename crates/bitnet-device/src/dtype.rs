@@ -32,6 +32,22 @@ pub enum BitNetDType {
     Q4_0,
     /// 256 weights of 4 bits, 8 sub-scales and minima of 6 bits, two f16 scales (ggml).
     Q4K,
+    /// 32 weights of 4 bits, f16 scale and minimum (ggml).
+    Q4_1,
+    /// 32 weights of 5 bits, f16 scale (ggml).
+    Q5_0,
+    /// 32 weights of 5 bits, f16 scale and minimum (ggml).
+    Q5_1,
+    /// 256 weights of 2 bits, 16 sub-scales and minima of 4 bits, two f16 scales (ggml).
+    Q2K,
+    /// 256 weights of 3 bits, 16 sub-scales of 6 bits, f16 scale (ggml).
+    Q3K,
+    /// 256 weights of 5 bits, 8 sub-scales and minima of 6 bits, two f16 scales (ggml).
+    Q5K,
+    /// 32 weights of 16 uneven values, f16 scale (ggml).
+    Iq4Nl,
+    /// 32 weights of 4-bit floats (E2M1), scale a power of two (OCP, ggml).
+    Mxfp4,
 }
 
 use BitNetDType::*;
@@ -50,8 +66,10 @@ pub enum DTypeCategory {
 
 impl BitNetDType {
     /// Every dtype.
-    pub const ALL: [Self; 18] =
-        [F64, F32, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Ternary2, Q8_0, Q6K, Q4_0, Q4K];
+    pub const ALL: [Self; 26] = [
+        F64, F32, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Ternary2, Q8_0, Q6K, Q4_0, Q4K, Q4_1, Q5_0,
+        Q5_1, Q2K, Q3K, Q5K, Iq4Nl, Mxfp4,
+    ];
 
     /// Its category.
     pub const fn category(self) -> DTypeCategory {
@@ -59,7 +77,7 @@ impl BitNetDType {
             F64 | F32 | F16 | BF16 => DTypeCategory::Float,
             I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 => DTypeCategory::Integer,
             Bool => DTypeCategory::Bool,
-            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => DTypeCategory::Packed,
+            _ => DTypeCategory::Packed,
         }
     }
 
@@ -112,7 +130,7 @@ impl BitNetDType {
             U32 => Scalar::UInt(u32::MAX.into()),
             U64 => Scalar::UInt(u64::MAX),
             Bool => Scalar::Bool(true),
-            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => return None,
+            _ => return None,
         })
     }
 
@@ -124,10 +142,10 @@ impl BitNetDType {
             F16 | BF16 | I16 | U16 => (1, 2),
             I8 | U8 | Bool => (1, 1),
             Ternary2 => (4, 1),
-            Q8_0 => BlockType::Q8_0.block(),
-            Q6K => BlockType::Q6_K.block(),
-            Q4_0 => BlockType::Q4_0.block(),
-            Q4K => BlockType::Q4_K.block(),
+            _ => match self.weight_type() {
+                Some(kind) => kind.block(),
+                None => unreachable!(),
+            },
         }
     }
 
@@ -152,6 +170,14 @@ impl BitNetDType {
             Q6K => BlockType::Q6_K,
             Q4_0 => BlockType::Q4_0,
             Q4K => BlockType::Q4_K,
+            Q4_1 => BlockType::Q4_1,
+            Q5_0 => BlockType::Q5_0,
+            Q5_1 => BlockType::Q5_1,
+            Q2K => BlockType::Q2_K,
+            Q3K => BlockType::Q3_K,
+            Q5K => BlockType::Q5_K,
+            Iq4Nl => BlockType::IQ4_NL,
+            Mxfp4 => BlockType::MXFP4,
             _ => return None,
         })
     }
@@ -179,6 +205,14 @@ impl BitNetDType {
             Q6K => "q6_k",
             Q4_0 => "q4_0",
             Q4K => "q4_k",
+            Q4_1 => "q4_1",
+            Q5_0 => "q5_0",
+            Q5_1 => "q5_1",
+            Q2K => "q2_k",
+            Q3K => "q3_k",
+            Q5K => "q5_k",
+            Iq4Nl => "iq4_nl",
+            Mxfp4 => "mxfp4",
         }
     }
 }

@@ -101,7 +101,7 @@ impl Scalar {
             U32 => Self::UInt(integer!(u32).into()),
             U64 => Self::UInt(integer!(u64)),
             Bool => Self::Bool(self.to_bool()),
-            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => self,
+            _ => self,
         }
     }
 
@@ -147,7 +147,7 @@ impl Scalar {
             I16 | U16 => put!(int as u16),
             I32 | U32 => put!(int as u32),
             I64 | U64 => put!(int),
-            Ternary2 | Q8_0 | Q6K | Q4_0 | Q4K => return None,
+            _ => return None,
         }
         Some(bytes)
     }

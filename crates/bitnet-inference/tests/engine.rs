@@ -26,6 +26,8 @@ impl Weights for Headed {
         let (scales, scale): (&[usize], f32) = match self.1 {
             BitNetDType::Q6K => (&[208], 1e-4),
             BitNetDType::Q4K => (&[0, 2], 5e-4),
+            BitNetDType::Q5_1 => (&[0, 2], 0.01),
+            BitNetDType::Q3K => (&[108], 1e-3),
             BitNetDType::Q4_0 => (&[0], 0.03),
             BitNetDType::Q8_0 => (&[0], 2e-3),
             _ => (&[], 0.),
@@ -108,9 +110,9 @@ fn alone(model: &Arc<Model>, kv_type: KvType, request: Request) -> Vec<(u32, u64
     all
 }
 
-const HEADS: [BitNetDType; 7] = {
+const HEADS: [BitNetDType; 9] = {
     use BitNetDType::*;
-    [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K]
+    [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K, Q5_1, Q3K]
 };
 
 /// One sequence of a schedule: prompt length, whether it begins as the others do, tokens to generate, the step in which it

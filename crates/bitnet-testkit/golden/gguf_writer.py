@@ -5,6 +5,7 @@ import struct
 import numpy as np
 
 F32, F16, Q8_0, Q4_0, Q4_K, Q6_K, BF16, TQ1_0, TQ2_0, I2_S, Q2_0 = 0, 1, 8, 2, 12, 14, 30, 34, 35, 36, 42
+Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q5_K, IQ4_NL, F64, MXFP4 = 3, 6, 7, 10, 11, 13, 20, 28, 39
 ALIGNMENT = 32
 
 

@@ -18,8 +18,8 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
-from gguf_writer import (BF16, F16, F32, I2_S, Q2_0, Q4_0, Q4_K, Q6_K, Q8_0, TQ1_0, TQ2_0, encode_i2_s,
-                         encode_q2_0, write)
+from gguf_writer import (BF16, F16, F32, F64, I2_S, IQ4_NL, MXFP4, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K,
+                         Q8_0, TQ1_0, TQ2_0, encode_i2_s, encode_q2_0, write)
 from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, save_weights, ternary, write_json
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -50,23 +50,29 @@ def interleave(w, heads):
 
 def encode_dense(kind, w, generator):
     """f32 [rows, columns] -> (bytes, the values they decode to)"""
-    if kind in (Q4_K, Q6_K):  # gguf-py only decodes these
-        data = random_k_blocks(kind, w, generator)
+    if kind == F64:
+        return w.astype("<f8").tobytes(), w
+    if kind in BLOCK_SCALES:  # gguf-py only decodes these
+        data = random_blocks(kind, w, generator)
     else:
         data = gguf.quants.quantize(w, T(kind))
     return data.tobytes(), gguf.quants.dequantize(data, T(kind)).astype(np.float32)
 
 
-def random_k_blocks(kind, w, generator):
+# Where a block has its f16 scale and minimum; the spread of random codes and scales in units of the scale, and the minimum that
+# centres them on zero.
+BLOCK_SCALES = {Q6_K: ((208,), 1368, 0), Q4_K: ((0, 2), 256, 7.5), Q5_K: ((0, 2), 512, 15.5), Q2_K: ((80, 82), 15, 1.5),
+                Q3_K: ((108,), 45, 0), IQ4_NL: ((0,), 71, 0)}
+
+
+def random_blocks(kind, w, generator):
     """Random codes under block scales that give them the spread of w."""
-    size = gguf.GGML_QUANT_SIZES[T(kind)][1]
-    data = torch.randint(256, (w.size // 256, size), generator=generator).to(torch.uint8).numpy()
+    block, size = gguf.GGML_QUANT_SIZES[T(kind)]
+    data = torch.randint(256, (w.size // block, size), generator=generator).to(torch.uint8).numpy()
     d = w.std() * (0.5 + torch.rand(len(data), 1, generator=generator).numpy())
-    if kind == Q6_K:  # ql[128] qh[64] scales[16] d: random codes and scales have a spread of 1368 d
-        data[:, 208:210] = (d / 1368).astype(np.float16).view(np.uint8)
-    else:  # d dmin scales[12] qs[128]: a spread of 256 d; dmin = 7.5 d centres them on zero
-        data[:, 0:2] = (d / 256).astype(np.float16).view(np.uint8)
-        data[:, 2:4] = (d / 256 * 7.5).astype(np.float16).view(np.uint8)
+    places, spread, minimum = BLOCK_SCALES[kind]
+    for at, value in zip(places, (d / spread, d / spread * minimum)):
+        data[:, at:at + 2] = value.astype(np.float16).view(np.uint8)
     return data.reshape(len(w), -1)
 
 
@@ -218,6 +224,15 @@ def files():
                   num_key_value_heads=1)
     yield "llama-q4_k-q6_k", dict(config=small, arch="llama", embedding=Q8_0, head=Q8_0,
                                   linear=lambda projection: Q6_K if projection in ("down_proj", "v_proj") else Q4_K)
+    # Each projection of another type.
+    for name, types, embedding, head in (
+        ("llama-q5_0-q2_k", (Q4_1, Q5_0, Q5_1, IQ4_NL, Q2_K, Q3_K, Q5_K), MXFP4, Q5_0),
+        ("llama-f64-tq1_0", (F64, MXFP4, F64, F32, Q8_0, IQ4_NL, Q4_1), TQ1_0, F64),
+    ):
+        kinds = dict(zip(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), types))
+        yield name, dict(config=small, arch="llama", linear=kinds.get, embedding=embedding, head=head)
+    for name, kind in {"q5_0": Q5_0, "q3_k": Q3_K, "tq2_0": TQ2_0}.items():
+        yield f"bitnet-b1.58-i2_s-{name}", dict(config=two_b, arch="bitnet-b1.58", linear="i2_s", embedding=kind)
     scaled = dict(arch="llama", linear=lambda _: Q8_0, embedding=Q8_0, head=Q8_0)
     linear = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
     yield "llama-rope-linear", dict(**scaled, config=dense | {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, extra=linear)
@@ -238,7 +253,8 @@ def check(name, arguments):
     if str(arguments["linear"]).startswith(("i2_s", "q2_0")):
         return
     for tensor in gguf.GGUFReader(os.path.join(FOLDER, f"{name}.gguf")).tensors:
-        assert np.isfinite(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).all(), tensor.name
+        if tensor.tensor_type != F64:  # read as it is
+            assert np.isfinite(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).all(), tensor.name
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ fn weights(dtype: BitNetDType, rows: usize, columns: usize) -> Vec<u8> {
         BitNetDType::F16 => return values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
         BitNetDType::BF16 => return values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
         BitNetDType::Q6K => &[208],
-        BitNetDType::Q4K => &[0, 2],
+        BitNetDType::Q4K | BitNetDType::Q5K | BitNetDType::Q4_1 | BitNetDType::Q5_1 => &[0, 2],
+        BitNetDType::Q2K => &[80, 82],
+        BitNetDType::Q3K => &[108],
+        BitNetDType::Mxfp4 => &[],
         _ => &[0],
     };
     let mut bytes: Vec<u8> =
@@ -29,6 +32,9 @@ fn weights(dtype: BitNetDType, rows: usize, columns: usize) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(dtype.block().1) {
         for &at in scales {
             block[at..at + 2].copy_from_slice(&small);
+        }
+        if dtype == BitNetDType::Mxfp4 {
+            block[0] = 122; // 2^-5
         }
     }
     bytes
@@ -178,11 +184,10 @@ fn gates(cases: &mut Cases) {
 }
 
 fn dense_layers_and_embeddings(cases: &mut Cases) {
-    use BitNetDType::{BF16, F16, F32, Q4_0, Q4K, Q6K, Q8_0};
-    for dtype in [F32, F16, BF16, Q8_0, Q6K, Q4_0, Q4K] {
+    for dtype in BitNetDType::ALL.into_iter().filter(|dtype| dtype.weight_type().is_some()) {
         let columns = if dtype.is_packed() { 256 } else { 37 };
         for tokens in [1, 2, 5] {
-            // Quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that),
+            // Some quantized types round activations to 16 bits: 1e-5 of |w| |x| (the kernels' own tests hold them to that),
             // of which a sum of 256 products with changing signs can be a tenth.
             let bound = if dtype.is_packed() { 1e-4 } else { 5e-6 };
             cases.add(format!("linear of {dtype}"), bound, move |device| {

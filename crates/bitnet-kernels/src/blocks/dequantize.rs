@@ -34,6 +34,14 @@ pub(crate) fn dequantize(kind: BlockType, bytes: &[u8], out: &mut [f32]) {
         BlockType::Q6_K => blocks(bytes, out, q6_k),
         BlockType::Q4_0 => blocks(bytes, out, q4_0),
         BlockType::Q4_K => blocks(bytes, out, q4_k),
+        BlockType::Q4_1 => blocks(bytes, out, q4_1),
+        BlockType::Q5_0 => blocks(bytes, out, q5_0),
+        BlockType::Q5_1 => blocks(bytes, out, q5_1),
+        BlockType::Q2_K => blocks(bytes, out, q2_k),
+        BlockType::Q3_K => blocks(bytes, out, q3_k),
+        BlockType::Q5_K => blocks(bytes, out, q5_k),
+        BlockType::IQ4_NL => blocks(bytes, out, iq4_nl),
+        BlockType::MXFP4 => blocks(bytes, out, mxfp4),
     }
 }
 
@@ -108,7 +116,108 @@ fn q4_k(b: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-/// The 6-bit scales and minima of a Q4_K block.
+/// The code of weight `i` of 32 in 16 bytes: the low nibbles come first.
+#[inline(always)]
+fn nibble(bytes: &[u8], i: usize) -> u8 {
+    bytes[i % 16] >> (4 * (i / 16)) & 15
+}
+
+/// The 5-bit code of weight `i` of 32: the top bits in 4 bytes, then the nibbles.
+#[inline(always)]
+fn five_bits(bytes: &[u8], i: usize) -> u8 {
+    let top = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    nibble(&bytes[4..], i) | ((top >> i & 1) as u8) << 4
+}
+
+#[inline(always)]
+fn q4_1(b: &[u8; 20], out: &mut [f32; 32]) {
+    let (d, min) = (f16_at(b, 0), f16_at(b, 2));
+    for i in 0..32 {
+        out[i] = d * nibble(&b[4..], i) as f32 + min;
+    }
+}
+
+#[inline(always)]
+fn q5_0(b: &[u8; 22], out: &mut [f32; 32]) {
+    let d = f16_at(b, 0);
+    for i in 0..32 {
+        out[i] = d * (five_bits(&b[2..], i) as i32 - 16) as f32;
+    }
+}
+
+#[inline(always)]
+fn q5_1(b: &[u8; 24], out: &mut [f32; 32]) {
+    let (d, min) = (f16_at(b, 0), f16_at(b, 2));
+    for i in 0..32 {
+        out[i] = d * five_bits(&b[4..], i) as f32 + min;
+    }
+}
+
+#[inline(always)]
+fn q2_k(b: &[u8; 84], out: &mut [f32; 256]) {
+    let (d, dmin) = (f16_at(b, 80), f16_at(b, 82));
+    for sub in 0..16 {
+        let (scale, min) = (d * (b[sub] & 15) as f32, dmin * (b[sub] >> 4) as f32);
+        for i in 16 * sub..16 * sub + 16 {
+            out[i] = scale * two_bits(&b[16..], i) as f32 - min;
+        }
+    }
+}
+
+/// The two bits of weight `i` of 256 in 64 bytes: planes of 32 in each half.
+#[inline(always)]
+fn two_bits(bytes: &[u8], i: usize) -> u8 {
+    bytes[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32)) & 3
+}
+
+#[inline(always)]
+fn q3_k(b: &[u8; 110], out: &mut [f32; 256]) {
+    let d = f16_at(b, 108);
+    for sub in 0..16 {
+        let (low, high) = (b[96 + sub % 8] >> (4 * (sub / 8)) & 15, b[104 + sub % 4] >> (2 * (sub / 4)) & 3);
+        let scale = d * ((low | high << 4) as i32 - 32) as f32;
+        for i in 16 * sub..16 * sub + 16 {
+            let top = b[i % 32] >> (i / 32) & 1;
+            out[i] = scale * ((two_bits(&b[32..], i) | top << 2) as i32 - 4) as f32;
+        }
+    }
+}
+
+#[inline(always)]
+fn q5_k(b: &[u8; 176], out: &mut [f32; 256]) {
+    let (d, dmin) = (f16_at(b, 0), f16_at(b, 2));
+    let (scales, mins) = q4_k_scales(b[4..16].try_into().expect("12 bytes"));
+    for sub in 0..8 {
+        let scale = d * scales[sub] as f32;
+        let min = dmin * mins[sub] as f32;
+        for i in 0..32 {
+            let low = b[48 + 32 * (sub / 2) + i] >> (4 * (sub & 1)) & 15;
+            out[32 * sub + i] = scale * (low | (b[16 + i] >> sub & 1) << 4) as f32 - min;
+        }
+    }
+}
+
+#[inline(always)]
+fn iq4_nl(b: &[u8; 18], out: &mut [f32; 32]) {
+    const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    let d = f16_at(b, 0);
+    for i in 0..32 {
+        out[i] = d * VALUES[nibble(&b[2..], i) as usize] as f32;
+    }
+}
+
+#[inline(always)]
+fn mxfp4(b: &[u8; 17], out: &mut [f32; 32]) {
+    /// Twice the values, so that they are integers.
+    const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    // 2^(e - 128), which is subnormal for the two smallest exponents.
+    let d = f32::from_bits(if b[0] < 2 { 0x0020_0000 << b[0] } else { (b[0] as u32 - 1) << 23 });
+    for i in 0..32 {
+        out[i] = d * VALUES[nibble(&b[1..], i) as usize] as f32;
+    }
+}
+
+/// The 6-bit scales and minima of a Q4_K or Q5_K block.
 ///
 /// Of bytes `s m x` (4 each), the first four scales and minima are the low 6 bits of `s` and `m`;
 /// the last four have their low 4 bits in the nibbles of `x` and their top 2 in the top of `s` and `m`.

@@ -2,8 +2,9 @@
 //!
 //! Each output has one order of sums, whatever the number of tokens. Floats: a row is summed over the lanes of a vector, in
 //! pieces of [`PANEL_COLUMNS`] columns. A few tokens read the rows as they are; for more, 16 rows at a time are decoded to f32
-//! and multiplied with every token in register tiles of 4 rows by 4 tokens. Quantized weights are multiplied with activations
-//! in 16 bits, see [`super::dot`].
+//! and multiplied with every token in register tiles of 4 rows by 4 tokens. The quantized types that are common as heads (Q8_0,
+//! Q6_K, Q4_0, Q4_K) are multiplied with activations in 16 bits, see [`super::dot`]; the others are decoded for any number of
+//! tokens.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -39,7 +40,8 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
     let rows = n.div_ceil(8 * pool.threads()).next_multiple_of(PANEL_ROWS);
     let out = Parts::new(out);
     let mut activations = ACTIVATIONS.take();
-    if !matches!(weights.kind(), BlockType::F32 | BlockType::F16 | BlockType::BF16) {
+    let in_16_bits = matches!(weights.kind(), BlockType::Q8_0 | BlockType::Q6_K | BlockType::Q4_0 | BlockType::Q4_K);
+    if in_16_bits {
         activations.fill(s, pool, x, k);
     }
     pool.run(n.div_ceil(rows), &|task| {
@@ -49,10 +51,8 @@ pub(super) fn linear<S: Simd>(s: S, pool: &ThreadPool, weights: &BlockMatrix<'_>
             BlockType::F32 => direct::<S, f32>(s, weights, first, rows, x, &out),
             BlockType::F16 if tokens <= FEW_TOKENS => direct::<S, F16>(s, weights, first, rows, x, &out),
             BlockType::BF16 if tokens <= FEW_TOKENS => direct::<S, BF16>(s, weights, first, rows, x, &out),
-            BlockType::F16 | BlockType::BF16 => panels(s, weights, first, rows, x, &out),
-            BlockType::Q8_0 | BlockType::Q6_K | BlockType::Q4_0 | BlockType::Q4_K => {
-                quantized(s, weights, first, rows, &activations, tokens, &out)
-            }
+            _ if in_16_bits => quantized(s, weights, first, rows, &activations, tokens, &out),
+            _ => panels(s, weights, first, rows, x, &out),
         }));
     });
     ACTIVATIONS.set(activations);

@@ -119,7 +119,7 @@ impl GgufCheckpoint {
             None => {}
         }
         for t in self.gguf.tensors.iter().filter(|t| t.ty.advice().is_some()) {
-            notes.push(format!("{} is {}, which is not supported", t.name, t.ty.name()));
+            notes.push(format!("{} is {} (type {}), which is not supported", t.name, t.ty.name(), t.ty.number()));
         }
         notes
     }
@@ -135,24 +135,34 @@ impl GgufCheckpoint {
         Ok(tensor)
     }
 
+    /// A matrix whose inputs are not quantized: the bytes of the file, or if it has no such dtype its values, exact in F16
+    /// if they are small multiples of f16 scales, F64 rounded to F32.
     fn dense(&self, tensor: &TensorInfo, rows: usize, cols: usize) -> Result<DenseTensor> {
-        let dtype = match tensor.ty {
-            GgufType::F32 => BitNetDType::F32,
-            GgufType::F16 => BitNetDType::F16,
-            GgufType::BF16 => BitNetDType::BF16,
-            GgufType::Q8_0 => BitNetDType::Q8_0,
-            GgufType::Q6_K => BitNetDType::Q6K,
-            GgufType::Q4_0 => BitNetDType::Q4_0,
-            GgufType::Q4_K => BitNetDType::Q4K,
-            other => {
-                let problem = format!(
-                    "is {}; embeddings and heads are read as F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K",
-                    other.name()
-                );
-                return Err(ModelError::tensor(&tensor.name, problem));
+        let (bytes, name) = (self.data(tensor), &tensor.name);
+        let owned = |values, dtype| DenseTensor::owned(name, values, dtype, rows, cols);
+        if let Some(dtype) = tensor.ty.dtype() {
+            let file = self.files[tensor.part].clone();
+            return DenseTensor::mapped(name, file, tensor.range.clone(), dtype, rows, cols);
+        }
+        if let Some(format) = scaled_format(tensor.ty) {
+            let mut values = Vec::with_capacity(2 * rows * cols);
+            for row in bytes.chunks_exact(format.byte_size(1, cols)?) {
+                values.extend(formats::float16::encode_f16(&format.dequantize(row, 1, cols)?));
             }
-        };
-        DenseTensor::mapped(&tensor.name, self.files[tensor.part].clone(), tensor.range.clone(), dtype, rows, cols)
+            return owned(values, BitNetDType::F16);
+        }
+        match tensor.ty {
+            GgufType::F64 => {
+                let narrow = |b: &[u8; 8]| (f64::from_le_bytes(*b) as f32).to_le_bytes();
+                owned(bytes.as_chunks().0.iter().flat_map(narrow).collect(), BitNetDType::F32)
+            }
+            GgufType::I2_S => {
+                let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
+                let values = codes.to_weights().into_iter().flat_map(|w| (f32::from(w) * scale).to_le_bytes());
+                owned(values.collect(), BitNetDType::F32)
+            }
+            other => Err(ModelError::tensor(name, format!("is {}, which is not a type of matrices", other.name()))),
+        }
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -171,16 +181,17 @@ impl GgufCheckpoint {
         let name = format!("{base}.weight");
         let tensor = self.tensor(&name, &[rows, cols])?;
         let bytes = self.data(tensor);
-        let scaled = |format: &ScaledFormat| self.scaled(format, tensor, rows, cols);
-        let weight = match tensor.ty {
-            GgufType::I2_S => {
+        // A type with a scale in every block: ternary if all scales are one and no code is +2.
+        let uniform = scaled_format(tensor.ty).and_then(|format| {
+            let decoded = format.decode(bytes, rows, cols).ok()?;
+            Some((decoded.uniform_scale()?, decoded.codes))
+        });
+        let weight = match (tensor.ty, uniform) {
+            (GgufType::I2_S, _) => {
                 let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
                 WeightSource::Ternary { codes, scale }
             }
-            GgufType::TQ1_0 => scaled(&formats::TQ1_0)?,
-            GgufType::TQ2_0 => scaled(&formats::TQ2_0)?,
-            GgufType::Q2_0_G64 => scaled(&formats::Q2_0_G64)?,
-            GgufType::Q2_0_G128 => scaled(&formats::Q2_0_G128)?,
+            (_, Some((scale, codes))) => WeightSource::Ternary { codes, scale },
             // A BitNet quantizes its weights regardless of their stored type; rounded to another type they are still
             // ternary.
             _ if quantized => {
@@ -205,19 +216,17 @@ impl GgufCheckpoint {
         let bias = self.gguf.find(&bias).map(|_| self.vector(&bias, rows)).transpose()?;
         Ok(LinearSource { weight, bias, inner_norm: None })
     }
+}
 
-    /// A type with a scale in every block: ternary if all scales are one and no code is +2, else dense, value by value.
-    fn scaled(&self, format: &ScaledFormat, tensor: &TensorInfo, rows: usize, cols: usize) -> Result<WeightSource> {
-        let bytes = self.data(tensor);
-        if let Ok(decoded) = format.decode(bytes, rows, cols)
-            && let Some(scale) = decoded.uniform_scale()
-        {
-            return Ok(WeightSource::Ternary { codes: decoded.codes, scale });
-        }
-        // Every value is a small multiple of an f16.
-        let values = formats::float16::encode_f16(&format.dequantize(bytes, rows, cols)?);
-        Ok(WeightSource::Dense(DenseTensor::owned(&tensor.name, values, BitNetDType::F16, rows, cols)?))
-    }
+/// The format of a type with a scale in every block.
+fn scaled_format(ty: GgufType) -> Option<&'static ScaledFormat> {
+    Some(match ty {
+        GgufType::TQ1_0 => &formats::TQ1_0,
+        GgufType::TQ2_0 => &formats::TQ2_0,
+        GgufType::Q2_0_G64 => &formats::Q2_0_G64,
+        GgufType::Q2_0_G128 => &formats::Q2_0_G128,
+        _ => return None,
+    })
 }
 
 /// A mapped file and its header.

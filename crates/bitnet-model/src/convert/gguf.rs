@@ -194,15 +194,7 @@ impl Writer<'_> {
 }
 
 fn gguf_type(dtype: BitNetDType) -> GgufType {
-    match dtype {
-        BitNetDType::F16 => GgufType::F16,
-        BitNetDType::BF16 => GgufType::BF16,
-        BitNetDType::Q8_0 => GgufType::Q8_0,
-        BitNetDType::Q6K => GgufType::Q6_K,
-        BitNetDType::Q4_0 => GgufType::Q4_0,
-        BitNetDType::Q4K => GgufType::Q4_K,
-        _ => GgufType::F32,
-    }
+    GgufType::of(dtype).expect("matrices have a type of weights")
 }
 
 fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<Metadata> {

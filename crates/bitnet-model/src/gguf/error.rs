@@ -31,7 +31,7 @@ pub enum GgufError {
     /// Something contradicts the format.
     #[error("{what}: {problem}; the file is damaged, fetch or convert it again")]
     Malformed { what: String, problem: String },
-    /// A tensor of a known but unsupported type.
+    /// A tensor of an unsupported or unknown type.
     #[error("tensor {tensor} has type {name} (number {number}), which is not supported: {advice}")]
     UnsupportedType { tensor: String, name: &'static str, number: u32, advice: &'static str },
     /// A required tensor is missing.

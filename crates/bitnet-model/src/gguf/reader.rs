@@ -63,8 +63,8 @@ impl Gguf {
     ///
     /// # Errors
     /// If the file is not GGUF, big-endian, of another version, cut short, or contradicts itself:
-    /// duplicate or unreadable names, unknown types, sizes that do not fit, data that overlaps or
-    /// lies outside. A tensor of an unsupported type is an error only when it is requested.
+    /// duplicate or unreadable names, sizes that do not fit, data that overlaps or lies outside.
+    /// A tensor of an unsupported or unknown type is an error only when it is requested.
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
         let magic = file.get(..4).unwrap_or(file);
         if magic != b"GGUF" {
@@ -348,15 +348,13 @@ fn place(
         let room = align_up(room, alignment).ok_or_else(beyond)?;
         by_number.entry(t.number).or_default().push(types::Extent { rows, cols, room, bounded });
     }
-    let types: BTreeMap<u32, Option<GgufType>> =
+    let types: BTreeMap<u32, GgufType> =
         by_number.iter().map(|(&n, extents)| (n, types::resolve(n, extents, alignment))).collect();
 
     let mut tensors = Vec::with_capacity(raw.len());
     let mut index = HashMap::with_capacity(raw.len());
     for (i, (t, (room, _))) in raw.into_iter().zip(rooms).enumerate() {
-        let Some(ty) = types[&t.number] else {
-            return Err(malformed(&t.name, format!("unknown type number {}", t.number)));
-        };
+        let ty = types[&t.number];
         let cols = t.shape[t.shape.len() - 1];
         let rows = t.shape.iter().product::<usize>() / cols;
         let size = match (ty.byte_size(rows, cols), ty.block()) {

@@ -1,5 +1,7 @@
 //! Tensor types: numbers, names and sizes, and resolution of colliding numbers.
 
+use bitnet_core::BitNetDType;
+
 /// The type of a tensor's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // the names of the format
@@ -12,6 +14,15 @@ pub enum GgufType {
     Q6_K,
     Q4_0,
     Q4_K,
+    F64,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2_K,
+    Q3_K,
+    Q5_K,
+    IQ4_NL,
+    MXFP4,
     /// Ternary of bitnet.cpp, in x86 or ARM block order, which the file does not record.
     I2_S,
     TQ1_0,
@@ -20,7 +31,7 @@ pub enum GgufType {
     Q2_0_G64,
     /// Q2_0 with groups of 128.
     Q2_0_G128,
-    /// A known but unsupported type.
+    /// An unsupported type; one whose number is not known has the name "unknown" and all bytes up to the next tensor.
     Unsupported {
         number: u32,
         name: &'static str,
@@ -31,7 +42,7 @@ use GgufType::*;
 
 /// Type, number in a file, name, weights in a block, bytes of a block.
 /// I2_S has 32 bytes more at the end of the tensor.
-const READ: [(GgufType, u32, &str, usize, usize); 12] = [
+const READ: [(GgufType, u32, &str, usize, usize); 21] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (BF16, 30, "BF16", 1, 2),
@@ -39,6 +50,15 @@ const READ: [(GgufType, u32, &str, usize, usize); 12] = [
     (Q6_K, 14, "Q6_K", 256, 210),
     (Q4_0, 2, "Q4_0", 32, 18),
     (Q4_K, 12, "Q4_K", 256, 144),
+    (F64, 28, "F64", 1, 8),
+    (Q4_1, 3, "Q4_1", 32, 20),
+    (Q5_0, 6, "Q5_0", 32, 22),
+    (Q5_1, 7, "Q5_1", 32, 24),
+    (Q2_K, 10, "Q2_K", 256, 84),
+    (Q3_K, 11, "Q3_K", 256, 110),
+    (Q5_K, 13, "Q5_K", 256, 176),
+    (IQ4_NL, 20, "IQ4_NL", 32, 18),
+    (MXFP4, 39, "MXFP4", 32, 17),
     (I2_S, 36, "I2_S", 4, 1),
     (TQ1_0, 34, "TQ1_0", 256, 54),
     (TQ2_0, 35, "TQ2_0", 256, 66),
@@ -47,20 +67,13 @@ const READ: [(GgufType, u32, &str, usize, usize); 12] = [
 ];
 
 /// Known but unsupported types: number, name, weights in a block, bytes of a block.
-const NAMED: [(u32, &str, usize, usize); 28] = [
-    (3, "Q4_1", 32, 20),
-    (6, "Q5_0", 32, 22),
-    (7, "Q5_1", 32, 24),
+const NAMED: [(u32, &str, usize, usize); 19] = [
     (9, "Q8_1", 32, 40),
-    (10, "Q2_K", 256, 84),
-    (11, "Q3_K", 256, 110),
-    (13, "Q5_K", 256, 176),
     (15, "Q8_K", 256, 292),
     (16, "IQ2_XXS", 256, 66),
     (17, "IQ2_XS", 256, 74),
     (18, "IQ3_XXS", 256, 98),
     (19, "IQ1_S", 256, 50),
-    (20, "IQ4_NL", 32, 18),
     (21, "IQ3_S", 256, 110),
     (22, "IQ2_S", 256, 82),
     (23, "IQ4_XS", 256, 136),
@@ -68,17 +81,34 @@ const NAMED: [(u32, &str, usize, usize); 28] = [
     (25, "I16", 1, 2),
     (26, "I32", 1, 4),
     (27, "I64", 1, 8),
-    (28, "F64", 1, 8),
     (29, "IQ1_M", 256, 56),
     (31, "Q4_0_4_4", 32, 18),
     (32, "Q4_0_4_8", 32, 18),
     (33, "Q4_0_8_8", 32, 18),
-    (39, MXFP4, 32, 17),
     (40, "NVFP4", 64, 36),
     (41, "Q1_0", 128, 18),
 ];
 
-const MXFP4: &str = "MXFP4";
+/// Types that are used as they are stored, and what tensors of them are.
+const DTYPES: [(GgufType, BitNetDType); 15] = [
+    (F32, BitNetDType::F32),
+    (F16, BitNetDType::F16),
+    (BF16, BitNetDType::BF16),
+    (Q8_0, BitNetDType::Q8_0),
+    (Q6_K, BitNetDType::Q6K),
+    (Q4_0, BitNetDType::Q4_0),
+    (Q4_K, BitNetDType::Q4K),
+    (Q4_1, BitNetDType::Q4_1),
+    (Q5_0, BitNetDType::Q5_0),
+    (Q5_1, BitNetDType::Q5_1),
+    (Q2_K, BitNetDType::Q2K),
+    (Q3_K, BitNetDType::Q3K),
+    (Q5_K, BitNetDType::Q5K),
+    (IQ4_NL, BitNetDType::Iq4Nl),
+    (MXFP4, BitNetDType::Mxfp4),
+];
+
+const UNKNOWN: &str = "unknown";
 const I8_S: &str = "I8_S";
 const TL1: &str = "TL1";
 const TL2: &str = "TL2";
@@ -103,6 +133,16 @@ impl GgufType {
     /// Whether weights are stored as -1, 0, +1 and scales (Q2_0 may also hold +2).
     pub fn is_ternary(self) -> bool {
         matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128)
+    }
+
+    /// The dtype of its elements, if they are used as they are stored.
+    pub(crate) fn dtype(self) -> Option<BitNetDType> {
+        DTYPES.iter().find(|d| d.0 == self).map(|d| d.1)
+    }
+
+    /// The type that stores elements of `dtype` as they are.
+    pub(crate) fn of(dtype: BitNetDType) -> Option<Self> {
+        DTYPES.iter().find(|d| d.1 == dtype).map(|d| d.0)
     }
 
     /// Weights in a block and bytes of a block; `None` for an unknown layout.
@@ -136,8 +176,14 @@ impl GgufType {
                 "its layout depends on a tile configuration that is not in the file; \
                  convert the Hugging Face checkpoint again, to I2_S or TQ2_0"
             }
+            UNKNOWN => {
+                "it is newer than this program, or of a fork; use a newer version, or a file with ternary or common \
+                 quantized tensors"
+            }
             I8_S => "it is an activation type of bitnet.cpp; convert the Hugging Face checkpoint again",
-            _ => "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q2_0) or F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K tensors",
+            _ => {
+                "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q2_0), float, MXFP4, IQ4_NL, Q4_0 to Q8_0 or Q2_K to Q6_K tensors"
+            }
         })
     }
 
@@ -169,24 +215,22 @@ impl Extent {
 /// Numbers collide: bitnet.cpp's old fork has 36 I2_S, 37 I8_S, 38 TL1, 39 TL2; its fork of 2026 has
 /// TL2 as 42; upstream has 39 MXFP4 and 42 Q2_0, of which there are builds with groups of 64 and of 128.
 /// The sizes of all tensors of the number decide together: one tensor of fewer than 2048 weights
-/// fits both groups once it is padded, and then 64, upstream's, is taken. `None`: an unknown number.
-pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> Option<GgufType> {
+/// fits both groups once it is padded, and then 64, upstream's, is taken.
+pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> GgufType {
     let any_bounded = tensors.iter().any(|t| t.bounded);
     let all_fit = |ty: &GgufType| tensors.iter().filter(|t| t.bounded || !any_bounded).all(|t| t.fits(*ty, alignment));
     match number {
-        37 => Some(Unsupported { number, name: I8_S }),
-        38 => Some(Unsupported { number, name: TL1 }),
-        39 => {
-            let mxfp4 = Unsupported { number, name: MXFP4 };
-            Some(if all_fit(&mxfp4) { mxfp4 } else { Unsupported { number, name: TL2 } })
-        }
+        37 => Unsupported { number, name: I8_S },
+        38 => Unsupported { number, name: TL1 },
+        39 if all_fit(&MXFP4) => MXFP4,
+        39 => Unsupported { number, name: TL2 },
         42 => {
             let group = [Q2_0_G64, Q2_0_G128].into_iter().find(all_fit);
-            Some(group.unwrap_or(Unsupported { number, name: TL2 }))
+            group.unwrap_or(Unsupported { number, name: TL2 })
         }
         _ => match READ.iter().find(|r| r.1 == number) {
-            Some(row) => Some(row.0),
-            None => NAMED.iter().find(|r| r.0 == number).map(|r| Unsupported { number, name: r.1 }),
+            Some(row) => row.0,
+            None => Unsupported { number, name: NAMED.iter().find(|r| r.0 == number).map_or(UNKNOWN, |r| r.1) },
         },
     }
 }
