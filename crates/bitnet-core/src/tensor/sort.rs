@@ -102,14 +102,14 @@ impl BitNetTensor {
         if self.rank() != 1 {
             return Err(self.needs(OP, "one dimension"));
         }
-        let ids = self.as_indices(OP)?;
-        let given = ids.to_cpu()?.to_dtype(I64)?.to_vec::<i64>()?;
+        // Seen before they become indices of the device, where negative ones may be large.
+        let given = self.to_cpu()?.as_indices(OP)?.to_dtype(I64)?.to_vec::<i64>()?;
         if let Some(&least) = given.iter().min().filter(|&&least| least < 0) {
             return Err(argument(OP, format!("{least} is negative: nothing below 0 is counted")));
         }
         let bins = given.iter().max().map_or(0, |&most| most as usize + 1);
         let mut counts = Self::zeros(&[bins], index_dtype(&self.device), &self.device)?;
-        counts.scatter_add_(0, &ids, 1)?;
+        counts.scatter_add_(0, &self.as_indices(OP)?, 1)?;
         Ok(counts)
     }
 }
