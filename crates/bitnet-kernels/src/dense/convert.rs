@@ -1,6 +1,6 @@
 //! Conversions of 16-bit floats and bytes: plain loops, vectorized where they are inlined into `Simd::enter`.
 
-use crate::float::half::{bf16_to_f32, f32_to_f16};
+use crate::float::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use crate::float::simd::Simd;
 
 /// One number to bfloat16: to nearest, ties to even.
@@ -53,7 +53,7 @@ pub(super) fn from_f16<S: Simd>(s: S, x: &[u16], out: &mut [f32]) {
         unsafe { s.store(s.load_f16(x.as_ptr()), out.as_mut_ptr()) };
     }
     for (out, &x) in out[whole..].iter_mut().zip(&x[whole..]) {
-        *out = s.half(x);
+        *out = f16_to_f32(x);
     }
 }
 

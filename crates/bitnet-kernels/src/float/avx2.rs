@@ -1,5 +1,6 @@
 //! AVX2 vectors: 8 f32, with FMA and F16C.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::simd::{Simd, intrinsics};
@@ -20,7 +21,6 @@ impl Simd for Avx2 {
 
     intrinsics! {
         fn splat(self, x: f32) -> __m256 = _mm256_set1_ps(x);
-        fn half(self, bits: u16) -> f32 = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32)));
         fn add(self, a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
         fn sub(self, a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
         fn mul(self, a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
@@ -96,6 +96,13 @@ impl Simd for Avx2 {
             let even = _mm256_madd_epi16(w[0], _mm256_loadu_si256(x.cast()));
             let odd = _mm256_madd_epi16(w[1], _mm256_loadu_si256(x.add(16).cast()));
             _mm256_add_epi32(acc, _mm256_add_epi32(even, odd))
+        };
+        fn half_at(self, from: *const u8) -> f32 = {
+            // The compiler inserts 16 bits into a register, and waits for what it held.
+            let bits: __m128i;
+            asm!("vpbroadcastw {0}, word ptr [{1}]", out(xmm_reg) bits, in(reg) from,
+                options(pure, readonly, nostack, preserves_flags));
+            _mm_cvtss_f32(_mm_cvtph_ps(bits))
         };
         fn spread_32(self, from: *const f32) -> __m256 = _mm256_set1_ps(*from);
         fn q4_0(self, blocks: *const u8, _chunk: usize) -> __m256i = {

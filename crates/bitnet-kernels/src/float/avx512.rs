@@ -1,5 +1,6 @@
 //! AVX-512 vectors: 16 f32, with VNNI's 16-bit dot products.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::simd::{Simd, intrinsics};
@@ -20,7 +21,6 @@ impl Simd for Avx512 {
 
     intrinsics! {
         fn splat(self, x: f32) -> __m512 = _mm512_set1_ps(x);
-        fn half(self, bits: u16) -> f32 = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32)));
         fn add(self, a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
         fn sub(self, a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
         fn mul(self, a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
@@ -65,15 +65,11 @@ impl Simd for Avx512 {
         fn load_bytes(self, from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());
         fn dot_u8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i = {
             let even = _mm512_and_si512(w, _mm512_set1_epi16(255));
-            let odd = _mm512_srli_epi16::<8>(w);
-            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
-            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
+            self.dot_i16(acc, [even, _mm512_srli_epi16::<8>(w)], x)
         };
         fn dot_i8(self, acc: __m512i, w: __m512i, x: *const i16) -> __m512i = {
             let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w));
-            let odd = _mm512_srai_epi16::<8>(w);
-            let acc = _mm512_dpwssd_epi32(acc, even, _mm512_loadu_si512(x.cast()));
-            _mm512_dpwssd_epi32(acc, odd, _mm512_loadu_si512(x.add(32).cast()))
+            self.dot_i16(acc, [even, _mm512_srai_epi16::<8>(w)], x)
         };
         fn scaled_16(self, w: __m512i, offset: i16, scales: *const i8) -> [__m512i; 2] = {
             // Each quarter takes its own byte of four to the upper half of its 16 bits.
@@ -87,9 +83,13 @@ impl Simd for Avx512 {
             let odd = _mm512_sub_epi16(_mm512_srli_epi16::<8>(w), offset);
             [_mm512_mullo_epi16(even, scales), _mm512_mullo_epi16(odd, scales)]
         };
-        fn dot_i16(self, acc: __m512i, w: [__m512i; 2], x: *const i16) -> __m512i = {
-            let acc = _mm512_dpwssd_epi32(acc, w[0], _mm512_loadu_si512(x.cast()));
-            _mm512_dpwssd_epi32(acc, w[1], _mm512_loadu_si512(x.add(32).cast()))
+        fn dot_i16(self, acc: __m512i, w: [__m512i; 2], x: *const i16) -> __m512i = dpwssd(acc, w, x);
+        fn half_at(self, from: *const u8) -> f32 = {
+            // The compiler inserts 16 bits into a register, and waits for what it held.
+            let bits: __m128i;
+            asm!("vpbroadcastw {0}, word ptr [{1}]", out(xmm_reg) bits, in(reg) from,
+                options(pure, readonly, nostack, preserves_flags));
+            _mm_cvtss_f32(_mm_cvtph_ps(bits))
         };
         fn spread_32(self, from: *const f32) -> __m512 =
             _mm512_mask_broadcastss_ps(_mm512_set1_ps(*from), 0xff00, _mm_set_ss(*from.add(1)));
@@ -163,4 +163,26 @@ impl Simd for Avx512 {
             }
         }
     }
+}
+
+/// Twice the intrinsic, of which the compiler would make two instructions each.
+///
+/// # Safety
+/// `x` has 64 readable numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn dpwssd(mut acc: __m512i, w: [__m512i; 2], x: *const i16) -> __m512i {
+    // SAFETY: reads 128 bytes at x.
+    unsafe {
+        asm!(
+            "vpdpwssd {acc}, {even}, [{x}]",
+            "vpdpwssd {acc}, {odd}, [{x} + 64]",
+            acc = inout(zmm_reg) acc,
+            even = in(zmm_reg) w[0],
+            odd = in(zmm_reg) w[1],
+            x = in(reg) x,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    acc
 }

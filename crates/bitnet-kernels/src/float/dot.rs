@@ -157,7 +157,9 @@ fn check<const LEN: usize>(blocks: usize, x: &[Row]) {
 
 #[inline(always)]
 fn half_at<S: Simd>(s: S, bytes: &[u8], at: usize) -> f32 {
-    s.half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    let half: &[u8; 2] = bytes[at..].first_chunk().expect("a block");
+    // SAFETY: two bytes.
+    unsafe { s.half_at(half.as_ptr()) }
 }
 
 /// `sum over blocks of d * sum(scale * (code - 32) * x)`, the products of scales with codes in 16 bits. The inner sum of four

@@ -78,6 +78,7 @@ fn quantized<S: Simd>(
         let mut t = 0;
         while t < tokens {
             let (some, count): (fn(_, _, _, _, _, _, _), _) = match tokens - t {
+                8.. if S::MANY_REGISTERS && kind == BlockType::Q6_K => (several::<S, 8>, 8),
                 // The blocks of 32 have too many numbers on the side for more.
                 4.. if matches!(kind, BlockType::Q6_K | BlockType::Q4_K) => (several::<S, 4>, 4),
                 2.. => (several::<S, 2>, 2),

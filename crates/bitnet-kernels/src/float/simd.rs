@@ -67,10 +67,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
     /// Widens `LANES` signed bytes.
     unsafe fn load_i8(self, from: *const i8) -> Self::F;
-    /// One half to single.
+    /// The half in two bytes to single.
     #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        f16_to_f32(bits)
+    unsafe fn half_at(self, from: *const u8) -> f32 {
+        // SAFETY: two bytes.
+        f16_to_f32(u16::from_le(unsafe { from.cast::<u16>().read_unaligned() }))
     }
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
