@@ -21,7 +21,7 @@ const SMALL: usize = 1 << 17;
 /// Sizes of an [`Engine`].
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Longest sequence, prompt and answer, in tokens.
+    /// Longest sequence, prompt and answer, in tokens; the length that a rotary embedding is for, where it depends on one.
     pub context: usize,
     /// Sequences that run at once, at most 128.
     pub parallel: usize,
@@ -212,7 +212,7 @@ impl Engine {
         Ok(Self {
             cache: KvCache::new(config, device, options.kv_type, pages)?,
             batch: StepBatch::new(ROWS, device)?,
-            step: Step::new(model.clone(), ROWS)?,
+            step: Step::new(model.clone(), ROWS, options.context)?,
             model,
             // A sequence alone must fit.
             options: EngineOptions { context: options.context.min(pages * PAGE), ..options },

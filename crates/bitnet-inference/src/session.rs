@@ -29,7 +29,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// An empty sequence of at most `capacity` tokens. Memory grows with the sequence.
+    /// An empty sequence of at most `capacity` tokens. Memory grows with the sequence. Where the rotary embedding depends on the
+    /// length of a text, it is that of a text of `capacity` tokens.
     pub fn new(model: Arc<Model>, capacity: usize) -> Result<Self> {
         Self::with_kv_type(model, capacity, KvType::default())
     }
@@ -48,7 +49,7 @@ impl Session {
             pages: Vec::with_capacity(capacity.min(4096).div_ceil(PAGE)),
             batch: StepBatch::new(rows, device)?,
             logits: vec![0.; c.vocab_size],
-            step: Step::new(model.clone(), rows)?,
+            step: Step::new(model.clone(), rows, capacity)?,
             model,
         })
     }

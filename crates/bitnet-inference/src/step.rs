@@ -22,6 +22,8 @@ const GRAPHS: usize = 16;
 pub(crate) struct Step {
     model: Arc<Model>,
     rows: usize,
+    /// Tokens of a text at most.
+    context: usize,
     scratch: Scratch,
     angles: Angles,
     /// Logits of up to [`HEAD_ROWS`] rows, on the host.
@@ -87,11 +89,11 @@ fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut
 }
 
 impl Step {
-    pub(crate) fn new(model: Arc<Model>, rows: usize) -> Result<Self> {
+    pub(crate) fn new(model: Arc<Model>, rows: usize, context: usize) -> Result<Self> {
         let scratch = Scratch::new(&model, rows)?;
-        let angles = Angles::new(&model, FIRST_ANGLES.min(model.config.max_positions))?;
+        let angles = Angles::new(&model, FIRST_ANGLES.min(context), context)?;
         let logits = vec![0.; HEAD_ROWS.min(rows) * model.config.vocab_size];
-        Ok(Self { model, rows, scratch, angles, logits, graphs: Vec::new() })
+        Ok(Self { model, rows, context, scratch, angles, logits, graphs: Vec::new() })
     }
 
     /// Rows that fit.
@@ -151,7 +153,7 @@ impl Step {
         let mut moved = batch.upload(&self.model.device)?;
         let (needed, known) = (batch.positions_end(), self.angles.cos.dims()[0]);
         if needed > known {
-            self.angles = Angles::new(&self.model, needed.next_power_of_two().min(self.model.config.max_positions))?;
+            self.angles = Angles::new(&self.model, needed.next_power_of_two().min(self.context), self.context)?;
             moved = true;
         }
         // What a recorded step refers to is gone.
@@ -215,9 +217,9 @@ impl Step {
 }
 
 impl Angles {
-    fn new(model: &Model, positions: usize) -> Result<Self> {
+    fn new(model: &Model, positions: usize, context: usize) -> Result<Self> {
         let dims = [positions, model.config.head_dim / 2];
-        let (cos, sin) = model.config.rope_tables(positions);
+        let (cos, sin) = model.config.rope_tables(positions, context);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &dims, &model.device);
         Ok(Self { cos: table(&cos)?, sin: table(&sin)? })
     }

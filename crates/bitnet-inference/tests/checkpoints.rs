@@ -21,9 +21,9 @@ fn load(path: &Path, device: &Device) -> Arc<Model> {
     Arc::new(Model::load(checkpoint.weights(), device, |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }
 
-/// Logits of all tokens, `[T, vocab]`.
-fn logits(model: &Arc<Model>, tokens: &[u32]) -> Vec<f32> {
-    let mut session = Session::new(model.clone(), tokens.len()).unwrap();
+/// Logits of all tokens, `[T, vocab]`, in a text of up to `capacity`.
+fn logits(model: &Arc<Model>, tokens: &[u32], capacity: usize) -> Vec<f32> {
+    let mut session = Session::new(model.clone(), capacity).unwrap();
     let mut all = Vec::new();
     session.feed_all(tokens, |_, logits| all.extend_from_slice(logits)).unwrap();
     all
@@ -39,7 +39,7 @@ fn compare(path: &Path, golden: &Golden, device: &Device, label: &str) -> f32 {
         let error = relative_error(got, expected);
         assert!(error <= TOLERANCE, "{name}: hidden state {layer} differs by {error:e}");
     }
-    let error = relative_error(&logits(&model, &golden.input_ids), &golden.logits);
+    let error = relative_error(&logits(&model, &golden.input_ids, golden.greedy_ids.len()), &golden.logits);
     assert!(error <= TOLERANCE, "{name}: logits differ by {error:e}");
 
     // The prompt in one batch, then a token at a time, as text is generated.
@@ -132,14 +132,29 @@ fn the_block_order_of_i2_s_is_told_by_the_norms_of_a_trained_model() {
 
 #[test]
 fn tokens_one_by_one_equal_a_batch() {
-    let path = golden::folder().join("bitnet-offline");
-    let golden = Golden::read(&path);
-    let model = load(&path, &Device::cpu());
-    let whole = logits(&model, &golden.input_ids);
-    let mut session = Session::new(model.clone(), golden.input_ids.len()).unwrap();
-    let vocab = model.config().vocab_size;
-    for (token, expected) in golden.input_ids.iter().zip(whole.chunks_exact(vocab)) {
-        let error = relative_error(session.feed(&[*token]).unwrap(), expected);
-        assert!(error <= 1e-5, "differs by {error:e}");
+    for name in ["bitnet-offline", "llama-rope-dynamic", "llama-rope-longrope"] {
+        let path = golden::folder().join(name);
+        let golden = Golden::read(&path);
+        let model = load(&path, &Device::cpu());
+        let whole = logits(&model, &golden.input_ids, golden.input_ids.len());
+        let mut session = Session::new(model.clone(), golden.input_ids.len()).unwrap();
+        let vocab = model.config().vocab_size;
+        for (token, expected) in golden.input_ids.iter().zip(whole.chunks_exact(vocab)) {
+            let error = relative_error(session.feed(&[*token]).unwrap(), expected);
+            assert!(error <= 1e-5, "{name} differs by {error:e}");
+        }
+    }
+}
+
+/// As one pass of transformers over so many tokens: a shorter context of the session leaves the original angles.
+#[test]
+fn the_context_of_a_session_decides_angles_that_depend_on_a_length() {
+    for name in ["llama-rope-dynamic", "llama-rope-longrope"] {
+        let path = golden::folder().join(name);
+        let model = load(&path, &Device::cpu());
+        let tokens = &Golden::read(&path).input_ids[..12];
+        let [within, same, beyond] = [12, 16, 17].map(|capacity| logits(&model, tokens, capacity));
+        assert_eq!(within, same, "{name}");
+        assert!(relative_error(&beyond, &within) > 1e-2, "{name}");
     }
 }

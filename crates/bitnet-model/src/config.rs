@@ -67,7 +67,7 @@ pub struct Config {
     pub head_dim: usize,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
-    /// Longest context the model was made for.
+    /// Longest context the model was made for; with dynamic scaling of the rotary embedding, scaled.
     pub max_positions: usize,
     /// Added to the mean square in every norm.
     pub norm_eps: f32,
@@ -107,6 +107,7 @@ struct Raw {
     rope_theta: Option<f64>,
     rope_parameters: Option<Value>,
     rope_scaling: Option<Value>,
+    original_max_position_embeddings: Option<usize>,
     #[serde(default, deserialize_with = "present")]
     bos_token_id: Option<Option<Value>>,
     #[serde(default, deserialize_with = "present")]
@@ -170,6 +171,13 @@ impl Config {
         };
         let theta = raw.rope_theta.unwrap_or(default.theta);
         let max_positions = raw.max_position_embeddings.unwrap_or(default.positions);
+        let rope = RopeConfig::from_json(rope::Outside {
+            theta,
+            max_positions,
+            original: raw.original_max_position_embeddings,
+            parameters: raw.rope_parameters.as_ref(),
+            scaling: raw.rope_scaling.as_ref(),
+        })?;
         let layers = raw.num_hidden_layers.unwrap_or(default.layers);
         let config = Self {
             architecture,
@@ -181,9 +189,12 @@ impl Config {
             kv_heads,
             head_dim,
             vocab_size: raw.vocab_size.unwrap_or(default.vocab),
-            max_positions,
+            max_positions: match rope.scaling {
+                RopeScaling::Dynamic { factor, original } => (factor * original as f64) as usize,
+                _ => max_positions,
+            },
             norm_eps: raw.rms_norm_eps.unwrap_or(default.norm_eps),
-            rope: RopeConfig::from_json(theta, max_positions, raw.rope_parameters.as_ref(), raw.rope_scaling.as_ref())?,
+            rope,
             hidden_act: HiddenAct::from_name(raw.hidden_act.as_deref().unwrap_or(default.act))?,
             tied: raw.tie_word_embeddings.unwrap_or(false),
             bos: token_ids(raw.bos_token_id, default.bos.as_slice(), "bos_token_id")?.first().copied(),
@@ -223,7 +234,8 @@ impl Config {
         } else if !(self.norm_eps.is_finite() && self.norm_eps >= 0.) {
             format!("rms_norm_eps is {}; it must be a small positive number", self.norm_eps)
         } else {
-            return self.block.validate(self);
+            self.block.validate(self)?;
+            return self.rope.validate(self.rotary_dim() / 2);
         };
         Err(ModelError::Config(problem))
     }
@@ -238,12 +250,27 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
-    /// Cosines and sines `[positions, head_dim / 2]` of the rotary embedding; where a part of a head is not rotated, the angle is
-    /// 0.
-    pub fn rope_tables(&self, positions: usize) -> (Vec<f32>, Vec<f32>) {
-        let mut frequencies = self.rope.inverse_frequencies(self.block.rotary_dim.unwrap_or(self.head_dim));
+    /// Elements of a head that are rotated.
+    pub fn rotary_dim(&self) -> usize {
+        self.block.rotary_dim.unwrap_or(self.head_dim)
+    }
+
+    /// Cosines and sines `[positions, head_dim / 2]` of the rotary embedding of texts of up to `context` tokens, times its
+    /// attention factor; where a part of a head is not rotated, the angle is 0.
+    ///
+    /// Where angles depend on the length of a text (dynamic scaling, LongRoPE), they are those that transformers takes in one
+    /// pass over `context` tokens, at all positions: what is computed does not depend on how a text is divided into passes.
+    pub fn rope_tables(&self, positions: usize, context: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut frequencies = self.rope.inverse_frequencies(self.rotary_dim(), context);
         frequencies.resize(self.head_dim / 2, 0.);
-        bitnet_kernels::float::rope_tables(&frequencies, positions)
+        let (mut cos, mut sin) = bitnet_kernels::float::rope_tables(&frequencies, positions);
+        let factor = self.rope.attention_factor();
+        if factor != 1. {
+            for row in cos.chunks_exact_mut(self.head_dim / 2).chain(sin.chunks_exact_mut(self.head_dim / 2)) {
+                row[..self.rotary_dim() / 2].iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+        (cos, sin)
     }
 
     /// Weights of all linear layers in the blocks, without head and embedding.
@@ -317,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn the_attention_factor_multiplies_what_is_rotated() {
+        let text = r#"{"model_type": "glm4", "head_dim": 8, "max_position_embeddings": 1048576, "rope_scaling":
+            {"rope_type": "yarn", "factor": 4, "attention_factor": 0.5}}"#;
+        let (cos, sin) = Config::from_json(text).unwrap().rope_tables(1, 1 << 20);
+        assert_eq!((cos, sin), (vec![0.5, 0.5, 1., 1.], vec![0.; 4]));
+    }
+
+    #[test]
     fn contradictions_are_errors_that_name_the_key() {
         for (text, word) in [
             ("[]", "config.json"),
@@ -329,7 +364,16 @@ mod tests {
             (r#"{"model_type": "llama", "head_dim": 63}"#, "head_dim"),
             (r#"{"model_type": "llama", "rms_norm_eps": -1}"#, "rms_norm_eps"),
             (r#"{"model_type": "llama", "eos_token_id": "x"}"#, "eos_token_id"),
-            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 2}}"#, "yarn"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "ntk", "factor": 2}}"#, "ntk"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "linear"}}"#, "factor"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": "4"}}"#, "factor"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 2, "alpha": 3}}"#, "alpha"),
+            (r#"{"model_type": "llama", "rope_scaling": {"rope_type": "dynamic", "factor": 0.5}}"#, "dynamic"),
+            (
+                r#"{"model_type": "llama", "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}}"#,
+                "short_factor",
+            ),
+            (r#"{"model_type": "llama", "rope_parameters": {"full_attention": {}}}"#, "full_attention"),
             (r#"{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}"#, "awq"),
             (r#"{"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}}"#, "partial_rotary_factor"),
             (r#"{"model_type": "llama", "layer_types": ["sliding_attention"]}"#, "layer_types"),

@@ -223,6 +223,24 @@ def forms():
     yield "llama-rope-linear", dict(config=llama(BITLINEAR, rope_theta=None, rope_parameters=new))
     yield "llama-rope-linear-scaling", dict(config=llama(BITLINEAR, rope_scaling={"type": "linear", "factor": 4.0}))
 
+    # Texts have up to 32 tokens: original contexts of 16 are exceeded, those of 48 are not.
+    def scaled(rope, **changes):
+        small = dict(hidden_size=32, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64, vocab_size=64)
+        return dict(config=llama(BITLINEAR, **small, rope_theta=None, rope_parameters=rope, **changes))
+
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+    yield "llama-rope-yarn", scaled(yarn)
+    scales = {"mscale": 2.0, "mscale_all_dim": 0.5, "truncate": False, "beta_fast": 8.0, "beta_slow": 0.5}
+    yield "llama-rope-yarn-scales", scaled({**yarn, **scales})
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    yield "llama-rope-dynamic", scaled(dynamic, max_position_embeddings=16)
+    yield "llama-rope-dynamic-within", scaled(dynamic, max_position_embeddings=48)
+    lists = {"short_factor": [1 + 0.1 * i for i in range(8)], "long_factor": [1 + 0.7 * i for i in range(8)]}
+    longrope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16, **lists}
+    yield "llama-rope-longrope", scaled(longrope)
+    # The original context at the top level wins.
+    yield "llama-rope-longrope-within", scaled({**longrope, "attention_factor": 1.3}, original_max_position_embeddings=48)
+
     # transformers has no class for the 1bitLLM form; its arithmetic is that of BitNet with SiLU, online.
     loaded = bitnet(ONLINE, hidden_act="silu", rope_theta=10000.0)
     stored = {k: v for k, v in loaded.items() if k != "quantization_config"} | {

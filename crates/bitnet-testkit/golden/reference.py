@@ -17,6 +17,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -43,7 +44,27 @@ def load(directory):
             raise SystemExit(f"{directory}: {kind}: {names}")
     model = torch.nn.Module.float(model)  # the loader leaves unquantized tensors of a quantized model in their stored type
     assert all(module.dtype == torch.float32 for module in model.modules() if isinstance(module, BitLinear))
+    fix_length(model)
     return model.eval()
+
+
+def fix_length(model):
+    """Where angles depend on the length of a text: those of one pass over the longest text here, at every length."""
+    rotary = model.model.rotary_emb
+    if rotary.rope_type in ("dynamic", "longrope"):
+        frequencies, _ = ROPE_INIT_FUNCTIONS[rotary.rope_type](model.config, seq_len=TOKENS + GREEDY)
+        rotary.inv_freq.copy_(frequencies)
+        rotary.rope_type = "default"
+
+
+def check_length(model, ids):
+    """That transformers, left alone, gives the same for this text of the longest length."""
+    rotary, kind = model.model.rotary_emb, model.config.rope_parameters["rope_type"]
+    if rotary.rope_type != kind:
+        fixed = model(input_ids=ids[None], use_cache=False).logits
+        rotary.rope_type = kind
+        alone = model(input_ids=ids[None], use_cache=False).logits
+        assert torch.equal(fixed, alone), "angles of another length"
 
 
 class Margins:
@@ -128,6 +149,7 @@ def write_golden(directory, model, generator):
 
     normed = model.get_output_embeddings()(out.hidden_states[-1]) / getattr(model.config, "logits_scaling", 1.0)
     assert torch.allclose(normed, out.logits), "the last hidden state must be the one after the final norm"
+    check_length(model, continued)
     golden = {"input_ids": ids.int(), "greedy_ids": continued.int(), "logits": out.logits[0]}
     for i, hidden in enumerate(out.hidden_states):
         golden[f"hidden_states.{i}"] = hidden[0]

@@ -87,7 +87,5 @@ fn rope(gguf: &Gguf, files: &[Arc<MappedFile>], key: &dyn Fn(&str) -> String, he
             )));
         }
     };
-    let config = RopeConfig { theta, scaling };
-    config.validate()?;
-    Ok(config)
+    Ok(RopeConfig { theta, scaling })
 }

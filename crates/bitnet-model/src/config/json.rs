@@ -23,6 +23,29 @@ impl Config {
                 rope["rope_type"] = "linear".into();
                 rope["factor"] = (*factor).into();
             }
+            // The context before scaling is `max_position_embeddings`.
+            RopeScaling::Dynamic { factor, original: _ } => {
+                rope["rope_type"] = "dynamic".into();
+                rope["factor"] = (*factor).into();
+            }
+            RopeScaling::Yarn { factor, original, attention_factor, beta_fast, beta_slow, truncate } => {
+                rope["rope_type"] = "yarn".into();
+                rope["factor"] = (*factor).into();
+                rope["original_max_position_embeddings"] = (*original).into();
+                rope["attention_factor"] = (*attention_factor).into();
+                rope["beta_fast"] = (*beta_fast).into();
+                rope["beta_slow"] = (*beta_slow).into();
+                rope["truncate"] = (*truncate).into();
+            }
+            RopeScaling::LongRope { short, long, original, attention_factor } => {
+                rope["rope_type"] = "longrope".into();
+                rope["short_factor"] = short.iter().copied().map(shortest).collect();
+                rope["long_factor"] = long.iter().copied().map(shortest).collect();
+                rope["original_max_position_embeddings"] = (*original).into();
+                rope["attention_factor"] = (*attention_factor).into();
+                // transformers takes it from the two contexts; only the attention factor follows from it.
+                rope["factor"] = (self.max_positions as f64 / *original as f64).into();
+            }
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 rope["rope_type"] = "llama3".into();
                 rope["factor"] = (*factor).into();
@@ -46,7 +69,10 @@ impl Config {
             "num_key_value_heads": self.kv_heads,
             "head_dim": self.head_dim,
             "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.max_positions,
+            "max_position_embeddings": match self.rope.scaling {
+                RopeScaling::Dynamic { original, .. } => original,
+                _ => self.max_positions,
+            },
             "rms_norm_eps": shortest(self.norm_eps),
             "hidden_act": self.hidden_act.name(),
             "tie_word_embeddings": self.tied,
@@ -122,6 +148,11 @@ mod tests {
                 "use_rms_norm": true, "modules_to_not_convert": ["lm_head", "model.layers.0"]}}"#,
             r#"{"model_type": "llama", "bos_token_id": null, "eos_token_id": null, "tie_word_embeddings": true,
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0}}"#,
+            r#"{"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.5}}"#,
+            r#"{"model_type": "qwen3", "rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": false, "mscale": 2.0,
+                "mscale_all_dim": 1.0, "beta_fast": 16, "original_max_position_embeddings": 8192}}"#,
+            r#"{"model_type": "llama", "head_dim": 4, "original_max_position_embeddings": 64, "rope_scaling":
+                {"rope_type": "longrope", "short_factor": [1, 1.1], "long_factor": [1, 3.3]}}"#,
             r#"{"model_type": "qwen2", "num_hidden_layers": 3, "use_sliding_window": true, "max_window_layers": 2}"#,
             r#"{"model_type": "qwen3"}"#,
             r#"{"model_type": "mistral", "sliding_window": null}"#,

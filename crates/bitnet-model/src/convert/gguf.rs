@@ -40,6 +40,10 @@ pub(super) fn write(
         let problem = format!("its blocks have {what}, which the GGUF families written here cannot say: use --to hf");
         return Err(ModelError::Convert(problem));
     }
+    if let RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } = config.rope.scaling {
+        let problem = "the kind of its rotary embedding is not written to GGUF: use --to hf";
+        return Err(ModelError::Convert(problem.into()));
+    }
     let family = match (config.block.inner_norms, target) {
         (false, _) => Family::Llama,
         (true, Target::I2S) => Family::BitNetB158,
@@ -121,9 +125,13 @@ impl Writer<'_> {
         }
         if matches!(config.rope.scaling, RopeScaling::Llama3 { .. } | RopeScaling::PerPair(_)) {
             let plain = crate::config::RopeConfig { scaling: RopeScaling::None, ..config.rope.clone() };
-            let scaled = config.rope.inverse_frequencies(config.head_dim);
-            let factors: Vec<f32> =
-                plain.inverse_frequencies(config.head_dim).iter().zip(scaled).map(|(p, s)| p / s).collect();
+            let scaled = config.rope.inverse_frequencies(config.head_dim, config.max_positions);
+            let factors: Vec<f32> = plain
+                .inverse_frequencies(config.head_dim, config.max_positions)
+                .iter()
+                .zip(scaled)
+                .map(|(p, s)| p / s)
+                .collect();
             add("rope_freqs.weight", GgufType::F32, &[factors.len()], Source::Values(factors))?;
         }
         Ok(())

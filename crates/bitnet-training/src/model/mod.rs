@@ -96,6 +96,10 @@ impl Transformer {
         generator: &mut Generator,
         device: &Device,
     ) -> Result<Self> {
+        if config.rope.depends_on_context() {
+            let problem = "the rotary embedding depends on the length of a text, which training does not compute";
+            return Err(TrainingError::Invalid(problem.into()));
+        }
         let mut parameters = IndexMap::new();
         for (name, dims) in parameter_shapes(&config) {
             let x = match dims.len() {
@@ -110,7 +114,8 @@ impl Transformer {
     /// From tensors of any float dtype, named as [`parameter_shapes`] names them.
     ///
     /// # Errors
-    /// When a tensor is missing, left over or of another shape, or a block is neither Llama's nor BitNet's.
+    /// When a tensor is missing, left over or of another shape, a block is neither Llama's nor BitNet's, or angles depend
+    /// on the length of a text.
     pub fn from_parameters(
         config: Config,
         options: ComputeOptions,
@@ -139,7 +144,7 @@ impl Transformer {
             return Err(TrainingError::UnexpectedTensor { name });
         }
         let device = parameters[0].device().clone();
-        let (cos, sin) = config.rope_tables(config.max_positions);
+        let (cos, sin) = config.rope_tables(config.max_positions, config.max_positions);
         let dims = [config.max_positions, config.head_dim / 2];
         let angles = (BitNetTensor::from_slice(&cos, &dims, &device)?, BitNetTensor::from_slice(&sin, &dims, &device)?);
         Ok(Self { config, options, lambda: 1., parameters, angles })
