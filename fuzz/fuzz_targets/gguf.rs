@@ -2,7 +2,7 @@
 #![no_main]
 
 use bitnet_model::gguf::{Gguf, GgufType};
-use bitnet_quant::formats::{Q2_0_G64, Q2_0_G128, TQ1_0, TQ2_0, i2_s, i2_s::I2sOrder};
+use bitnet_quant::formats::{PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, TQ1_0, TQ2_0, i2_s, i2_s::I2sOrder};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|file: &[u8]| {
@@ -36,7 +36,9 @@ fuzz_target!(|file: &[u8]| {
             GgufType::TQ1_0 => drop(TQ1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
             GgufType::TQ2_0 => drop(TQ2_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
             GgufType::Q2_0_G64 => drop(Q2_0_G64.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::Q2_0_G128 => drop(Q2_0_G128.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::Q1_0 => drop(Q1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::PTQ1_0 => drop(PTQ1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::Q2_0_G128 | GgufType::PQ2_0 => drop(Q2_0_G128.decode(data, rows, cols).map(|s| s.uniform_scale())),
             _ => drop(g.tensor(&t.name).map_err(|e| e.to_string())),
         }
     }

@@ -1,6 +1,7 @@
 //! GGUF compared with a file of gguf-py (`data/gguf/make.py`), and errors for malformed files.
 
 use bitnet_core::serialize::WriteError;
+use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
 use bitnet_model::gguf::{Array, Gguf, GgufError, GgufType, GgufWriter, Metadata, Value};
 
 static EVERY_KIND: &[u8] = include_bytes!("data/gguf/every_kind.gguf");
@@ -99,6 +100,19 @@ fn a_failed_write_leaves_what_was_there() {
     assert_eq!(left, 1, "no temporary file is left behind");
     let err = writer.write(&file.0.join("not-a-folder"), |_, _| Ok::<_, GgufError>(())).unwrap_err();
     assert!(err.to_string().starts_with("cannot write"), "{err}");
+}
+
+#[test]
+fn rotated_weights_are_refused_with_the_reason() {
+    let file = Scratch::new("rotated.gguf");
+    let mut metadata = Metadata::default();
+    metadata.insert("general.architecture", Value::String("llama".into()));
+    metadata.insert("prism.hadamard.version", Value::U32(1));
+    let mut writer = GgufWriter::new(metadata);
+    writer.add("output_norm.weight", GgufType::F32, &[4]).unwrap();
+    writer.write(&file.0, |_, sink| Ok::<_, GgufError>(sink.put(&[0; 16])?)).unwrap();
+    let message = Checkpoint::open(&file.0, &OpenOptions::default()).err().unwrap().to_string();
+    assert!(message.contains("rotated (keys prism.hadamard.*), which is not supported"), "{message}");
 }
 
 #[test]
@@ -235,6 +249,14 @@ fn colliding_numbers_are_told_apart_by_size() {
         (40, n / 64 * 36, "NVFP4"),
         (13, n / 256 * 176, "Q5_K"),
         (20, n / 32 * 18, "IQ4_NL"),
+        (41, n / 128 * 18, "Q1_0"),
+        (142, n / 128 * 34, "PQ2_0"),
+        (142, n / 128 * 35, "unknown"),
+        (143, n / 128 * 28, "PTQ1_0"),
+        (143, n / 128 * 34, "unknown"),
+        (42, n / 256 * 42, "STQ1_0"),
+        (43, n / 256 * 42, "STQ1_0"),
+        (43, n / 2, "unknown"),
         (28, n * 8, "F64"),
         (4, n / 2, "unknown"),
         (4_000_000_000, n, "unknown"),

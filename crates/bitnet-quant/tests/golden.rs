@@ -1,6 +1,8 @@
 //! Every format against bytes and values of gguf-py and transformers (`data/make.py`).
 
-use bitnet_quant::formats::{Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0};
+use bitnet_quant::formats::{
+    PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0,
+};
 use bitnet_quant::{QuantError, TernaryCodes, ternarize};
 use half::f16;
 use safetensors::SafeTensors;
@@ -59,6 +61,37 @@ fn code_three_is_reported() {
 fn q2_0_equals_its_description() {
     check_scaled(&Q2_0_G64, "q2_0.64");
     check_scaled(&Q2_0_G128, "q2_0.128");
+}
+
+/// Bytes of one block that are not named are 0x80 in base 3, else 0; weights that are not named are `rest`.
+fn check_block(format: &ScaledFormat, fill: u8, named: &[(usize, u8)], values: &[(usize, f32)], rest: f32) {
+    let mut block = vec![fill; format.bytes];
+    named.iter().for_each(|&(at, byte)| block[at] = byte);
+    let mut expected = vec![rest; format.block];
+    values.iter().for_each(|&(at, value)| expected[at] = value);
+    assert_eq!(format.dequantize(&block, 1, format.block).unwrap(), expected, "{}", format.name);
+}
+
+#[test]
+fn one_bit_and_prism_types_equal_their_descriptions() {
+    let half = [(0, 0x00), (1, 0x38)];
+    let bits = [(0, 0.5), (2, 0.5), (15, 0.5)];
+    check_block(&Q1_0, 0, &[half[0], half[1], (2, 0x05), (3, 0x80)], &bits, -0.5);
+    let twos = [(0, -0.5), (1, 0.0), (2, 0.5), (3, 1.0)];
+    for format in [&Q2_0_G64, &Q2_0_G128] {
+        check_block(format, 0, &[half[0], half[1], (2, 0xE4)], &twos, -0.5);
+    }
+    // Five zeros are 0x80, four 0x7F; the digits of a byte are 16, 8 or 2 apart.
+    let threes = [(26, 0x00), (27, 0x38), (0, 0xB9), (16, 0xD5), (24, 0x2A), (25, 0x7F)];
+    check_block(&PTQ1_0, 0x80, &threes, &[(0, 0.5), (16, -0.5), (80, 0.5), (120, -0.5)], 0.0);
+
+    let data = PTQ1_0.encode(&weights(), f16::from_f32(0.0625)).unwrap();
+    let decoded = PTQ1_0.decode(&data, 5, 512).unwrap();
+    assert_eq!((&decoded.codes, decoded.uniform_scale()), (&weights(), Some(0.0625)));
+    assert!(matches!(Q1_0.encode(&weights(), f16::ONE), Err(QuantError::NoZeros { .. })));
+    let signs: Vec<i8> = weights().to_weights().iter().map(|w| if *w < 0 { -1 } else { 1 }).collect();
+    let signs = TernaryCodes::from_weights(5, 512, &signs).unwrap();
+    assert_eq!(Q1_0.decode(&Q1_0.encode(&signs, f16::ONE).unwrap(), 5, 512).unwrap().codes, signs);
 }
 
 #[test]

@@ -6,6 +6,7 @@ import numpy as np
 
 F32, F16, Q8_0, Q4_0, Q4_K, Q6_K, BF16, TQ1_0, TQ2_0, I2_S, Q2_0 = 0, 1, 8, 2, 12, 14, 30, 34, 35, 36, 42
 Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q5_K, IQ4_NL, F64, MXFP4 = 3, 6, 7, 10, 11, 13, 20, 28, 39
+Q1_0, PQ2_0, PTQ1_0 = 41, 142, 143
 ALIGNMENT = 32
 
 
@@ -68,3 +69,24 @@ def encode_q2_0(ternary, scales, group):
     packed = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
     scales = np.broadcast_to(scales, len(packed)).astype(np.float16)
     return b"".join(scale.tobytes() + row.tobytes() for scale, row in zip(scales, packed))
+
+
+def encode_q1_0(w):
+    """(bytes, values): f16 mean magnitude of 128 weights, then their signs, the first in the lowest bit."""
+    w = w.reshape(-1, 128)
+    scales = np.abs(w).mean(1, keepdims=True).astype(np.float16)
+    signs = np.packbits(w >= 0, axis=1, bitorder="little")
+    data = b"".join(scale.tobytes() + row.tobytes() for scale, row in zip(scales, signs))
+    return data, np.where(w >= 0, scales, -scales).astype(np.float32)
+
+
+def encode_ptq1_0(ternary, scale):
+    """128 weights in base 3: bytes of five digits 16 and then 8 weights apart, two bytes of four digits 2 apart, f16 scale."""
+    out = b""
+    for block in (ternary.reshape(-1, 128) + 1).astype(int):
+        for first, apart, digits in ((0, 16, 5), (80, 8, 5), (120, 2, 4)):
+            for m in range(apart):
+                value = sum(block[first + n * apart + m] * 3 ** (4 - n) for n in range(digits))
+                out += bytes([-(-value * 256 // 243)])
+        out += np.float16(scale).tobytes()
+    return out

@@ -18,8 +18,8 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
-from gguf_writer import (BF16, F16, F32, F64, I2_S, IQ4_NL, MXFP4, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K,
-                         Q8_0, TQ1_0, TQ2_0, encode_i2_s, encode_q2_0, write)
+from gguf_writer import (BF16, F16, F32, F64, I2_S, IQ4_NL, MXFP4, PQ2_0, PTQ1_0, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K,
+                         Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0, encode_i2_s, encode_ptq1_0, encode_q1_0, encode_q2_0, write)
 from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, save_weights, ternary, write_json
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -50,6 +50,9 @@ def interleave(w, heads):
 
 def encode_dense(kind, w, generator):
     """f32 [rows, columns] -> (bytes, the values they decode to)"""
+    if kind == Q1_0:
+        data, decoded = encode_q1_0(w)
+        return data, decoded.reshape(w.shape)
     if kind == F64:
         return w.astype("<f8").tobytes(), w
     if kind in BLOCK_SCALES:  # gguf-py only decodes these
@@ -85,6 +88,10 @@ def encode_ternary(form, w, scale):
             return I2_S, encode_i2_s(w, scale, plane=16)
         case "q2_0-g64" | "q2_0-g128":
             return Q2_0, encode_q2_0(w, scale, int(form.split("-g")[1]))
+        case "pq2_0":
+            return PQ2_0, encode_q2_0(w, scale, 128)
+        case "ptq1_0":
+            return PTQ1_0, encode_ptq1_0(w, scale)
         case "tq1_0" | "tq2_0":
             kind = TQ1_0 if form == "tq1_0" else TQ2_0
             return kind, gguf.quants.quantize((w * scale).astype(np.float32), T(kind)).tobytes()
@@ -212,6 +219,8 @@ def files():
     yield "llama-tq2_0-block-scales", dict(config=plain, arch="llama", embedding=Q8_0, linear="tq2_0", block_scales=True)
     yield "llama-q2_0-g64", dict(**mixed, linear="q2_0-g64", embedding=Q8_0, head=Q8_0)
     yield "llama-q2_0-g128", dict(**mixed, linear="q2_0-g128", embedding=Q8_0, head=Q8_0)
+    yield "llama-pq2_0", dict(**mixed, linear="pq2_0", embedding=Q1_0, head=Q8_0)
+    yield "llama-ptq1_0", dict(**mixed, linear="ptq1_0", embedding=Q8_0, head=Q8_0)
     dense = llama({}, **NARROW)
     for name, kind in {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}.items():
         yield f"llama-{name}", dict(config=dense, arch="llama", linear=lambda _, kind=kind: kind, embedding=kind, head=kind)
@@ -250,7 +259,7 @@ def llama3_factors(head_dim, theta):
 
 def check(name, arguments):
     """gguf-py must read back every file whose types it knows."""
-    if str(arguments["linear"]).startswith(("i2_s", "q2_0")):
+    if str(arguments["linear"]).startswith(("i2_s", "q2_0", "pq2_0", "ptq1_0")):
         return
     for tensor in gguf.GGUFReader(os.path.join(FOLDER, f"{name}.gguf")).tensors:
         if tensor.tensor_type != F64:  # read as it is

@@ -31,6 +31,11 @@ impl GgufCheckpoint {
         let others = others.iter().map(|path| parse(path)).collect::<Result<Vec<_>>>()?;
         let (others, headers): (Vec<_>, Vec<_>) = others.into_iter().unzip();
         gguf.join(headers).map_err(|e| ModelError::from(e).in_file(path))?;
+        if gguf.metadata.iter().any(|(key, _)| key.starts_with("prism.hadamard.")) {
+            let problem = "its weights are rotated (keys prism.hadamard.*), which is not supported: without the \
+                           rotation they make noise; use a file without it";
+            return Err(ModelError::Config(problem.into()).in_file(path));
+        }
         let files: Vec<_> = [first].into_iter().chain(others).collect();
         let (config, family) = super::gguf_config::read(&gguf, &files).map_err(|e| e.in_file(path))?;
         let mut checkpoint = Self { config, family, order: I2sOrder::X86, guess: None, files, gguf };
@@ -224,7 +229,9 @@ fn scaled_format(ty: GgufType) -> Option<&'static ScaledFormat> {
         GgufType::TQ1_0 => &formats::TQ1_0,
         GgufType::TQ2_0 => &formats::TQ2_0,
         GgufType::Q2_0_G64 => &formats::Q2_0_G64,
-        GgufType::Q2_0_G128 => &formats::Q2_0_G128,
+        GgufType::Q2_0_G128 | GgufType::PQ2_0 => &formats::Q2_0_G128,
+        GgufType::Q1_0 => &formats::Q1_0,
+        GgufType::PTQ1_0 => &formats::PTQ1_0,
         _ => return None,
     })
 }

@@ -31,6 +31,12 @@ pub enum GgufType {
     Q2_0_G64,
     /// Q2_0 with groups of 128.
     Q2_0_G128,
+    /// One bit a weight: plus or minus a scale.
+    Q1_0,
+    /// PrismML's: the bytes of Q2_0 with groups of 128.
+    PQ2_0,
+    /// PrismML's: base 3.
+    PTQ1_0,
     /// An unsupported type; one whose number is not known has the name "unknown" and all bytes up to the next tensor.
     Unsupported {
         number: u32,
@@ -42,7 +48,7 @@ use GgufType::*;
 
 /// Type, number in a file, name, weights in a block, bytes of a block.
 /// I2_S has 32 bytes more at the end of the tensor.
-const READ: [(GgufType, u32, &str, usize, usize); 21] = [
+const READ: [(GgufType, u32, &str, usize, usize); 24] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (BF16, 30, "BF16", 1, 2),
@@ -64,10 +70,13 @@ const READ: [(GgufType, u32, &str, usize, usize); 21] = [
     (TQ2_0, 35, "TQ2_0", 256, 66),
     (Q2_0_G64, 42, "Q2_0", 64, 18),
     (Q2_0_G128, 42, "Q2_0 (groups of 128)", 128, 34),
+    (Q1_0, 41, "Q1_0", 128, 18),
+    (PQ2_0, 142, "PQ2_0", 128, 34),
+    (PTQ1_0, 143, "PTQ1_0", 128, 28),
 ];
 
 /// Known but unsupported types: number, name, weights in a block, bytes of a block.
-const NAMED: [(u32, &str, usize, usize); 19] = [
+const NAMED: [(u32, &str, usize, usize); 20] = [
     (9, "Q8_1", 32, 40),
     (15, "Q8_K", 256, 292),
     (16, "IQ2_XXS", 256, 66),
@@ -86,7 +95,8 @@ const NAMED: [(u32, &str, usize, usize); 19] = [
     (32, "Q4_0_4_8", 32, 18),
     (33, "Q4_0_8_8", 32, 18),
     (40, "NVFP4", 64, 36),
-    (41, "Q1_0", 128, 18),
+    (42, STQ1_0, 256, 42),
+    (43, STQ1_0, 256, 42),
 ];
 
 /// Types that are used as they are stored, and what tensors of them are.
@@ -110,6 +120,7 @@ const DTYPES: [(GgufType, BitNetDType); 15] = [
 
 const UNKNOWN: &str = "unknown";
 const I8_S: &str = "I8_S";
+const STQ1_0: &str = "STQ1_0";
 const TL1: &str = "TL1";
 const TL2: &str = "TL2";
 
@@ -130,9 +141,9 @@ impl GgufType {
         }
     }
 
-    /// Whether weights are stored as -1, 0, +1 and scales (Q2_0 may also hold +2).
+    /// Whether weights are stored as -1, 0, +1 and scales (Q2_0 and PQ2_0 may also hold +2).
     pub fn is_ternary(self) -> bool {
-        matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128)
+        matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128 | Q1_0 | PQ2_0 | PTQ1_0)
     }
 
     /// The dtype of its elements, if they are used as they are stored.
@@ -182,7 +193,7 @@ impl GgufType {
             }
             I8_S => "it is an activation type of bitnet.cpp; convert the Hugging Face checkpoint again",
             _ => {
-                "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q2_0), float, MXFP4, IQ4_NL, Q4_0 to Q8_0 or Q2_K to Q6_K tensors"
+                "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0), float, MXFP4, IQ4_NL, Q4_0 to Q8_0 or Q2_K to Q6_K tensors"
             }
         })
     }
@@ -213,7 +224,7 @@ impl Extent {
 /// The type of `number` in a file whose tensors of that number are `tensors`.
 ///
 /// Numbers collide: bitnet.cpp's old fork has 36 I2_S, 37 I8_S, 38 TL1, 39 TL2; its fork of 2026 has
-/// TL2 as 42; upstream has 39 MXFP4 and 42 Q2_0, of which there are builds with groups of 64 and of 128.
+/// TL2 as 42; upstream has 39 MXFP4 and 42 Q2_0, of which there are builds with groups of 64 and of 128; early files of STQ1_0 have 42 too.
 /// The sizes of all tensors of the number decide together: one tensor of fewer than 2048 weights
 /// fits both groups once it is padded, and then 64, upstream's, is taken.
 pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> GgufType {
@@ -225,9 +236,14 @@ pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> Gguf
         39 if all_fit(&MXFP4) => MXFP4,
         39 => Unsupported { number, name: TL2 },
         42 => {
+            let sherry = Unsupported { number, name: STQ1_0 };
             let group = [Q2_0_G64, Q2_0_G128].into_iter().find(all_fit);
-            group.unwrap_or(Unsupported { number, name: TL2 })
+            group.or(Some(sherry).filter(all_fit)).unwrap_or(Unsupported { number, name: TL2 })
         }
+        // Numbers of forks, which others may use too.
+        142 if !all_fit(&PQ2_0) => Unsupported { number, name: UNKNOWN },
+        143 if !all_fit(&PTQ1_0) => Unsupported { number, name: UNKNOWN },
+        43 if !all_fit(&Unsupported { number, name: STQ1_0 }) => Unsupported { number, name: UNKNOWN },
         _ => match READ.iter().find(|r| r.1 == number) {
             Some(row) => row.0,
             None => Unsupported { number, name: NAMED.iter().find(|r| r.0 == number).map_or(UNKNOWN, |r| r.1) },

@@ -5,6 +5,8 @@
 //! |---|---|---|---|
 //! | [`i2_s`] | 128 (x86 order), 64 (ARM order) | 32, 16 | one f32 a tensor, after the codes |
 //! | [`TQ1_0`] | 256 | 54 | f16 a block, last |
+//! | [`PTQ1_0`] | 128 | 28 | f16 a block, last |
+//! | [`Q1_0`] | 128 | 18 | f16 a block, first |
 //! | [`TQ2_0`] | 256 | 66 | f16 a block, last |
 //! | [`Q2_0_G64`], [`Q2_0_G128`] | 64, 128 | 18, 34 | f16 a block, first |
 //! | [`hf`] | `[ceil(out / 4), in]` bytes | | beside the tensor |
@@ -21,7 +23,7 @@ pub mod q8_0;
 mod scaled;
 mod tq1_0;
 
-pub use scaled::{Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f16_exact};
+pub use scaled::{PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f16_exact};
 
 use crate::QuantError;
 

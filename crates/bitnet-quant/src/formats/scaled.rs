@@ -1,4 +1,4 @@
-//! Ternary types with an f16 scale in every block: TQ1_0, TQ2_0 and Q2_0.
+//! Ternary types with an f16 scale in every block: TQ1_0, PTQ1_0, TQ2_0, Q2_0; and Q1_0, which has no zeros.
 
 use half::f16;
 
@@ -24,8 +24,45 @@ pub struct ScaledFormat {
 }
 
 /// GGUF type 34: 1.6875 bits a weight.
-pub static TQ1_0: ScaledFormat =
-    ScaledFormat { name: "TQ1_0", block: 256, bytes: 54, scale_at: 52, unpack: tq1_0::unpack, pack: tq1_0::pack };
+pub static TQ1_0: ScaledFormat = ScaledFormat {
+    name: "TQ1_0",
+    block: 256,
+    bytes: 54,
+    scale_at: 52,
+    unpack: |stored, codes| tq1_0::unpack(tq1_0::TQ1_0, stored, codes),
+    pack: |codes, stored| tq1_0::pack(tq1_0::TQ1_0, codes, stored),
+};
+
+/// GGUF type 143, PrismML's: 1.75 bits a weight.
+pub static PTQ1_0: ScaledFormat = ScaledFormat {
+    name: "PTQ1_0",
+    block: 128,
+    bytes: 28,
+    scale_at: 26,
+    unpack: |stored, codes| tq1_0::unpack(tq1_0::PTQ1_0, stored, codes),
+    pack: |codes, stored| tq1_0::pack(tq1_0::PTQ1_0, codes, stored),
+};
+
+/// GGUF type 41: 1.125 bits a weight, one of them its sign, the first in the lowest bit. It has no zeros.
+pub static Q1_0: ScaledFormat = ScaledFormat {
+    name: "Q1_0",
+    block: 128,
+    bytes: 18,
+    scale_at: 0,
+    unpack: |stored, codes| {
+        // A sign is the upper bit of a code: 0 or 2.
+        let four = |bits: u8| (0..4).map(|i| (bits >> i & 1) << (2 * i + 1)).sum();
+        for (signs, codes) in stored.iter().zip(codes.as_chunks_mut::<2>().0) {
+            *codes = [four(*signs), four(*signs >> 4)];
+        }
+    },
+    pack: |codes, stored| {
+        let four = |codes: u8| (0..4).map(|i| (codes >> (2 * i + 1) & 1) << i).sum::<u8>();
+        for (codes, signs) in codes.as_chunks::<2>().0.iter().zip(stored) {
+            *signs = four(codes[0]) | four(codes[1]) << 4;
+        }
+    },
+};
 
 /// GGUF type 35: 2.0625 bits a weight.
 pub static TQ2_0: ScaledFormat = ScaledFormat {
@@ -48,7 +85,7 @@ pub static TQ2_0: ScaledFormat = ScaledFormat {
 /// GGUF type 42 with groups of 64: 2.25 bits a weight. Code 3 is +2.
 pub static Q2_0_G64: ScaledFormat = q2_0("Q2_0 (groups of 64)", 64);
 
-/// GGUF type 42 with groups of 128: 2.125 bits a weight. Code 3 is +2.
+/// GGUF type 42 with groups of 128, and PrismML's PQ2_0 (142): 2.125 bits a weight. Code 3 is +2.
 pub static Q2_0_G128: ScaledFormat = q2_0("Q2_0 (groups of 128)", 128);
 
 const fn q2_0(name: &'static str, block: usize) -> ScaledFormat {
@@ -144,13 +181,17 @@ impl ScaledFormat {
     /// (as gguf-py writes it).
     ///
     /// # Errors
-    /// If a row is not whole blocks.
+    /// If a row is not whole blocks, or a block of Q1_0 has zeros beside other weights.
     pub fn encode(&self, codes: &TernaryCodes, scale: f16) -> Result<Vec<u8>, QuantError> {
         let mut data = vec![0; self.byte_size(codes.rows(), codes.cols())?];
         let ins = codes.as_bytes().chunks_exact(self.block / 4);
         for (block, codes) in data.chunks_exact_mut(self.bytes).zip(ins) {
             (self.pack)(codes, &mut block[self.codes_at()]);
             let empty = codes.iter().all(|&c| c == 0b01_01_01_01);
+            // One bit a weight.
+            if !empty && self.bytes - 2 == self.block / 8 && codes.iter().any(|c| c & 0b01_01_01_01 != 0) {
+                return Err(QuantError::NoZeros { format: self.name });
+            }
             let d = if empty { f16::ZERO } else { scale };
             block[self.scale_at..self.scale_at + 2].copy_from_slice(&d.to_le_bytes());
         }
