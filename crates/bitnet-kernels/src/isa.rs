@@ -198,6 +198,7 @@ macro_rules! kernel {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(crate) use kernel;
 
 /// Plain Rust: the kernels that specify all others.
