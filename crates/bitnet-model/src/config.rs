@@ -9,6 +9,7 @@ mod rope;
 pub use block::{Block, NormPlacement, QkNorm, Scales};
 pub use family::Architecture;
 pub use quantization::{LinearClass, QuantizationConfig};
+pub(crate) use rope::yarn_attention;
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::{ModelError, Result};

@@ -29,7 +29,7 @@ FOLDER = os.path.join(HERE, "gguf")
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
@@ -150,6 +150,9 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 stored = (w.numpy().reshape(-1, 256) * blocks).reshape(w.shape)
                 weights[name] = torch.tensor(stored)
                 kind, data = encode_ternary(linear, order(stored), np.float32(1))
+            elif config.get("quantization_config") is None:  # ternary, but inputs are not quantized
+                weights[name] = w * float(scale)
+                kind, data = encode_ternary(linear, order(w.numpy()), scale)
             else:
                 weights[name] = pack_weights(w.clone())
                 weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
@@ -248,6 +251,29 @@ def files():
     factors = llama3_factors(head_dim=16, theta=10000.0)
     yield "llama-rope-llama3", dict(**scaled, config=dense | {"rope_scaling": LLAMA3},
                                     more_tensors={"rope_freqs.weight": (F32, (8,), factors.tobytes())})
+    # Other architectures. Rows of q and k are not interleaved; ternary layers do not quantize their inputs.
+    def qwen(version, **changes):
+        config = {"architectures": [f"Qwen{version}ForCausalLM"], "model_type": f"qwen{version}"}
+        return dict(arch=f"qwen{version}", config=llama({}, **NARROW | config | changes))
+
+    q8_0 = dict(linear=lambda _: Q8_0, embedding=Q8_0, head=Q8_0)
+    yield "qwen2-q8_0", dict(**qwen(2), **q8_0)
+    sizes = {"qwen3.attention.key_length": 32, "qwen3.attention.value_length": 32}
+    wide = dict(hidden_size=128, intermediate_size=128, num_hidden_layers=1, head_dim=32)
+    yield "qwen3-q2_0-g128", dict(**qwen(3, **wide), linear="q2_0-g128", embedding=Q8_0, head=Q8_0, extra=sizes)
+    # Original contexts of 16, which a text of 32 tokens exceeds. llama.cpp's attention factor of longrope is 1 by default.
+    def scaling(arch, kind, **more):
+        keys = {"type": kind, "original_context_length": 16, **more}
+        return {f"{arch}.rope.scaling.{key}": v for key, v in keys.items()}
+
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    yield "qwen2-rope-yarn", dict(**qwen(2, rope_scaling=yarn), **q8_0, extra=scaling("qwen2", "yarn", factor=4.0))
+    lists = {"short": [1 + 0.1 * i for i in range(8)], "long": [1 + 0.7 * i for i in range(8)]}
+    longrope = {"rope_type": "longrope", "original_max_position_embeddings": 16, "attention_factor": 1.0,
+                **{f"{name}_factor": values for name, values in lists.items()}}
+    tensors = {f"rope_factors_{name}.weight": (F32, (8,), np.float32(values).tobytes()) for name, values in lists.items()}
+    yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
+                                      extra=scaling("llama", "longrope"))
 
 
 def llama3_factors(head_dim, theta):

@@ -187,7 +187,8 @@ impl GgufCheckpoint {
         let tensor = self.tensor(&name, &[rows, cols])?;
         let bytes = self.data(tensor);
         // A type with a scale in every block: ternary if all scales are one and no code is +2.
-        let uniform = scaled_format(tensor.ty).and_then(|format| {
+        let scaled = scaled_format(tensor.ty).filter(|_| !self.family.has_float_inputs());
+        let uniform = scaled.and_then(|format| {
             let decoded = format.decode(bytes, rows, cols).ok()?;
             Some((decoded.uniform_scale()?, decoded.codes))
         });

@@ -1,10 +1,12 @@
 //! The configuration in a GGUF file's metadata.
 
-use super::gguf_names::Family;
-use crate::config::{Architecture, Block, HiddenAct, RopeConfig, RopeScaling};
+use super::gguf_names::{Family, linear_name, norm_name};
+use super::weights::{Norm, Projection};
+use crate::config::{Architecture, Block, HiddenAct, QkNorm, RopeConfig, RopeScaling, yarn_attention};
 use crate::gguf::{Gguf, GgufType};
 use crate::{Config, ModelError, Result};
 use bitnet_core::MappedFile;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Reads the configuration and the naming family of the file.
@@ -38,7 +40,11 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         |suffix: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{suffix}_token_id")).map_err(ModelError::from);
     let config = Config {
         architecture: family.architecture(),
-        block: Block { inner_norms: family.architecture() == Architecture::BitNet, ..Block::default() },
+        block: Block {
+            inner_norms: family.architecture() == Architecture::BitNet,
+            qk_norm: (family == Family::Qwen3).then_some(QkNorm::Head),
+            ..Block::default()
+        },
         hidden_size,
         intermediate_size: need("feed_forward_length")?,
         layers: need("block_count")?,
@@ -56,7 +62,22 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         quantization: None,
     };
     config.validate()?;
+    if family.has_float_inputs() {
+        refuse_unknown(gguf, &config)?;
+    }
     Ok((config, family))
+}
+
+/// An error if a block has a tensor that is not read: models of the same architecture name occur with further norms.
+fn refuse_unknown(gguf: &Gguf, config: &Config) -> Result<()> {
+    let linears = (0..config.layers).flat_map(|layer| Projection::ALL.map(|p| linear_name(layer, p)));
+    let mut known: HashSet<String> =
+        linears.flat_map(|base| ["weight", "bias", "scale"].map(|kind| format!("{base}.{kind}"))).collect();
+    known.extend(Norm::all(config).map(norm_name));
+    match gguf.tensors.iter().find(|t| t.name.starts_with("blk.") && !known.contains(&t.name)) {
+        Some(tensor) => Err(ModelError::tensor(&tensor.name, "is not part of the blocks that this build computes")),
+        None => Ok(()),
+    }
 }
 
 fn rope(gguf: &Gguf, files: &[Arc<MappedFile>], key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<RopeConfig> {
@@ -68,22 +89,45 @@ fn rope(gguf: &Gguf, files: &[Arc<MappedFile>], key: &dyn Fn(&str) -> String, he
         // An older key; readers apply its inverse.
         None => metadata.find::<f32>(&key("rope.scale_linear"))?,
     };
-    let scaling = match (gguf.find("rope_freqs.weight"), kind, factor) {
-        (Some(tensor), _, _) => {
-            if tensor.ty != GgufType::F32 || tensor.count() != head_dim / 2 {
-                let problem =
-                    format!("is {} {:?}; needed {} values of F32", tensor.ty.name(), tensor.shape, head_dim / 2);
-                return Err(ModelError::tensor("rope_freqs.weight", problem));
-            }
-            let values = tensor.data(&files[tensor.part]).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
-            RopeScaling::PerPair(values.collect())
+    let factors = |name: &str| -> Result<Vec<f32>> {
+        let tensor = gguf.tensor(name)?;
+        if tensor.ty != GgufType::F32 || tensor.count() != head_dim / 2 {
+            let problem = format!("is {} {:?}; needed {} values of F32", tensor.ty.name(), tensor.shape, head_dim / 2);
+            return Err(ModelError::tensor(name, problem));
         }
-        (None, Some("none") | None, None) => RopeScaling::None,
-        (None, Some("none"), Some(_)) => RopeScaling::None,
-        (None, Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor: factor as f64 },
-        (None, Some(kind), _) => {
+        Ok(tensor.data(&files[tensor.part]).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let original = match metadata.find::<usize>(&key("rope.scaling.original_context_length"))? {
+        Some(original) => original,
+        None => metadata.require::<usize>(&key("context_length"))?,
+    };
+    let attention = metadata.find::<f32>(&key("rope.scaling.attn_factor"))?.unwrap_or(1.) as f64;
+    let scaling = match (kind, factor) {
+        _ if gguf.find("rope_freqs.weight").is_some() => RopeScaling::PerPair(factors("rope_freqs.weight")?),
+        (Some("none"), _) | (None, None) => RopeScaling::None,
+        (Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor: factor as f64 },
+        // As llama.cpp computes it for these architectures, which reads neither betas nor scales.
+        (Some("yarn"), Some(factor)) => RopeScaling::Yarn {
+            factor: factor as f64,
+            original,
+            attention_factor: attention * yarn_attention(factor as f64, 1.),
+            beta_fast: 32.,
+            beta_slow: 1.,
+            truncate: true,
+        },
+        (Some("longrope"), _) => RopeScaling::LongRope {
+            short: factors("rope_factors_short.weight")?,
+            long: factors("rope_factors_long.weight")?,
+            original,
+            attention_factor: attention,
+        },
+        (Some(kind @ ("linear" | "yarn")), None) => {
+            let problem = format!("rope.scaling.type is {kind:?}, but there is no rope.scaling.factor");
+            return Err(ModelError::Config(problem));
+        }
+        (Some(kind), _) => {
             return Err(ModelError::Config(format!(
-                "rope.scaling.type is {kind:?}; this build computes none and linear"
+                "rope.scaling.type is {kind:?}; this build computes none, linear, yarn and longrope"
             )));
         }
     };

@@ -14,11 +14,15 @@ pub enum Family {
     BitNet,
     /// `llama`: ternary weights in a Llama.
     Llama,
+    /// `qwen2`
+    Qwen2,
+    /// `qwen3`
+    Qwen3,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 4] = [Self::BitNetB158, Self::BitNet25, Self::BitNet, Self::Llama];
+    pub const ALL: [Self; 6] = [Self::BitNetB158, Self::BitNet25, Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
     pub fn name(self) -> &'static str {
@@ -27,20 +31,33 @@ impl Family {
             Self::BitNet25 => "bitnet-25",
             Self::BitNet => "bitnet",
             Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
 
     /// Its decoder blocks.
     pub fn architecture(self) -> Architecture {
-        if self == Self::Llama { Architecture::Llama } else { Architecture::BitNet }
+        match self {
+            Self::BitNetB158 | Self::BitNet25 | Self::BitNet => Architecture::BitNet,
+            Self::Llama => Architecture::Llama,
+            Self::Qwen2 => Architecture::Qwen2,
+            Self::Qwen3 => Architecture::Qwen3,
+        }
     }
 
     /// The default activation.
     pub fn default_act(self) -> HiddenAct {
         match self {
             Self::BitNetB158 | Self::BitNet25 => HiddenAct::Relu2,
-            Self::BitNet | Self::Llama => HiddenAct::Silu,
+            Self::BitNet | Self::Llama | Self::Qwen2 | Self::Qwen3 => HiddenAct::Silu,
         }
+    }
+
+    /// Whether inputs of ternary layers in blocks of llama.cpp's types are not quantized: such files are made from models whose
+    /// training did not quantize them.
+    pub fn has_float_inputs(self) -> bool {
+        matches!(self, Self::Qwen2 | Self::Qwen3)
     }
 
     /// Whether rows of query and key interleave the halves of a head (llama.cpp's "norm" rotary embedding).
