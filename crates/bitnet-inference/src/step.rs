@@ -8,6 +8,7 @@ use crate::model::{Layer, Model};
 use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_model::checkpoint::Projection;
+use bitnet_model::config::QkNorm;
 use std::sync::Arc;
 
 /// Rows whose logits are held at once.
@@ -272,6 +273,17 @@ impl Scratch {
             ],
         )?;
         let (by_head, by_kv_head) = ([count, c.heads, c.head_dim], [count, c.kv_heads, c.head_dim]);
+        let rotate = |query: &mut BitNetTensor, key: &mut BitNetTensor| -> Result<()> {
+            for (x, dims) in [(query, by_head), (key, by_kv_head)] {
+                let x = rows_mut(x, count, dims[1] * dims[2])?.reshape(&dims)?;
+                device.rope(x, angles.cos.as_ref(), angles.sin.as_ref(), batch.positions()?)?;
+            }
+            Ok(())
+        };
+        let rotated_first = c.block.qk_norm == Some(QkNorm::RotatedHead);
+        if rotated_first {
+            rotate(&mut s.query, &mut s.key)?;
+        }
         // Their norms write to buffers that are free until the attention is mixed.
         let (mut query, mut key) = (&mut s.query, &mut s.key);
         if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
@@ -284,9 +296,8 @@ impl Scratch {
             }
             (query, key) = (&mut s.normed, &mut s.attention);
         }
-        for (x, dims) in [(&mut *query, by_head), (&mut *key, by_kv_head)] {
-            let x = rows_mut(x, count, dims[1] * dims[2])?.reshape(&dims)?;
-            device.rope(x, angles.cos.as_ref(), angles.sin.as_ref(), batch.positions()?)?;
+        if !rotated_first {
+            rotate(query, key)?;
         }
         let key = rows(key, count, kv_width)?.reshape(&by_kv_head)?;
         let value = rows(&s.value, count, kv_width)?.reshape(&by_kv_head)?;

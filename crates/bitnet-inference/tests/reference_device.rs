@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 #[test]
 fn golden_checkpoints_run_on_the_reference_devices() {
-    for name in ["bitnet-offline", "llama-bitlinear", "llama-inner-norm-online"] {
+    for name in ["bitnet-offline", "llama-bitlinear", "llama-inner-norm-online", "hunyuan-offline", "minicpm"] {
         let path = golden::folder().join(name);
         let golden = Golden::read(&path);
         let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();

@@ -125,6 +125,9 @@ struct Raw {
     residual_multiplier: Option<f32>,
     attention_multiplier: Option<f32>,
     logits_scaling: Option<f32>,
+    scale_emb: Option<f32>,
+    scale_depth: Option<f64>,
+    dim_model_base: Option<f64>,
 }
 
 /// Distinguishes null, `Some(None)`, from an absent key.
@@ -178,11 +181,12 @@ impl Config {
             original: raw.original_max_position_embeddings,
             parameters: raw.rope_parameters.as_ref(),
             scaling: raw.rope_scaling.as_ref(),
+            alpha_dim: (architecture == Architecture::Hunyuan).then_some(head_dim),
         })?;
         let layers = raw.num_hidden_layers.unwrap_or(default.layers);
         let config = Self {
             architecture,
-            block: architecture.block(&raw, layers, head_dim)?,
+            block: architecture.block(&raw, [layers, hidden_size, head_dim])?,
             hidden_size,
             intermediate_size: raw.intermediate_size.unwrap_or(default.intermediate),
             layers,
@@ -197,7 +201,7 @@ impl Config {
             norm_eps: raw.rms_norm_eps.unwrap_or(default.norm_eps),
             rope,
             hidden_act: HiddenAct::from_name(raw.hidden_act.as_deref().unwrap_or(default.act))?,
-            tied: raw.tie_word_embeddings.unwrap_or(false),
+            tied: raw.tie_word_embeddings.unwrap_or(default.tied),
             bos: token_ids(raw.bos_token_id, default.bos.as_slice(), "bos_token_id")?.first().copied(),
             eos: token_ids(raw.eos_token_id, default.eos, "eos_token_id")?,
             quantization,
@@ -331,6 +335,15 @@ mod tests {
         let olmo2 = block(r#"{"model_type": "olmo2"}"#);
         assert_eq!((olmo2.norms, olmo2.qk_norm), (NormPlacement::After, Some(QkNorm::All)));
         assert!(!olmo2.norms.before() && olmo2.beyond_bitnet().is_some());
+        let minicpm = block(
+            r#"{"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "num_hidden_layers": 4,
+            "hidden_size": 1024, "dim_model_base": 256}"#,
+        );
+        assert_eq!(minicpm.scales, Scales { embedding: 12., residual: 0.7, logits: 4., attention: None });
+        let alpha = r#"{"model_type": "hunyuan_v1_dense", "rope_scaling": {"type": "dynamic", "alpha": 1000.0}}"#;
+        let hunyuan = Config::from_json(alpha).unwrap();
+        assert_eq!((hunyuan.rope.scaling, hunyuan.block.qk_norm), (RopeScaling::None, Some(QkNorm::RotatedHead)));
+        assert_eq!(hunyuan.rope.theta, 10_000. * 1000f64.powf(128. / 126.));
         let glm4 = Config::from_json(r#"{"model_type": "glm4"}"#).unwrap();
         assert_eq!((glm4.block.norms, glm4.block.rotary_dim, glm4.eos.len()), (NormPlacement::Both, Some(64), 3));
     }

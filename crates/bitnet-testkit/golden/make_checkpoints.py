@@ -262,6 +262,20 @@ def forms():
     scales = dict(embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.09, logits_scaling=6.0)
     yield "granite", dense("granite", "GraniteForCausalLM", **scales)
     yield "olmo2", dense("olmo2", "Olmo2ForCausalLM", num_key_value_heads=4)
+    alpha = dict(rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0}, head_dim=24)
+    yield "hunyuan", dense("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM", **alpha)
+    hunyuan = {"architectures": ["HunYuanDenseV1ForCausalLM"], "model_type": "hunyuan_v1_dense"}
+    yield "hunyuan-offline", dict(config=llama(OFFLINE, **hunyuan, **alpha))
+    # transformers has no class for MiniCPM; Granite computes the same from multipliers, which follow from MiniCPM's keys.
+    for form, quant in {"minicpm": None, "minicpm-online": {"quant_method": "bitnet", **ONLINE}}.items():
+        rope = longrope if quant is None else {"rope_type": "default"}
+        both = dict(quantization_config=quant, num_key_value_heads=2, rope_scaling=rope)
+        own = dict(scale_emb=12.0, scale_depth=1.4, dim_model_base=16)
+        scales = dict(embedding_multiplier=12.0, residual_multiplier=1.4 / 2 ** 0.5, attention_multiplier=0.25,
+                      logits_scaling=4.0)
+        stored = llama({}, architectures=["MiniCPMForCausalLM"], model_type="minicpm", **both, **own)
+        loaded = llama({}, architectures=["GraniteForCausalLM"], model_type="granite", **both, **scales)
+        yield form, dict(config=loaded, dense=(lambda _: True) if quant is None else is_head, written=(stored, {}))
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 

@@ -29,7 +29,9 @@ FOLDER = os.path.join(HERE, "gguf")
 NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm",
+    "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
@@ -137,7 +139,7 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
         w = draw(name, tuple(like.shape), generator, torch.float32, embedding=0.2)
         projection = name.split(".")[-2]
         heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
-        order = (lambda v: interleave(v, heads)) if arch == "llama" and heads else (lambda v: v)
+        order = (lambda v: interleave(v, heads)) if arch in ("llama", "minicpm") and heads else (lambda v: v)
         if w.dim() == 1:
             tensors[gguf_name(name)] = F32, w.shape, w.numpy().tobytes()
             weights[name] = w
@@ -163,7 +165,7 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
         else:
             kind = embedding if "embed_tokens" in name else head if name == "lm_head.weight" else linear(projection)
             data, decoded = encode_dense(kind, order(w.numpy()), generator)
-            if heads and arch == "llama":  # back to the order of the checkpoint
+            if heads and arch in ("llama", "minicpm"):  # back to the order of the checkpoint
                 decoded = decoded.reshape(heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
             weights[name] = torch.tensor(decoded)
             tensors[gguf_name(name)] = kind, w.shape, data
@@ -272,6 +274,19 @@ def files():
     longrope = {"rope_type": "longrope", "original_max_position_embeddings": 16, "attention_factor": 1.0,
                 **{f"{name}_factor": values for name, values in lists.items()}}
     tensors = {f"rope_factors_{name}.weight": (F32, (8,), np.float32(values).tobytes()) for name, values in lists.items()}
+    base = 10000.0 * 50.0 ** (16 / 14)  # which converters compute from alpha
+    hunyuan = {"architectures": ["HunYuanDenseV1ForCausalLM"], "model_type": "hunyuan_v1_dense", "rope_theta": base, "head_dim": 16}
+    f16 = dict(linear=lambda _: F16, embedding=F16, head=F16)
+    yield "hunyuan-f16", dict(arch="hunyuan-dense", config=llama({}, **NARROW | hunyuan), **f16)
+    # Granite computes what MiniCPM does.
+    scales = dict(embedding_multiplier=12.0, residual_multiplier=1.4 / 2 ** 0.5, attention_multiplier=0.25, logits_scaling=4.0)
+    minicpm = llama({}, **NARROW | {"architectures": ["GraniteForCausalLM"], "model_type": "granite"} | scales)
+    keys = {"embedding_scale": 12.0, "residual_scale": 1.4 / 2 ** 0.5, "logit_scale": 4.0}
+    yield "minicpm-longrope", dict(
+        arch="minicpm", config=minicpm | {"rope_scaling": longrope}, **f16, more_tensors=tensors,
+        extra={**{f"minicpm.{key}": v for key, v in keys.items()}, **scaling("minicpm", "longrope")})
+    # Without keys: the scales that llama.cpp assumes, but for the logits, which it divides by the inverse.
+    yield "minicpm-no-keys", dict(arch="minicpm", config=minicpm | {"logits_scaling": 0.25}, **f16)
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

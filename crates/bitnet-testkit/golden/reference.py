@@ -60,7 +60,7 @@ def fix_length(model):
 def check_length(model, ids):
     """That transformers, left alone, gives the same for this text of the longest length."""
     rotary, kind = model.model.rotary_emb, model.config.rope_parameters["rope_type"]
-    if rotary.rope_type != kind:
+    if rotary.rope_type == "default" != kind:
         fixed = model(input_ids=ids[None], use_cache=False).logits
         rotary.rope_type = kind
         alone = model(input_ids=ids[None], use_cache=False).logits

@@ -2,7 +2,7 @@
 
 use super::gguf_names::{Family, linear_name, norm_name};
 use super::weights::{Norm, Projection};
-use crate::config::{Architecture, Block, HiddenAct, QkNorm, RopeConfig, RopeScaling, yarn_attention};
+use crate::config::{Architecture, Block, HiddenAct, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention};
 use crate::gguf::{Gguf, GgufType};
 use crate::{Config, ModelError, Result};
 use bitnet_core::MappedFile;
@@ -35,6 +35,8 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         );
         return Err(ModelError::Config(problem));
     }
+    let layers = need("block_count")?;
+    let number = |suffix: &str| metadata.find::<f32>(&key(suffix)).map_err(ModelError::from);
     let act: Option<&str> = metadata.find(&key("hidden_activation"))?;
     let ids =
         |suffix: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{suffix}_token_id")).map_err(ModelError::from);
@@ -42,12 +44,26 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         architecture: family.architecture(),
         block: Block {
             inner_norms: family.architecture() == Architecture::BitNet,
-            qk_norm: (family == Family::Qwen3).then_some(QkNorm::Head),
+            qk_norm: match family {
+                Family::Qwen3 => Some(QkNorm::Head),
+                Family::Hunyuan => Some(QkNorm::RotatedHead),
+                _ => None,
+            },
+            scales: match family {
+                // llama.cpp falls back on the inverse of this divisor of the logits.
+                Family::MiniCpm => Scales {
+                    embedding: number("embedding_scale")?.unwrap_or(12.),
+                    residual: number("residual_scale")?.unwrap_or((1.4 / (layers as f64).sqrt()) as f32),
+                    logits: number("logit_scale")?.unwrap_or(hidden_size as f32 / 256.),
+                    attention: None,
+                },
+                _ => Scales::default(),
+            },
             ..Block::default()
         },
         hidden_size,
         intermediate_size: need("feed_forward_length")?,
-        layers: need("block_count")?,
+        layers,
         heads,
         kv_heads: find("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,

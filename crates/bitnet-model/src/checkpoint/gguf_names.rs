@@ -18,11 +18,24 @@ pub enum Family {
     Qwen2,
     /// `qwen3`
     Qwen3,
+    /// `hunyuan-dense`
+    Hunyuan,
+    /// `minicpm`
+    MiniCpm,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 6] = [Self::BitNetB158, Self::BitNet25, Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 8] = [
+        Self::BitNetB158,
+        Self::BitNet25,
+        Self::BitNet,
+        Self::Llama,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Hunyuan,
+        Self::MiniCpm,
+    ];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
     pub fn name(self) -> &'static str {
@@ -33,6 +46,8 @@ impl Family {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Hunyuan => "hunyuan-dense",
+            Self::MiniCpm => "minicpm",
         }
     }
 
@@ -43,6 +58,8 @@ impl Family {
             Self::Llama => Architecture::Llama,
             Self::Qwen2 => Architecture::Qwen2,
             Self::Qwen3 => Architecture::Qwen3,
+            Self::Hunyuan => Architecture::Hunyuan,
+            Self::MiniCpm => Architecture::MiniCpm,
         }
     }
 
@@ -50,19 +67,19 @@ impl Family {
     pub fn default_act(self) -> HiddenAct {
         match self {
             Self::BitNetB158 | Self::BitNet25 => HiddenAct::Relu2,
-            Self::BitNet | Self::Llama | Self::Qwen2 | Self::Qwen3 => HiddenAct::Silu,
+            _ => HiddenAct::Silu,
         }
     }
 
     /// Whether inputs of ternary layers in blocks of llama.cpp's types are not quantized: such files are made from models whose
     /// training did not quantize them.
     pub fn has_float_inputs(self) -> bool {
-        matches!(self, Self::Qwen2 | Self::Qwen3)
+        !matches!(self.architecture(), Architecture::BitNet | Architecture::Llama)
     }
 
     /// Whether rows of query and key interleave the halves of a head (llama.cpp's "norm" rotary embedding).
     pub fn interleaves_heads(self) -> bool {
-        self == Self::Llama
+        matches!(self, Self::Llama | Self::MiniCpm)
     }
 }
 

@@ -259,6 +259,8 @@ pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
     let names: (usize, &[&str]) = match norm {
         Norm::Output => return vec!["model.norm".into()],
         Norm::Attention(layer) => (layer, &["input_layernorm"]),
+        Norm::Query(layer) if config.architecture == Architecture::Hunyuan => (layer, &["self_attn.query_layernorm"]),
+        Norm::Key(layer) if config.architecture == Architecture::Hunyuan => (layer, &["self_attn.key_layernorm"]),
         Norm::Query(layer) => (layer, &["self_attn.q_norm"]),
         Norm::Key(layer) => (layer, &["self_attn.k_norm"]),
         Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),

@@ -47,9 +47,9 @@ impl Projection {
 pub enum Norm {
     /// Before attention.
     Attention(usize),
-    /// Of the queries, before they are rotated.
+    /// Of the queries.
     Query(usize),
-    /// Of the keys, before they are rotated.
+    /// Of the keys.
     Key(usize),
     /// Inside attention, before its output projection.
     AttentionInner(usize),
@@ -90,7 +90,7 @@ impl Norm {
 
     /// Weights in a model of this configuration.
     pub fn len(self, config: &Config) -> usize {
-        let by_head = config.block.qk_norm == Some(QkNorm::Head);
+        let by_head = config.block.qk_norm != Some(QkNorm::All);
         match self {
             Self::FeedForwardInner(_) => config.intermediate_size,
             Self::Query(_) | Self::Key(_) if by_head => config.head_dim,

@@ -27,13 +27,15 @@ impl NormPlacement {
     }
 }
 
-/// RMS norm of queries and keys before they are rotated.
+/// RMS norm of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNorm {
-    /// Over each head, with the same weights `[head_dim]` (Qwen3).
+    /// Over each head, with the same weights `[head_dim]`, before it is rotated (Qwen3).
     Head,
-    /// Over all heads together (OLMo 2).
+    /// Over all heads together, before they are rotated (OLMo 2).
     All,
+    /// Over each head, after it is rotated (Hunyuan).
+    RotatedHead,
 }
 
 /// Constant factors.

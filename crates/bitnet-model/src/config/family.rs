@@ -24,6 +24,10 @@ pub enum Architecture {
     Olmo2,
     /// GLM-4 (0414): norms at both ends of branches, neighbouring elements of a half of each head rotated.
     Glm4,
+    /// Hunyuan 1 dense: norms of queries and keys after they are rotated.
+    Hunyuan,
+    /// MiniCPM: scales of embedding, residual and logits.
+    MiniCpm,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -43,6 +47,7 @@ pub(super) struct Defaults {
     pub theta: f64,
     pub bos: Option<u32>,
     pub eos: &'static [u32],
+    pub tied: bool,
 }
 
 const LLAMA: Defaults = Defaults {
@@ -59,6 +64,7 @@ const LLAMA: Defaults = Defaults {
     theta: 10_000.,
     bos: Some(1),
     eos: &[2],
+    tied: false,
 };
 
 const QWEN: Defaults = Defaults {
@@ -73,8 +79,18 @@ const QWEN: Defaults = Defaults {
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 8] =
-        [Self::BitNet, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Mistral, Self::Granite, Self::Olmo2, Self::Glm4];
+    pub const ALL: [Self; 10] = [
+        Self::BitNet,
+        Self::Llama,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Mistral,
+        Self::Granite,
+        Self::Olmo2,
+        Self::Glm4,
+        Self::Hunyuan,
+        Self::MiniCpm,
+    ];
 
     /// The value of `model_type` in `config.json`.
     pub fn name(self) -> &'static str {
@@ -96,6 +112,8 @@ impl Architecture {
             Self::Granite => ("granite", "GraniteForCausalLM"),
             Self::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
             Self::Glm4 => ("glm4", "Glm4ForCausalLM"),
+            Self::Hunyuan => ("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
+            Self::MiniCpm => ("minicpm", "MiniCPMForCausalLM"),
         }
     }
 
@@ -130,6 +148,8 @@ impl Architecture {
                 ..LLAMA
             },
             Self::Llama | Self::Granite => LLAMA,
+            Self::Hunyuan => Defaults { vocab: 290_943, norm_eps: 1e-5, ..LLAMA },
+            Self::MiniCpm => Defaults { tied: true, ..LLAMA },
             Self::Qwen2 => QWEN,
             Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
             Self::Mistral => Defaults { intermediate: 14336, kv_heads: Some(8), positions: 131_072, ..LLAMA },
@@ -150,7 +170,7 @@ impl Architecture {
     }
 
     /// The block that a `config.json` describes.
-    pub(super) fn block(self, raw: &Raw, layers: usize, head_dim: usize) -> Result<Block> {
+    pub(super) fn block(self, raw: &Raw, [layers, hidden, head_dim]: [usize; 3]) -> Result<Block> {
         let inside = |object: &Option<Value>| object.as_ref()?.get("partial_rotary_factor")?.as_f64();
         let part = inside(&raw.rope_scaling).or(inside(&raw.rope_parameters)).or(raw.partial_rotary_factor);
         let part = part.unwrap_or(if self == Self::Glm4 { 0.5 } else { 1. });
@@ -169,6 +189,7 @@ impl Architecture {
             qk_norm: match self {
                 Self::Qwen3 => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
+                Self::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
             rotary_dim: (part != 1.).then_some((head_dim as f64 * part) as usize),
@@ -180,6 +201,12 @@ impl Architecture {
                     residual: scale(raw.residual_multiplier),
                     logits: scale(raw.logits_scaling),
                     attention: Some(scale(raw.attention_multiplier)),
+                },
+                Self::MiniCpm => Scales {
+                    embedding: scale(raw.scale_emb),
+                    residual: (raw.scale_depth.unwrap_or(1.) / (layers as f64).sqrt()) as f32,
+                    logits: (hidden as f64 / raw.dim_model_base.unwrap_or(1.)) as f32,
+                    attention: None,
                 },
                 _ => Scales::default(),
             },

@@ -91,7 +91,11 @@ impl Config {
             value["layer_types"] = window.map(|_| windows.iter().map(kind).collect::<Vec<_>>()).into();
         }
         let scales = self.block.scales;
-        if scales != Default::default() {
+        if self.architecture == Architecture::MiniCpm {
+            value["scale_emb"] = shortest(scales.embedding).into();
+            value["scale_depth"] = (scales.residual as f64 * (self.layers as f64).sqrt()).into();
+            value["dim_model_base"] = (self.hidden_size as f64 / scales.logits as f64).into();
+        } else if scales != Default::default() {
             value["embedding_multiplier"] = shortest(scales.embedding).into();
             value["residual_multiplier"] = shortest(scales.residual).into();
             value["logits_scaling"] = shortest(scales.logits).into();
@@ -159,6 +163,8 @@ mod tests {
             r#"{"model_type": "mistral", "num_hidden_layers": 2, "sliding_window": 5}"#,
             r#"{"model_type": "granite", "residual_multiplier": 0.22, "attention_multiplier": 0.0625}"#,
             r#"{"model_type": "olmo2"}"#,
+            r#"{"model_type": "hunyuan_v1_dense", "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}}"#,
+            r#"{"model_type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "num_hidden_layers": 62, "dim_model_base": 256}"#,
         ] {
             let config = Config::from_json(text).unwrap();
             let json = config.to_json().unwrap().to_string();

@@ -88,6 +88,8 @@ pub(super) struct Outside<'a> {
     pub parameters: Option<&'a Value>,
     /// `rope_scaling`, the older one.
     pub scaling: Option<&'a Value>,
+    /// Rotated elements of a head, where `alpha` of the kind `dynamic` is a fixed factor of the base (Hunyuan).
+    pub alpha_dim: Option<usize>,
 }
 
 impl RopeConfig {
@@ -96,7 +98,7 @@ impl RopeConfig {
     /// As in transformers, `rope_scaling` wins over `rope_parameters`, a `rope_theta` inside over the one outside, and an
     /// `original_max_position_embeddings` outside over the one inside.
     pub(super) fn from_json(outside: Outside) -> Result<Self> {
-        let Outside { theta, max_positions, original, parameters, scaling } = outside;
+        let Outside { theta, max_positions, original, parameters, scaling, alpha_dim } = outside;
         let Some(object) = scaling.filter(|v| !v.is_null()).or(parameters.filter(|v| !v.is_null())) else {
             return Ok(Self { theta, scaling: RopeScaling::None });
         };
@@ -125,10 +127,15 @@ impl RopeConfig {
         };
         let times_longer = max_positions as f64 / original;
         let kind = given("rope_type").or(given("type")).map_or(Some("default"), Value::as_str);
+        let mut theta = number("rope_theta")?.unwrap_or(theta);
         let scaling = match kind.unwrap_or("not a text") {
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: need("factor")? },
-            "dynamic" if given("alpha").is_some() => return Err(error("alpha is not computed by this build".into())),
+            "dynamic" if number("alpha")?.is_some_and(|alpha| alpha != 0.) => {
+                let dim = alpha_dim.ok_or_else(|| error("alpha is computed for hunyuan_v1_dense only".into()))? as f64;
+                theta *= need("alpha")?.powf(dim / (dim - 2.));
+                RopeScaling::None
+            }
             "dynamic" => RopeScaling::Dynamic { factor: need("factor")?, original: max_positions },
             "yarn" => {
                 let factor = number("factor")?.unwrap_or(times_longer);
@@ -168,7 +175,7 @@ impl RopeConfig {
                 return Err(ModelError::Config(format!("rope_type is {other:?}; {known}")));
             }
         };
-        Ok(Self { theta: number("rope_theta")?.unwrap_or(theta), scaling })
+        Ok(Self { theta, scaling })
     }
 
     /// An error if a number is out of range for heads of which `pairs` pairs are rotated.
@@ -285,7 +292,8 @@ mod tests {
     /// A model made for 256 positions.
     fn rope(parameters: Value) -> RopeConfig {
         let parameters = Some(&parameters);
-        let outside = Outside { theta: 10_000., max_positions: 256, original: None, parameters, scaling: None };
+        let outside =
+            Outside { theta: 10_000., max_positions: 256, original: None, parameters, scaling: None, alpha_dim: None };
         RopeConfig::from_json(outside).unwrap()
     }
 
@@ -338,6 +346,7 @@ mod tests {
             original: Some(32),
             parameters: None,
             scaling: Some(&parameters),
+            alpha_dim: None,
         };
         let RopeScaling::Yarn { original, .. } = RopeConfig::from_json(outside).unwrap().scaling else { panic!() };
         assert_eq!(original, 32);
