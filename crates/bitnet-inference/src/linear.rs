@@ -23,8 +23,8 @@ impl Linear {
     pub(crate) fn load(source: LinearSource, device: &Device) -> bitnet_model::Result<Self> {
         let vector = |v: &Vec<f32>| BitNetTensor::from_slice(v, &[v.len()], device);
         let weights = match &source.weight {
-            WeightSource::Ternary { codes, scale } => {
-                LinearWeights::Ternary(PackedBitLinear::new(codes, *scale, source.bias.as_deref(), device)?)
+            WeightSource::Ternary { codes, scales } => {
+                LinearWeights::Ternary(PackedBitLinear::new(codes, scales, source.bias.as_deref(), device)?)
             }
             WeightSource::Dense(dense) => LinearWeights::Dense {
                 weights: dense.to_tensor(device)?,

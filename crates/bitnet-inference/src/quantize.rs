@@ -152,8 +152,9 @@ fn kept(name: &str, source: &LinearSource, format: PackedFormat) -> Result<Layer
             let bits = 8. * dense.bytes().len() as f64 / (dense.rows * dense.cols) as f64;
             LayerReport::kept(name, &dense.dtype.to_string(), (dense.rows, dense.cols), bits)
         }
-        WeightSource::Ternary { codes, scale } => {
-            let packed = bitnet_quant::QuantizedTensor::from_codes(codes, *scale, format)?;
+        WeightSource::Ternary { codes, scales } => {
+            // The values of scales change no size.
+            let packed = bitnet_quant::QuantizedTensor::from_codes(codes, scales.values()[0], format)?;
             LayerReport::kept(name, format.name(), (codes.rows(), codes.cols()), packed.bits_per_weight())
         }
     })
@@ -248,7 +249,7 @@ impl Weights for QuantizedWeights {
         let source = self.source.linear(layer, projection)?;
         Ok(match self.layers.get(&(layer, projection)) {
             Some(fit) => {
-                let weight = WeightSource::Ternary { codes: fit.codes.clone(), scale: fit.scale };
+                let weight = WeightSource::Ternary { codes: fit.codes.clone(), scales: fit.scale.into() };
                 LinearSource { weight, ..source }
             }
             None => source,

@@ -28,9 +28,9 @@ fn assert_same_ternary(a: &Checkpoint, b: &Checkpoint, name: &str) {
             let (x, y) =
                 (a.weights().linear(layer, projection).unwrap(), b.weights().linear(layer, projection).unwrap());
             match (x.weight, y.weight) {
-                (WeightSource::Ternary { codes: c, scale: s }, WeightSource::Ternary { codes: d, scale: t }) => {
+                (WeightSource::Ternary { codes: c, scales: s }, WeightSource::Ternary { codes: d, scales: t }) => {
                     assert_eq!(c, d, "{name}: codes of layer {layer} {projection:?}");
-                    assert_eq!(s.to_bits(), t.to_bits(), "{name}: scale of layer {layer} {projection:?}: {s:e} {t:e}");
+                    assert_eq!(s, t, "{name}: scales of layer {layer} {projection:?}");
                     compared += 1;
                 }
                 (WeightSource::Dense(d), WeightSource::Dense(e)) => assert_eq!(d.to_f32(), e.to_f32(), "{name}"),

@@ -41,6 +41,14 @@ pub enum QuantError {
         index: usize,
         value: f32,
     },
+    /// A format whose blocks have one scale each, for a matrix with more.
+    #[error(
+        "{format} has one scale for every {block} weights of a row, and this matrix has more: take a type of smaller blocks"
+    )]
+    BlockScales { format: &'static str, block: usize },
+    /// A scale of a block that f16 does not hold.
+    #[error("{format}: scale number {index} is {value}, which f16 would round")]
+    ScaleNotF16 { format: &'static str, index: usize, value: f32 },
     /// A value to quantize that is NaN or infinite, or whose block scale exceeds f16.
     #[error("{format}: the value {value} at row {row}, column {col} cannot be quantized")]
     ValueOutOfRange { format: &'static str, row: usize, col: usize, value: f32 },

@@ -12,6 +12,7 @@ pub mod linear;
 pub mod packed;
 pub mod post_training;
 pub mod quantizers;
+mod scales;
 pub mod ternarize;
 
 pub use activations::ActivationBuffer;
@@ -19,3 +20,4 @@ pub use codes::TernaryCodes;
 pub use error::QuantError;
 pub use linear::{BitLinear, BitLinearConfig, PackedBitLinear, StraightThroughEstimator};
 pub use packed::{PackedFormat, PackedProduct, QuantizedTensor};
+pub use scales::TernaryScales;

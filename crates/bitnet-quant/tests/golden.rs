@@ -4,7 +4,6 @@ use bitnet_quant::formats::{
     PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0,
 };
 use bitnet_quant::{QuantError, TernaryCodes, ternarize};
-use half::f16;
 use safetensors::SafeTensors;
 
 static GOLDEN: &[u8] = include_bytes!("data/golden.safetensors");
@@ -30,18 +29,17 @@ fn weights() -> TernaryCodes {
 
 fn check_scaled(format: &ScaledFormat, name: &str) {
     let data = bytes(name);
-    let scale = f16::from_f32(0.0625);
-    assert_eq!(format.encode(&weights(), scale).unwrap().len(), data.len());
+    assert_eq!(format.encode(&weights(), &0.0625.into()).unwrap().len(), data.len());
     let decoded = format.decode(&data, 5, 512).unwrap();
     assert_eq!(decoded.codes, weights(), "{name}");
-    assert_eq!(decoded.uniform_scale(), Some(0.0625), "{name}");
+    assert_eq!(decoded.ternary_scales().unwrap(), 0.0625.into(), "{name}");
 }
 
 #[test]
 fn tq_types_equal_gguf_py() {
     for (format, name) in [(&TQ1_0, "tq1_0"), (&TQ2_0, "tq2_0")] {
         check_scaled(format, name);
-        let encoded = format.encode(&weights(), f16::from_f32(0.0625)).unwrap();
+        let encoded = format.encode(&weights(), &0.0625.into()).unwrap();
         assert_eq!(encoded, bytes(name), "{name}");
         assert_same(&format.dequantize(&encoded, 5, 512).unwrap(), &format!("{name}.values"));
         let any = bytes(&format!("{name}.any"));
@@ -85,13 +83,13 @@ fn one_bit_and_prism_types_equal_their_descriptions() {
     let threes = [(26, 0x00), (27, 0x38), (0, 0xB9), (16, 0xD5), (24, 0x2A), (25, 0x7F)];
     check_block(&PTQ1_0, 0x80, &threes, &[(0, 0.5), (16, -0.5), (80, 0.5), (120, -0.5)], 0.0);
 
-    let data = PTQ1_0.encode(&weights(), f16::from_f32(0.0625)).unwrap();
+    let data = PTQ1_0.encode(&weights(), &0.0625.into()).unwrap();
     let decoded = PTQ1_0.decode(&data, 5, 512).unwrap();
-    assert_eq!((&decoded.codes, decoded.uniform_scale()), (&weights(), Some(0.0625)));
-    assert!(matches!(Q1_0.encode(&weights(), f16::ONE), Err(QuantError::NoZeros { .. })));
+    assert_eq!((&decoded.codes, decoded.ternary_scales().unwrap()), (&weights(), 0.0625.into()));
+    assert!(matches!(Q1_0.encode(&weights(), &1f32.into()), Err(QuantError::NoZeros { .. })));
     let signs: Vec<i8> = weights().to_weights().iter().map(|w| if *w < 0 { -1 } else { 1 }).collect();
     let signs = TernaryCodes::from_weights(5, 512, &signs).unwrap();
-    assert_eq!(Q1_0.decode(&Q1_0.encode(&signs, f16::ONE).unwrap(), 5, 512).unwrap().codes, signs);
+    assert_eq!(Q1_0.decode(&Q1_0.encode(&signs, &1f32.into()).unwrap(), 5, 512).unwrap().codes, signs);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn the_gradient_of_the_input_passes_to_it() {
 #[test]
 fn other_scales_in_the_blocks_are_values_all_the_same() {
     let codes = TernaryCodes::from_weights(2, 512, &[1; 1024]).unwrap();
-    let mut bytes = TQ2_0.encode(&codes, f16::ONE).unwrap();
+    let mut bytes = TQ2_0.encode(&codes, &1f32.into()).unwrap();
     bytes[64..66].copy_from_slice(&f16::from_f32(2.).to_le_bytes());
     let packed = QuantizedTensor::from_parts(PackedFormat::Tq2_0, bytes, &[2, 512], vec![], vec![]).unwrap() * 0.5;
     let x = BitNetTensor::ones(&[1, 512], BitNetDType::F32, &Device::cpu()).unwrap();

@@ -4,7 +4,7 @@ use bitnet_kernels::blocks::{BlockType, dequantize_row};
 use bitnet_quant::formats::{
     Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, f16_exact, hf, i2_s, i2_s::I2sOrder, q6_k, q8_0,
 };
-use bitnet_quant::{QuantError, TernaryCodes, ternarize};
+use bitnet_quant::{QuantError, TernaryCodes, TernaryScales, ternarize};
 use half::f16;
 use proptest::prelude::*;
 
@@ -18,12 +18,12 @@ fn matrix(block: usize) -> impl Strategy<Value = TernaryCodes> {
 }
 
 fn scaled_round_trip(format: &ScaledFormat, codes: &TernaryCodes, scale: f16) {
-    let data = format.encode(codes, scale).unwrap();
+    let data = format.encode(codes, &scale.to_f32().into()).unwrap();
     assert_eq!(data.len(), format.byte_size(codes.rows(), codes.cols()).unwrap());
     let decoded = format.decode(&data, codes.rows(), codes.cols()).unwrap();
     assert_eq!(&decoded.codes, codes);
     if codes.count_nonzero() > 0 {
-        assert_eq!(decoded.uniform_scale(), Some(scale.to_f32()));
+        assert_eq!(decoded.ternary_scales().unwrap(), scale.to_f32().into());
     }
     let values = format.dequantize(&data, codes.rows(), codes.cols()).unwrap();
     let expected = codes.to_weights().into_iter().map(|w| f32::from(w) * scale.to_f32());
@@ -78,7 +78,7 @@ proptest! {
 #[test]
 fn rows_that_do_not_fit_name_a_type_that_does() {
     let codes = TernaryCodes::from_weights(1, 384, &[1; 384]).unwrap();
-    let err = TQ1_0.encode(&codes, f16::ONE).unwrap_err().to_string();
+    let err = TQ1_0.encode(&codes, &1f32.into()).unwrap_err().to_string();
     assert_eq!(
         err,
         "TQ1_0 stores rows in blocks of 256 weights and 384 is not a multiple; \
@@ -93,9 +93,16 @@ fn rows_that_do_not_fit_name_a_type_that_does() {
 #[test]
 fn scales_are_told_apart() {
     let codes = TernaryCodes::from_weights(1, 512, &[1; 512]).unwrap();
-    let mut data = TQ2_0.encode(&codes, f16::ONE).unwrap();
+    let mut data = TQ2_0.encode(&codes, &1f32.into()).unwrap();
     data[64..66].copy_from_slice(&f16::from_f32(2.0).to_le_bytes());
-    assert_eq!(TQ2_0.decode(&data, 1, 512).unwrap().uniform_scale(), None);
+    let decoded = TQ2_0.decode(&data, 1, 512).unwrap();
+    let scales = decoded.ternary_scales().unwrap();
+    assert_eq!((scales.group(), scales.values()), (Some(256), &[2., 1.][..]));
+    assert_eq!(TQ2_0.encode(&codes, &scales).unwrap(), data);
+    let finer = TernaryScales::groups(vec![1., 1., 1., 3.], 128, &codes).unwrap();
+    assert!(matches!(TQ2_0.encode(&codes, &finer), Err(QuantError::BlockScales { block: 256, .. })));
+    let between = TernaryScales::from(1. + f32::EPSILON);
+    assert!(matches!(TQ2_0.encode(&codes, &between), Err(QuantError::ScaleNotF16 { .. })));
     data[64..66].copy_from_slice(&f16::NAN.to_le_bytes());
     assert!(matches!(TQ2_0.decode(&data, 1, 512), Err(QuantError::ScaleNotFinite { index: 0, .. })));
     assert_eq!(f16_exact(0.0625), Some(f16::from_f32(0.0625)));

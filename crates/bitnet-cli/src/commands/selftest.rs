@@ -177,7 +177,7 @@ fn ternary(device: &Device) -> Result<f64> {
     const N: usize = 2560;
     let weights: Vec<i8> = (0..N * N).map(|i| (i * i % 3) as i8 - 1).collect();
     let codes = TernaryCodes::from_weights(N, N, &weights).expect("-1, 0 and 1");
-    let layer = PackedBitLinear::new(&codes, 1., None, device)?;
+    let layer = PackedBitLinear::new(&codes, &1f32.into(), None, device)?;
     let (x, mut buffer) = (random(device, &[1, N])?, ActivationBuffer::new(1, N, device)?);
     let mut out = BitNetTensor::empty(&[1, N], BitNetDType::F32, device)?;
     rate(device, 2 * N * N, || Ok(layer.forward(x.as_ref(), &mut buffer, device, out.as_mut()?)?))

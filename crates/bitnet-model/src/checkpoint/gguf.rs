@@ -7,6 +7,7 @@ use crate::gguf::{Gguf, GgufType, Metadata, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
+use bitnet_quant::TernaryScales;
 use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder, i2s_order::OrderHint};
 use bitnet_quant::ternarize;
 use std::path::Path;
@@ -190,34 +191,34 @@ impl GgufCheckpoint {
         let scaled = scaled_format(tensor.ty).filter(|_| !self.family.has_float_inputs());
         let uniform = scaled.and_then(|format| {
             let decoded = format.decode(bytes, rows, cols).ok()?;
-            Some((decoded.uniform_scale()?, decoded.codes))
+            let scale = decoded.ternary_scales().ok()?.one()?;
+            Some((TernaryScales::from(scale), decoded.codes))
         });
         let weight = match (tensor.ty, uniform) {
             (GgufType::I2_S, _) => {
                 let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
-                WeightSource::Ternary { codes, scale }
+                WeightSource::Ternary { codes, scales: scale.into() }
             }
-            (_, Some((scale, codes))) => WeightSource::Ternary { codes, scale },
+            (_, Some((scales, codes))) => WeightSource::Ternary { codes, scales },
             // A BitNet quantizes its weights regardless of their stored type; rounded to another type they are still
             // ternary.
             _ if quantized => {
                 let values = self.dense(tensor, rows, cols)?.to_f32();
                 let exact = ternarize::exact(&values, rows, cols)?;
                 let (codes, scale) = exact.map_or_else(|| ternarize::absmean(&values, rows, cols), Ok)?;
-                WeightSource::Ternary { codes, scale }
+                WeightSource::Ternary { codes, scales: scale.into() }
             }
             _ => WeightSource::Dense(self.dense(tensor, rows, cols)?),
         };
         let extra = self.extra_scale(base)?;
         let weight = match weight {
-            WeightSource::Ternary { codes, scale } if (scale * extra).is_finite() => {
-                WeightSource::Ternary { codes, scale: scale * extra }
+            WeightSource::Ternary { codes, scales } => {
+                scales.times(extra).map(|scales| WeightSource::Ternary { codes, scales })
             }
-            WeightSource::Dense(dense) if extra == 1. => WeightSource::Dense(dense),
-            _ => {
-                return Err(ModelError::tensor(name, format!("has the scale {extra}, which does not fit its type")));
-            }
+            dense => (extra == 1.).then_some(dense),
         };
+        let weight = weight
+            .ok_or_else(|| ModelError::tensor(name, format!("has the scale {extra}, which does not fit its type")))?;
         let bias = format!("{base}.bias");
         let bias = self.gguf.find(&bias).map(|_| self.vector(&bias, rows)).transpose()?;
         Ok(LinearSource { weight, bias, inner_norm: None })

@@ -170,7 +170,7 @@ impl HuggingFace {
             }
             Some(LinearClass::Online) => {
                 let (codes, scale) = ternarize::absmean(&self.dense(&name, rows, cols)?.to_f32(), rows, cols)?;
-                WeightSource::Ternary { codes, scale }
+                WeightSource::Ternary { codes, scales: scale.into() }
             }
             Some(LinearClass::BitLinear) => {
                 if !packed {
@@ -183,7 +183,7 @@ impl HuggingFace {
                 // The product is divided by this scale.
                 WeightSource::Ternary {
                     codes: formats::hf::decode(self.bytes(tensor), rows, cols)?,
-                    scale: 1. / scale()?,
+                    scales: (1. / scale()?).into(),
                 }
             }
             Some(LinearClass::Offline) => {
@@ -192,18 +192,21 @@ impl HuggingFace {
                 bias.iter_mut().flatten().for_each(|b| *b *= scale);
                 if packed {
                     expect_shape(tensor, &[rows.div_ceil(4), cols])?;
-                    WeightSource::Ternary { codes: formats::hf::decode(self.bytes(tensor), rows, cols)?, scale }
+                    WeightSource::Ternary {
+                        codes: formats::hf::decode(self.bytes(tensor), rows, cols)?,
+                        scales: scale.into(),
+                    }
                 } else {
                     let weights = self.dense(&name, rows, cols)?.to_f32();
                     let (codes, unit) = ternarize::exact(&weights, rows, cols)?.ok_or_else(|| {
                         ModelError::tensor(&name, "is not ternary, though config.json says it was quantized offline")
                     })?;
-                    WeightSource::Ternary { codes, scale: unit * scale }
+                    WeightSource::Ternary { codes, scales: (unit * scale).into() }
                 }
             }
         };
-        if let WeightSource::Ternary { scale, .. } = weight
-            && !scale.is_finite()
+        if let WeightSource::Ternary { scales, .. } = &weight
+            && scales.times(1.).is_none()
         {
             return Err(ModelError::tensor(format!("{module}.weight_scale"), "is zero or not a number"));
         }

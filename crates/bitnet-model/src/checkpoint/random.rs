@@ -66,7 +66,7 @@ impl Weights for RandomWeights {
             let threes = bits & (bits >> 1) & 0x5555_5555_5555_5555;
             part.copy_from_slice(&(bits & !(threes << 1)).to_le_bytes()[..part.len()]);
         }
-        let weight = WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, codes)?, scale: 0.02 };
+        let weight = WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, codes)?, scales: 0.02.into() };
         Ok(LinearSource { weight, bias: None, inner_norm: None })
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::{Block, QkNorm};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
-use bitnet_quant::TernaryCodes;
+use bitnet_quant::{TernaryCodes, TernaryScales};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -116,10 +116,11 @@ impl LinearSource {
     /// The same layer with row `from(r)` as row `r`.
     pub fn reorder_rows(self, from: impl Fn(usize) -> usize) -> Result<Self> {
         let weight = match self.weight {
-            WeightSource::Ternary { codes, scale } => {
+            WeightSource::Ternary { codes, scales } => {
                 let (rows, cols) = (codes.rows(), codes.cols());
                 let bytes = (0..rows).flat_map(|r| codes.row(from(r))).copied().collect();
-                WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scale }
+                let scales = scales.reorder_rows(rows, &from);
+                WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scales }
             }
             WeightSource::Dense(dense) => WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(&from))?),
         };
@@ -135,8 +136,8 @@ pub enum WeightSource {
     Ternary {
         /// -1, 0, +1.
         codes: TernaryCodes,
-        /// Scale of every weight.
-        scale: f32,
+        /// The scale of every weight, row, or group of columns.
+        scales: TernaryScales,
     },
     /// Of any other type: the layer computes in floating point.
     Dense(DenseTensor),

@@ -1,6 +1,6 @@
 //! GGUF files for bitnet.cpp (I2_S) and llama.cpp (TQ1_0, TQ2_0).
 
-use super::{Embeddings, Target, encode, ternary};
+use super::{Embeddings, Target, encode, one_scale, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
 use crate::checkpoint::gguf_vocab;
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
@@ -8,8 +8,8 @@ use crate::config::RopeScaling;
 use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
 use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
+use bitnet_quant::TernaryScales;
 use bitnet_quant::formats::{self, i2_s::I2sOrder};
-use half::f16;
 use std::path::Path;
 
 /// Source of the data of a tensor.
@@ -113,7 +113,12 @@ impl Writer<'_> {
                 WeightSource::Dense(d) => (gguf_type(self.dense_type(d, place.is_none())), d.rows, d.cols),
             };
             add(&format!("{base}.weight"), ty, &[rows, cols], Source::Linear(place))?;
-            if let Some(scale) = ternary(&source).and_then(|(_, scale)| self.separate_scale(scale)) {
+            if let Some((_, scales)) = ternary(&source)
+                && self.ternary == GgufType::I2_S
+            {
+                one_scale(&base, scales, "I2_S")?;
+            }
+            if let Some(scale) = ternary(&source).and_then(|(_, scales)| self.separate_scale(scales)) {
                 add(&format!("{base}.scale"), GgufType::F32, &[1], Source::Values(vec![scale]))?;
             }
             if let Some(bias) = source.bias {
@@ -178,8 +183,8 @@ impl Writer<'_> {
     }
 
     /// The scale that needs a separate tensor: one that the block type's f16 would round.
-    fn separate_scale(&self, scale: f32) -> Option<f32> {
-        (self.ternary != GgufType::I2_S && formats::f16_exact(scale).is_none()).then_some(scale)
+    fn separate_scale(&self, scales: &TernaryScales) -> Option<f32> {
+        scales.one().filter(|scale| self.ternary != GgufType::I2_S && formats::f16_exact(*scale).is_none())
     }
 
     /// Heads take the type of the embedding; other dense layers keep theirs.
@@ -188,13 +193,13 @@ impl Writer<'_> {
     }
 
     fn data(&self, source: &LinearSource, head: bool) -> Result<Vec<u8>> {
-        let (codes, scale) = match &source.weight {
-            WeightSource::Ternary { codes, scale } => (codes, *scale),
+        let (codes, scales) = match &source.weight {
+            WeightSource::Ternary { codes, scales } => (codes, scales),
             WeightSource::Dense(dense) => return encode(dense, self.dense_type(dense, head)),
         };
-        let inside = formats::f16_exact(scale).unwrap_or(f16::ONE);
+        let inside = if self.separate_scale(scales).is_some() { &1f32.into() } else { scales };
         Ok(match self.ternary {
-            GgufType::I2_S => formats::i2_s::encode(codes, scale, I2sOrder::X86)?,
+            GgufType::I2_S => formats::i2_s::encode(codes, one_scale("a matrix", scales, "I2_S")?, I2sOrder::X86)?,
             GgufType::TQ1_0 => formats::TQ1_0.encode(codes, inside)?,
             _ => formats::TQ2_0.encode(codes, inside)?,
         })

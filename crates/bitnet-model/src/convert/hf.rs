@@ -1,6 +1,6 @@
 //! A Hugging Face directory with packed weights for transformers.
 
-use super::{encode, ternary};
+use super::{encode, one_scale, ternary};
 use crate::checkpoint::hf::{module, norm_modules};
 use crate::checkpoint::{Checkpoint, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::config::{LinearClass, QuantizationConfig};
@@ -148,7 +148,7 @@ fn places(weights: &dyn Weights) -> Result<Vec<(Place, String)>> {
 
 /// The bias as an offline layer stores it: the layer multiplies it by the scale as well.
 fn bias(source: &LinearSource) -> Option<Vec<f32>> {
-    let scale = ternary(source).map_or(1., |(_, scale)| scale);
+    let scale = ternary(source).and_then(|(_, scales)| scales.one()).unwrap_or(1.);
     source.bias.as_ref().map(|bias| bias.iter().map(|b| b / scale).collect())
 }
 
@@ -175,13 +175,14 @@ fn announce(
     for (place, name) in places(weights)? {
         let source = linear(weights, place)?;
         match &source.weight {
-            WeightSource::Ternary { codes, scale } => {
+            WeightSource::Ternary { codes, scales } => {
+                let scale = one_scale(&name, scales, "a packed layer of transformers")?;
                 if !codes.rows().is_multiple_of(4) {
                     let problem = format!("{name} has {} outputs; transformers packs multiples of 4", codes.rows());
                     return Err(ModelError::Convert(problem));
                 }
                 add(&format!("{name}.weight"), Dtype::U8, &[codes.rows() / 4, codes.cols()], Source::Linear(place))?;
-                add(&format!("{name}.weight_scale"), Dtype::F32, &[1], Source::Scale(*scale))?;
+                add(&format!("{name}.weight_scale"), Dtype::F32, &[1], Source::Scale(scale))?;
             }
             WeightSource::Dense(dense) => {
                 add(&format!("{name}.weight"), float.stored, &[dense.rows, dense.cols], Source::Linear(place))?;

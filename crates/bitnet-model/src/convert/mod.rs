@@ -8,7 +8,7 @@ pub use hf::write_tokenizer;
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, WeightSource};
 use crate::{ModelError, Result};
 use bitnet_core::BitNetDType;
-use bitnet_quant::formats;
+use bitnet_quant::{TernaryCodes, TernaryScales, formats};
 use std::path::Path;
 
 /// Output formats.
@@ -69,11 +69,20 @@ pub fn lost(checkpoint: &Checkpoint, target: Target) -> Vec<String> {
 }
 
 /// The parts of a ternary linear layer.
-fn ternary(source: &LinearSource) -> Option<(&bitnet_quant::TernaryCodes, f32)> {
+fn ternary(source: &LinearSource) -> Option<(&TernaryCodes, &TernaryScales)> {
     match &source.weight {
-        WeightSource::Ternary { codes, scale } => Some((codes, *scale)),
+        WeightSource::Ternary { codes, scales } => Some((codes, scales)),
         WeightSource::Dense(_) => None,
     }
+}
+
+/// The scale of a matrix, or an error that says why a format of one scale cannot hold it.
+fn one_scale(name: &str, scales: &TernaryScales, format: &str) -> Result<f32> {
+    scales.one().ok_or_else(|| {
+        let group = scales.group().unwrap_or(0);
+        let problem = format!("{name} has a scale for every {group} weights of a row, and {format} has one for all");
+        ModelError::Convert(problem)
+    })
 }
 
 /// The bytes of `dense` converted to another type; unchanged if it has that type.

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::planes::{self, First};
 use super::{TERNARY, check_length, check_row, count, tq1_0};
-use crate::{QuantError, TernaryCodes};
+use crate::{QuantError, TernaryCodes, TernaryScales};
 
 /// A block type of 2-bit or base-3 codes with one f16 scale per block.
 #[derive(Debug)]
@@ -111,18 +111,12 @@ pub struct ScaledCodes {
 }
 
 impl ScaledCodes {
-    /// The scale of the whole matrix, if all blocks with a nonzero weight have the same.
+    /// The scales as those of a ternary matrix.
     ///
-    /// A block of zeros may have any scale (encoders write 0 there). A matrix of zeros has the
-    /// scale of its first block.
-    pub fn uniform_scale(&self) -> Option<f32> {
-        // Blocks are whole bytes of codes and rows are whole blocks; 0b01 is a weight of 0.
-        let blocks = self.codes.as_bytes().chunks_exact(self.block / 4);
-        let mut with_weights = blocks.zip(&self.scales).filter(|(codes, _)| codes.iter().any(|&c| c != 0b01_01_01_01));
-        let Some((_, &scale)) = with_weights.next() else {
-            return Some(self.scales.first().copied().unwrap_or(0.0));
-        };
-        with_weights.all(|(_, &s)| s == scale).then_some(scale)
+    /// # Errors
+    /// If they are not those of the shape.
+    pub fn ternary_scales(&self) -> Result<TernaryScales, QuantError> {
+        TernaryScales::groups(self.scales.clone(), self.block, &self.codes)
     }
 }
 
@@ -177,15 +171,24 @@ impl ScaledFormat {
         Ok(ScaledCodes { codes, scales, block: self.block })
     }
 
-    /// The tensor with `scale` in every block that has a nonzero weight, and 0 in the others
-    /// (as gguf-py writes it).
+    /// The tensor with its scale in every block that has a nonzero weight, and 0 in the others (as gguf-py writes it).
     ///
     /// # Errors
-    /// If a row is not whole blocks, or a block of Q1_0 has zeros beside other weights.
-    pub fn encode(&self, codes: &TernaryCodes, scale: f16) -> Result<Vec<u8>, QuantError> {
-        let mut data = vec![0; self.byte_size(codes.rows(), codes.cols())?];
+    /// If a row is not whole blocks, a block of Q1_0 has zeros beside other weights, or the block has more than one scale, or one
+    /// that f16 does not hold ([`f16_exact`]).
+    pub fn encode(&self, codes: &TernaryCodes, scales: &TernaryScales) -> Result<Vec<u8>, QuantError> {
+        let cols = codes.cols();
+        let mut data = vec![0; self.byte_size(codes.rows(), cols)?];
+        if scales.group().is_some_and(|group| !group.is_multiple_of(self.block)) {
+            return Err(QuantError::BlockScales { format: self.name, block: self.block });
+        }
         let ins = codes.as_bytes().chunks_exact(self.block / 4);
-        for (block, codes) in data.chunks_exact_mut(self.bytes).zip(ins) {
+        for (index, (block, codes)) in data.chunks_exact_mut(self.bytes).zip(ins).enumerate() {
+            let first = index * self.block;
+            let value = scales.at(first / cols, first % cols, cols);
+            let Some(scale) = f16_exact(value) else {
+                return Err(QuantError::ScaleNotF16 { format: self.name, index, value });
+            };
             (self.pack)(codes, &mut block[self.codes_at()]);
             let empty = codes.iter().all(|&c| c == 0b01_01_01_01);
             // One bit a weight.

@@ -274,7 +274,7 @@ impl BitLinear {
             }
         };
         let bias = self.bias.as_ref().map(BitNetTensor::to_vec::<f32>).transpose()?;
-        PackedBitLinear::new(&codes, scale, bias.as_deref(), self.weight.device())
+        PackedBitLinear::new(&codes, &scale.into(), bias.as_deref(), self.weight.device())
     }
 }
 

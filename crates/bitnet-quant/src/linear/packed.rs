@@ -1,8 +1,8 @@
 //! The ternary linear layer of BitNet b1.58 for inference: codes packed for the device.
 
-use crate::{ActivationBuffer, TernaryCodes};
+use crate::{ActivationBuffer, TernaryCodes, TernaryScales};
 use bitnet_core::backend::{BinaryOp, PackedTernary, TensorMut, TensorRef, TernarySource};
-use bitnet_core::{BitNetTensor, Device, Result};
+use bitnet_core::{BitNetTensor, Device, Result, TensorOpError};
 
 /// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the scale `g`, and `q` with the scale `s` is the input
 /// quantized to 8 bits per token. The integer product is exact.
@@ -14,7 +14,11 @@ pub struct PackedBitLinear {
 
 impl PackedBitLinear {
     /// Packs the weights `[outputs, inputs]` for a device; `bias` has a value for each output.
-    pub fn new(codes: &TernaryCodes, scale: f32, bias: Option<&[f32]>, device: &Device) -> Result<Self> {
+    pub fn new(codes: &TernaryCodes, scales: &TernaryScales, bias: Option<&[f32]>, device: &Device) -> Result<Self> {
+        let scale = scales.one().ok_or_else(|| {
+            let message = format!("a scale for every {:?} columns cannot be multiplied yet", scales.group());
+            TensorOpError::Argument { op: "PackedBitLinear", message }
+        })?;
         let source = TernarySource { codes: codes.as_bytes(), rows: codes.rows(), columns: codes.cols(), scale };
         Ok(Self {
             weights: device.pack_ternary(&[source])?,

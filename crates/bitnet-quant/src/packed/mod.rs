@@ -9,7 +9,6 @@ use crate::formats::{Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, f16_exact,
 use crate::quantizers::{self, Granularity};
 use crate::{QuantError, TernaryCodes, ternarize};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorShape};
-use half::f16;
 use std::sync::Arc;
 
 /// Packed formats. A group is a number of consecutive values in a row that share a scale; rows are whole groups.
@@ -169,8 +168,8 @@ impl QuantizedTensor {
             (I2S, _) => (i2_s::encode(codes, scale, I2sOrder::X86)?, vec![], 1.),
             (HuggingFace, _) => (hf::encode(codes), vec![scale], 1.),
             (_, Some(scaled)) => match f16_exact(scale) {
-                Some(exact) => (scaled.encode(codes, exact)?, vec![], 1.),
-                None => (scaled.encode(codes, f16::ONE)?, vec![], scale),
+                Some(exact) => (scaled.encode(codes, &exact.to_f32().into())?, vec![], 1.),
+                None => (scaled.encode(codes, &1f32.into())?, vec![], scale),
             },
             _ => return Err(QuantError::NotTernaryFormat { format: format.name() }),
         };
@@ -314,7 +313,7 @@ impl QuantizedTensor {
             }
             (HuggingFace, _) => (hf::decode(&self.bytes, rows, cols)?, vec![self.scales[0]]),
             (_, Some(scaled)) => match scaled.decode(&self.bytes, rows, cols) {
-                Ok(decoded) => match decoded.uniform_scale() {
+                Ok(decoded) => match decoded.ternary_scales()?.one() {
                     Some(scale) => (decoded.codes, vec![scale]),
                     None => return Ok(None),
                 },

@@ -1,7 +1,7 @@
 //! Products with packed matrices.
 
 use super::{PackedFormat, QuantizedTensor};
-use crate::{ActivationBuffer, PackedBitLinear, QuantError, TernaryCodes};
+use crate::{ActivationBuffer, PackedBitLinear, QuantError, TernaryCodes, TernaryScales};
 use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorOpError, autograd};
 
 /// A packed matrix `[N, K]` in the layout of a device for products.
@@ -37,7 +37,7 @@ impl QuantizedTensor {
         };
         let factors = |f: &[f32]| BitNetTensor::from_slice(f, &[f.len()], device);
         let ternary = |codes: &TernaryCodes, scale| -> Result<Kind, QuantError> {
-            Ok(Kind::Ternary(Box::new(PackedBitLinear::new(codes, scale, None, device)?)))
+            Ok(Kind::Ternary(Box::new(PackedBitLinear::new(codes, &TernaryScales::from(scale), None, device)?)))
         };
         let (kind, factors) = match self.ternary()? {
             Some((codes, scales)) => match scales[..] {
