@@ -40,7 +40,7 @@ impl From<Order> for I2sOrder {
 /// Which model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards; for chat, one with a chat
+    /// A Hugging Face directory, a .gguf file, or owner/name of the hub [default: the first models/*.gguf from here upwards; for chat, one with a chat
     /// template, else one without]
     #[arg(long, short, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,

@@ -19,7 +19,9 @@ Examples:
   bitnet quantize hf-folder model.gguf            make a dense model ternary
   bitnet train configs/tree.toml                  a model of your own
 
-A model is a Hugging Face directory or a .gguf file. Without --model, commands take the first models/*.gguf found from \
+A model is a Hugging Face directory, a .gguf file, or a model of the Hugging Face hub: owner/name, owner/name:Q2_0 for one \
+GGUF file of several, owner/name@revision. It is taken from the local cache, else downloaded (HF_HOME, HF_TOKEN, HF_ENDPOINT \
+and HF_HUB_OFFLINE hold). Without --model, commands take the first models/*.gguf found from \
 here upwards, chat one with a chat template. BITNET_ISA=scalar|sse41|avx2|avx512|neon|dotprod caps the instruction set."
 )]
 pub struct Cli {

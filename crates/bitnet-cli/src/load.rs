@@ -7,6 +7,7 @@ use crate::progress::Progress;
 use bitnet::core::Device;
 use bitnet::inference::Model;
 use bitnet::model::checkpoint::{Checkpoint, OpenOptions, Weights};
+use bitnet::model::hub::Reference;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,12 +27,40 @@ fn named_or(args: &ModelArgs, default: Option<PathBuf>, none: &str) -> Result<Pa
     named.ok_or_else(|| CliError::refused(format!("{none}: name a model with --model PATH")))
 }
 
-/// Opens a checkpoint.
-pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
-    if matches!(path.try_exists(), Ok(false)) {
-        let path = path.display();
-        return Err(CliError::refused(format!("there is no {path}: name a Hugging Face directory or a .gguf file")));
+/// A path as it is; where there is none, the model of the hub that is named so, from its local cache or downloaded.
+pub fn local(path: &Path) -> Result<PathBuf> {
+    if !matches!(path.try_exists(), Ok(false)) {
+        return Ok(path.into());
     }
+    let reference = path.to_str().and_then(Reference::parse).ok_or_else(|| {
+        let path = path.display();
+        CliError::refused(format!(
+            "there is no {path}: name a Hugging Face directory, a .gguf file, or owner/name of the hub"
+        ))
+    })?;
+    let (mut file, mut progress) = (String::new(), None);
+    Ok(reference.fetch(&mut |name, done, total| {
+        if file != name {
+            name.clone_into(&mut file);
+            output::note(&format!("fetching {name} of {} ({})", path.display(), output::bytes(total)));
+            progress = Some(Progress::of_bytes("fetching"));
+        }
+        if let Some(progress) = &mut progress {
+            progress.update(done as usize, total as usize);
+        }
+    })?)
+}
+
+/// Opens a checkpoint, and warns of what is guessed.
+pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
+    let checkpoint = open_to_inspect(path, args)?;
+    checkpoint.guesses().iter().for_each(|guess| output::note(&format!("warning: {guess}")));
+    Ok(checkpoint)
+}
+
+/// Opens a checkpoint whose notes are shown.
+pub fn open_to_inspect(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
+    let path = &local(path)?;
     let checkpoint = Checkpoint::open(path, &options(args))?;
     output::detail(&format!("model: {}, {}", path.display(), checkpoint.format()));
     checkpoint.notes().iter().for_each(|note| output::detail(&format!("model: {note}")));
@@ -40,7 +69,7 @@ pub fn open(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
 
 /// Opens a checkpoint whose master weights, if it has any, stay dense.
 pub fn open_masters(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
-    Ok(Checkpoint::open(path, &OpenOptions { keep_master_weights: true, ..options(args) })?)
+    Ok(Checkpoint::open(&local(path)?, &OpenOptions { keep_master_weights: true, ..options(args) })?)
 }
 
 fn options(args: &ReadArgs) -> OpenOptions {

@@ -39,6 +39,9 @@ pub enum ModelError {
         "the checkpoint has no usable tokenizer ({0}): use a checkpoint that has one, or give token ids where the command takes them"
     )]
     NoTokenizer(String),
+    /// A model of the hub that cannot be had.
+    #[error("there is no path {repository}, and as a model of the Hugging Face hub: {problem}")]
+    Hub { repository: String, problem: String },
     /// A conversion that the target format cannot hold.
     #[error("cannot convert: {0}")]
     Convert(String),

@@ -7,6 +7,7 @@ pub mod config;
 pub mod convert;
 mod error;
 pub mod gguf;
+pub mod hub;
 pub mod safetensors;
 pub mod tokenizer;
 

@@ -2,15 +2,16 @@
 
 use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
 use crate::error::{CliError, Result};
-use crate::{interrupt, load, output};
+use crate::{interrupt, load, output, text};
 use bitnet::inference::{FinishReason, GenerateOptions, Session, generate};
-use bitnet::model::chat_template::{ChatMessage, ChatTemplate};
+use bitnet::model::chat_template::{ChatTemplate, Conversation, Ending};
 use bitnet::model::checkpoint::Checkpoint;
 use bitnet::model::tokenizer::{ParseSpecial, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, ErrorKind, IsTerminal, Read, StdinLock, stdin};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 const COMMANDS: &str = "\
 /reset  forget the conversation
@@ -24,12 +25,16 @@ Examples:
   bitnet chat                                 with the small chat model of this repository
   bitnet chat --model bitnet-2b4t.gguf
   bitnet chat --model bitnet-2b4t.gguf --system \"Answer in one sentence.\"
+  bitnet chat --model bitnet-2b4t.gguf --messages chat.json
 
 In the conversation: /reset forgets it, /help lists commands, /exit or Ctrl-D ends it, Ctrl-C ends an answer.")]
 pub struct ChatArgs {
     /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
+    /// File with a conversation as JSON to go on with; a last message of the user is answered first
+    #[arg(long, value_name = "FILE", conflicts_with = "system")]
+    messages: Option<PathBuf>,
     /// Most tokens of an answer; -1 goes on to the end of the answer or of the context
     #[arg(long, short = 'n', value_name = "N", default_value = "-1", allow_negative_numbers = true,
           value_parser = args::token_limit)]
@@ -50,6 +55,14 @@ pub struct ChatArgs {
 
 pub fn run(args: ChatArgs) -> Result<()> {
     args.sampling.check()?;
+    let start = match (&args.messages, &args.system) {
+        (Some(file), _) => text::read_messages(file)?,
+        (None, system) => {
+            let mut start = Conversation::default();
+            system.iter().for_each(|text| start.push("system", text));
+            start
+        }
+    };
     let path = load::chat_path(&args.model)?;
     let checkpoint = load::open(&path, &args.model.read)?;
     let sampling = args.sampling.sampling(checkpoint.sampling())?;
@@ -59,31 +72,29 @@ pub fn run(args: ChatArgs) -> Result<()> {
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;
     let model = load::model(checkpoint.weights(), &args.device.device()?)?;
     let session = Session::with_kv_type(model, context, args.cache.kv_type)?;
-    let system = args.system.map(|text| ChatMessage::new("system", text));
-    let mut chat = Chat {
-        checkpoint: &checkpoint,
-        tokenizer,
-        template,
-        session,
-        options,
-        messages: Vec::from_iter(system.clone()),
-    };
+    let mut chat = Chat { checkpoint: &checkpoint, tokenizer, template, session, options, messages: start.clone() };
 
     interrupt::catch()?;
     let mut input = Input::new()?;
+    if start.roles().last().is_some_and(|role| role != "system" && role != "assistant") {
+        chat.answer()?;
+    }
     while let Some(line) = input.line()? {
         match line.trim() {
             "" => {}
             "/exit" => break,
             "/help" => output::error_line("", COMMANDS),
             "/reset" => {
-                chat.messages = Vec::from_iter(system.clone());
+                chat.messages = start.clone();
                 output::note("The conversation is forgotten.");
             }
             command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
                 output::error_line("", &format!("There is no {command}.\n{COMMANDS}"));
             }
-            _ => chat.answer(line)?,
+            _ => {
+                chat.messages.push("user", &line);
+                chat.answer()?;
+            }
         }
     }
     Ok(())
@@ -95,7 +106,7 @@ struct Chat<'a> {
     template: ChatTemplate,
     session: Session,
     options: GenerateOptions,
-    messages: Vec<ChatMessage>,
+    messages: Conversation,
 }
 
 impl Chat<'_> {
@@ -106,20 +117,19 @@ impl Chat<'_> {
         // A quarter of the context, or all that may be answered.
         let answer = self.options.max_tokens.min(context / 4).max(1);
         let mut messages = self.messages.clone();
-        let system = messages.iter().take_while(|m| m.role == "system").count();
+        let mut roles: Vec<String> = messages.roles().collect();
+        let system = roles.iter().take_while(|role| *role == "system").count();
+        let mut turns = 0;
         loop {
-            let prompt = self.template.render(&messages, true)?;
+            let prompt = self.template.render_conversation(&messages, Ending::Prompt)?;
             let tokens = self.tokenizer.encode_with(&prompt, false, ParseSpecial::Yes)?;
-            let last = messages.len() - system == 1;
+            let last = roles.len() - system == 1;
             let fits = tokens.len().saturating_add(answer) <= context;
             if fits || last && tokens.len() < context {
-                let dropped = self.messages.len() - messages.len();
-                if dropped > 0 {
-                    let forgotten = match dropped.div_ceil(2) {
-                        1 => "the oldest turn is".to_owned(),
-                        turns => format!("the oldest {turns} turns are"),
-                    };
-                    output::note(&format!("(context full: {forgotten} forgotten)"));
+                match turns {
+                    0 => {}
+                    1 => output::note("(context full: the oldest turn is forgotten)"),
+                    _ => output::note(&format!("(context full: the oldest {turns} turns are forgotten)")),
                 }
                 self.messages = messages;
                 return Ok(Ok(tokens));
@@ -128,22 +138,24 @@ impl Chat<'_> {
                 return Ok(Err(tokens.len()));
             }
             // A turn: a message of the user and its answer.
-            messages.remove(system);
-            while messages[system].role != "user" {
+            turns += 1;
+            let next = roles.iter().skip(system + 1).position(|role| role == "user");
+            for _ in 0..next.map_or(roles.len() - system - 1, |others| others + 1) {
                 messages.remove(system);
+                roles.remove(system);
             }
         }
     }
 
-    /// Prints the model's answer and adds it to the conversation, also if it was interrupted. The session has the
+    /// Prints the model's answer to the last message and adds it to the conversation, also if it was interrupted. The session has the
     /// conversation so far in its cache and processes only the new tokens.
-    fn answer(&mut self, message: String) -> Result<()> {
-        self.messages.push(ChatMessage::new("user", message));
+    fn answer(&mut self) -> Result<()> {
         let context = self.session.capacity();
         let tokens = match self.prompt()? {
             Ok(tokens) => tokens,
             Err(tokens) => {
-                self.messages.pop();
+                let last = self.messages.roles().len() - 1;
+                self.messages.remove(last);
                 let line = format!(
                     "This message does not fit: the conversation has {tokens} tokens, the context {context}. Say less."
                 );
@@ -172,7 +184,7 @@ impl Chat<'_> {
             FinishReason::Interrupted => output::note("(interrupted)"),
             _ => {}
         }
-        self.messages.push(ChatMessage::new("assistant", answer.text));
+        self.messages.push("assistant", &answer.text);
         // The next answer has another seed; the first seed still determines the conversation.
         self.options.sampling.seed = self.options.sampling.seed.wrapping_add(1);
         Ok(())

@@ -19,7 +19,7 @@ Examples:
 
 Ternary weights and their scales are converted exactly. A type whose blocks do not divide the rows is refused.")]
 pub struct ConvertArgs {
-    /// A Hugging Face directory or a .gguf file
+    /// A Hugging Face directory, a .gguf file, or owner/name of the hub
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// File to write (`-` is standard output), or directory for --to hf
@@ -78,8 +78,8 @@ impl From<EmbeddingType> for Embeddings {
 }
 
 pub fn run(args: ConvertArgs) -> Result<()> {
-    let checkpoint = load::open(&args.input, &args.read)?;
     refuse_itself(&args.input, &args.output)?;
+    let checkpoint = load::open(&args.input, &args.read)?;
     check_output(&args.output, args.to, args.overwrite)?;
     write(&checkpoint, &args.output, args.to, args.embeddings)
 }

@@ -2,6 +2,7 @@
 
 use super::adapt::{self, AdaptArgs, Adaptation};
 use crate::error::Result;
+use crate::load;
 use bitnet::training::distill::DistillConfig;
 use std::path::PathBuf;
 
@@ -44,8 +45,9 @@ pub struct DistillArgs {
 }
 
 pub fn run(args: DistillArgs) -> Result<()> {
+    let student = load::local(&args.student)?;
     let distill = DistillConfig {
-        teacher: args.teacher.unwrap_or_else(|| args.student.clone()),
+        teacher: args.teacher.map_or_else(|| Ok(student.clone()), |teacher| load::local(&teacher))?,
         text: args.text,
         logits: args.logits,
         temperature: args.temperature,
@@ -54,6 +56,6 @@ pub fn run(args: DistillArgs) -> Result<()> {
         teacher_block: args.teacher_block,
         relation_heads: None,
     };
-    let adaptation = Adaptation { model: &args.student, ternary: true, lora: None, distill: Some(distill) };
+    let adaptation = Adaptation { model: &student, ternary: true, lora: None, distill: Some(distill) };
     adapt::run(&args.adapt, adaptation)
 }

@@ -2,6 +2,7 @@
 
 use super::adapt::{self, AdaptArgs, Adaptation};
 use crate::error::Result;
+use crate::load;
 use bitnet::training::lora::LoraConfig;
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub struct FinetuneArgs {
 
 pub fn run(args: FinetuneArgs) -> Result<()> {
     let lora = args.lora.map(|rank| LoraConfig { rank, alpha: args.alpha, ..LoraConfig::default() });
-    let adaptation = Adaptation { model: &args.model, ternary: !args.full_precision, lora, distill: None };
+    let model = load::local(&args.model)?;
+    let adaptation = Adaptation { model: &model, ternary: !args.full_precision, lora, distill: None };
     adapt::run(&args.adapt, adaptation)
 }

@@ -18,10 +18,11 @@ const CACHE_POSITIONS: usize = 1000;
 Examples:
   bitnet inspect bitnet-2b4t.gguf
   bitnet inspect hf-folder --tensors
+  bitnet inspect owner/name:Q2_0                       a GGUF file of a repository of the hub
   bitnet inspect hf-folder --json | jq .parameters
   bitnet inspect bitnet-2b4t.gguf --tokenize \"Hello world\"")]
 pub struct InspectArgs {
-    /// A Hugging Face directory or a .gguf file [default: the first models/*.gguf from here upwards]
+    /// A Hugging Face directory, a .gguf file, or owner/name of the hub [default: the first models/*.gguf from here upwards]
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
     /// List every tensor
@@ -40,7 +41,7 @@ pub struct InspectArgs {
 pub fn run(args: InspectArgs) -> Result<()> {
     let model = ModelArgs { model: args.path, read: args.read };
     let path = load::path(&model)?;
-    let checkpoint = load::open(&path, &model.read)?;
+    let checkpoint = load::open_to_inspect(&path, &model.read)?;
     if let Some(text) = &args.tokenize {
         return tokens(checkpoint.tokenizer()?, text, args.json);
     }

@@ -2,9 +2,9 @@
 
 use crate::args::ThreadArgs;
 use crate::error::{CliError, Result};
-use crate::output;
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
+use crate::{load, output};
 use bitnet::model::tokenizer::Tokenizer;
 use bitnet::training::config::TokenizerKind;
 use bitnet::training::data::{TokenFile, expand};
@@ -71,7 +71,7 @@ pub fn run(args: TokenizeArgs) -> Result<()> {
         train(&args, kind)?;
     }
     let Some(out) = &args.output else { return Ok(()) };
-    let tokenizer = Tokenizer::from_file(&args.tokenizer)?;
+    let tokenizer = Tokenizer::from_file(&load::local(&args.tokenizer)?)?;
     let mut progress = Progress::new("tokenizing");
     let mark = args.document_end.as_deref();
     let texts = files(&args.texts)?.iter().map(|path| TextPart::whole(path)).collect::<Result<Vec<_>, _>>()?;

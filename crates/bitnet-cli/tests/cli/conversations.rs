@@ -56,6 +56,45 @@ fn a_conversation_is_shown_as_the_model_sees_it() {
 }
 
 #[test]
+fn a_chat_goes_on_with_the_conversation_of_a_file() {
+    let Some(model) = prompts::chat_model("conversation-goes-on") else { return };
+    let file = folder("conversation-goes-on-file").join("chat.json");
+    let messages = r#"{"messages": [{"role": "system", "content": "Verse"}, {"role": "user", "content": "Hark"}]}"#;
+    fs::write(&file, messages).unwrap();
+    let chat = |more: &[&str], lines: &str| {
+        let args = [&["chat", "--model", str(&model), "--temp", "0", "-n", "8", "--quiet"], more].concat();
+        success(&args, run_with(program(&args), lines.as_bytes()))
+    };
+    // Its last message is answered as if it had been said, and what is said next follows.
+    let said = chat(&["--system", "Verse"], "Hark\nWho goes there?\n");
+    assert_eq!(chat(&["--messages", str(&file)], "Who goes there?\n"), said);
+    // /reset goes back to the file.
+    let first = chat(&["--messages", str(&file)], "");
+    assert!(said.starts_with(&first) && first.len() < said.len(), "{first:?} {said:?}");
+    let again = chat(&["--messages", str(&file)], "/reset\nWho goes there?\n");
+    let both = r#"[{"role": "system", "content": "Verse"}, {"role": "user", "content": "Hark"},
+                   {"role": "user", "content": "Who goes there?"}]"#;
+    fs::write(&file, both).unwrap();
+    assert_eq!(again, first + &chat(&["--messages", str(&file)], ""));
+    refused(&["chat", "--messages", str(&file), "--system", "x"], &["--messages", "--system"]);
+}
+
+/// Text from a guess says so wherever it is made.
+#[test]
+fn a_guessed_block_order_is_said() {
+    let model = golden("gguf/bitnet-b1.58-i2_s.gguf");
+    let out = folder("guessed-order").join("out.npy");
+    for (more, warns) in [(&[][..], true), (&["--i2s-order", "x86"], false), (&["--quiet"], false)] {
+        let args = ["logits", "--model", str(&model), "--tokens", "1,2", "-o", str(&out), "--force"];
+        let args = [&args[..], more].concat();
+        let output = run_with(program(&args), b"");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        success(&args, output);
+        assert_eq!(stderr.contains("warning: ") && stderr.contains("--i2s-order arm"), warns, "{more:?}: {stderr}");
+    }
+}
+
+#[test]
 fn the_tokens_of_a_prompt_are_listed() {
     let Some(model) = text::model() else { return };
     let value = json(&["inspect", str(&model), "--tokenize", "To be", "--json"]);

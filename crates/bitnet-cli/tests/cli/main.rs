@@ -6,6 +6,8 @@ mod conversations;
 mod files;
 mod golden;
 mod help;
+#[cfg(feature = "hub")]
+mod hub;
 mod model;
 mod prompts;
 mod quantize;
@@ -22,6 +24,8 @@ use std::process::{Command, Output, Stdio};
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // No test asks the real hub.
+    command.env("HF_HUB_OFFLINE", "1");
     command
 }
 

@@ -51,6 +51,23 @@ impl Conversation {
         }
     }
 
+    /// Adds a message.
+    pub fn push(&mut self, role: &str, content: &str) {
+        self.messages.push(minijinja::context! { role, content });
+    }
+
+    /// Takes away the message at `index`; an error of the caller if there is none.
+    pub fn remove(&mut self, index: usize) {
+        self.messages.remove(index);
+    }
+
+    /// The roles of the messages.
+    pub fn roles(&self) -> impl ExactSizeIterator<Item = String> {
+        let role =
+            |message: &Jinja| message.get_attr("role").unwrap_or_default().as_str().unwrap_or_default().to_owned();
+        self.messages.iter().map(role)
+    }
+
     /// The ending that asks for an answer: a last message of the assistant is continued.
     pub fn ending(&self) -> Ending {
         let role = self.messages.last().and_then(|message| message.get_attr("role").ok());

@@ -115,19 +115,26 @@ impl GgufCheckpoint {
         if self.config.block.inner_norms && self.gguf.metadata.value(&key).is_none() {
             notes.push(format!("{key} is absent: {} is assumed", self.config.hidden_act.name()));
         }
-        let order = match self.order {
-            I2sOrder::X86 => "x86",
-            I2sOrder::Arm => "ARM",
-        };
-        match self.guess {
-            Some(true) => notes.push(format!("I2_S does not record its block order: {order}, inferred from the norms")),
-            Some(false) => notes.push(format!("I2_S does not record its block order: {order} is assumed")),
-            None => {}
+        if self.guess == Some(true) {
+            let order = match self.order {
+                I2sOrder::X86 => "x86",
+                I2sOrder::Arm => "ARM",
+            };
+            notes.push(format!("I2_S does not record its block order: {order}, inferred from the norms"));
         }
+        notes.extend(self.guesses());
         for t in self.gguf.tensors.iter().filter(|t| t.ty.advice().is_some()) {
             notes.push(format!("{} is {} (type {}), which is not supported", t.name, t.ty.name(), t.ty.number()));
         }
         notes
+    }
+
+    /// What is assumed without evidence.
+    pub(super) fn guesses(&self) -> Vec<String> {
+        let guessed = self.guess == Some(false);
+        Vec::from_iter(guessed.then(|| {
+            "I2_S does not record its block order: x86 is assumed; if the text is noise, try --i2s-order arm".to_owned()
+        }))
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {

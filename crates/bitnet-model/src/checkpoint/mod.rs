@@ -52,6 +52,7 @@ pub struct Checkpoint {
     format: String,
     tensors: Vec<TensorSummary>,
     notes: Vec<String>,
+    guesses: Vec<String>,
     files: Vec<Arc<MappedFile>>,
     sampling: SamplingDefaults,
 }
@@ -99,6 +100,7 @@ impl Checkpoint {
         let sampling = SamplingDefaults::of_gguf(gguf.metadata());
         Ok(Self {
             sampling,
+            guesses: gguf.guesses(),
             ..Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), files, Box::new(gguf))
         })
     }
@@ -123,7 +125,7 @@ impl Checkpoint {
             None => notes.push("no tokenizer".into()),
         }
         let sampling = SamplingDefaults::default();
-        Self { weights, tokenizer, name: String::new(), format, tensors, notes, files, sampling }
+        Self { weights, tokenizer, name: String::new(), format, tensors, notes, guesses: Vec::new(), files, sampling }
     }
 
     /// The weights, with their configuration.
@@ -169,6 +171,11 @@ impl Checkpoint {
     /// How it asks to be sampled.
     pub fn sampling(&self) -> SamplingDefaults {
         self.sampling
+    }
+
+    /// Those of its [`notes`](Self::notes) that the text which it makes depends on and that may be wrong.
+    pub fn guesses(&self) -> &[String] {
+        &self.guesses
     }
 
     /// Warnings, one line each.
