@@ -258,6 +258,10 @@ fn colliding_numbers_are_told_apart_by_size() {
         (43, n / 256 * 42, "STQ1_0"),
         (43, n / 2, "unknown"),
         (28, n * 8, "F64"),
+        (134, n / 64 * 13 + 256 * 2, "IQ1_BN"),
+        (134, n / 64 * 13, "unknown"),
+        (135, n / 64 * 16 + 256 * 4, "IQ2_BN"),
+        (335, n / 64 * 16 + 256 * 4, "IQ2_BN_R4"),
         (4, n / 2, "unknown"),
         (4_000_000_000, n, "unknown"),
     ] {

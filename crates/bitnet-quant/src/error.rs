@@ -27,9 +27,9 @@ pub enum QuantError {
     /// A 2-bit code 3 (value +2) where only -1, 0 and +1 are ternary.
     #[error("{format}: the weight at row {row}, column {col} has code 3 (value +2), so this tensor is not ternary")]
     NotTernary { format: &'static str, row: usize, col: usize },
-    /// A weight of 0 for a format of two values.
-    #[error("{format} holds weights of -1 and +1 only, and this matrix has zeros; take TQ1_0, TQ2_0 or I2_S")]
-    NoZeros { format: &'static str },
+    /// Weights that a format cannot express.
+    #[error("{format} holds {holds}, and this matrix has others; take TQ1_0, TQ2_0, Q2_0 or I2_S")]
+    NotHeld { format: &'static str, holds: &'static str },
     /// A value to encode that is not -1, 0 or +1.
     #[error("the weight {value} at row {row}, column {col} is not -1, 0 or +1")]
     WeightOutOfRange { row: usize, col: usize, value: i8 },

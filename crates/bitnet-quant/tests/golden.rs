@@ -1,7 +1,8 @@
 //! Every format against bytes and values of gguf-py and transformers (`data/make.py`).
 
 use bitnet_quant::formats::{
-    PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, ScaledFormat, TQ1_0, TQ2_0, float16, hf, i2_s, i2_s::I2sOrder, q8_0,
+    IQ1_BN, IQ2_BN, PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, STQ1_0, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, float16, hf,
+    i2_s, i2_s::I2sOrder, q8_0,
 };
 use bitnet_quant::{QuantError, TernaryCodes, ternarize};
 use safetensors::SafeTensors;
@@ -86,10 +87,86 @@ fn one_bit_and_prism_types_equal_their_descriptions() {
     let data = PTQ1_0.encode(&weights(), &0.0625.into()).unwrap();
     let decoded = PTQ1_0.decode(&data, 5, 512).unwrap();
     assert_eq!((&decoded.codes, decoded.ternary_scales().unwrap()), (&weights(), 0.0625.into()));
-    assert!(matches!(Q1_0.encode(&weights(), &1f32.into()), Err(QuantError::NoZeros { .. })));
+    assert!(matches!(Q1_0.encode(&weights(), &1f32.into()), Err(QuantError::NotHeld { .. })));
     let signs: Vec<i8> = weights().to_weights().iter().map(|w| if *w < 0 { -1 } else { 1 }).collect();
     let signs = TernaryCodes::from_weights(5, 512, &signs).unwrap();
     assert_eq!(Q1_0.decode(&Q1_0.encode(&signs, &1f32.into()).unwrap(), 5, 512).unwrap().codes, signs);
+}
+
+/// Nibbles and signs of groups whose weights are 16 apart.
+#[test]
+fn stq1_0_equals_its_description() {
+    // d = 1; nibble 6: zero at place 1, the third of the others negative; nibble 1: zero first, the second negative.
+    let one = [(40, 0x00), (41, 0x3C)];
+    let mut values: Vec<(usize, f32)> =
+        vec![(0, 1.), (16, 0.), (32, 1.), (48, -1.), (1, 0.), (17, 1.), (33, -1.), (49, 1.)];
+    // Nibble 0 of all other groups: a zero, then +.
+    values.extend((2..64).map(|g| (g / 16 * 64 + g % 16, 0.)));
+    check_block(&STQ1_0, 0, &[one[0], one[1], (0, 0x16)], &values, 1.);
+    // The sign negates group 0 alone.
+    for (at, value) in [(0, -1.), (32, -1.), (48, 1.)] {
+        values.iter_mut().find(|v| v.0 == at).unwrap().1 = value;
+    }
+    check_block(&STQ1_0, 0, &[one[0], one[1], (0, 0x16), (32, 1)], &values, 1.);
+
+    // Every nibble and sign is what it is encoded to.
+    let mut data: Vec<u8> = (0..42u8).map(|i| i.wrapping_mul(89).wrapping_add(7)).collect();
+    data[40..].copy_from_slice(&[0x00, 0x38]);
+    let decoded = STQ1_0.decode(&data, 1, 256).unwrap();
+    assert_eq!(STQ1_0.encode(&decoded.codes, &0.5.into()).unwrap(), data);
+    assert_eq!((0..256).filter(|i| decoded.codes.row(0)[i / 4] >> (i % 4 * 2) & 3 == 1).count(), 64);
+    assert!(matches!(STQ1_0.encode(&weights(), &1f32.into()), Err(QuantError::NotHeld { .. })));
+}
+
+/// A block of IQ1_BN by its description: digits of 15 weights in three bytes, of the sixteenth in the last.
+fn iq1_bn_block(weights: &[i8; 64]) -> Vec<u8> {
+    let byte = |digits: &[i8]| {
+        let value: u32 = digits.iter().zip([1, 3, 9, 27, 81]).map(|(&w, power)| (w + 1) as u32 * power).sum();
+        (value * 256).div_ceil(243) as u8
+    };
+    let fives = weights.chunks(16).flat_map(|sixteen| sixteen[..15].chunks(5));
+    let last: Vec<i8> = weights.chunks(16).map(|sixteen| sixteen[15]).collect();
+    fives.map(byte).chain([byte(&last)]).collect()
+}
+
+#[test]
+fn types_with_a_scale_for_each_row_equal_their_descriptions() {
+    let values = |decoded: &ScaledCodes| -> Vec<f32> {
+        let scales = decoded.ternary_scales().unwrap();
+        let value = |(i, w): (usize, i8)| f32::from(w) * scales.at(i / 64, i % 64, 64);
+        decoded.codes.to_weights().into_iter().enumerate().map(value).collect()
+    };
+    // d = 0.5 and 0.25; zeros but for the first weight of row 0.
+    let mut rows =
+        [[0x00, 0x38].to_vec(), vec![0x80; 12], vec![0x2B], [0x00, 0x34].to_vec(), vec![0x80; 12], vec![0x2B]];
+    rows[1][0] = 0x81;
+    let mut expected = vec![0.; 128];
+    expected[0] = 0.5;
+    assert_eq!(values(&IQ1_BN.decode(&rows.concat(), 2, 64).unwrap()), expected);
+    // The digits of every value, in every place.
+    let weights: Vec<i8> =
+        (0..64 * 27).map(|i| (i * 7 + i / 5 % 3 + i / 64 % 3 + i * i / 11) as i8 % 3).map(|w| w.abs() - 1).collect();
+    let blocks: Vec<u8> = weights.as_chunks().0.iter().flat_map(iq1_bn_block).collect();
+    let decoded = IQ1_BN.decode(&[&[0x00, 0x3C][..], &blocks].concat(), 1, weights.len()).unwrap();
+    assert_eq!((decoded.codes.to_weights(), &decoded.scales[..]), (weights, &[1.][..]));
+
+    // An f32 scale; 0x92 has 1, -1, 0, 1 sixteen weights apart.
+    let row = |scale: f32| [&scale.to_le_bytes()[..], &[0x92], &[0x55; 15]].concat();
+    let mut expected = vec![0.; 128];
+    for (row, scale) in [0.3f32, -2.].into_iter().enumerate() {
+        for (at, w) in [(0, 1.), (16, -1.), (48, 1.)] {
+            expected[64 * row + at] = w * scale;
+        }
+    }
+    let decoded = IQ2_BN.decode(&[row(0.3), row(-2.)].concat(), 2, 64).unwrap();
+    assert_eq!(values(&decoded), expected);
+    assert_eq!(decoded.ternary_scales().unwrap().group(), Some(64));
+
+    assert!(matches!(IQ2_BN.decode(&row(f32::NAN), 1, 64), Err(QuantError::ScaleNotFinite { .. })));
+    assert!(matches!(IQ2_BN.decode(&[0xFF; 20], 1, 64), Err(QuantError::ScaleNotFinite { .. })));
+    assert!(matches!(IQ2_BN.decode(&[&[0; 4][..], &[0xFF; 16]].concat(), 1, 64), Err(QuantError::NotTernary { .. })));
+    assert!(matches!(IQ1_BN.decode(&[0; 14], 1, 64), Err(QuantError::Length { .. })));
+    assert!(matches!(IQ1_BN.decode(&[0; 15], 1, 96), Err(QuantError::RowNotBlocks { .. })));
 }
 
 #[test]

@@ -6,7 +6,7 @@ import numpy as np
 
 F32, F16, Q8_0, Q4_0, Q4_K, Q6_K, BF16, TQ1_0, TQ2_0, I2_S, Q2_0 = 0, 1, 8, 2, 12, 14, 30, 34, 35, 36, 42
 Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q5_K, IQ4_NL, F64, MXFP4 = 3, 6, 7, 10, 11, 13, 20, 28, 39
-Q1_0, PQ2_0, PTQ1_0 = 41, 142, 143
+Q1_0, PQ2_0, PTQ1_0, STQ1_0, IQ1_BN, IQ2_BN = 41, 142, 143, 43, 134, 135
 ALIGNMENT = 32
 
 
@@ -89,4 +89,37 @@ def encode_ptq1_0(ternary, scale):
                 value = sum(block[first + n * apart + m] * 3 ** (4 - n) for n in range(digits))
                 out += bytes([-(-value * 256 // 243)])
         out += np.float16(scale).tobytes()
+    return out
+
+
+def encode_iq_bn(ternary, scale, bits):
+    """A scale before each row (f16 for 1 bit, f32 for 2), then 64 weights: base 3 in 13 bytes, or planes of 16 weights in 16."""
+    out = b""
+    for row in (ternary + 1).astype(int):
+        out += np.float16(scale).tobytes() if bits == 1 else np.float32(scale).tobytes()
+        for block in row.reshape(-1, 64):
+            if bits == 2:
+                out += bytes(sum(block[16 * i + j] << 2 * i for i in range(4)) for j in range(16))
+                continue
+            digits = [block[16 * i + 5 * k:16 * i + 5 * k + 5] for i in range(4) for k in range(3)] + [block[15::16]]
+            values = (sum(d * 3 ** j for j, d in enumerate(five)) for five in digits)
+            out += bytes(-(-int(value) * 256 // 243) for value in values)
+    return out
+
+
+# Nibble and sign of each group of four weights with one zero.
+SHERRY = {}
+for code in range(16):
+    signs = [1, -1 if code & 1 else 1, -1 if code & 2 else 1]
+    lanes = signs[:code >> 2] + [0] + signs[code >> 2:]
+    SHERRY |= {tuple(lanes): (code, 0), tuple(-lane for lane in lanes): (code, 1)}
+
+
+def encode_stq1_0(ternary, scale):
+    """256 weights: a nibble for each four weights 16 apart, then their signs, f16 scale."""
+    out = b""
+    for block in ternary.reshape(-1, 4, 4, 16).astype(int):
+        pairs = [SHERRY[tuple(block[g // 16, :, g % 16])] for g in range(64)]
+        out += bytes(pairs[2 * i][0] | pairs[2 * i + 1][0] << 4 for i in range(32))
+        out += bytes(sum(pairs[8 * i + k][1] << k for k in range(8)) for i in range(8)) + np.float16(scale).tobytes()
     return out

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
 from gguf_writer import (BF16, F16, F32, F64, I2_S, IQ4_NL, MXFP4, PQ2_0, PTQ1_0, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K,
-                         Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0, encode_i2_s, encode_ptq1_0, encode_q1_0, encode_q2_0, write)
+                         Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, STQ1_0, IQ1_BN, IQ2_BN, TQ1_0, TQ2_0, encode_i2_s, encode_iq_bn,
+                         encode_ptq1_0, encode_q1_0, encode_q2_0, encode_stq1_0, write)
 from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, save_weights, ternary, write_json
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -94,6 +95,10 @@ def encode_ternary(form, w, scale):
             return PQ2_0, encode_q2_0(w, scale, 128)
         case "ptq1_0":
             return PTQ1_0, encode_ptq1_0(w, scale)
+        case "iq1_bn" | "iq2_bn":
+            return (IQ1_BN, encode_iq_bn(w, scale, 1)) if form == "iq1_bn" else (IQ2_BN, encode_iq_bn(w, scale, 2))
+        case "stq1_0":
+            return STQ1_0, encode_stq1_0(w, scale)
         case "tq1_0" | "tq2_0":
             kind = TQ1_0 if form == "tq1_0" else TQ2_0
             return kind, gguf.quants.quantize((w * scale).astype(np.float32), T(kind)).tobytes()
@@ -128,6 +133,14 @@ def metadata(config, arch, extra):
     return {key: v for key, v in everything.items() if v is not None}
 
 
+def one_zero_in_four(w, generator):
+    """Weights of which exactly one of four that are 16 apart is zero; zeros beside it become signs."""
+    signs = torch.randint(2, w.shape, generator=generator) * 2.0 - 1
+    w = torch.where(w == 0, signs, w).reshape(-1, 4, 16)
+    place = torch.randint(4, (len(w), 1, 16), generator=generator)
+    return w.scatter(1, place, 0.0).reshape(signs.shape)
+
+
 def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, generator):
     """(tensors for the GGUF file, weights for transformers)"""
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
@@ -146,6 +159,8 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
         elif isinstance(linear, str) and name.startswith("model.layers."):
             w, scale = ternary(w)
             scale = np.float32(np.float16(scale))
+            if linear == "stq1_0":
+                w = one_zero_in_four(w, generator)
             if block_scales:  # a scale to each block of 256, as a quantizer of arbitrary weights writes them
                 blocks = (scale * (0.5 + torch.rand(w.numel() // 256, 1, generator=generator)).numpy())
                 blocks = blocks.astype(np.float16).astype(np.float32)
@@ -225,6 +240,8 @@ def files():
     yield "llama-q2_0-g64", dict(**mixed, linear="q2_0-g64", embedding=Q8_0, head=Q8_0)
     yield "llama-q2_0-g128", dict(**mixed, linear="q2_0-g128", embedding=Q8_0, head=Q8_0)
     yield "llama-pq2_0", dict(**mixed, linear="pq2_0", embedding=Q1_0, head=Q8_0)
+    for kind in ("stq1_0", "iq1_bn", "iq2_bn"):
+        yield f"llama-{kind}", dict(**mixed, linear=kind, embedding=Q8_0, head=Q8_0)
     yield "llama-ptq1_0", dict(**mixed, linear="ptq1_0", embedding=Q8_0, head=Q8_0)
     dense = llama({}, **NARROW)
     for name, kind in {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}.items():
@@ -300,7 +317,7 @@ def llama3_factors(head_dim, theta):
 
 def check(name, arguments):
     """gguf-py must read back every file whose types it knows."""
-    if str(arguments["linear"]).startswith(("i2_s", "q2_0", "pq2_0", "ptq1_0")):
+    if str(arguments["linear"]).startswith(("i2_s", "q2_0", "pq2_0", "ptq1_0", "stq1_0", "iq")):
         return
     for tensor in gguf.GGUFReader(os.path.join(FOLDER, f"{name}.gguf")).tensors:
         if tensor.tensor_type != F64:  # read as it is

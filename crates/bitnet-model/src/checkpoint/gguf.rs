@@ -8,7 +8,7 @@ use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
 use bitnet_quant::TernaryScales;
-use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder, i2s_order::OrderHint};
+use bitnet_quant::formats::{self, RowScaledFormat, ScaledFormat, i2_s::I2sOrder, i2s_order::OrderHint};
 use bitnet_quant::ternarize;
 use std::path::Path;
 use std::sync::Arc;
@@ -164,6 +164,12 @@ impl GgufCheckpoint {
             }
             return owned(values, BitNetDType::F16);
         }
+        if let Some(format) = row_scaled_format(tensor.ty) {
+            let decoded = format.decode(bytes, rows, cols)?;
+            let (weights, scales) = (decoded.codes.to_weights(), &decoded.scales);
+            let values = weights.into_iter().enumerate().map(|(i, w)| f32::from(w) * scales[i / cols]);
+            return owned(values.flat_map(f32::to_le_bytes).collect(), BitNetDType::F32);
+        }
         match tensor.ty {
             GgufType::F64 => {
                 let narrow = |b: &[u8; 8]| (f64::from_le_bytes(*b) as f32).to_le_bytes();
@@ -195,9 +201,11 @@ impl GgufCheckpoint {
         let tensor = self.tensor(&name, &[rows, cols])?;
         let bytes = self.data(tensor);
         // A type with a scale in every block: ternary if all scales are one and no code is +2.
-        let scaled = scaled_format(tensor.ty).filter(|_| !self.family.has_float_inputs());
-        let uniform = scaled.and_then(|format| {
-            let decoded = format.decode(bytes, rows, cols).ok()?;
+        let uniform = Some(tensor.ty).filter(|_| !self.family.has_float_inputs()).and_then(|ty| {
+            let decoded = match row_scaled_format(ty) {
+                Some(format) => format.decode(bytes, rows, cols).ok()?,
+                None => scaled_format(ty)?.decode(bytes, rows, cols).ok()?,
+            };
             let scale = decoded.ternary_scales().ok()?.one()?;
             Some((TernaryScales::from(scale), decoded.codes))
         });
@@ -222,7 +230,11 @@ impl GgufCheckpoint {
             WeightSource::Ternary { codes, scales } => {
                 scales.times(extra).map(|scales| WeightSource::Ternary { codes, scales })
             }
-            dense => (extra == 1.).then_some(dense),
+            WeightSource::Dense(dense) if extra == 1. => Some(WeightSource::Dense(dense)),
+            WeightSource::Dense(dense) => {
+                let values = dense.to_f32().into_iter().flat_map(|v| (v * extra).to_le_bytes()).collect();
+                Some(WeightSource::Dense(DenseTensor::owned(&name, values, BitNetDType::F32, rows, cols)?))
+            }
         };
         let weight = weight
             .ok_or_else(|| ModelError::tensor(name, format!("has the scale {extra}, which does not fit its type")))?;
@@ -241,6 +253,16 @@ fn scaled_format(ty: GgufType) -> Option<&'static ScaledFormat> {
         GgufType::Q2_0_G128 | GgufType::PQ2_0 => &formats::Q2_0_G128,
         GgufType::Q1_0 => &formats::Q1_0,
         GgufType::PTQ1_0 => &formats::PTQ1_0,
+        GgufType::STQ1_0 | GgufType::STQ1_0_EARLY => &formats::STQ1_0,
+        _ => return None,
+    })
+}
+
+/// The format of a type with a scale for each row.
+fn row_scaled_format(ty: GgufType) -> Option<&'static RowScaledFormat> {
+    Some(match ty {
+        GgufType::IQ1_BN => &formats::IQ1_BN,
+        GgufType::IQ2_BN => &formats::IQ2_BN,
         _ => return None,
     })
 }

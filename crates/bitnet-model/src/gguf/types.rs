@@ -37,6 +37,14 @@ pub enum GgufType {
     PQ2_0,
     /// PrismML's: base 3.
     PTQ1_0,
+    /// Sherry: of every four weights one is zero. 43, and 42 in early files.
+    STQ1_0,
+    /// The same under its early number.
+    STQ1_0_EARLY,
+    /// ik_llama.cpp's: base 3, a scale for each row.
+    IQ1_BN,
+    /// ik_llama.cpp's: 2 bits, a scale for each row.
+    IQ2_BN,
     /// An unsupported type; one whose number is not known has the name "unknown" and all bytes up to the next tensor.
     Unsupported {
         number: u32,
@@ -47,8 +55,8 @@ pub enum GgufType {
 use GgufType::*;
 
 /// Type, number in a file, name, weights in a block, bytes of a block.
-/// I2_S has 32 bytes more at the end of the tensor.
-const READ: [(GgufType, u32, &str, usize, usize); 24] = [
+/// I2_S has 32 bytes more at the end of the tensor, IQ1_BN and IQ2_BN a scale of 2 and 4 bytes before each row.
+const READ: [(GgufType, u32, &str, usize, usize); 28] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (BF16, 30, "BF16", 1, 2),
@@ -73,10 +81,14 @@ const READ: [(GgufType, u32, &str, usize, usize); 24] = [
     (Q1_0, 41, "Q1_0", 128, 18),
     (PQ2_0, 142, "PQ2_0", 128, 34),
     (PTQ1_0, 143, "PTQ1_0", 128, 28),
+    (STQ1_0, 43, "STQ1_0", 256, 42),
+    (STQ1_0_EARLY, 42, "STQ1_0", 256, 42),
+    (IQ1_BN, 134, "IQ1_BN", 64, 13),
+    (IQ2_BN, 135, "IQ2_BN", 64, 16),
 ];
 
 /// Known but unsupported types: number, name, weights in a block, bytes of a block.
-const NAMED: [(u32, &str, usize, usize); 20] = [
+const NAMED: [(u32, &str, usize, usize); 18] = [
     (9, "Q8_1", 32, 40),
     (15, "Q8_K", 256, 292),
     (16, "IQ2_XXS", 256, 66),
@@ -95,8 +107,6 @@ const NAMED: [(u32, &str, usize, usize); 20] = [
     (32, "Q4_0_4_8", 32, 18),
     (33, "Q4_0_8_8", 32, 18),
     (40, "NVFP4", 64, 36),
-    (42, STQ1_0, 256, 42),
-    (43, STQ1_0, 256, 42),
 ];
 
 /// Types that are used as they are stored, and what tensors of them are.
@@ -120,7 +130,7 @@ const DTYPES: [(GgufType, BitNetDType); 15] = [
 
 const UNKNOWN: &str = "unknown";
 const I8_S: &str = "I8_S";
-const STQ1_0: &str = "STQ1_0";
+const INTERLEAVED: &str = "IQ2_BN_R4";
 const TL1: &str = "TL1";
 const TL2: &str = "TL2";
 
@@ -144,6 +154,7 @@ impl GgufType {
     /// Whether weights are stored as -1, 0, +1 and scales (Q2_0 and PQ2_0 may also hold +2).
     pub fn is_ternary(self) -> bool {
         matches!(self, I2_S | TQ1_0 | TQ2_0 | Q2_0_G64 | Q2_0_G128 | Q1_0 | PQ2_0 | PTQ1_0)
+            || matches!(self, STQ1_0 | STQ1_0_EARLY | IQ1_BN | IQ2_BN)
     }
 
     /// The dtype of its elements, if they are used as they are stored.
@@ -176,7 +187,12 @@ impl GgufType {
         if !cols.is_multiple_of(block) {
             return None;
         }
-        (n / block).checked_mul(bytes)
+        let scales = match self {
+            IQ1_BN => 2,
+            IQ2_BN => 4,
+            _ => 0,
+        };
+        (n / block).checked_mul(bytes)?.checked_add(rows.checked_mul(scales)?)
     }
 
     /// Why a type is not supported and what to do; `None` for a supported one.
@@ -191,9 +207,12 @@ impl GgufType {
                 "it is newer than this program, or of a fork; use a newer version, or a file with ternary or common \
                  quantized tensors"
             }
+            INTERLEAVED | "Q4_0_4_4" | "Q4_0_4_8" | "Q4_0_8_8" => {
+                "its rows are interleaved for one kind of CPU; use the file that it was made from, or make it again without"
+            }
             I8_S => "it is an activation type of bitnet.cpp; convert the Hugging Face checkpoint again",
             _ => {
-                "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0), float, MXFP4, IQ4_NL, Q4_0 to Q8_0 or Q2_K to Q6_K tensors"
+                "use a file with ternary (I2_S, TQ1_0, TQ2_0, Q1_0, Q2_0, PQ2_0, PTQ1_0, STQ1_0, IQ1_BN, IQ2_BN), float, MXFP4, IQ4_NL, Q4_0 to Q8_0 or Q2_K to Q6_K tensors"
             }
         })
     }
@@ -236,14 +255,16 @@ pub(super) fn resolve(number: u32, tensors: &[Extent], alignment: usize) -> Gguf
         39 if all_fit(&MXFP4) => MXFP4,
         39 => Unsupported { number, name: TL2 },
         42 => {
-            let sherry = Unsupported { number, name: STQ1_0 };
-            let group = [Q2_0_G64, Q2_0_G128].into_iter().find(all_fit);
-            group.or(Some(sherry).filter(all_fit)).unwrap_or(Unsupported { number, name: TL2 })
+            let found = [Q2_0_G64, Q2_0_G128, STQ1_0_EARLY].into_iter().find(all_fit);
+            found.unwrap_or(Unsupported { number, name: TL2 })
         }
+        335 => Unsupported { number, name: INTERLEAVED },
         // Numbers of forks, which others may use too.
         142 if !all_fit(&PQ2_0) => Unsupported { number, name: UNKNOWN },
         143 if !all_fit(&PTQ1_0) => Unsupported { number, name: UNKNOWN },
-        43 if !all_fit(&Unsupported { number, name: STQ1_0 }) => Unsupported { number, name: UNKNOWN },
+        43 if !all_fit(&STQ1_0) => Unsupported { number, name: UNKNOWN },
+        134 if !all_fit(&IQ1_BN) => Unsupported { number, name: UNKNOWN },
+        135 if !all_fit(&IQ2_BN) => Unsupported { number, name: UNKNOWN },
         _ => match READ.iter().find(|r| r.1 == number) {
             Some(row) => row.0,
             None => Unsupported { number, name: NAMED.iter().find(|r| r.0 == number).map_or(UNKNOWN, |r| r.1) },

@@ -9,6 +9,8 @@
 //! | [`Q1_0`] | 128 | 18 | f16 a block, first |
 //! | [`TQ2_0`] | 256 | 66 | f16 a block, last |
 //! | [`Q2_0_G64`], [`Q2_0_G128`] | 64, 128 | 18, 34 | f16 a block, first |
+//! | [`STQ1_0`] | 256, one of four zero | 42 | f16 a block, last |
+//! | [`IQ1_BN`], [`IQ2_BN`] | 64 | 13, 16 | f16, f32 a row, first |
 //! | [`hf`] | `[ceil(out / 4), in]` bytes | | beside the tensor |
 //! | [`q8_0`] | 32 | 34 | f16 a block, first |
 //! | [`q6_k`] | 256 | 210 | f16 a block, last, and 16 i8 |
@@ -17,13 +19,16 @@ pub mod float16;
 pub mod hf;
 pub mod i2_s;
 pub mod i2s_order;
+mod iq_bn;
 mod planes;
 pub mod q6_k;
 pub mod q8_0;
 mod scaled;
+mod stq1_0;
 mod tq1_0;
 
-pub use scaled::{PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f16_exact};
+pub use iq_bn::{IQ1_BN, IQ2_BN, RowScaledFormat};
+pub use scaled::{PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, STQ1_0, ScaledCodes, ScaledFormat, TQ1_0, TQ2_0, f16_exact};
 
 use crate::QuantError;
 

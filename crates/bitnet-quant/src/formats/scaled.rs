@@ -1,9 +1,10 @@
-//! Ternary types with an f16 scale in every block: TQ1_0, PTQ1_0, TQ2_0, Q2_0; and Q1_0, which has no zeros.
+//! Ternary types with an f16 scale in every block: TQ1_0, PTQ1_0, TQ2_0, Q2_0; Q1_0, which has no zeros, and STQ1_0, where one of
+//! four weights is zero.
 
 use half::f16;
 
 use super::planes::{self, First};
-use super::{TERNARY, check_length, check_row, count, tq1_0};
+use super::{TERNARY, check_length, check_row, count, stq1_0, tq1_0};
 use crate::{QuantError, TernaryCodes, TernaryScales};
 
 /// A block type of 2-bit or base-3 codes with one f16 scale per block.
@@ -21,6 +22,8 @@ pub struct ScaledFormat {
     unpack: fn(&[u8], &mut [u8]),
     /// The inverse; the output must be zero.
     pack: fn(&[u8], &mut [u8]),
+    /// What weights it holds, if not any ternary ones.
+    holds: Option<&'static str>,
 }
 
 /// GGUF type 34: 1.6875 bits a weight.
@@ -31,6 +34,7 @@ pub static TQ1_0: ScaledFormat = ScaledFormat {
     scale_at: 52,
     unpack: |stored, codes| tq1_0::unpack(tq1_0::TQ1_0, stored, codes),
     pack: |codes, stored| tq1_0::pack(tq1_0::TQ1_0, codes, stored),
+    holds: None,
 };
 
 /// GGUF type 143, PrismML's: 1.75 bits a weight.
@@ -41,6 +45,7 @@ pub static PTQ1_0: ScaledFormat = ScaledFormat {
     scale_at: 26,
     unpack: |stored, codes| tq1_0::unpack(tq1_0::PTQ1_0, stored, codes),
     pack: |codes, stored| tq1_0::pack(tq1_0::PTQ1_0, codes, stored),
+    holds: None,
 };
 
 /// GGUF type 41: 1.125 bits a weight, one of them its sign, the first in the lowest bit. It has no zeros.
@@ -62,6 +67,18 @@ pub static Q1_0: ScaledFormat = ScaledFormat {
             *signs = four(codes[0]) | four(codes[1]) << 4;
         }
     },
+    holds: Some("weights of -1 and +1 only"),
+};
+
+/// GGUF type 43, and 42 in early files: 1.3125 bits a weight, of every four one is zero.
+pub static STQ1_0: ScaledFormat = ScaledFormat {
+    name: "STQ1_0",
+    block: 256,
+    bytes: 42,
+    scale_at: 40,
+    unpack: stq1_0::unpack,
+    pack: stq1_0::pack,
+    holds: Some("exactly one zero among four weights that are 16 apart"),
 };
 
 /// GGUF type 35: 2.0625 bits a weight.
@@ -80,6 +97,7 @@ pub static TQ2_0: ScaledFormat = ScaledFormat {
             planes::pack(half, First::Low, out);
         }
     },
+    holds: None,
 };
 
 /// GGUF type 42 with groups of 64: 2.25 bits a weight. Code 3 is +2.
@@ -96,6 +114,7 @@ const fn q2_0(name: &'static str, block: usize) -> ScaledFormat {
         scale_at: 0,
         unpack: |stored, codes| codes.copy_from_slice(stored),
         pack: |codes, stored| stored.copy_from_slice(codes),
+        holds: None,
     }
 }
 
@@ -174,7 +193,7 @@ impl ScaledFormat {
     /// The tensor with its scale in every block that has a nonzero weight, and 0 in the others (as gguf-py writes it).
     ///
     /// # Errors
-    /// If a row is not whole blocks, a block of Q1_0 has zeros beside other weights, or the block has more than one scale, or one
+    /// If a row is not whole blocks, the type holds other weights only (Q1_0, STQ1_0), or a block has more than one scale, or one
     /// that f16 does not hold ([`f16_exact`]).
     pub fn encode(&self, codes: &TernaryCodes, scales: &TernaryScales) -> Result<Vec<u8>, QuantError> {
         let cols = codes.cols();
@@ -191,9 +210,12 @@ impl ScaledFormat {
             };
             (self.pack)(codes, &mut block[self.codes_at()]);
             let empty = codes.iter().all(|&c| c == 0b01_01_01_01);
-            // One bit a weight.
-            if !empty && self.bytes - 2 == self.block / 8 && codes.iter().any(|c| c & 0b01_01_01_01 != 0) {
-                return Err(QuantError::NoZeros { format: self.name });
+            if let Some(holds) = self.holds.filter(|_| !empty) {
+                let mut read = vec![0; codes.len()];
+                (self.unpack)(&block[self.codes_at()], &mut read);
+                if read != codes {
+                    return Err(QuantError::NotHeld { format: self.name, holds });
+                }
             }
             let d = if empty { f16::ZERO } else { scale };
             block[self.scale_at..self.scale_at + 2].copy_from_slice(&d.to_le_bytes());
