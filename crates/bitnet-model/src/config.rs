@@ -171,6 +171,7 @@ impl Config {
                 Some(QuantizationConfig { class: LinearClass::Online, ..QuantizationConfig::default() })
             }
             Some(Value::Null) | None => None,
+            Some(value) if crate::checkpoint::mlx::is_quantization(value) => None,
             Some(value) => Some(QuantizationConfig::from_json(value)?),
         };
         let theta = raw.rope_theta.unwrap_or(default.theta);

@@ -1,12 +1,13 @@
 //! Checkpoints of Hugging Face: `config.json` and safetensors.
 
 use super::TensorSummary;
+use super::mlx::{Affine, Mlx, Packed};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::config::{Architecture, LinearClass};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
-use bitnet_quant::{formats, ternarize};
+use bitnet_quant::{TernaryScales, formats, ternarize};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub(super) struct HuggingFace {
     notes: Vec<String>,
     /// Whether master weights are kept dense.
     keep_master_weights: bool,
+    /// How MLX quantized it.
+    mlx: Option<Mlx>,
 }
 
 /// Size limit of `config.json`.
@@ -51,7 +54,8 @@ impl HuggingFace {
             false => tensors,
         };
         notes.extend(unannounced_biases(&text, &tensors));
-        Ok(Self { config, files, tensors, notes, keep_master_weights })
+        let mlx = Mlx::from_config(&text).map_err(|e| e.in_file(&path))?;
+        Ok(Self { config, files, tensors, notes, keep_master_weights, mlx })
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -64,6 +68,7 @@ impl HuggingFace {
 
     pub(super) fn format(&self) -> String {
         let linear = match self.config.quantization.as_ref().map(|q| q.class) {
+            None if self.mlx.is_some() => "quantized by MLX",
             None => "not quantized",
             Some(LinearClass::BitLinear) => "BitLinear, packed",
             Some(LinearClass::Offline) => "AutoBitLinear, offline",
@@ -91,8 +96,9 @@ impl HuggingFace {
         }
         modules.extend(Norm::all(&self.config).flat_map(|norm| norm_modules(norm, &self.config)));
         let read = |name: &str| {
-            let known =
-                [".rms_norm.weight", ".weight_scale", ".weight", ".bias"].iter().find_map(|end| name.strip_suffix(end));
+            let known = [".rms_norm.weight", ".weight_scale", ".weight", ".bias", ".scales", ".biases"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
             known.is_some_and(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
         };
         self.tensors.iter().map(|t| &t.info.name).filter(|name| !read(name)).cloned().collect()
@@ -110,6 +116,27 @@ impl HuggingFace {
             return Err(ModelError::tensor(name, problem));
         }
         Ok(tensor.info.to_f32(&self.files[tensor.shard])?)
+    }
+
+    /// The matrix of a module that MLX quantized, and how.
+    fn affine(&self, module: &str, rows: usize, cols: usize) -> Result<Option<(Affine, Packed<'_>)>> {
+        let [scales, biases] = ["scales", "biases"].map(|part| format!("{module}.{part}"));
+        let Some(mlx) = self.mlx.as_ref().filter(|_| self.tensors.find(&scales).is_some()) else { return Ok(None) };
+        let (affine, name) = (mlx.of(module), format!("{module}.weight"));
+        let (words, groups) = affine.widths(&name, cols)?;
+        let tensor = self.tensors.tensor(&name)?;
+        expect_shape(tensor, &[rows, words])?;
+        if tensor.info.dtype != Dtype::U32 {
+            return Err(ModelError::tensor(name, format!("is {:?}; MLX packs it in U32", tensor.info.dtype)));
+        }
+        let vector = |name: &str| {
+            expect_shape(self.tensors.tensor(name)?, &[rows, groups])?;
+            self.vector(name, rows * groups)
+        };
+        Ok(Some((
+            affine,
+            Packed { words: self.bytes(tensor), scales: vector(&scales)?, biases: vector(&biases)?, rows, cols },
+        )))
     }
 
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<DenseTensor> {
@@ -154,6 +181,10 @@ impl HuggingFace {
             Some(_) => Some(self.vector(&format!("{module}.bias"), rows)?),
             None => None,
         };
+        if let Some((affine, matrix)) = self.affine(module, rows, cols)? {
+            let wanted = |scales: &TernaryScales| self.config.block.inner_norms && scales.one().is_some();
+            return Ok(LinearSource { weight: affine.weights(&name, &matrix, wanted)?, bias, inner_norm: None });
+        }
         let scale = || Ok::<f32, ModelError>(self.vector(&format!("{module}.weight_scale"), 1)?[0]);
         let packed = tensor.info.dtype == Dtype::U8;
         let weight = match class {
@@ -296,7 +327,11 @@ impl Weights for HuggingFace {
     }
 
     fn embedding(&self) -> Result<DenseTensor> {
-        self.dense("model.embed_tokens.weight", self.config.vocab_size, self.config.hidden_size)
+        let (module, rows, cols) = ("model.embed_tokens", self.config.vocab_size, self.config.hidden_size);
+        match self.affine(module, rows, cols)? {
+            Some((affine, matrix)) => affine.dense(module, &matrix),
+            None => self.dense("model.embed_tokens.weight", rows, cols),
+        }
     }
 
     fn head(&self) -> Result<Option<LinearSource>> {

@@ -5,6 +5,7 @@ mod gguf_config;
 pub mod gguf_names;
 pub(crate) mod gguf_vocab;
 pub(crate) mod hf;
+pub(crate) mod mlx;
 mod random;
 mod sampling;
 mod weights;
