@@ -180,12 +180,12 @@ mod tests {
         assert_eq!(two.dense("w", &packed(&words, 0.5, -0.5, 32)).unwrap().to_f32(), expected);
         // 0, 1, 2, .. in every number of bits, as one number in base 2^bits.
         for bits in [1usize, 2, 3, 4, 5, 6, 8] {
-            let mut stream = vec![false; 32 * bits];
+            let mut stream = [false; 256];
             for k in 0..32 {
                 (0..bits).for_each(|b| stream[k * bits + b] = (k % (1 << bits)) >> b & 1 == 1);
             }
             let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit));
-            let words: Vec<u8> = stream.chunks(8).map(byte).collect();
+            let words: Vec<u8> = stream[..32 * bits].chunks(8).map(byte).collect();
             let read = Affine { group: 32, bits }.dense("w", &packed(&words, 1., 0., 32)).unwrap().to_f32();
             assert_eq!(read, (0..32).map(|k| (k % (1 << bits)) as f32).collect::<Vec<_>>(), "{bits} bits");
         }
