@@ -2,8 +2,12 @@
 
 use bitnet_core::Device;
 use bitnet_inference::{Model, Session};
-use bitnet_model::checkpoint::{Checkpoint, OpenOptions, Projection, WeightSource};
+use bitnet_model::Config;
+use bitnet_model::checkpoint::{
+    Checkpoint, DenseTensor, LinearSource, Norm, OpenOptions, Projection, WeightSource, Weights,
+};
 use bitnet_model::convert::{Embeddings, Target, convert};
+use bitnet_quant::{TernaryCodes, TernaryScales};
 use bitnet_testkit::golden::{self, Golden, relative_error};
 use std::path::Path;
 use std::sync::Arc;
@@ -87,6 +91,152 @@ fn gguf_files_survive_every_target() {
                 let error = relative_error(&logits(&after, &golden), &golden.logits);
                 assert!(error <= 1e-3, "{name} to {target:?}: logits differ by {error:e}");
             }
+        }
+    }
+}
+
+/// A model whose linear layers are a function of those of another.
+struct Mapped<F>(Box<dyn Weights>, F);
+
+impl<F: Fn(LinearSource) -> LinearSource + Send + Sync> Weights for Mapped<F> {
+    fn config(&self) -> &Config {
+        self.0.config()
+    }
+    fn embedding(&self) -> bitnet_model::Result<DenseTensor> {
+        self.0.embedding()
+    }
+    fn head(&self) -> bitnet_model::Result<Option<LinearSource>> {
+        self.0.head()
+    }
+    fn norm(&self, norm: Norm) -> bitnet_model::Result<Vec<f32>> {
+        self.0.norm(norm)
+    }
+    fn linear(&self, layer: usize, projection: Projection) -> bitnet_model::Result<LinearSource> {
+        self.0.linear(layer, projection).map(&self.1)
+    }
+    fn release(&self, layer: usize) {
+        self.0.release(layer);
+    }
+}
+
+/// The same weights with the scale of group `g` of row `r` multiplied by a power of two; `binary`: zeros become +1.
+fn changed(path: &Path, group: Option<usize>, binary: bool) -> Checkpoint {
+    let change = move |source: LinearSource| {
+        let WeightSource::Ternary { codes, scales } = source.weight else { panic!("a ternary model") };
+        let (rows, cols) = (codes.rows(), codes.cols());
+        let weights = codes.to_weights().into_iter().map(|w| if binary && w == 0 { 1 } else { w });
+        let codes = TernaryCodes::from_weights(rows, cols, &weights.collect::<Vec<_>>()).unwrap();
+        let scales = match group {
+            None => scales,
+            Some(group) => {
+                let factor = |i: usize| (1 << ((i / (cols / group) + i) % 3)) as f32;
+                let scale = half::f16::from_f32(scales.one().unwrap()).to_f32();
+                let values = (0..rows * cols / group).map(|i| scale * factor(i)).collect();
+                TernaryScales::groups(values, group, &codes).unwrap()
+            }
+        };
+        LinearSource { weight: WeightSource::Ternary { codes, scales }, ..source }
+    };
+    open(path).map_weights(|weights| Box::new(Mapped(weights, change)))
+}
+
+const TARGETS: [Target; 9] = [
+    Target::I2S,
+    Target::Tq1_0,
+    Target::Tq2_0,
+    Target::Q2_0,
+    Target::Pq2_0,
+    Target::Ptq1_0,
+    Target::Q1_0,
+    Target::HuggingFace,
+    Target::Mlx,
+];
+
+/// Every format gives back the codes and scales of the source, whatever it is written from: so do all pairs.
+#[test]
+fn every_format_gives_back_what_it_was_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = changed(&golden::folder().join("gguf/bitnet-b1.58-i2_s.gguf"), None, true);
+    for (first, second) in TARGETS.into_iter().zip(TARGETS.into_iter().cycle().skip(1)) {
+        let between = folder.path().join(format!("{first:?}"));
+        convert(&source, &between, first, Embeddings::F16, &mut |_, _| ()).unwrap();
+        let between = open(&between);
+        assert_same_ternary(&source, &between, &format!("{first:?}"));
+        let ids = |checkpoint: &Checkpoint| checkpoint.tokenizer().unwrap().encode("Hello the end in", true).unwrap();
+        let out = folder.path().join(format!("{first:?}-{second:?}"));
+        convert(&between, &out, second, Embeddings::F16, &mut |_, _| ()).unwrap();
+        let after = open(&out);
+        assert_same_ternary(&source, &after, &format!("{first:?} to {second:?}"));
+        assert_eq!(ids(&source), ids(&after), "{first:?} to {second:?}");
+    }
+}
+
+/// Scales of groups are kept by a type whose blocks divide them; else the reason is said.
+#[test]
+fn what_a_format_cannot_hold_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = golden::folder().join("gguf/llama-tq2_0.gguf");
+    let refusal = |source: &Checkpoint, target: Target| {
+        let out = folder.path().join("refused");
+        let refused = convert(source, &out, target, Embeddings::F16, &mut |_, _| ()).unwrap_err().to_string();
+        assert!(!out.join("model.safetensors").exists() && !out.is_file(), "{target:?}");
+        refused
+    };
+    for (group, held) in [
+        (64, &[Target::Q2_0, Target::Mlx][..]),
+        (128, &[Target::Q2_0, Target::Mlx, Target::Pq2_0, Target::Ptq1_0]),
+        (256, &[Target::Q2_0, Target::Mlx, Target::Pq2_0, Target::Ptq1_0, Target::Tq1_0, Target::Tq2_0]),
+    ] {
+        let source = changed(&path, Some(group), false);
+        for target in TARGETS {
+            if held.contains(&target) {
+                let out = folder.path().join(format!("{group}-{target:?}"));
+                convert(&source, &out, target, Embeddings::F16, &mut |_, _| ()).unwrap();
+                assert_same_values(&source, &open(&out), &format!("{group} to {target:?}"));
+                continue;
+            }
+            let message = refusal(&source, target);
+            let reason = if target == Target::Q1_0 && group > 64 { "-1 and +1 only" } else { "has one" };
+            assert!(
+                message.contains(reason) && message.contains("attn") | message.contains("self_attn"),
+                "{target:?}: {message}"
+            );
+        }
+    }
+    // A scale that f16 would round is stored apart, but not one for each row.
+    let third = |source: LinearSource| {
+        let WeightSource::Ternary { codes, .. } = source.weight else { panic!("a ternary model") };
+        let values = (0..codes.rows()).map(|row| 1. / (row + 3) as f32).collect();
+        let scales = TernaryScales::groups(values, codes.cols(), &codes).unwrap();
+        LinearSource { weight: WeightSource::Ternary { codes, scales }, ..source }
+    };
+    let source = open(&path).map_weights(|weights| Box::new(Mapped(weights, third)));
+    assert!(refusal(&source, Target::Q2_0).contains("f16 would round"));
+    let out = folder.path().join("thirds");
+    convert(&source, &out, Target::Mlx, Embeddings::F16, &mut |_, _| ()).unwrap();
+    assert_same_values(&source, &open(&out), "thirds in f32");
+    let zeros = changed(&path, None, false);
+    assert!(refusal(&zeros, Target::Q1_0).contains("-1 and +1 only"));
+}
+
+/// The values of every layer of both, whether packed or dense.
+fn assert_same_values(a: &Checkpoint, b: &Checkpoint, name: &str) {
+    let values = |checkpoint: &Checkpoint, layer, projection| match checkpoint
+        .weights()
+        .linear(layer, projection)
+        .unwrap()
+        .weight
+    {
+        WeightSource::Dense(dense) => dense.to_f32(),
+        WeightSource::Ternary { codes, scales } => {
+            let cols = codes.cols();
+            let value = |(i, w): (usize, i8)| f32::from(w) * scales.at(i / cols, i % cols, cols);
+            codes.to_weights().into_iter().enumerate().map(value).collect()
+        }
+    };
+    for layer in 0..a.weights().config().layers {
+        for projection in Projection::ALL {
+            assert_eq!(values(a, layer, projection), values(b, layer, projection), "{name}: {layer} {projection:?}");
         }
     }
 }

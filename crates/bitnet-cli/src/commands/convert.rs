@@ -16,13 +16,15 @@ Examples:
   bitnet convert hf-folder model.gguf --to i2_s                     for bitnet.cpp (x86 order)
   bitnet convert hf-folder model.gguf --to tq2_0 --embeddings q6_k  for llama.cpp
   bitnet convert model.gguf hf-folder --to hf                       for transformers
+  bitnet convert model.gguf mlx-folder --to mlx                     for MLX
 
-Ternary weights and their scales are converted exactly. A type whose blocks do not divide the rows is refused.")]
+Ternary weights and their scales are converted exactly. A type that cannot hold them is refused: its blocks do not divide the \
+rows or the groups that share a scale, f16 would round a scale, or there are zeros (q1_0).")]
 pub struct ConvertArgs {
     /// A Hugging Face directory, a .gguf file, or owner/name of the hub
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// File to write (`-` is standard output), or directory for --to hf
+    /// File to write (`-` is standard output), or directory for --to hf and mlx
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Format of the ternary weights
@@ -48,8 +50,38 @@ pub(super) enum Format {
     /// GGUF TQ2_0, 2.06 bits a weight
     #[value(name = "tq2_0")]
     Tq2_0,
+    /// GGUF Q2_0, 2.25 bits a weight, a scale for every 64
+    #[value(name = "q2_0")]
+    Q2_0,
+    /// GGUF PQ2_0 of PrismML, 2.13 bits a weight, a scale for every 128
+    #[value(name = "pq2_0")]
+    Pq2_0,
+    /// GGUF PTQ1_0 of PrismML, 1.75 bits a weight, a scale for every 128
+    #[value(name = "ptq1_0")]
+    Ptq1_0,
+    /// GGUF Q1_0, 1.13 bits a weight, a scale for every 128; for weights without zeros
+    #[value(name = "q1_0")]
+    Q1_0,
     /// Hugging Face directory, packed 2-bit safetensors
     Hf,
+    /// Directory of MLX, 2 bits a weight, a scale for every 32 to 128
+    Mlx,
+}
+
+impl From<Format> for Target {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::I2S => Self::I2S,
+            Format::Tq1_0 => Self::Tq1_0,
+            Format::Tq2_0 => Self::Tq2_0,
+            Format::Q2_0 => Self::Q2_0,
+            Format::Pq2_0 => Self::Pq2_0,
+            Format::Ptq1_0 => Self::Ptq1_0,
+            Format::Q1_0 => Self::Q1_0,
+            Format::Hf => Self::HuggingFace,
+            Format::Mlx => Self::Mlx,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -86,17 +118,12 @@ pub fn run(args: ConvertArgs) -> Result<()> {
 
 /// An error where other files would be written over.
 pub(super) fn check_output(out: &Path, to: Format, overwrite: OverwriteArgs) -> Result<()> {
-    if to == Format::Hf { overwrite.check_directory(out) } else { overwrite.check_file(out) }
+    if Target::from(to).is_directory() { overwrite.check_directory(out) } else { overwrite.check_file(out) }
 }
 
 /// Writes a checkpoint and says so.
 pub(super) fn write(checkpoint: &Checkpoint, out: &Path, to: Format, embeddings: EmbeddingType) -> Result<()> {
-    let target = match to {
-        Format::I2S => Target::I2S,
-        Format::Tq1_0 => Target::Tq1_0,
-        Format::Tq2_0 => Target::Tq2_0,
-        Format::Hf => Target::HuggingFace,
-    };
+    let target = to.into();
     let mut progress = Progress::new("converting");
     convert(checkpoint, out, target, embeddings.into(), &mut |done, total| progress.update(done, total))?;
     drop(progress);

@@ -106,7 +106,13 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
             Format::I2S => PackedFormat::I2S,
             Format::Tq1_0 => PackedFormat::Tq1_0,
             Format::Tq2_0 => PackedFormat::Tq2_0,
+            Format::Q2_0 => PackedFormat::Q2_0G64,
+            Format::Pq2_0 => PackedFormat::Q2_0G128,
             Format::Hf => PackedFormat::HuggingFace,
+            Format::Ptq1_0 | Format::Q1_0 | Format::Mlx => {
+                let message = "a dense model is quantized to i2_s, tq1_0, tq2_0, q2_0, pq2_0 or hf: bitnet convert makes others of it";
+                return Err(CliError::refused(message));
+            }
         },
     };
 

@@ -195,7 +195,7 @@ mod tests {
     fn ternary_groups_are_recognised_in_any_form() {
         let two = Affine { group: 32, bits: 2 };
         let words = [&[0x64][..], &[0x55; 7]].concat();
-        let mut expected = vec![0i8; 32];
+        let mut expected = [0i8; 32];
         (expected[0], expected[2]) = (-1, 1);
         for (sign, scale, bias) in [(1, 0.25, -0.25), (-1, -0.25, 0.25)] {
             let (codes, scales) = two.ternary(&packed(&words, scale, bias, 32)).unwrap().unwrap();

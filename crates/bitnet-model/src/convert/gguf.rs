@@ -1,4 +1,4 @@
-//! GGUF files for bitnet.cpp (I2_S) and llama.cpp (TQ1_0, TQ2_0).
+//! GGUF files for bitnet.cpp (I2_S), llama.cpp (TQ1_0, TQ2_0, Q2_0, Q1_0) and PrismML's fork of it (PQ2_0, PTQ1_0).
 
 use super::{Embeddings, Target, encode, one_scale, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
@@ -9,7 +9,7 @@ use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
 use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
 use bitnet_quant::TernaryScales;
-use bitnet_quant::formats::{self, i2_s::I2sOrder};
+use bitnet_quant::formats::{self, ScaledFormat, i2_s::I2sOrder};
 use std::path::Path;
 
 /// Source of the data of a tensor.
@@ -24,6 +24,8 @@ struct Writer<'a> {
     weights: &'a dyn Weights,
     family: Family,
     ternary: GgufType,
+    /// Of its blocks; I2_S has none.
+    format: Option<&'static ScaledFormat>,
     embeddings: BitNetDType,
 }
 
@@ -49,10 +51,15 @@ pub(super) fn write(
         (true, Target::I2S) => Family::BitNetB158,
         (true, _) => Family::BitNet,
     };
-    let ternary = match target {
-        Target::I2S => GgufType::I2_S,
-        Target::Tq1_0 => GgufType::TQ1_0,
-        _ => GgufType::TQ2_0,
+    // The number of the main type as llama.cpp writes it, its fork, or bitnet.cpp (I2_S).
+    let (ternary, format, file_type) = match target {
+        Target::I2S => (GgufType::I2_S, None, 40),
+        Target::Tq1_0 => (GgufType::TQ1_0, Some(&formats::TQ1_0), 36),
+        Target::Q2_0 => (GgufType::Q2_0_G64, Some(&formats::Q2_0_G64), 41),
+        Target::Pq2_0 => (GgufType::PQ2_0, Some(&formats::Q2_0_G128), 141),
+        Target::Ptq1_0 => (GgufType::PTQ1_0, Some(&formats::PTQ1_0), 143),
+        Target::Q1_0 => (GgufType::Q1_0, Some(&formats::Q1_0), 40),
+        _ => (GgufType::TQ2_0, Some(&formats::TQ2_0), 37),
     };
     let embeddings = match embeddings {
         Embeddings::F32 => BitNetDType::F32,
@@ -60,8 +67,8 @@ pub(super) fn write(
         Embeddings::Q8_0 => BitNetDType::Q8_0,
         Embeddings::Q6K => BitNetDType::Q6K,
     };
-    let plan = Writer { weights, family, ternary, embeddings };
-    let mut writer = GgufWriter::new(metadata(checkpoint, family, target)?);
+    let plan = Writer { weights, family, ternary, format, embeddings };
+    let mut writer = GgufWriter::new(metadata(checkpoint, family, file_type)?);
     let mut sources = Vec::new();
     plan.announce(&mut writer, &mut sources)?;
 
@@ -113,10 +120,9 @@ impl Writer<'_> {
                 WeightSource::Dense(d) => (gguf_type(self.dense_type(d, place.is_none())), d.rows, d.cols),
             };
             add(&format!("{base}.weight"), ty, &[rows, cols], Source::Linear(place))?;
-            if let Some((_, scales)) = ternary(&source)
-                && self.ternary == GgufType::I2_S
-            {
-                one_scale(&base, scales, "I2_S")?;
+            if ternary(&source).is_some() {
+                // Whether the type holds it is known before the file is begun.
+                self.data(&source, false).map_err(|e| ModelError::Convert(format!("{base}: {e}")))?;
             }
             if let Some(scale) = ternary(&source).and_then(|(_, scales)| self.separate_scale(scales)) {
                 add(&format!("{base}.scale"), GgufType::F32, &[1], Source::Values(vec![scale]))?;
@@ -149,9 +155,10 @@ impl Writer<'_> {
         if cols.is_multiple_of(block) {
             return Ok(());
         }
-        let fits = match ty {
-            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 if self.i2_s_fits()? => "--to i2_s (blocks of 128)",
-            GgufType::I2_S | GgufType::TQ1_0 | GgufType::TQ2_0 => "--to hf (any number of columns)",
+        let fits = match ty.is_ternary() {
+            true if self.whole_blocks(128)? => "--to i2_s (blocks of 128)",
+            true if self.whole_blocks(64)? => "--to q2_0 (blocks of 64)",
+            true => "--to hf (any number of columns)",
             _ if cols.is_multiple_of(32) => "--embeddings q8_0 (blocks of 32)",
             _ => "--embeddings f16 (any number of columns)",
         };
@@ -160,13 +167,13 @@ impl Writer<'_> {
         Err(ModelError::Convert(problem))
     }
 
-    /// Whether every ternary layer has rows of whole blocks of I2_S.
-    fn i2_s_fits(&self) -> Result<bool> {
+    /// Whether every ternary layer has rows of whole blocks of so many weights.
+    fn whole_blocks(&self, block: usize) -> Result<bool> {
         let config = self.weights.config();
         let columns = |projection: Projection| projection.shape(config).1;
         let head = self.weights.head()?.is_none_or(|head| ternary(&head).is_none());
-        Ok(Projection::ALL.into_iter().all(|p| columns(p).is_multiple_of(128))
-            && (head || config.hidden_size.is_multiple_of(128)))
+        Ok(Projection::ALL.into_iter().all(|p| columns(p).is_multiple_of(block))
+            && (head || config.hidden_size.is_multiple_of(block)))
     }
 
     /// The linear layer at that position (`None`: the head) with its rows in the order of the file.
@@ -198,10 +205,9 @@ impl Writer<'_> {
             WeightSource::Dense(dense) => return encode(dense, self.dense_type(dense, head)),
         };
         let inside = if self.separate_scale(scales).is_some() { &1f32.into() } else { scales };
-        Ok(match self.ternary {
-            GgufType::I2_S => formats::i2_s::encode(codes, one_scale("a matrix", scales, "I2_S")?, I2sOrder::X86)?,
-            GgufType::TQ1_0 => formats::TQ1_0.encode(codes, inside)?,
-            _ => formats::TQ2_0.encode(codes, inside)?,
+        Ok(match self.format {
+            None => formats::i2_s::encode(codes, one_scale("a matrix", scales, "I2_S")?, I2sOrder::X86)?,
+            Some(format) => format.encode(codes, inside)?,
         })
     }
 }
@@ -210,7 +216,7 @@ fn gguf_type(dtype: BitNetDType) -> GgufType {
     GgufType::of(dtype).expect("matrices have a type of weights")
 }
 
-fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<Metadata> {
+fn metadata(checkpoint: &Checkpoint, family: Family, file_type: u32) -> Result<Metadata> {
     let config = checkpoint.weights().config();
     let mut metadata = Metadata::default();
     let mut set = |key: &str, value: Value| {
@@ -218,12 +224,6 @@ fn metadata(checkpoint: &Checkpoint, family: Family, target: Target) -> Result<M
     };
     set("general.architecture", Value::String(family.name().into()));
     set("general.name", Value::String(checkpoint.name().into()));
-    // llama.cpp's number of the main type; bitnet.cpp's for I2_S.
-    let file_type = match target {
-        Target::I2S => 40,
-        Target::Tq1_0 => 36,
-        _ => 37,
-    };
     set("general.file_type", Value::U32(file_type));
     set("general.quantization_version", Value::U32(2));
     shape(config, &mut |key, value| set(&format!("{}.{key}", family.name()), value))?;

@@ -20,8 +20,25 @@ pub enum Target {
     Tq1_0,
     /// GGUF with TQ2_0 (2.06 bits a weight), for llama.cpp.
     Tq2_0,
+    /// GGUF with Q2_0 (2.25 bits a weight, a scale for every 64), for llama.cpp.
+    Q2_0,
+    /// GGUF with PrismML's PQ2_0 (2.125 bits a weight, a scale for every 128).
+    Pq2_0,
+    /// GGUF with PrismML's PTQ1_0 (1.75 bits a weight, a scale for every 128).
+    Ptq1_0,
+    /// GGUF with Q1_0 (1.125 bits a weight, a scale for every 128), for weights without zeros.
+    Q1_0,
     /// A Hugging Face directory with packed weights (AutoBitLinear, offline).
     HuggingFace,
+    /// A directory of MLX: 2 bits, a scale and a bias for every 32, 64 or 128.
+    Mlx,
+}
+
+impl Target {
+    /// Whether it is a directory, not a file.
+    pub fn is_directory(self) -> bool {
+        matches!(self, Self::HuggingFace | Self::Mlx)
+    }
 }
 
 /// Type of embeddings and heads in a GGUF file.
@@ -37,14 +54,14 @@ pub enum Embeddings {
     Q6K,
 }
 
-/// Writes `checkpoint` to `out`: a file, or for [`Target::HuggingFace`] a directory. Existing files at `out` are kept
+/// Writes `checkpoint` to `out`: a file, or for [`Target::HuggingFace`] and [`Target::Mlx`] a directory. Existing files at `out` are kept
 /// until the new ones are complete. `progress` receives the number of tensors written and the total.
 ///
 /// `embeddings` is for GGUF; a Hugging Face directory keeps the floats of the source.
 ///
 /// # Errors
-/// If the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), an
-/// inner norm in a linear layer or a tokenizer that GGUF cannot express.
+/// If the target cannot hold the model: rows that are not whole blocks of a type (the message names one that fits), scales
+/// of smaller groups than the type's or that f16 would round, zeros for Q1_0, an inner norm in a linear layer or a tokenizer that GGUF cannot express.
 pub fn convert(
     checkpoint: &Checkpoint,
     out: &Path,
@@ -53,8 +70,9 @@ pub fn convert(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     match target {
-        Target::I2S | Target::Tq1_0 | Target::Tq2_0 => gguf::write(checkpoint, out, target, embeddings, progress),
-        Target::HuggingFace => hf::write(checkpoint, out, progress),
+        Target::HuggingFace => hf::write(checkpoint, out, hf::Reader::Transformers, progress),
+        Target::Mlx => hf::write(checkpoint, out, hf::Reader::Mlx, progress),
+        _ => gguf::write(checkpoint, out, target, embeddings, progress),
     }
 }
 
@@ -62,7 +80,7 @@ pub fn convert(
 pub fn lost(checkpoint: &Checkpoint, target: Target) -> Vec<String> {
     let rows = checkpoint.weights().config().vocab_size;
     match (checkpoint.tokenizer(), target) {
-        (Ok(tokenizer), Target::HuggingFace) => tokenizer.lost_in_json(),
+        (Ok(tokenizer), target) if target.is_directory() => tokenizer.lost_in_json(),
         (Ok(tokenizer), _) => tokenizer.lost_in_gguf(rows),
         (Err(_), _) => Vec::new(),
     }
