@@ -71,6 +71,7 @@ fn other_operations_against_differences() -> Result<()> {
         ("sum_to_shape", Box::new(|x| x.sum_to_shape(&[1, 3])?.exp())),
         ("addcdiv", Box::new(|x| x.addcdiv(&x.square()?, &x.exp()?, 0.3))),
         ("gated relu2", Box::new(|x| x.sub(1)?.gated(GateActivation::Relu2, &x.cos()?))),
+        ("gated gelu", Box::new(|x| x.sub(1)?.gated(GateActivation::GeluTanh, &x.cos()?))),
         ("gated silu", Box::new(|x| x.gated(GateActivation::Silu, &x.select(0, 0)?))),
         ("dropout", Box::new(|x| x.dropout(0.4, &mut Generator::new(3))?.exp())),
         ("to_dtype", Box::new(|x| x.square()?.to_dtype(F64)?.contiguous())),

@@ -29,6 +29,8 @@ pub struct Model {
     pub(crate) residual_scale: Option<BitNetTensor>,
     /// The divisor `[1]` of the logits; `None`: 1.
     pub(crate) logits_scale: Option<BitNetTensor>,
+    /// `[1]`: logits `l` become `cap * tanh(l / cap)`.
+    pub(crate) logit_cap: Option<BitNetTensor>,
 }
 
 /// A decoder block. It has the norms that its description asks for.
@@ -110,6 +112,7 @@ impl Model {
         let gate_activation = match config.hidden_act {
             HiddenAct::Relu2 => GateActivation::Relu2,
             HiddenAct::Silu => GateActivation::Silu,
+            HiddenAct::GeluTanh => GateActivation::GeluTanh,
         };
         let scales = config.block.scales;
         Ok(Self {
@@ -121,6 +124,7 @@ impl Model {
             embedding_scale: factor(scales.embedding)?,
             residual_scale: factor(scales.residual)?,
             logits_scale: factor(scales.logits)?,
+            logit_cap: config.block.logit_cap.map(|cap| BitNetTensor::from_slice(&[cap], &[1], device)).transpose()?,
             config,
             layers,
             gate_activation,

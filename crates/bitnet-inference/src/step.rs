@@ -5,10 +5,10 @@ use crate::batch::StepBatch;
 use crate::kv_cache::KvCache;
 use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
-use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef};
+use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef, UnaryOp};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_model::checkpoint::Projection;
-use bitnet_model::config::QkNorm;
+use bitnet_model::config::{QkNorm, RopeConfig};
 use std::sync::Arc;
 
 /// Rows whose logits are held at once.
@@ -27,6 +27,8 @@ pub(crate) struct Step {
     context: usize,
     scratch: Scratch,
     angles: Angles,
+    /// Of layers that attend to a window, where they are others.
+    window_angles: Option<Angles>,
     /// Logits of up to [`HEAD_ROWS`] rows, on the host.
     logits: Vec<f32>,
     graphs: Vec<(Shape, Box<dyn Graph>)>,
@@ -92,9 +94,9 @@ fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut
 impl Step {
     pub(crate) fn new(model: Arc<Model>, rows: usize, context: usize) -> Result<Self> {
         let scratch = Scratch::new(&model, rows)?;
-        let angles = Angles::new(&model, FIRST_ANGLES.min(context), context)?;
+        let (angles, window_angles) = Angles::all(&model, FIRST_ANGLES.min(context), context)?;
         let logits = vec![0.; HEAD_ROWS.min(rows) * model.config.vocab_size];
-        Ok(Self { model, rows, context, scratch, angles, logits, graphs: Vec::new() })
+        Ok(Self { model, rows, context, scratch, angles, window_angles, logits, graphs: Vec::new() })
     }
 
     /// Rows that fit.
@@ -154,7 +156,8 @@ impl Step {
         let mut moved = batch.upload(&self.model.device)?;
         let (needed, known) = (batch.positions_end(), self.angles.cos.dims()[0]);
         if needed > known {
-            self.angles = Angles::new(&self.model, needed.next_power_of_two().min(self.context), self.context)?;
+            let positions = needed.next_power_of_two().min(self.context);
+            (self.angles, self.window_angles) = Angles::all(&self.model, positions, self.context)?;
             moved = true;
         }
         // What a recorded step refers to is gone.
@@ -174,7 +177,8 @@ impl Step {
         for (index, layer) in model.layers.iter().enumerate() {
             observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
             let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
-            s.attention(model, (index, layer), cache, &self.angles, batch, &mut inputs)?;
+            let of_window = self.window_angles.as_ref().filter(|_| layer.window.is_some());
+            s.attention(model, (index, layer), cache, of_window.unwrap_or(&self.angles), batch, &mut inputs)?;
             s.feed_forward(model, layer, count, &mut inputs)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
@@ -200,6 +204,12 @@ impl Step {
         if let Some(scale) = &model.logits_scale {
             device.binary_assign(BinaryOp::Div, rows_mut(&mut s.logits, count, config.vocab_size)?, scale.as_ref())?;
         }
+        if let Some(cap) = &model.logit_cap {
+            let mut logits = rows_mut(&mut s.logits, count, config.vocab_size)?;
+            device.binary_assign(BinaryOp::Div, logits.reborrow(), cap.as_ref())?;
+            device.unary_assign(UnaryOp::Tanh, logits.reborrow())?;
+            device.binary_assign(BinaryOp::Mul, logits, cap.as_ref())?;
+        }
         Ok(())
     }
 
@@ -218,9 +228,15 @@ impl Step {
 }
 
 impl Angles {
-    fn new(model: &Model, positions: usize, context: usize) -> Result<Self> {
+    /// Those of all layers, and of those that attend to a window, where they are others.
+    fn all(model: &Model, positions: usize, context: usize) -> Result<(Self, Option<Self>)> {
+        let new = |rope| Self::new(model, rope, positions, context);
+        Ok((new(&model.config.rope)?, model.config.block.window_rope.as_ref().map(new).transpose()?))
+    }
+
+    fn new(model: &Model, rope: &RopeConfig, positions: usize, context: usize) -> Result<Self> {
         let dims = [positions, model.config.head_dim / 2];
-        let (cos, sin) = model.config.rope_tables(positions, context);
+        let (cos, sin) = model.config.rope_tables(rope, positions, context);
         let table = |values: &[f32]| BitNetTensor::from_slice(values, &dims, &model.device);
         Ok(Self { cos: table(&cos)?, sin: table(&sin)? })
     }

@@ -68,7 +68,7 @@ fn to_f16_rounds_as_the_standard_says() {
 #[test]
 fn gates_that_are_not_a_number_stay() {
     for kernel in kernels() {
-        for act in [GateActivation::Relu2, GateActivation::Silu] {
+        for act in GateActivation::ALL {
             // A whole vector of any set, and a rest.
             let mut gate = [f32::NAN; 19];
             kernel.gated(act, &mut gate, &[1.0; 19]);
@@ -92,7 +92,7 @@ proptest! {
             scalar.rms_norm(&x, &weight, 1e-5, &mut b);
             close(kernel, &a, &b, 1e-6, 0.0);
 
-            for act in [GateActivation::Silu, GateActivation::Relu2] {
+            for act in GateActivation::ALL {
                 (a, b) = (x.clone(), x.clone());
                 kernel.gated(act, &mut a, &y);
                 scalar.gated(act, &mut b, &y);

@@ -26,6 +26,8 @@ pub enum HiddenAct {
     Relu2,
     /// `x * sigmoid(x)`.
     Silu,
+    /// GELU by a hyperbolic tangent.
+    GeluTanh,
 }
 
 impl HiddenAct {
@@ -34,6 +36,7 @@ impl HiddenAct {
         match self {
             Self::Relu2 => "relu2",
             Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
         }
     }
 
@@ -42,7 +45,11 @@ impl HiddenAct {
         match name {
             "relu2" | "relu_squared" | "relu_sqr" => Ok(Self::Relu2),
             "silu" | "swish" => Ok(Self::Silu),
-            other => Err(ModelError::Config(format!("hidden_act is {other:?}; this build computes relu2 and silu"))),
+            "gelu_pytorch_tanh" | "gelu_new" => Ok(Self::GeluTanh),
+            other => {
+                let known = "this build computes relu2, silu and gelu_pytorch_tanh";
+                Err(ModelError::Config(format!("hidden_act is {other:?}; {known}")))
+            }
         }
     }
 }
@@ -104,8 +111,10 @@ struct Raw {
     max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
     hidden_act: Option<String>,
+    hidden_activation: Option<String>,
     tie_word_embeddings: Option<bool>,
     rope_theta: Option<f64>,
+    rope_local_base_freq: Option<f64>,
     rope_parameters: Option<Value>,
     rope_scaling: Option<Value>,
     original_max_position_embeddings: Option<usize>,
@@ -121,6 +130,7 @@ struct Raw {
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
+    sliding_window_pattern: Option<usize>,
     embedding_multiplier: Option<f32>,
     residual_multiplier: Option<f32>,
     attention_multiplier: Option<f32>,
@@ -128,6 +138,10 @@ struct Raw {
     scale_emb: Option<f32>,
     scale_depth: Option<f64>,
     dim_model_base: Option<f64>,
+    query_pre_attn_scalar: Option<f64>,
+    final_logit_softcapping: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    use_bidirectional_attention: Option<bool>,
 }
 
 /// Distinguishes null, `Some(None)`, from an absent key.
@@ -176,18 +190,33 @@ impl Config {
         };
         let theta = raw.rope_theta.unwrap_or(default.theta);
         let max_positions = raw.max_position_embeddings.unwrap_or(default.positions);
-        let rope = RopeConfig::from_json(rope::Outside {
+        // Gemma has parameters for each kind of layer; `rope_scaling` is of those that attend to all positions.
+        let gemma = architecture == Architecture::Gemma3;
+        let of_kind = |kind: &str| raw.rope_parameters.as_ref().and_then(|parameters| parameters.get(kind));
+        let outside = rope::Outside {
             theta,
             max_positions,
             original: raw.original_max_position_embeddings,
-            parameters: raw.rope_parameters.as_ref(),
+            parameters: if gemma { of_kind("full_attention") } else { raw.rope_parameters.as_ref() },
             scaling: raw.rope_scaling.as_ref(),
             alpha_dim: (architecture == Architecture::Hunyuan).then_some(head_dim),
-        })?;
+        };
+        let local = rope::Outside {
+            theta: raw.rope_local_base_freq.unwrap_or(10_000.),
+            parameters: of_kind("sliding_attention"),
+            scaling: None,
+            ..outside
+        };
+        let (rope, window_rope) = match gemma {
+            true => (RopeConfig::merged(outside)?, Some(RopeConfig::from_json(local)?)),
+            false => (RopeConfig::from_json(outside)?, None),
+        };
         let layers = raw.num_hidden_layers.unwrap_or(default.layers);
+        let block = Block { window_rope, ..architecture.block(&raw, [layers, hidden_size, head_dim])? };
+        let act = raw.hidden_activation.as_ref().filter(|_| gemma).or(raw.hidden_act.as_ref().filter(|_| !gemma));
         let config = Self {
             architecture,
-            block: architecture.block(&raw, [layers, hidden_size, head_dim])?,
+            block,
             hidden_size,
             intermediate_size: raw.intermediate_size.unwrap_or(default.intermediate),
             layers,
@@ -201,7 +230,7 @@ impl Config {
             },
             norm_eps: raw.rms_norm_eps.unwrap_or(default.norm_eps),
             rope,
-            hidden_act: HiddenAct::from_name(raw.hidden_act.as_deref().unwrap_or(default.act))?,
+            hidden_act: HiddenAct::from_name(act.map_or(default.act, String::as_str))?,
             tied: raw.tie_word_embeddings.unwrap_or(default.tied),
             bos: token_ids(raw.bos_token_id, default.bos.as_slice(), "bos_token_id")?.first().copied(),
             eos: token_ids(raw.eos_token_id, default.eos, "eos_token_id")?,
@@ -241,7 +270,8 @@ impl Config {
             format!("rms_norm_eps is {}; it must be a small positive number", self.norm_eps)
         } else {
             self.block.validate(self)?;
-            return self.rope.validate(self.rotary_dim() / 2);
+            let mut ropes = [&self.rope].into_iter().chain(&self.block.window_rope);
+            return ropes.try_for_each(|rope| rope.validate(self.rotary_dim() / 2));
         };
         Err(ModelError::Config(problem))
     }
@@ -261,16 +291,16 @@ impl Config {
         self.block.rotary_dim.unwrap_or(self.head_dim)
     }
 
-    /// Cosines and sines `[positions, head_dim / 2]` of the rotary embedding of texts of up to `context` tokens, times its
+    /// Cosines and sines `[positions, head_dim / 2]` of a rotary embedding of texts of up to `context` tokens, times its
     /// attention factor; where a part of a head is not rotated, the angle is 0.
     ///
     /// Where angles depend on the length of a text (dynamic scaling, LongRoPE), they are those that transformers takes in one
     /// pass over `context` tokens, at all positions: what is computed does not depend on how a text is divided into passes.
-    pub fn rope_tables(&self, positions: usize, context: usize) -> (Vec<f32>, Vec<f32>) {
-        let mut frequencies = self.rope.inverse_frequencies(self.rotary_dim(), context);
+    pub fn rope_tables(&self, rope: &RopeConfig, positions: usize, context: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut frequencies = rope.inverse_frequencies(self.rotary_dim(), context);
         frequencies.resize(self.head_dim / 2, 0.);
         let (mut cos, mut sin) = bitnet_kernels::float::rope_tables(&frequencies, positions);
-        let factor = self.rope.attention_factor();
+        let factor = rope.attention_factor();
         if factor != 1. {
             for row in cos.chunks_exact_mut(self.head_dim / 2).chain(sin.chunks_exact_mut(self.head_dim / 2)) {
                 row[..self.rotary_dim() / 2].iter_mut().for_each(|x| *x *= factor);
@@ -345,6 +375,17 @@ mod tests {
         let hunyuan = Config::from_json(alpha).unwrap();
         assert_eq!((hunyuan.rope.scaling, hunyuan.block.qk_norm), (RopeScaling::None, Some(QkNorm::RotatedHead)));
         assert_eq!(hunyuan.rope.theta, 10_000. * 1000f64.powf(128. / 126.));
+        let gemma = Config::from_json(
+            r#"{"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8}, "num_hidden_layers": 7}"#,
+        )
+        .unwrap();
+        assert_eq!((gemma.rope.theta, gemma.rope.scaling), (1e6, RopeScaling::Linear { factor: 8. }));
+        assert_eq!(gemma.block.window_rope, Some(RopeConfig { theta: 1e4, scaling: RopeScaling::None }));
+        assert_eq!([4, 5, 6].map(|layer| gemma.block.window(layer)), [Some(4096), None, Some(4096)]);
+        assert_eq!((gemma.block.scales.embedding, gemma.block.scales.attention), (48., Some(0.0625)));
+        assert_eq!((gemma.head_dim, gemma.hidden_act, gemma.tied), (256, HiddenAct::GeluTanh, true));
+        let other = r#"{"model_type": "gemma3_text", "use_bidirectional_attention": true}"#;
+        assert!(Config::from_json(other).unwrap_err().to_string().contains("use_bidirectional_attention"));
         let glm4 = Config::from_json(r#"{"model_type": "glm4"}"#).unwrap();
         assert_eq!((glm4.block.norms, glm4.block.rotary_dim, glm4.eos.len()), (NormPlacement::Both, Some(64), 3));
     }
@@ -362,7 +403,8 @@ mod tests {
     fn the_attention_factor_multiplies_what_is_rotated() {
         let text = r#"{"model_type": "glm4", "head_dim": 8, "max_position_embeddings": 1048576, "rope_scaling":
             {"rope_type": "yarn", "factor": 4, "attention_factor": 0.5}}"#;
-        let (cos, sin) = Config::from_json(text).unwrap().rope_tables(1, 1 << 20);
+        let config = Config::from_json(text).unwrap();
+        let (cos, sin) = config.rope_tables(&config.rope, 1, 1 << 20);
         assert_eq!((cos, sin), (vec![0.5, 0.5, 1., 1.], vec![0.; 4]));
     }
 

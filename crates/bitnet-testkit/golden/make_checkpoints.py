@@ -276,7 +276,23 @@ def forms():
         stored = llama({}, architectures=["MiniCPMForCausalLM"], model_type="minicpm", **both, **own)
         loaded = llama({}, architectures=["GraniteForCausalLM"], model_type="granite", **both, **scales)
         yield form, dict(config=loaded, dense=(lambda _: True) if quant is None else is_head, written=(stored, {}))
+    # Norms are stored without the 1; a smaller embedding, so that the scale does not make each token answer with itself.
+    gemma = dict(hidden_act=None, hidden_activation="gelu_pytorch_tanh", hidden_size=40, head_dim=20, num_hidden_layers=3,
+                 query_pre_attn_scalar=18, pad_token_id=0, rope_theta=None)
+    more = dict(rope_theta=500000.0, rope_local_base_freq=5000.0, rope_scaling={"rope_type": "linear", "factor": 4.0},
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"], sliding_window=5)
+    yield "gemma3", dict(**dense("gemma3_text", "Gemma3ForCausalLM", **gemma | more, final_logit_softcapping=3.0), edit=gemma_weights)
+    ropes = {"full_attention": {"rope_type": "default", "rope_theta": 500000.0},
+             "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}
+    more = dict(rope_parameters=ropes, sliding_window_pattern=3, sliding_window=6, tie_word_embeddings=True)
+    yield "gemma3-online", dict(config=llama(ONLINE, **{"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+                                             | gemma | more), edit=gemma_weights)
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
+
+
+def gemma_weights(weights):
+    change = {"norm": lambda w: (w.float() - 1).to(w.dtype), "embed_tokens": lambda w: w / 4}
+    return {name: next((f(w) for part, f in change.items() if part in name), w) for name, w in weights.items()}
 
 
 def add_head(weights):

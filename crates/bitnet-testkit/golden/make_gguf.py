@@ -38,11 +38,18 @@ NAMES = {
 }
 
 
-def gguf_name(name):
+GEMMA_NAMES = {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def gguf_name(name, arch):
     module, _, kind = name.rpartition(".")
     if module.startswith("model.layers."):
         _, _, layer, rest = module.split(".", 3)
-        return f"blk.{layer}.{NAMES[rest]}.{kind}"
+        names = NAMES | GEMMA_NAMES if arch == "gemma3" else NAMES
+        return f"blk.{layer}.{names[rest]}.{kind}"
     return f"{NAMES[module]}.{kind}"
 
 
@@ -121,7 +128,7 @@ def metadata(config, arch, extra):
         "feed_forward_length": plain.intermediate_size, "rope.dimension_count": head_dim,
         "attention.head_count": plain.num_attention_heads, "attention.head_count_kv": plain.num_key_value_heads,
         "attention.layer_norm_rms_epsilon": float(plain.rms_norm_eps),
-        "rope.freq_base": float(plain.rope_parameters["rope_theta"]),
+        "rope.freq_base": float(plain.rope_parameters.get("full_attention", plain.rope_parameters)["rope_theta"]),
     }
     everything = {
         "general.architecture": arch, "general.name": "golden", **{f"{arch}.{k}": v for k, v in keys.items()},
@@ -149,13 +156,13 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
         if name == "lm_head.weight" and plain.tie_word_embeddings:
             continue
         # a small embedding, so that a tied head does not answer each token with itself
-        w = draw(name, tuple(like.shape), generator, torch.float32, embedding=0.2)
+        w = draw(name, tuple(like.shape), generator, torch.float32, embedding=0.05 if arch == "gemma3" else 0.2)
         projection = name.split(".")[-2]
         heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
         order = (lambda v: interleave(v, heads)) if arch in ("llama", "minicpm") and heads else (lambda v: v)
         if w.dim() == 1:
-            tensors[gguf_name(name)] = F32, w.shape, w.numpy().tobytes()
-            weights[name] = w
+            tensors[gguf_name(name, arch)] = F32, w.shape, w.numpy().tobytes()
+            weights[name] = w - 1 if arch == "gemma3" else w
         elif isinstance(linear, str) and name.startswith("model.layers."):
             w, scale = ternary(w)
             scale = np.float32(np.float16(scale))
@@ -174,16 +181,16 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 weights[name] = pack_weights(w.clone())
                 weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
                 kind, data = encode_ternary(linear, order(w.numpy()), 1.0 if scale_tensors else scale)
-            tensors[gguf_name(name)] = kind, w.shape, data
+            tensors[gguf_name(name, arch)] = kind, w.shape, data
             if scale_tensors:
-                tensors[gguf_name(name).replace(".weight", ".scale")] = F32, (1,), scale.tobytes()
+                tensors[gguf_name(name, arch).replace(".weight", ".scale")] = F32, (1,), scale.tobytes()
         else:
             kind = embedding if "embed_tokens" in name else head if name == "lm_head.weight" else linear(projection)
             data, decoded = encode_dense(kind, order(w.numpy()), generator)
             if heads and arch in ("llama", "minicpm"):  # back to the order of the checkpoint
                 decoded = decoded.reshape(heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
             weights[name] = torch.tensor(decoded)
-            tensors[gguf_name(name)] = kind, w.shape, data
+            tensors[gguf_name(name, arch)] = kind, w.shape, data
     return tensors, weights
 
 
@@ -304,6 +311,22 @@ def files():
         extra={**{f"minicpm.{key}": v for key, v in keys.items()}, **scaling("minicpm", "longrope")})
     # Without keys: the scales that llama.cpp assumes, but for the logits, which it divides by the inverse.
     yield "minicpm-no-keys", dict(arch="minicpm", config=minicpm | {"logits_scaling": 0.25}, **f16)
+    # Norms are stored with the 1, the head is the embedding, the scale of scores is that of the heads.
+    gemma = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_act": None, "pad_token_id": 0,
+             "hidden_activation": "gelu_pytorch_tanh", "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 6,
+             "tie_word_embeddings": True, "torch_dtype": None, "num_hidden_layers": 3}
+    keys = {"gemma3.attention.key_length": 32, "gemma3.attention.value_length": 32, "gemma3.attention.sliding_window": 6}
+    pattern = {"sliding_window_pattern": 2, "rope_local_base_freq": 5000.0, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    yield "gemma3-f16", dict(
+        arch="gemma3", config=llama({}, **NARROW | gemma | pattern), **f16,
+        extra={**keys, "gemma3.attention.sliding_window_pattern": 2, "gemma3.rope.freq_base_swa": 5000.0,
+               "gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 4.0})
+    kinds = ["full_attention", "sliding_attention", "sliding_attention"]
+    cap = {"layer_types": kinds, "final_logit_softcapping": 3.0, "hidden_size": 128, "intermediate_size": 128}
+    yield "gemma3-q2_0-g128", dict(
+        arch="gemma3", config=llama({}, **NARROW | gemma | cap), linear="q2_0-g128", embedding=F16,
+        extra={**keys, "gemma3.final_logit_softcapping": 3.0,
+               "gemma3.attention.sliding_window_pattern": [kind != "full_attention" for kind in kinds]})
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

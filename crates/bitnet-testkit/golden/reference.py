@@ -7,6 +7,7 @@ the last one is chosen so that eight greedy steps have a clear winner. What is l
 implementation, not its luck.
 """
 
+import json
 import os
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # torch.compile would reorder the reference's arithmetic
@@ -44,8 +45,18 @@ def load(directory):
             raise SystemExit(f"{directory}: {kind}: {names}")
     model = torch.nn.Module.float(model)  # the loader leaves unquantized tensors of a quantized model in their stored type
     assert all(module.dtype == torch.float32 for module in model.modules() if isinstance(module, BitLinear))
+    round_embedding_scale(model, directory)
     fix_length(model)
     return model.eval()
+
+
+def round_embedding_scale(model, directory):
+    """Gemma rounds the factor of its embedding to the dtype of the weights, which is not the one that they are loaded in."""
+    scale = getattr(model.get_input_embeddings(), "embed_scale", None)
+    with open(os.path.join(directory, "config.json")) as file:
+        stored = json.load(file).get("torch_dtype", "float32")
+    if isinstance(scale, torch.Tensor):
+        scale.copy_(scale.to(getattr(torch, stored)))
 
 
 def fix_length(model):
@@ -59,7 +70,7 @@ def fix_length(model):
 
 def check_length(model, ids):
     """That transformers, left alone, gives the same for this text of the longest length."""
-    rotary, kind = model.model.rotary_emb, model.config.rope_parameters["rope_type"]
+    rotary, kind = model.model.rotary_emb, model.config.rope_parameters.get("rope_type")
     if rotary.rope_type == "default" != kind:
         fixed = model(input_ids=ids[None], use_cache=False).logits
         rotary.rope_type = kind
@@ -148,6 +159,8 @@ def write_golden(directory, model, generator):
         raise Unstable(f"a change of 1e-6 in the input moves the logits by {moved:.1e}")
 
     normed = model.get_output_embeddings()(out.hidden_states[-1]) / getattr(model.config, "logits_scaling", 1.0)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    normed = torch.tanh(normed / cap) * cap if cap else normed
     assert torch.allclose(normed, out.logits), "the last hidden state must be the one after the final norm"
     check_length(model, continued)
     golden = {"input_ids": ids.int(), "greedy_ids": continued.int(), "logits": out.logits[0]}

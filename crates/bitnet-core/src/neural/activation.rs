@@ -95,6 +95,7 @@ impl BitNetTensor {
         let active = match gate {
             GateActivation::Relu2 => self.relu2()?,
             GateActivation::Silu => self.silu()?,
+            GateActivation::GeluTanh => self.gelu(Gelu::Tanh)?,
         };
         crate::ops::binary("gated", BinaryOp::Mul, (&active).into(), up.into())
     }

@@ -167,7 +167,7 @@ fn attention_over_pages(cases: &mut Cases) {
 }
 
 fn gates(cases: &mut Cases) {
-    for act in [GateActivation::Relu2, GateActivation::Silu] {
+    for act in GateActivation::ALL {
         cases.add("gated", 1e-6, move |device| {
             let (mut gate, up) = (tensor(device, &[9, 77], 17)?, tensor(device, &[9, 77], 18)?);
             device.gated(act, gate.as_mut()?, up.as_ref())?;

@@ -20,7 +20,7 @@ fn derivatives_of_norms_and_gates(cases: &mut Cases) {
             device.rms_norm_backward(grad, x, w, 1e-5, results.0, results.1)?;
             Ok([dx.to_vec::<f32>()?, dw.to_vec()?].concat())
         });
-        for act in [GateActivation::Relu2, GateActivation::Silu] {
+        for act in GateActivation::ALL {
             cases.add("gate and its derivative", 1e-6, move |device| {
                 let (grad, both) = (tensor(device, &[rows, width / 2], 11)?, tensor(device, &[rows, width], 12)?);
                 let (mut y, mut d) = (out(device, &[rows, width / 2])?, out(device, &[rows, width])?);

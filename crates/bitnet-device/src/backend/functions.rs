@@ -153,4 +153,16 @@ pub enum GateActivation {
     Relu2,
     /// `g * sigmoid(g) * u` (Llama).
     Silu,
+    /// `gelu(g) * u` with the approximation by a hyperbolic tangent (Gemma):
+    /// `gelu(g) = g / 2 (1 + tanh(z / 2)) = g sigmoid(z)`, `z = sqrt(8 / pi) (g + 0.044715 g^3)`.
+    GeluTanh,
+}
+
+impl GateActivation {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Relu2, Self::Silu, Self::GeluTanh];
+    /// `sqrt(8 / pi)` of [`GateActivation::GeluTanh`].
+    pub const GELU_SCALE: f32 = 1.595_769;
+    /// The factor of the cube of [`GateActivation::GeluTanh`].
+    pub const GELU_CUBE: f32 = 0.044715;
 }

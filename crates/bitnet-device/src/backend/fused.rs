@@ -180,6 +180,7 @@ pub fn active<'b>(act: GateActivation, g: &Temp<'b>) -> Result<Temp<'b>> {
             relu.binary(Mul, relu.view())
         }
         GateActivation::Silu => g.binary(Mul, g.unary(UnaryOp::Sigmoid)?.view()),
+        GateActivation::GeluTanh => g.unary(UnaryOp::GeluTanh),
     }
 }
 

@@ -72,6 +72,17 @@ pub fn gated_halves_backward(
             let slope = s.binary(Add, active.view())?.binary(Sub, active.binary(Mul, s.view())?.view())?;
             (active, slope)
         }
+        GateActivation::GeluTanh => {
+            // z = k (g + c g^3), s = sigmoid(z): s + g s (1 - s) k (1 + 3 c g^2)
+            let (k, c) = (GateActivation::GELU_SCALE.into(), GateActivation::GELU_CUBE.into());
+            let squares = g.binary(Mul, g.view())?.scalar(Mul, c)?;
+            let z = squares.scalar(Add, 1.)?.binary(Mul, g.view())?.scalar(Mul, k)?;
+            let s = z.unary(UnaryOp::Sigmoid)?;
+            let active = g.binary(Mul, s.view())?;
+            let steep = squares.scalar(Mul, 3.)?.scalar(Add, 1.)?.scalar(Mul, k)?.binary(Mul, active.view())?;
+            let slope = s.binary(Add, steep.view())?.binary(Sub, steep.binary(Mul, s.view())?.view())?;
+            (active, slope)
+        }
     };
     let (axis, inner) = (out.layout.shape().rank() - 1, out.layout.shape().last() / 2);
     let mut out = out;

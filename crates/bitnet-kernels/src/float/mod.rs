@@ -41,7 +41,8 @@ pub trait FloatKernel: Send + Sync {
     /// `out[t] = weight * (x[t] / sqrt(mean(x[t]^2) + eps))`; x, out `[T, H]`, weight `[H]`.
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
 
-    /// `gate = act(gate) * up`, where `relu2(g) = max(g, 0)^2` and `silu(g) = g / (1 + e^-g)`; NaN stays.
+    /// `gate = act(gate) * up`, where `relu2(g) = max(g, 0)^2` `silu(g) = g / (1 + e^-g)` and `gelu(g)` as
+    /// [`GateActivation`] has them; NaN stays.
     fn gated(&self, act: GateActivation, gate: &mut [f32], up: &[f32]);
 
     /// Rotates the heads of x `[T, heads, 2 * pairs]` in place by the angles of each token: cos, sin `[T, pairs]`.

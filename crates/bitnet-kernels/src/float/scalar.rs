@@ -33,6 +33,10 @@ impl FloatKernel for Scalar {
                 GateActivation::Relu2 if *g < 0.0 => 0.0,
                 GateActivation::Relu2 => *g * *g,
                 GateActivation::Silu => *g / (1.0 + (-*g).exp()),
+                GateActivation::GeluTanh => {
+                    let z = GateActivation::GELU_SCALE * (*g * (1.0 + GateActivation::GELU_CUBE * (*g * *g)));
+                    *g / (1.0 + (-z).exp())
+                }
             };
             *g = active * u;
         }

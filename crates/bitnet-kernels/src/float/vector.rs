@@ -40,6 +40,18 @@ impl<S: Simd> FloatKernel for S {
                 GateActivation::Silu => {
                     update(s, gate, up, inlined!(|g, u| s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, g)))), u)))
                 }
+                GateActivation::GeluTanh => {
+                    let (scale, cube) = (s.splat(GateActivation::GELU_SCALE), s.splat(GateActivation::GELU_CUBE));
+                    update(
+                        s,
+                        gate,
+                        up,
+                        inlined!(|g, u| {
+                            let z = s.mul(scale, s.mul(g, s.add(one, s.mul(cube, s.mul(g, g)))));
+                            s.mul(s.div(g, s.add(one, s.exp(s.sub(zero, z)))), u)
+                        }),
+                    )
+                }
             }
         }));
     }

@@ -2,8 +2,10 @@
 
 use super::gguf_names::{Family, linear_name, norm_name};
 use super::weights::{Norm, Projection};
-use crate::config::{Architecture, Block, HiddenAct, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention};
-use crate::gguf::{Gguf, GgufType};
+use crate::config::{
+    Architecture, Block, HiddenAct, NormPlacement, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention,
+};
+use crate::gguf::{Gguf, GgufType, Metadata};
 use crate::{Config, ModelError, Result};
 use bitnet_core::MappedFile;
 use std::collections::HashSet;
@@ -44,8 +46,18 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         architecture: family.architecture(),
         block: Block {
             inner_norms: family.architecture() == Architecture::BitNet,
+            norms: if family == Family::Gemma3 { NormPlacement::Both } else { NormPlacement::Before },
+            window_rope: match family {
+                Family::Gemma3 => {
+                    let theta = number("rope.freq_base_swa")?.unwrap_or(10_000.) as f64;
+                    Some(RopeConfig { theta, scaling: RopeScaling::None })
+                }
+                _ => None,
+            },
+            windows: windows(metadata, family, &key, layers)?,
+            logit_cap: number("final_logit_softcapping")?.filter(|_| family == Family::Gemma3),
             qk_norm: match family {
-                Family::Qwen3 => Some(QkNorm::Head),
+                Family::Qwen3 | Family::Gemma3 => Some(QkNorm::Head),
                 Family::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
@@ -56,6 +68,12 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
                     residual: number("residual_scale")?.unwrap_or((1.4 / (layers as f64).sqrt()) as f32),
                     logits: number("logit_scale")?.unwrap_or(hidden_size as f32 / 256.),
                     attention: None,
+                },
+                Family::Gemma3 => Scales {
+                    embedding: (hidden_size as f64).sqrt() as f32,
+                    // Of the 27B model, by its number of layers, as in llama.cpp: there is no key.
+                    attention: (layers == 62).then(|| 1. / ((hidden_size / heads.max(1)) as f32).sqrt()),
+                    ..Scales::default()
                 },
                 _ => Scales::default(),
             },
@@ -82,6 +100,33 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         refuse_unknown(gguf, &config)?;
     }
     Ok((config, family))
+}
+
+/// The window of each layer; empty: none has one.
+fn windows(
+    metadata: &Metadata,
+    family: Family,
+    key: &dyn Fn(&str) -> String,
+    layers: usize,
+) -> Result<Vec<Option<u32>>> {
+    if family != Family::Gemma3 {
+        return Ok(Vec::new());
+    }
+    let Some(window) = metadata.find::<u32>(&key("attention.sliding_window"))? else { return Ok(Vec::new()) };
+    let pattern = key("attention.sliding_window_pattern");
+    let slides: Vec<bool> = match metadata.find::<&[bool]>(&pattern) {
+        Ok(Some(list)) => list.to_vec(),
+        // A number, or 6: every so many layers one attends to all positions.
+        _ => {
+            let every = metadata.find::<usize>(&pattern)?.unwrap_or(6).max(1);
+            (1..=layers).map(|i| i % every != 0).collect()
+        }
+    };
+    if slides.len() != layers {
+        let problem = format!("{pattern} names {} layers; there are {layers}", slides.len());
+        return Err(ModelError::Config(problem));
+    }
+    Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
 }
 
 /// An error if a block has a tensor that is not read: models of the same architecture name occur with further norms.

@@ -22,11 +22,13 @@ pub enum Family {
     Hunyuan,
     /// `minicpm`
     MiniCpm,
+    /// `gemma3`
+    Gemma3,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BitNetB158,
         Self::BitNet25,
         Self::BitNet,
@@ -35,6 +37,7 @@ impl Family {
         Self::Qwen3,
         Self::Hunyuan,
         Self::MiniCpm,
+        Self::Gemma3,
     ];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
@@ -48,6 +51,7 @@ impl Family {
             Self::Qwen3 => "qwen3",
             Self::Hunyuan => "hunyuan-dense",
             Self::MiniCpm => "minicpm",
+            Self::Gemma3 => "gemma3",
         }
     }
 
@@ -60,6 +64,7 @@ impl Family {
             Self::Qwen3 => Architecture::Qwen3,
             Self::Hunyuan => Architecture::Hunyuan,
             Self::MiniCpm => Architecture::MiniCpm,
+            Self::Gemma3 => Architecture::Gemma3,
         }
     }
 
@@ -67,6 +72,7 @@ impl Family {
     pub fn default_act(self) -> HiddenAct {
         match self {
             Self::BitNetB158 | Self::BitNet25 => HiddenAct::Relu2,
+            Self::Gemma3 => HiddenAct::GeluTanh,
             _ => HiddenAct::Silu,
         }
     }

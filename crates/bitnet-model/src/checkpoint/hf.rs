@@ -33,7 +33,7 @@ impl HuggingFace {
     pub(super) fn open(folder: &Path, keep_master_weights: bool) -> Result<Self> {
         let path = folder.join("config.json");
         let text = read_text(&path)?;
-        let config = Config::from_json(&text).map_err(|e| e.in_file(&path))?;
+        let mut config = Config::from_json(&text).map_err(|e| e.in_file(&path))?;
         let shards = Shards::find(folder)?;
         let files = shards.paths(folder).into_iter().map(|path| Ok(Arc::new(MappedFile::open(path)?)));
         let files = files.collect::<Result<Vec<_>>>()?;
@@ -53,6 +53,17 @@ impl HuggingFace {
             }
             false => tensors,
         };
+        if config.architecture == Architecture::Gemma3
+            && let Some(embedding) = tensors.find("model.embed_tokens.weight")
+        {
+            // In the dtype of the weights.
+            let scale = &mut config.block.scales.embedding;
+            *scale = match embedding.info.dtype {
+                Dtype::BF16 => half::bf16::from_f32(*scale).to_f32(),
+                Dtype::F16 => half::f16::from_f32(*scale).to_f32(),
+                _ => *scale,
+            };
+        }
         notes.extend(unannounced_biases(&text, &tensors));
         let mlx = Mlx::from_config(&text).map_err(|e| e.in_file(&path))?;
         Ok(Self { config, files, tensors, notes, keep_master_weights, mlx })
@@ -290,6 +301,7 @@ pub(crate) fn module(layer: usize, projection: Projection) -> String {
 
 /// Names of a norm; the second, where there is one, is that of 1bitLLM's checkpoints.
 pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
+    let olmo_or_gemma = matches!(config.architecture, Architecture::Olmo2 | Architecture::Gemma3);
     let names: (usize, &[&str]) = match norm {
         Norm::Output => return vec!["model.norm".into()],
         Norm::Attention(layer) => (layer, &["input_layernorm"]),
@@ -299,15 +311,14 @@ pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
         Norm::Key(layer) => (layer, &["self_attn.k_norm"]),
         Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
         // Everywhere else this is the name of the norm before the feed-forward part.
-        Norm::AttentionAfter(layer) if config.architecture == Architecture::Olmo2 => {
-            (layer, &["post_attention_layernorm"])
-        }
+        Norm::AttentionAfter(layer) if olmo_or_gemma => (layer, &["post_attention_layernorm"]),
         Norm::AttentionAfter(layer) => (layer, &["post_self_attn_layernorm"]),
+        Norm::FeedForward(layer) if config.architecture == Architecture::Gemma3 => {
+            (layer, &["pre_feedforward_layernorm"])
+        }
         Norm::FeedForward(layer) => (layer, &["post_attention_layernorm"]),
         Norm::FeedForwardInner(layer) => (layer, &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"]),
-        Norm::FeedForwardAfter(layer) if config.architecture == Architecture::Olmo2 => {
-            (layer, &["post_feedforward_layernorm"])
-        }
+        Norm::FeedForwardAfter(layer) if olmo_or_gemma => (layer, &["post_feedforward_layernorm"]),
         Norm::FeedForwardAfter(layer) => (layer, &["post_mlp_layernorm"]),
     };
     names.1.iter().map(|name| format!("model.layers.{}.{name}", names.0)).collect()
@@ -350,7 +361,11 @@ impl Weights for HuggingFace {
         let names: Vec<String> =
             norm_modules(norm, &self.config).into_iter().map(|module| module + ".weight").collect();
         let name = names.iter().find(|name| self.tensors.find(name).is_some()).unwrap_or(&names[0]);
-        self.vector(name, norm.len(&self.config))
+        let mut values = self.vector(name, norm.len(&self.config))?;
+        if self.config.architecture == Architecture::Gemma3 {
+            values.iter_mut().for_each(|w| *w += 1.);
+        }
+        Ok(values)
     }
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {

@@ -1,6 +1,6 @@
 //! What a decoder block computes: the description that a step follows.
 
-use super::Config;
+use super::{Config, RopeConfig};
 use crate::{ModelError, Result};
 
 /// Where the norms of the two branches of a block (attention and feed-forward) stand.
@@ -74,8 +74,12 @@ pub struct Block {
     pub rotary_pairs: bool,
     /// How many of the last positions each layer attends to, the token's own included; empty, or `None` for a layer: all.
     pub windows: Vec<Option<u32>>,
+    /// Rotary position embedding of layers that attend to a window, where it is another (Gemma 3).
+    pub window_rope: Option<RopeConfig>,
     /// Constant factors.
     pub scales: Scales,
+    /// Logits `l` become `cap * tanh(l / cap)` (Gemma).
+    pub logit_cap: Option<f32>,
 }
 
 impl Block {
@@ -103,13 +107,15 @@ impl Block {
 
     /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
     pub fn beyond_bitnet(&self) -> Option<&'static str> {
-        let Self { norms, inner_norms: _, qk_norm, rotary_dim, rotary_pairs, windows, scales } = self;
+        let Self { norms, inner_norms: _, qk_norm, rotary_dim, rotary_pairs, windows, window_rope, scales, logit_cap } =
+            self;
         [
             (*norms != NormPlacement::Before, "norms after attention and the feed-forward layer"),
             (qk_norm.is_some(), "norms of queries and keys"),
             (rotary_dim.is_some() || *rotary_pairs, "rotation of a part of each head or of neighbouring elements"),
-            (windows.iter().any(Option::is_some), "attention to a window of positions"),
+            (windows.iter().any(Option::is_some) || window_rope.is_some(), "attention to a window of positions"),
             (*scales != Scales::default(), "scales of embedding, residual, attention or logits"),
+            (logit_cap.is_some(), "a bound of the logits"),
         ]
         .into_iter()
         .find_map(|(asked, what)| asked.then_some(what))
@@ -117,7 +123,7 @@ impl Block {
 
     pub(super) fn validate(&self, config: &Config) -> Result<()> {
         let Scales { embedding, residual, logits, attention } = self.scales;
-        let scales = [embedding, residual, logits, attention.unwrap_or(1.)];
+        let scales = [embedding, residual, logits, attention.unwrap_or(1.), self.logit_cap.unwrap_or(1.)];
         let problem = if self.inner_norms && config.query_size() != config.hidden_size {
             // The norm inside attention is over hidden_size and reads the heads' output.
             format!("heads x head_dim is {}, but hidden_size is {}", config.query_size(), config.hidden_size)
@@ -126,7 +132,9 @@ impl Block {
         } else if self.windows.contains(&Some(0)) {
             "sliding_window is 0; it must be positive or null".into()
         } else if scales.iter().any(|s| !(s.is_finite() && *s > 0.)) {
-            format!("a multiplier of embedding, residual, logits and attention, {scales:?}, is not a positive number")
+            format!(
+                "a multiplier of embedding, residual, logits and attention, or the bound of the logits, {scales:?}, is not a positive number"
+            )
         } else {
             return Ok(());
         };

@@ -28,6 +28,8 @@ pub enum Architecture {
     Hunyuan,
     /// MiniCPM: scales of embedding, residual and logits.
     MiniCpm,
+    /// Gemma 3, text: four norms, windows with a rotary base of their own.
+    Gemma3,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -79,7 +81,7 @@ const QWEN: Defaults = Defaults {
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BitNet,
         Self::Llama,
         Self::Qwen2,
@@ -90,6 +92,7 @@ impl Architecture {
         Self::Glm4,
         Self::Hunyuan,
         Self::MiniCpm,
+        Self::Gemma3,
     ];
 
     /// The value of `model_type` in `config.json`.
@@ -114,6 +117,7 @@ impl Architecture {
             Self::Glm4 => ("glm4", "Glm4ForCausalLM"),
             Self::Hunyuan => ("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
             Self::MiniCpm => ("minicpm", "MiniCPMForCausalLM"),
+            Self::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
         }
     }
 
@@ -150,6 +154,22 @@ impl Architecture {
             Self::Llama | Self::Granite => LLAMA,
             Self::Hunyuan => Defaults { vocab: 290_943, norm_eps: 1e-5, ..LLAMA },
             Self::MiniCpm => Defaults { tied: true, ..LLAMA },
+            Self::Gemma3 => Defaults {
+                hidden: 2304,
+                intermediate: 9216,
+                layers: 26,
+                heads: 8,
+                kv_heads: Some(4),
+                head_dim: Some(256),
+                vocab: 262_208,
+                positions: 131_072,
+                act: "gelu_pytorch_tanh",
+                theta: 1e6,
+                bos: Some(2),
+                eos: &[1],
+                tied: true,
+                ..LLAMA
+            },
             Self::Qwen2 => QWEN,
             Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
             Self::Mistral => Defaults { intermediate: 14336, kv_heads: Some(8), positions: 131_072, ..LLAMA },
@@ -178,16 +198,24 @@ impl Architecture {
             let problem = format!("partial_rotary_factor is {part}; {} rotates whole heads", self.name());
             return Err(ModelError::Config(problem));
         }
+        for (key, asked) in [
+            ("use_bidirectional_attention", raw.use_bidirectional_attention == Some(true)),
+            ("attn_logit_softcapping", raw.attn_logit_softcapping.is_some()),
+        ] {
+            if asked {
+                return Err(ModelError::Config(format!("{key} is set, which this build does not compute")));
+            }
+        }
         let scale = |value: Option<f32>| value.unwrap_or(1.);
         Ok(Block {
             norms: match self {
                 Self::Olmo2 => NormPlacement::After,
-                Self::Glm4 => NormPlacement::Both,
+                Self::Glm4 | Self::Gemma3 => NormPlacement::Both,
                 _ => NormPlacement::Before,
             },
             inner_norms: self == Self::BitNet,
             qk_norm: match self {
-                Self::Qwen3 => Some(QkNorm::Head),
+                Self::Qwen3 | Self::Gemma3 => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
                 Self::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
@@ -208,21 +236,33 @@ impl Architecture {
                     logits: (hidden as f64 / raw.dim_model_base.unwrap_or(1.)) as f32,
                     attention: None,
                 },
+                Self::Gemma3 => Scales {
+                    embedding: (hidden as f64).sqrt() as f32,
+                    attention: Some(raw.query_pre_attn_scalar.unwrap_or(256.).powf(-0.5) as f32),
+                    ..Scales::default()
+                },
                 _ => Scales::default(),
             },
+            window_rope: None,
+            logit_cap: raw.final_logit_softcapping.filter(|_| self == Self::Gemma3),
         })
     }
 
     /// The window of each layer; empty: none has one.
     fn windows(self, raw: &Raw, layers: usize) -> Result<Vec<Option<u32>>> {
         let window = match self {
-            Self::Mistral => raw.sliding_window.unwrap_or(Some(4096)),
+            Self::Mistral | Self::Gemma3 => raw.sliding_window.unwrap_or(Some(4096)),
             Self::Qwen2 | Self::Qwen3 if raw.use_sliding_window == Some(true) => {
                 raw.sliding_window.unwrap_or(Some(4096))
             }
             _ => None,
         };
         let Some(kinds) = &raw.layer_types else {
+            if self == Self::Gemma3 {
+                // Every sixth attends to all positions.
+                let pattern = raw.sliding_window_pattern.unwrap_or(6).max(1);
+                return Ok((1..=layers).map(|i| window.filter(|_| i % pattern != 0)).collect());
+            }
             let first = if self == Self::Mistral { 0 } else { raw.max_window_layers.unwrap_or(28) };
             return Ok(window.map_or(Vec::new(), |w| (0..layers).map(|i| (i >= first).then_some(w)).collect()));
         };

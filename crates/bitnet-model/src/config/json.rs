@@ -9,12 +9,18 @@ impl Config {
     /// weights (`dtype`) and the biases of layers.
     ///
     /// # Errors
-    /// If each rotary frequency has its own factor, which `config.json` cannot express, or the family is GLM-4, whose tensors are
-    /// not written.
+    /// If each rotary frequency has its own factor, which `config.json` cannot express, or the family is GLM-4 or Gemma 3,
+    /// which are not written.
     pub fn to_json(&self) -> Result<Value> {
-        if self.architecture == Architecture::Glm4 {
-            let problem = "glm4 keeps gate and up in one matrix, which can be read but not written";
-            return Err(ModelError::Convert(problem.into()));
+        let unwritten = match self.architecture {
+            Architecture::Glm4 => Some("glm4 keeps gate and up in one matrix"),
+            Architecture::Gemma3 => {
+                Some("transformers rounds the scale of gemma3's embedding to the dtype of its weights")
+            }
+            _ => None,
+        };
+        if let Some(why) = unwritten {
+            return Err(ModelError::Convert(format!("{why}, which can be read but not written")));
         }
         let mut rope = json!({ "rope_type": "default", "rope_theta": self.rope.theta });
         match &self.rope.scaling {

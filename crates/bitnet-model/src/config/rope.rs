@@ -79,6 +79,7 @@ pub(crate) fn yarn_attention(factor: f64, weight: f64) -> f64 {
 }
 
 /// What `config.json` says about the rotary embedding outside of its parameters.
+#[derive(Clone, Copy)]
 pub(super) struct Outside<'a> {
     pub theta: f64,
     pub max_positions: usize,
@@ -176,6 +177,16 @@ impl RopeConfig {
             }
         };
         Ok(Self { theta, scaling })
+    }
+
+    /// As [`from_json`](Self::from_json), but `rope_scaling` adds to `rope_parameters` (Gemma 3).
+    pub(super) fn merged(outside: Outside) -> Result<Self> {
+        let mut all = serde_json::Map::new();
+        for object in [outside.parameters, outside.scaling].into_iter().flatten().filter_map(Value::as_object) {
+            all.extend(object.clone());
+        }
+        let all = Value::Object(all);
+        Self::from_json(Outside { parameters: Some(&all), scaling: None, ..outside })
     }
 
     /// An error if a number is out of range for heads of which `pairs` pairs are rotated.

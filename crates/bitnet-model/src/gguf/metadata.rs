@@ -217,6 +217,7 @@ variants! {
     &'a Array, "an array", Value::Array(v) => v;
     &'a [String], "an array of strings", Value::Array(Array::String(v)) => v;
     &'a [f32], "an array of f32", Value::Array(Array::F32(v)) => v;
+    &'a [bool], "an array of true and false", Value::Array(Array::Bool(v)) => v;
     &'a [i32], "an array of i32", Value::Array(Array::I32(v)) => v;
     &'a [u32], "an array of u32", Value::Array(Array::U32(v)) => v;
 }

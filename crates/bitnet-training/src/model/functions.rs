@@ -94,6 +94,7 @@ pub(super) fn gated_halves(act: HiddenAct, both: &BitNetTensor) -> Result<BitNet
     let act = match act {
         HiddenAct::Relu2 => GateActivation::Relu2,
         HiddenAct::Silu => GateActivation::Silu,
+        HiddenAct::GeluTanh => GateActivation::GeluTanh,
     };
     let dims = [both.dims()[0], both.dims()[1] / 2];
     let forward = || {

@@ -144,7 +144,7 @@ impl Transformer {
             return Err(TrainingError::UnexpectedTensor { name });
         }
         let device = parameters[0].device().clone();
-        let (cos, sin) = config.rope_tables(config.max_positions, config.max_positions);
+        let (cos, sin) = config.rope_tables(&config.rope, config.max_positions, config.max_positions);
         let dims = [config.max_positions, config.head_dim / 2];
         let angles = (BitNetTensor::from_slice(&cos, &dims, &device)?, BitNetTensor::from_slice(&sin, &dims, &device)?);
         Ok(Self { config, options, lambda: 1., parameters, angles })
