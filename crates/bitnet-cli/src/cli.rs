@@ -41,6 +41,8 @@ pub enum Command {
     Template(commands::template::TemplateCommandArgs),
     /// Write the logits of every position of a text to a file
     Logits(commands::logits::LogitsArgs),
+    /// Make vectors of texts
+    Embed(commands::embed::EmbedArgs),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::PerplexityArgs),
     /// Show the contents of a checkpoint

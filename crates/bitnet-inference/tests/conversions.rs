@@ -77,11 +77,14 @@ fn gguf_files_survive_every_target() {
         // The first three have nothing ternary to compare; the last needs its own option.
         let dense =
             !name.contains("tq") && !name.contains("i2_s") || ["block-scales", "f64"].iter().any(|n| name.contains(n));
-        if dense || name.contains("arm") {
+        // Gemma 3 is not written.
+        if dense || name.contains("arm") || name.starts_with("gemma3") {
             continue;
         }
         let before = open(&path);
-        for target in targets {
+        // A norm in each projection: a directory alone can say it.
+        let own_norms = name.contains("embedding");
+        for target in targets.into_iter().filter(|target| !own_norms || *target == Target::HuggingFace) {
             let out = folder.path().join(format!("{name}-{target:?}"));
             convert(&before, &out, target, Embeddings::F16, &mut |_, _| ()).unwrap_or_else(|e| panic!("{name}: {e}"));
             let after = open(&out);

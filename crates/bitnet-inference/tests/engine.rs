@@ -322,6 +322,7 @@ fn likelihoods_and_embeddings_of_many_texts_are_those_of_one() {
     let mut many = engine();
     let together = many.log_likelihoods(&texts).unwrap();
     let pooled = [Pooling::Mean, Pooling::Last, Pooling::First].map(|pooling| many.embed(&texts, pooling).unwrap());
+    let all = many.embed(&texts, Pooling::None).unwrap();
     assert_eq!(many.cache_usage().used, 0);
     for (i, &text) in texts.iter().enumerate() {
         let mut expected = Vec::new();
@@ -336,6 +337,7 @@ fn likelihoods_and_embeddings_of_many_texts_are_those_of_one() {
         assert_eq!(together[i].len(), text.len() - 1);
         assert!(together[i].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9), "{:?} {expected:?}", together[i]);
         let states = Session::new(model.clone(), text.len()).unwrap().hidden_states(text).unwrap().pop().unwrap();
+        assert_eq!(all[i], states);
         let row = |at: usize| states[at * 256..][..256].to_vec();
         assert_eq!(pooled[1][i], row(text.len() - 1));
         assert_eq!(pooled[2][i], row(0));

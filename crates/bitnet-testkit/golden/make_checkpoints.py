@@ -287,11 +287,19 @@ def forms():
     more = dict(rope_parameters=ropes, sliding_window_pattern=3, sliding_window=6, tie_word_embeddings=True)
     yield "gemma3-online", dict(config=llama(ONLINE, **{"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
                                              | gemma | more), edit=gemma_weights)
+    # BitNet-embedding: transformers' norms in linear layers under other names, without prefix, head and quantization_config.
+    own = {**ONLINE, "use_rms_norm": True, "rms_norm_eps": 1e-6}
+    qwen3 = dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=24, tie_word_embeddings=True)
+    gemma3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"} | gemma | more
+    for form, changes, edit in (("qwen3-embedding", qwen3, dict), ("gemma3-embedding", gemma3, gemma_weights)):
+        loaded = llama(own, **changes)
+        stored = {key: v for key, v in loaded.items() if key != "quantization_config"}
+        yield form, dict(config=loaded, edit=edit, written=(stored, {"model.": "", ".rms_norm.": ".norm."}))
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 
 def gemma_weights(weights):
-    change = {"norm": lambda w: (w.float() - 1).to(w.dtype), "embed_tokens": lambda w: w / 4}
+    change = {"rms_norm": lambda w: w, "norm": lambda w: (w.float() - 1).to(w.dtype), "embed_tokens": lambda w: w / 4}
     return {name: next((f(w) for part, f in change.items() if part in name), w) for name, w in weights.items()}
 
 

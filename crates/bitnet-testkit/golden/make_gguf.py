@@ -152,6 +152,7 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
     """(tensors for the GGUF file, weights for transformers)"""
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
     tensors, weights = {}, {}
+    own_norms = config.get("quantization_config", {}).get("use_rms_norm")
     for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
         if name == "lm_head.weight" and plain.tie_word_embeddings:
             continue
@@ -160,7 +161,11 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
         projection = name.split(".")[-2]
         heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
         order = (lambda v: interleave(v, heads)) if arch in ("llama", "minicpm") and heads else (lambda v: v)
-        if w.dim() == 1:
+        if w.dim() == 1 and own_norms:
+            w = w.half().float()
+            tensors[gguf_name(name, arch)] = F16, w.shape, w.half().numpy().tobytes()
+            weights[name] = w - 1 if arch == "gemma3" else w
+        elif w.dim() == 1:
             tensors[gguf_name(name, arch)] = F32, w.shape, w.numpy().tobytes()
             weights[name] = w - 1 if arch == "gemma3" else w
         elif isinstance(linear, str) and name.startswith("model.layers."):
@@ -181,6 +186,11 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 weights[name] = pack_weights(w.clone())
                 weights[name.replace(".weight", ".weight_scale")] = torch.tensor([scale])
                 kind, data = encode_ternary(linear, order(w.numpy()), 1.0 if scale_tensors else scale)
+                if own_norms:
+                    norm = draw("norm", (w.shape[1],), generator, torch.float16)
+                    weights[name.replace(".weight", ".rms_norm.weight")] = norm
+                    stored = norm.half().numpy().tobytes()
+                    tensors[gguf_name(name, arch).replace(".weight", "_norm_in.weight")] = F16, norm.shape, stored
             tensors[gguf_name(name, arch)] = kind, w.shape, data
             if scale_tensors:
                 tensors[gguf_name(name, arch).replace(".weight", ".scale")] = F32, (1,), scale.tobytes()
@@ -327,6 +337,15 @@ def files():
         arch="gemma3", config=llama({}, **NARROW | gemma | cap), linear="q2_0-g128", embedding=F16,
         extra={**keys, "gemma3.final_logit_softcapping": 3.0,
                "gemma3.attention.sliding_window_pattern": [kind != "full_attention" for kind in kinds]})
+    # BitNet-embedding. The pooling type is what its converter writes: the mean, where the last token is meant.
+    own = {**OFFLINE, "use_rms_norm": True, "rms_norm_eps": 1e-6}
+    small = {"hidden_size": 128, "intermediate_size": 128, "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 2}
+    for arch, changes in (("qwen3", {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}), ("gemma3", gemma)):
+        sizes = {f"{arch}.attention.key_length": 32, f"{arch}.attention.value_length": 32, f"{arch}.pooling_type": 1}
+        window = {"gemma3.attention.sliding_window": 6} if arch == "gemma3" else {}
+        yield f"{arch}-embedding-i2_s", dict(
+            arch=arch, config=llama(own, **WIDE | changes | small), linear="i2_s", embedding=F16,
+            extra={**sizes, **window, "tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": True})
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

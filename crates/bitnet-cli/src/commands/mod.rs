@@ -7,6 +7,7 @@ pub mod completions;
 pub mod convert;
 pub mod devices;
 pub mod distill;
+pub mod embed;
 pub mod export;
 pub mod finetune;
 pub mod generate;
@@ -30,6 +31,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Chat(args) => chat::run(args),
         Command::Template(args) => template::run(args),
         Command::Logits(args) => logits::run(args),
+        Command::Embed(args) => embed::run(args),
         Command::Perplexity(args) => perplexity::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

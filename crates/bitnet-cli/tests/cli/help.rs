@@ -2,11 +2,12 @@
 
 use super::*;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "generate",
     "chat",
     "template",
     "logits",
+    "embed",
     "perplexity",
     "inspect",
     "convert",

@@ -3,6 +3,7 @@
 mod bad_checkpoints;
 mod bad_flags;
 mod conversations;
+mod embed;
 mod files;
 mod golden;
 mod help;

@@ -5,18 +5,8 @@ use crate::kv_cache::PAGE;
 use crate::session::ROWS;
 use crate::step::Activation;
 use crate::{InferenceError, Result};
+pub use bitnet_model::checkpoint::Pooling;
 use std::collections::VecDeque;
-
-/// How the hidden states of a text become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The mean over the tokens.
-    Mean,
-    /// The last token.
-    Last,
-    /// The first token.
-    First,
-}
 
 impl Engine {
     /// The natural logarithm of the probability of each token but the first, given those before it.
@@ -44,10 +34,10 @@ impl Engine {
         Ok(all)
     }
 
-    /// The hidden states after the last norm, pooled, `[hidden]` for each text.
+    /// The hidden states after the last norm, pooled, `[hidden]` for each text; `[tokens * hidden]` without pooling.
     pub fn embed(&mut self, texts: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
         let (width, last) = (self.model.config().hidden_size, self.model.layers.len());
-        let mut sums = vec![vec![0f64; width]; texts.len()];
+        let mut sums = vec![vec![0f64; if pooling == Pooling::None { 0 } else { width }]; texts.len()];
         let mut states = Vec::new();
         texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
         self.each_chunk(texts, false, |engine, chunks| {
@@ -63,6 +53,10 @@ impl Engine {
             for &(text, start, len) in chunks {
                 for (at, row) in (start..start + len).zip(&mut rows) {
                     let counts = match pooling {
+                        Pooling::None => {
+                            sums[text].extend(row.iter().map(|&x| f64::from(x)));
+                            false
+                        }
                         Pooling::Mean => true,
                         Pooling::Last => at + 1 == texts[text].len(),
                         Pooling::First => at == 0,

@@ -74,6 +74,11 @@ impl GgufCheckpoint {
         self.order = hint.order().unwrap_or(I2sOrder::X86);
     }
 
+    /// Whether projections have norms of their own, as in BitNet-embedding.
+    pub(super) fn has_own_norms(&self) -> bool {
+        self.gguf.tensors.iter().any(|t| t.name.ends_with("_norm_in.weight"))
+    }
+
     pub(super) fn metadata(&self) -> &Metadata {
         &self.gguf.metadata
     }
@@ -200,8 +205,13 @@ impl GgufCheckpoint {
         let name = format!("{base}.weight");
         let tensor = self.tensor(&name, &[rows, cols])?;
         let bytes = self.data(tensor);
+        let norm = format!("{base}_norm_in.weight");
+        let norm = self.gguf.find(&norm).map(|_| Ok((self.vector(&norm, cols)?, self.config.norm_eps)));
+        let inner_norm = norm.transpose().map_err(|e: ModelError| e)?;
+        let quantized = quantized || inner_norm.is_some();
         // A type with a scale in every block: ternary if all scales are one and no code is +2.
-        let uniform = Some(tensor.ty).filter(|_| !self.family.has_float_inputs()).and_then(|ty| {
+        let ternary = quantized || !self.family.has_float_inputs();
+        let uniform = Some(tensor.ty).filter(|_| ternary).and_then(|ty| {
             let decoded = match row_scaled_format(ty) {
                 Some(format) => format.decode(bytes, rows, cols).ok()?,
                 None => scaled_format(ty)?.decode(bytes, rows, cols).ok()?,
@@ -240,7 +250,7 @@ impl GgufCheckpoint {
             .ok_or_else(|| ModelError::tensor(name, format!("has the scale {extra}, which does not fit its type")))?;
         let bias = format!("{base}.bias");
         let bias = self.gguf.find(&bias).map(|_| self.vector(&bias, rows)).transpose()?;
-        Ok(LinearSource { weight, bias, inner_norm: None })
+        Ok(LinearSource { weight, bias, inner_norm })
     }
 }
 

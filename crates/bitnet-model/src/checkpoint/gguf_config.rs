@@ -132,8 +132,9 @@ fn windows(
 /// An error if a block has a tensor that is not read: models of the same architecture name occur with further norms.
 fn refuse_unknown(gguf: &Gguf, config: &Config) -> Result<()> {
     let linears = (0..config.layers).flat_map(|layer| Projection::ALL.map(|p| linear_name(layer, p)));
-    let mut known: HashSet<String> =
-        linears.flat_map(|base| ["weight", "bias", "scale"].map(|kind| format!("{base}.{kind}"))).collect();
+    let mut known: HashSet<String> = linears
+        .flat_map(|base| [".weight", ".bias", ".scale", "_norm_in.weight"].map(|end| format!("{base}{end}")))
+        .collect();
     known.extend(Norm::all(config).map(norm_name));
     match gguf.tensors.iter().find(|t| t.name.starts_with("blk.") && !known.contains(&t.name)) {
         Some(tensor) => Err(ModelError::tensor(&tensor.name, "is not part of the blocks that this build computes")),

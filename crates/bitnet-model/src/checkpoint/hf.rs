@@ -3,7 +3,7 @@
 use super::TensorSummary;
 use super::mlx::{Affine, Mlx, Packed};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, LinearClass};
+use crate::config::{Architecture, LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
@@ -64,9 +64,23 @@ impl HuggingFace {
                 _ => *scale,
             };
         }
+        // BitNet-embedding: master weights, each projection with a norm of its own; it has no head.
+        let own_norms = tensors.iter().any(|t| t.info.name.ends_with("_proj.norm.weight"));
+        if own_norms && config.quantization.is_none() {
+            config.quantization = Some(QuantizationConfig { class: LinearClass::Online, ..Default::default() });
+        }
+        if own_norms && tensors.find("lm_head.weight").is_none() && !config.tied {
+            config.tied = true;
+            notes.push("it has no head: it makes vectors (bitnet embed), and no text".into());
+        }
         notes.extend(unannounced_biases(&text, &tensors));
         let mlx = Mlx::from_config(&text).map_err(|e| e.in_file(&path))?;
         Ok(Self { config, files, tensors, notes, keep_master_weights, mlx })
+    }
+
+    /// Whether projections have norms of their own, as in BitNet-embedding.
+    pub(super) fn has_own_norms(&self) -> bool {
+        self.tensors.iter().any(|t| t.info.name.ends_with("_proj.norm.weight"))
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -107,10 +121,9 @@ impl HuggingFace {
         }
         modules.extend(Norm::all(&self.config).flat_map(|norm| norm_modules(norm, &self.config)));
         let read = |name: &str| {
-            let known = [".rms_norm.weight", ".weight_scale", ".weight", ".bias", ".scales", ".biases"]
-                .iter()
-                .find_map(|end| name.strip_suffix(end));
-            known.is_some_and(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
+            let ends = [".rms_norm.weight", ".norm.weight", ".weight_scale", ".weight", ".bias", ".scales", ".biases"];
+            let mut known = ends.iter().filter_map(|end| name.strip_suffix(end));
+            known.any(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
         };
         self.tensors.iter().map(|t| &t.info.name).filter(|name| !read(name)).cloned().collect()
     }
@@ -253,8 +266,13 @@ impl HuggingFace {
             return Err(ModelError::tensor(format!("{module}.weight_scale"), "is zero or not a number"));
         }
         let eps = quantization.and_then(|q| q.inner_norm_eps).filter(|_| class.is_some());
-        let norm = eps.map(|eps| Ok::<_, ModelError>((self.vector(&format!("{module}.rms_norm.weight"), cols)?, eps)));
-        Ok(LinearSource { weight, bias, inner_norm: norm.transpose()? })
+        let own = format!("{module}.norm.weight");
+        let inner_norm = match eps {
+            Some(eps) => Some((self.vector(&format!("{module}.rms_norm.weight"), cols)?, eps)),
+            None if self.tensors.find(&own).is_some() => Some((self.vector(&own, cols)?, self.config.norm_eps)),
+            None => None,
+        };
+        Ok(LinearSource { weight, bias, inner_norm })
     }
 }
 

@@ -6,11 +6,13 @@ pub mod gguf_names;
 pub(crate) mod gguf_vocab;
 pub(crate) mod hf;
 pub(crate) mod mlx;
+mod pooling;
 mod random;
 mod sampling;
 mod weights;
 
 pub use bitnet_quant::formats::i2_s::I2sOrder;
+pub use pooling::Pooling;
 pub use random::RandomWeights;
 pub use sampling::SamplingDefaults;
 pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
@@ -56,6 +58,7 @@ pub struct Checkpoint {
     guesses: Vec<String>,
     files: Vec<Arc<MappedFile>>,
     sampling: SamplingDefaults,
+    pooling: Option<Pooling>,
 }
 
 impl Checkpoint {
@@ -90,7 +93,8 @@ impl Checkpoint {
         };
         let files = hf.files().to_vec();
         let sampling = SamplingDefaults::of_folder(path)?;
-        Ok(Self { sampling, ..Self::new(hf.format(), hf.summaries(), tokenizer, notes, files, Box::new(hf)) })
+        let pooling = Pooling::of_folder(path)?.or(hf.has_own_norms().then_some(Pooling::Last));
+        Ok(Self { sampling, pooling, ..Self::new(hf.format(), hf.summaries(), tokenizer, notes, files, Box::new(hf)) })
     }
 
     fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
@@ -99,8 +103,12 @@ impl Checkpoint {
         let tokenizer = tokenizer.map(|v| v.and_then(|v| Ok(Tokenizer::from_gguf(&v)?)).map_err(|e| e.to_string()));
         let files = gguf.files().to_vec();
         let sampling = SamplingDefaults::of_gguf(gguf.metadata());
+        // BitNet-embedding takes the last token, whatever its converter writes.
+        let own_norms = gguf.has_own_norms().then_some(Pooling::Last);
+        let pooling = own_norms.map_or_else(|| Pooling::of_gguf(gguf.metadata()), |last| Ok(Some(last)))?;
         Ok(Self {
             sampling,
+            pooling,
             guesses: gguf.guesses(),
             ..Self::new(gguf.format(), gguf.summaries(), tokenizer, gguf.notes(), files, Box::new(gguf))
         })
@@ -126,7 +134,18 @@ impl Checkpoint {
             None => notes.push("no tokenizer".into()),
         }
         let sampling = SamplingDefaults::default();
-        Self { weights, tokenizer, name: String::new(), format, tensors, notes, guesses: Vec::new(), files, sampling }
+        Self {
+            weights,
+            tokenizer,
+            name: String::new(),
+            format,
+            tensors,
+            notes,
+            guesses: Vec::new(),
+            files,
+            sampling,
+            pooling: None,
+        }
     }
 
     /// The weights, with their configuration.
@@ -177,6 +196,11 @@ impl Checkpoint {
     /// Those of its [`notes`](Self::notes) that the text which it makes depends on and that may be wrong.
     pub fn guesses(&self) -> &[String] {
         &self.guesses
+    }
+
+    /// How it asks for the vector of a text; `None`: it does not say.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.pooling
     }
 
     /// Warnings, one line each.
