@@ -48,6 +48,25 @@ pub struct ModelArgs {
     pub read: ReadArgs,
 }
 
+/// Adapters.
+#[derive(Debug, Args)]
+pub struct LoraArgs {
+    /// Apply an adapter (LoRA), a directory of PEFT or a GGUF file, times SCALE where one is given (may be repeated)
+    #[arg(long, value_name = "PATH[=SCALE]", value_parser = scaled_path, help_heading = "Model")]
+    pub lora: Vec<(PathBuf, f32)>,
+}
+
+/// Parses `PATH[=SCALE]`.
+fn scaled_path(text: &str) -> Result<(PathBuf, f32), String> {
+    match text.rsplit_once('=') {
+        Some((path, scale)) if !Path::new(text).exists() => match scale.parse::<f32>() {
+            Ok(scale) if scale.is_finite() && !path.is_empty() => Ok((path.into(), scale)),
+            _ => Err("it must be a path, or a path, `=` and a number, such as adapter=0.5".into()),
+        },
+        _ => Ok((text.into(), 1.)),
+    }
+}
+
 /// How conversations become text.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Chat template")]

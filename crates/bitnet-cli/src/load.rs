@@ -1,12 +1,12 @@
 //! Opens the checkpoint that the flags name, and loads its model.
 
-use crate::args::{ModelArgs, ReadArgs};
+use crate::args::{LoraArgs, ModelArgs, ReadArgs};
 use crate::error::{CliError, Result};
 use crate::output;
 use crate::progress::Progress;
 use bitnet::core::Device;
 use bitnet::inference::Model;
-use bitnet::model::checkpoint::{Checkpoint, OpenOptions, Weights};
+use bitnet::model::checkpoint::{Adapter, Checkpoint, OpenOptions, Weights};
 use bitnet::model::hub::Reference;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +65,17 @@ pub fn open_to_inspect(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
     output::detail(&format!("model: {}, {}", path.display(), checkpoint.format()));
     checkpoint.notes().iter().for_each(|note| output::detail(&format!("model: {note}")));
     Ok(checkpoint)
+}
+
+/// The checkpoint with adapters, beside its weights or merged into them.
+pub fn adapt(checkpoint: Checkpoint, args: &LoraArgs, merged: bool) -> Result<Checkpoint> {
+    if args.lora.is_empty() {
+        return Ok(checkpoint);
+    }
+    let config = checkpoint.weights().config();
+    let open = |(path, scale): &(PathBuf, f32)| Ok(Adapter::open(&local(path)?, config, *scale)?);
+    let adapters = args.lora.iter().map(open).collect::<Result<Vec<_>>>()?;
+    Ok(checkpoint.with_adapters(adapters, merged)?)
 }
 
 /// Opens a checkpoint whose master weights, if it has any, stay dense.

@@ -2,7 +2,7 @@
 
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
-use bitnet_model::checkpoint::{LinearSource, WeightSource};
+use bitnet_model::checkpoint::{LinearSource, LowRank, WeightSource};
 use bitnet_quant::{ActivationBuffer, PackedBitLinear};
 
 /// A linear layer in the layout of its device.
@@ -11,6 +11,16 @@ pub(crate) struct Linear {
     weights: LinearWeights,
     /// Norm of the inputs that belongs to this layer alone: weights and epsilon.
     norm: Option<(BitNetTensor, f32)>,
+    adapter: Option<AdapterProduct>,
+}
+
+/// `B (A x)`, which is added to the output.
+#[derive(Debug)]
+struct AdapterProduct {
+    /// `[rank, inputs]`
+    a: BitNetTensor,
+    /// `[outputs, rank]`
+    b: BitNetTensor,
 }
 
 #[derive(Debug)]
@@ -32,7 +42,24 @@ impl Linear {
             },
         };
         let norm = source.inner_norm.as_ref().map(|(w, eps)| Ok::<_, bitnet_core::BitNetError>((vector(w)?, *eps)));
-        Ok(Self { weights, norm: norm.transpose()? })
+        Ok(Self { weights, norm: norm.transpose()?, adapter: None })
+    }
+
+    /// The same layer with an adapter.
+    pub(crate) fn with_adapter(self, adapter: Option<LowRank>, device: &Device) -> Result<Self> {
+        let product = |LowRank { rank, a, b }: LowRank| {
+            let a = BitNetTensor::from_slice(&a, &[rank, a.len() / rank], device)?;
+            Ok::<_, bitnet_core::BitNetError>(AdapterProduct {
+                a,
+                b: BitNetTensor::from_slice(&b, &[b.len() / rank, rank], device)?,
+            })
+        };
+        Ok(Self { adapter: adapter.map(product).transpose()?, ..self })
+    }
+
+    /// Rank and outputs of its adapter.
+    fn adapter_size(&self) -> (usize, usize) {
+        self.adapter.as_ref().map_or((0, 0), |adapter| (adapter.b.dims()[1], adapter.b.dims()[0]))
     }
 
     /// Whether it normalises its input itself.
@@ -55,6 +82,8 @@ pub(crate) struct LinearScratch {
     quantized: ActivationBuffer,
     /// f32 `[batch * inputs]`: the input after a layer's own norm; empty if no layer has one.
     normed: BitNetTensor,
+    /// f32 `[batch * rank]` and `[batch * outputs]`: the products of adapters; empty if no layer has one.
+    adapted: (BitNetTensor, BitNetTensor),
 }
 
 impl LinearScratch {
@@ -63,7 +92,24 @@ impl LinearScratch {
         Ok(Self {
             quantized: ActivationBuffer::new(batch, inputs, device)?,
             normed: BitNetTensor::empty(&[elements], BitNetDType::F32, device)?,
+            adapted: (
+                BitNetTensor::empty(&[0], BitNetDType::F32, device)?,
+                BitNetTensor::empty(&[0], BitNetDType::F32, device)?,
+            ),
         })
+    }
+
+    /// With room for the adapters of layers for so many rows each.
+    pub(crate) fn with_adapters<'a>(
+        mut self,
+        layers: impl Iterator<Item = (&'a Linear, usize)>,
+        device: &Device,
+    ) -> Result<Self> {
+        let sizes = layers.map(|(layer, rows)| (layer.adapter_size(), rows));
+        let most = sizes.fold((0, 0), |(r, o), ((rank, outputs), rows)| (r.max(rank * rows), o.max(outputs * rows)));
+        let buffer = |elements: usize| BitNetTensor::empty(&[elements], BitNetDType::F32, device);
+        self.adapted = (buffer(most.0)?, buffer(most.1)?);
+        Ok(self)
     }
 
     /// Runs layers with the same input `x` f32 `[T, K]`; each writes its `out` `[T, N]`. The input is quantized once
@@ -92,14 +138,27 @@ impl LinearScratch {
                         self.quantized.quantize(input)?;
                         quantized = layer.norm.is_none();
                     }
-                    ternary.forward_quantized(&self.quantized, device, out)?;
+                    ternary.forward_quantized(&self.quantized, device, out.reborrow())?;
                 }
                 LinearWeights::Dense { weights, bias } => {
                     device.linear(input, weights.as_ref(), out.reborrow())?;
                     if let Some(bias) = bias {
-                        device.binary_assign(BinaryOp::Add, out, bias.as_ref())?;
+                        device.binary_assign(BinaryOp::Add, out.reborrow(), bias.as_ref())?;
                     }
                 }
+            }
+            if let Some(AdapterProduct { a, b }) = &layer.adapter {
+                let (rows, rank, outputs) = (x.layout.dims()[0], a.dims()[0], b.dims()[0]);
+                let (thin, added) = &mut self.adapted;
+                device.linear(x, a.as_ref(), thin.as_mut()?.narrow(0, 0, rows * rank)?.reshape(&[rows, rank])?)?;
+                let thin = thin.as_ref().narrow(0, 0, rows * rank)?.reshape(&[rows, rank])?;
+                device.linear(
+                    thin,
+                    b.as_ref(),
+                    added.as_mut()?.narrow(0, 0, rows * outputs)?.reshape(&[rows, outputs])?,
+                )?;
+                let added = added.as_ref().narrow(0, 0, rows * outputs)?.reshape(&[rows, outputs])?;
+                device.binary_assign(BinaryOp::Add, out, added)?;
             }
         }
         Ok(())

@@ -80,10 +80,14 @@ impl Model {
         let factor = |scale: f32| (scale != 1.).then(|| BitNetTensor::from_slice(&[scale], &[1], device)).transpose();
         // The largest tensors first, to lower peak memory: their copies coexist with nothing else.
         let embedding = weights.embedding()?.to_tensor(device)?;
-        let head = weights.head()?.map(|head| Linear::load(head, device)).transpose()?;
+        let adapted = |linear: Linear, place| linear.with_adapter(weights.adapter(place), device);
+        let head = weights.head()?.map(|head| Ok::<_, InferenceError>(adapted(Linear::load(head, device)?, None)?));
+        let head = head.transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
-            let linear = |p: Projection| Linear::load(weights.linear(index, p)?, device);
+            let linear = |p: Projection| -> Result<Linear> {
+                Ok(adapted(Linear::load(weights.linear(index, p)?, device)?, Some((index, p)))?)
+            };
             let asked = |norm: Norm| {
                 let mut norms = Norm::of_layer(&config.block, index);
                 norms.any(|n| n == norm).then(|| vector(norm)).transpose()

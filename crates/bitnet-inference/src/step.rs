@@ -249,6 +249,9 @@ impl Scratch {
         let widest = c.hidden_size.max(c.intermediate_size).max(c.query_size());
         let linears = model.layers.iter().flat_map(Layer::linears).chain(&model.head);
         let own_norms = linears.into_iter().any(Linear::has_own_norm);
+        let head_rows = HEAD_ROWS.min(batch);
+        let adapted = model.layers.iter().flat_map(Layer::linears).map(|layer| (layer, batch));
+        let adapted = adapted.chain(model.head.iter().map(|head| (head, head_rows)));
         Ok(Self {
             hidden: buffer(c.hidden_size)?,
             normed: buffer(widest)?,
@@ -261,7 +264,7 @@ impl Scratch {
             up: buffer(c.intermediate_size)?,
             wanted: empty_f32(HEAD_ROWS.min(batch) * c.hidden_size, device)?,
             logits: empty_f32(HEAD_ROWS.min(batch) * c.vocab_size, device)?,
-            linear: LinearScratch::new(batch, widest, own_norms, device)?,
+            linear: LinearScratch::new(batch, widest, own_norms, device)?.with_adapters(adapted, device)?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! `bitnet chat`: a conversation.
 
-use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, LoraArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
 use crate::error::{CliError, Result};
 use crate::{interrupt, load, output, text};
 use bitnet::inference::{FinishReason, GenerateOptions, Session, generate};
@@ -44,6 +44,8 @@ pub struct ChatArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -64,7 +66,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
         }
     };
     let path = load::chat_path(&args.model)?;
-    let checkpoint = load::open(&path, &args.model.read)?;
+    let checkpoint = load::adapt(load::open(&path, &args.model.read)?, &args.lora, false)?;
     let sampling = args.sampling.sampling(checkpoint.sampling())?;
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;

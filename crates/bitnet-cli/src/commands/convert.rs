@@ -1,6 +1,6 @@
 //! `bitnet convert`: a checkpoint in another format.
 
-use crate::args::ReadArgs;
+use crate::args::{LoraArgs, ReadArgs};
 use crate::error::{CliError, Result};
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
@@ -17,9 +17,10 @@ Examples:
   bitnet convert hf-folder model.gguf --to tq2_0 --embeddings q6_k  for llama.cpp
   bitnet convert model.gguf hf-folder --to hf                       for transformers
   bitnet convert model.gguf mlx-folder --to mlx                     for MLX
+  bitnet convert dense-folder merged --to hf --lora adapter         with an adapter in its weights
 
 Ternary weights and their scales are converted exactly. A type that cannot hold them is refused: its blocks do not divide the \
-rows or the groups that share a scale, f16 would round a scale, or there are zeros (q1_0).")]
+rows or the groups that share a scale, f16 would round a scale, or there are zeros (q1_0). --lora merges adapters, which needs dense or master weights.")]
 pub struct ConvertArgs {
     /// A Hugging Face directory, a .gguf file, or owner/name of the hub
     #[arg(value_name = "IN")]
@@ -33,6 +34,8 @@ pub struct ConvertArgs {
     /// Type of the embeddings and of an untied head
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingType::F16)]
     embeddings: EmbeddingType,
+    #[command(flatten)]
+    lora: LoraArgs,
     #[command(flatten)]
     overwrite: OverwriteArgs,
     #[command(flatten)]
@@ -111,7 +114,11 @@ impl From<EmbeddingType> for Embeddings {
 
 pub fn run(args: ConvertArgs) -> Result<()> {
     refuse_itself(&args.input, &args.output)?;
-    let checkpoint = load::open(&args.input, &args.read)?;
+    let checkpoint = match args.lora.lora.is_empty() {
+        true => load::open(&args.input, &args.read)?,
+        // An adapter goes into the weights before they become ternary.
+        false => load::adapt(load::open_masters(&args.input, &args.read)?, &args.lora, true)?,
+    };
     check_output(&args.output, args.to, args.overwrite)?;
     write(&checkpoint, &args.output, args.to, args.embeddings)
 }

@@ -1,6 +1,6 @@
 //! `bitnet generate`: continues a text.
 
-use crate::args::{self, CacheArgs, DeviceArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
+use crate::args::{self, CacheArgs, DeviceArgs, LoraArgs, ModelArgs, SamplingArgs, StopArgs, TemplateArgs};
 use crate::error::{CliError, Result};
 use crate::output::{self, counted};
 use crate::{interrupt, load, text};
@@ -44,6 +44,8 @@ pub struct GenerateArgs {
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
@@ -96,7 +98,7 @@ impl Prompt {
 pub fn run(args: GenerateArgs) -> Result<()> {
     args.sampling.check()?;
     let path = load::path(&args.model)?;
-    let checkpoint = load::open(&path, &args.model.read)?;
+    let checkpoint = load::adapt(load::open(&path, &args.model.read)?, &args.lora, false)?;
     let sampling = args.sampling.sampling(checkpoint.sampling())?;
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;

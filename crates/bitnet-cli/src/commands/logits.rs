@@ -1,6 +1,6 @@
 //! `bitnet logits`: the logits of every position, for comparison with other implementations.
 
-use crate::args::{DeviceArgs, ModelArgs};
+use crate::args::{DeviceArgs, LoraArgs, ModelArgs};
 use crate::error::{CliError, Result};
 use crate::overwrite::OverwriteArgs;
 use crate::progress::Progress;
@@ -30,6 +30,8 @@ pub struct LogitsArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// How keys and values are stored: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value_t = KvType::F32)]
@@ -53,7 +55,7 @@ struct Input {
 pub fn run(args: LogitsArgs) -> Result<()> {
     let format = Format::of(&args.output)?;
     args.overwrite.check_file(&args.output)?;
-    let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
+    let checkpoint = load::adapt(load::open(&load::path(&args.model)?, &args.model.read)?, &args.lora, false)?;
     let config = checkpoint.weights().config();
     let tokens = match (args.input.tokens, args.input.file) {
         (Some(tokens), _) => tokens,

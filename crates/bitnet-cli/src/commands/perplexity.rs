@@ -1,6 +1,6 @@
 //! `bitnet perplexity`: how well a model predicts a text.
 
-use crate::args::{DeviceArgs, ModelArgs, WindowArgs};
+use crate::args::{DeviceArgs, LoraArgs, ModelArgs, WindowArgs};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::{load, output, text};
@@ -34,6 +34,8 @@ pub struct PerplexityArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// Windows that are computed together
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=128))]
@@ -45,7 +47,7 @@ pub struct PerplexityArgs {
 
 pub fn run(args: PerplexityArgs) -> Result<()> {
     text::check(&args.file)?;
-    let checkpoint = load::open(&load::path(&args.model)?, &args.model.read)?;
+    let checkpoint = load::adapt(load::open(&load::path(&args.model)?, &args.model.read)?, &args.lora, false)?;
     let tokenizer = checkpoint.tokenizer()?;
     let window = args.window.tokens(checkpoint.weights().config().max_positions)?;
     let most = args.max_windows.map_or(usize::MAX, |n| n as usize);

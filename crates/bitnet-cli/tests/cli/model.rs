@@ -68,6 +68,41 @@ fn convert_keeps_every_weight() {
     assert!(logits(&source) == logits(&copy));
 }
 
+/// An adapter as the model runs, by half, and merged into the weights.
+#[test]
+fn adapters_are_applied_and_merged() {
+    let folder = folder("adapters");
+    let (model, adapter) = (golden("qwen3"), golden("lora/qwen3"));
+    let out = folder.join("logits.safetensors");
+    let logits = |model: &Path, more: &[&str]| {
+        let args = ["logits", "--model", str(model), "--tokens", "1,2,3,4", "--output", str(&out), "--force"];
+        stdout(&[&args[..], more].concat());
+        let bytes = fs::read(&out).unwrap();
+        let file = bitnet::model::safetensors::Safetensors::parse(&bytes, "logits").unwrap();
+        file.tensors().find(|info| info.name == "logits").unwrap().to_f32(&bytes).unwrap()
+    };
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    let half = format!("{}=0.5", str(&adapter));
+    let (plain, whole) = (logits(&model, &[]), logits(&model, &["--lora", str(&adapter)]));
+    assert!(apart(&plain, &whole) > 0.1);
+    assert!(apart(&whole, &logits(&model, &["--lora", &half, "--lora", &half])) < 1e-4);
+    let merged = folder.join("merged");
+    stdout(&["convert", str(&model), str(&merged), "--to", "hf", "--lora", str(&adapter)]);
+    assert!(apart(&whole, &logits(&merged, &[])) < 1e-4);
+
+    let (ternary, of_ternary) = (golden("mlx-bitnet"), golden("lora/bitnet-online-f32"));
+    refused(
+        &["logits", "--model", str(&model), "--tokens", "1", "-o", "x.npy", "--lora", str(&of_ternary)],
+        &["has shape"],
+    );
+    refused(
+        &["logits", "--model", str(&model), "--tokens", "1", "-o", "x.npy", "--lora", "a=b"],
+        &["--lora", "number"],
+    );
+    let args = ["convert", str(&ternary), str(&merged), "--to", "hf", "--force", "--lora", str(&adapter)];
+    refused(&args, &["has shape"]);
+}
+
 #[test]
 fn convert_names_a_type_that_fits() {
     let out = folder("convert-refused").join("out.gguf");

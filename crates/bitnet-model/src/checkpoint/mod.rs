@@ -1,5 +1,6 @@
 //! Checkpoints of all formats, through one interface.
 
+mod adapter;
 mod gguf;
 mod gguf_config;
 pub mod gguf_names;
@@ -11,6 +12,7 @@ mod random;
 mod sampling;
 mod weights;
 
+pub use adapter::{AdaptedWeights, Adapter, LowRank, Place};
 pub use bitnet_quant::formats::i2_s::I2sOrder;
 pub use pooling::Pooling;
 pub use random::RandomWeights;
@@ -156,6 +158,14 @@ impl Checkpoint {
     /// The same checkpoint with weights derived from its own.
     pub fn map_weights(self, change: impl FnOnce(Box<dyn Weights>) -> Box<dyn Weights>) -> Self {
         Self { weights: change(self.weights), ..self }
+    }
+
+    /// The same checkpoint with adapters, beside its weights or merged into them.
+    ///
+    /// # Errors
+    /// As [`AdaptedWeights::new`].
+    pub fn with_adapters(self, adapters: Vec<Adapter>, merged: bool) -> Result<Self> {
+        Ok(Self { weights: Box::new(AdaptedWeights::new(self.weights, adapters, merged)?), ..self })
     }
 
     /// The tokenizer, or why there is none.

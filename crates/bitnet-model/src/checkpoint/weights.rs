@@ -1,5 +1,6 @@
 //! The parts of a model, independent of the file format.
 
+use super::adapter::{LowRank, Place};
 use crate::config::{Block, QkNorm};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
@@ -250,6 +251,10 @@ pub trait Weights: Send + Sync {
     fn norm(&self, norm: Norm) -> Result<Vec<f32>>;
     /// A linear layer of block `layer`; the rows of query and key in the order of [`Block::row`].
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource>;
+    /// What an adapter adds to a linear layer as the model runs.
+    fn adapter(&self, _place: Place) -> Option<LowRank> {
+        None
+    }
     /// Releases the mapped pages of block `layer`, once its weights have been copied.
     fn release(&self, _layer: usize) {}
 }
