@@ -1,5 +1,6 @@
 //! Tensors, quantization, BitLinear, sampling and generation through the facade: `cargo bench -p bitnet-benchmarks`.
 
+use bitnet::core::backend::{SampleRow, SampleRows};
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator, autograd};
 use bitnet::prelude::*;
 use bitnet::quant::{ActivationBuffer, BitLinearConfig, PackedFormat, QuantizedTensor};
@@ -69,28 +70,58 @@ fn generation(c: &mut Criterion) {
     });
 }
 
-/// A step of 8 sequences with a vocabulary of 128,256, logits nearly equal or of a normal distribution, and penalties.
+/// The choice of tokens for 8 sequences with a vocabulary of 128,256, logits nearly equal or of a normal distribution, each with
+/// penalties on 2,000 tokens of its text.
 fn sampling(c: &mut Criterion) {
     const VOCAB: usize = 128_256;
-    let normal = random(&[VOCAB], 6).to_vec::<f32>().unwrap();
-    let flat: Vec<f32> = normal.iter().map(|x| x / 1e3).collect();
-    let penalties =
-        Sampling { repeat_penalty: 1.1, frequency_penalty: 0.1, presence_penalty: 0.1, ..Sampling::default() };
+    const EDITS: usize = 2_000;
+    let plain = SampleRow {
+        temperature: 0.7,
+        top_k: 0.,
+        top_p: 1.,
+        min_p: 0.,
+        typical_p: 1.,
+        top_n_sigma: 0.,
+        xtc_threshold: 2.,
+        surprise: f32::INFINITY,
+        upper: 1e7,
+        lower: 0.,
+    };
     let cases = [
-        ("temperature", penalties.clone()),
-        ("top-p 0.95", Sampling { top_p: 0.95, ..penalties.clone() }),
-        ("top-k 40, top-p 0.95", Sampling { top_k: 40, top_p: 0.95, ..penalties.clone() }),
-        ("typical-p 0.9", Sampling { typical_p: 0.9, ..penalties.clone() }),
-        ("greedy", Sampling { temperature: 0., ..penalties }),
+        ("temperature", plain),
+        ("top-p 0.95", SampleRow { top_p: 0.95, ..plain }),
+        ("top-k 40, top-p 0.95", SampleRow { top_k: 40., top_p: 0.95, ..plain }),
+        ("typical-p 0.9", SampleRow { typical_p: 0.9, ..plain }),
+        ("greedy", SampleRow { temperature: 0., ..plain }),
     ];
+    let normal = random(&[8, VOCAB], 6);
+    let flat: Vec<f32> = normal.to_vec::<f32>().unwrap().iter().map(|x| x / 1e3).collect();
+    let flat = BitNetTensor::from_slice(&flat, &[8, VOCAB], &Device::cpu()).unwrap();
     let mut group = c.benchmark_group("sample 8 of 128256");
-    for (name, sampling) in cases {
-        for (kind, logits) in [("flat", &flat), ("normal", &normal)] {
-            let mut samplers = vec![Sampler::new(sampling.clone(), VOCAB).unwrap(); 8];
-            samplers.iter_mut().for_each(|sampler| sampler.observe_prompt(&(0..2000).collect::<Vec<_>>()));
-            group.bench_function(format!("{name}, {kind}"), |bench| {
-                bench.iter(|| samplers.iter_mut().map(|sampler| sampler.sample(logits).unwrap()).sum::<u32>());
-            });
+    for threads in [1, 2] {
+        let device = Device::cpu_with_threads(threads);
+        let edited: Vec<u32> = (0..8 * EDITS as u32).map(|i| i % EDITS as u32 * 64).collect();
+        let edited = BitNetTensor::from_slice(&edited, &[8, EDITS], &device).unwrap();
+        let edits = BitNetTensor::from_slice(&[0f32, 1.1, 0.2, 0.].repeat(8 * EDITS), &[8, EDITS, 4], &device).unwrap();
+        let mask = BitNetTensor::empty(&[8, 0], BitNetDType::U32, &device).unwrap();
+        let mut tokens = BitNetTensor::empty(&[8], BitNetDType::U32, &device).unwrap();
+        let mut probabilities = BitNetTensor::empty(&[8], BitNetDType::F32, &device).unwrap();
+        for (name, row) in cases {
+            let rows = BitNetTensor::from_slice(&row.to_array().repeat(8), &[8, SampleRow::LEN], &device).unwrap();
+            for (kind, logits) in [("flat", &flat), ("normal", &normal)] {
+                group.bench_function(format!("{name}, {kind}, {threads} threads"), |bench| {
+                    bench.iter(|| {
+                        let how = SampleRows {
+                            rows: rows.as_ref(),
+                            edited: edited.as_ref(),
+                            edits: edits.as_ref(),
+                            mask: mask.as_ref(),
+                        };
+                        let (tokens, probabilities) = (tokens.as_mut().unwrap(), probabilities.as_mut().unwrap());
+                        device.sample(logits.as_ref(), how, tokens, probabilities).unwrap();
+                    });
+                });
+            }
         }
     }
 }

@@ -17,9 +17,6 @@ macro_rules! delegate_questions {
         fn is_host(&self) -> bool {
             self.0.is_host()
         }
-        fn host_threads(&self) -> usize {
-            self.0.host_threads()
-        }
         fn capabilities(&self) -> $crate::DeviceCapabilities {
             self.0.capabilities()
         }

@@ -19,6 +19,7 @@ mod operand;
 mod random;
 mod reduce;
 mod run;
+mod sample;
 mod scatter;
 mod sort;
 mod wide;
@@ -83,10 +84,6 @@ impl Backend for CpuBackend {
 
     fn is_host(&self) -> bool {
         true
-    }
-
-    fn host_threads(&self) -> usize {
-        self.threads.threads()
     }
 
     fn as_dyn(&self) -> &dyn Backend {

@@ -61,6 +61,10 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::PagedAttention { scale, window }, inputs, [out]) => {
             kv_pages::paged_attention(cpu, (scale, window), inputs, out)?
         }
+        (Op::Sample, inputs, [tokens, probabilities]) => {
+            let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
+            done(sample::sample(cpu, inputs, tokens, probabilities))?
+        }
         (Op::Gated(act), [up], [gate]) => done(fused::gated(cpu, act, gate.reborrow(), up))?,
         (Op::Embedding, [table, ids], [out]) => done(fused::embedding(table, ids, out.reborrow()))?,
         (Op::Linear, [x, w], [out]) => done(fused::linear(cpu, x, w, out.reborrow()))?,

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::kv_cache::PAGE;
 use bitnet_core::backend::{KvRows, TensorRef};
-use bitnet_core::{BitNetDType, BitNetTensor, Device};
+use bitnet_core::{BitNetTensor, Device, Element};
 
 /// Rows of a step, filled on the host and written to the device.
 #[derive(Debug)]
@@ -24,24 +24,26 @@ pub(crate) struct StepBatch {
     width: usize,
 }
 
-/// Words on the host and on the device.
+/// Numbers on the host and on the device.
 #[derive(Debug)]
-struct Words {
-    host: Vec<u32>,
+pub(crate) struct Mirrored<T> {
+    pub(crate) host: Vec<T>,
     tensor: BitNetTensor,
 }
 
-impl Words {
-    fn new(capacity: usize, device: &Device) -> Result<Self> {
-        let tensor = BitNetTensor::empty(&[capacity], BitNetDType::U32, device)?;
+type Words = Mirrored<u32>;
+
+impl<T: Element> Mirrored<T> {
+    pub(crate) fn new(capacity: usize, device: &Device) -> Result<Self> {
+        let tensor = BitNetTensor::empty(&[capacity], T::DTYPE, device)?;
         Ok(Self { host: Vec::with_capacity(capacity), tensor })
     }
 
     /// Whether the tensor had to move.
-    fn upload(&mut self, device: &Device) -> Result<bool> {
+    pub(crate) fn upload(&mut self, device: &Device) -> Result<bool> {
         let grown = self.tensor.elements() < self.host.len();
         if grown {
-            self.tensor = BitNetTensor::empty(&[self.host.len().next_power_of_two()], BitNetDType::U32, device)?;
+            self.tensor = BitNetTensor::empty(&[self.host.len().next_power_of_two()], T::DTYPE, device)?;
         }
         device.write(self.tensor.as_mut()?.storage, 0, bytemuck::cast_slice(&self.host))?;
         Ok(grown)
@@ -49,6 +51,11 @@ impl Words {
 
     fn view(&self) -> Result<TensorRef<'_>> {
         Ok(self.tensor.as_ref().narrow(0, 0, self.host.len())?)
+    }
+
+    /// Rows of this width from `first` on, `[count, width]`.
+    pub(crate) fn rows(&self, first: usize, count: usize, width: usize) -> Result<TensorRef<'_>> {
+        Ok(self.tensor.as_ref().narrow(0, first * width, count * width)?.reshape(&[count, width])?)
     }
 }
 

@@ -4,19 +4,16 @@ mod texts;
 
 use crate::batch::StepBatch;
 use crate::kv_cache::{KvCache, PAGE};
+use crate::samples::Samples;
 use crate::session::ROWS;
 use crate::step::Step;
 use crate::{FinishReason, InferenceError, KvType, Model, Result, Sampler, Sampling};
-use bitnet_kernels::threads::for_each_part;
 use std::collections::VecDeque;
 use std::sync::Arc;
 pub use texts::Pooling;
 
 /// Rows of prompts in a step beside sequences that decode, so that these do not wait long.
 const ROWS_BESIDE: usize = 64;
-
-/// Logits below which the tokens are chosen on one thread.
-const SMALL: usize = 1 << 17;
 
 /// Sizes of an [`Engine`].
 #[derive(Debug, Clone)]
@@ -112,11 +109,14 @@ pub struct Engine {
     cache: KvCache,
     batch: StepBatch,
     step: Step,
+    samples: Samples,
     /// In the order in which they started.
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
     /// Rows of the step: index in `running` and how many.
     plan: Vec<(usize, usize)>,
+    /// Index in `running` of those whose next token the step chooses, in the order of their rows.
+    asked: Vec<usize>,
     events: Vec<Event>,
     submitted: u64,
 }
@@ -147,13 +147,17 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Samples the next token.
-    fn choose(&mut self, logits: &[f32], context: usize) -> Result<Event> {
+    /// Adds the row by which its next token is chosen.
+    fn ask(&mut self, samples: &mut Samples) {
+        let answer = &self.tokens[self.prompt..];
+        samples.push(&mut self.sampler, self.mask.as_mut().map(|mask| mask.allowed(answer)));
+    }
+
+    /// Appends the token that was chosen from `logits`, which are there if log-probabilities were asked for.
+    fn accept(&mut self, token: u32, probability: f32, logits: &[f32], context: usize) -> Result<Event> {
         let cached_tokens = (self.tokens.len() == self.prompt).then_some(self.cached).flatten();
         let mut event = Event { sequence: self.id, token: None, finish: None, cached_tokens, log_probabilities: None };
-        let answer = &self.tokens[self.prompt..];
-        let allowed = self.mask.as_mut().map(|mask| mask.allowed(answer));
-        let token = match self.sampler.sample_allowed(logits, allowed) {
+        let token = match self.sampler.chosen(token, probability) {
             Ok(token) => token,
             // It ends alone: the others go on.
             Err(InferenceError::NoFiniteLogits) => {
@@ -213,12 +217,14 @@ impl Engine {
             cache: KvCache::new(config, device, options.kv_type, pages)?,
             batch: StepBatch::new(ROWS, device)?,
             step: Step::new(model.clone(), ROWS, options.context)?,
+            samples: Samples::new(options.parallel, config.vocab_size, device)?,
             model,
             // A sequence alone must fit.
             options: EngineOptions { context: options.context.min(pages * PAGE), ..options },
             running: Vec::new(),
             waiting: VecDeque::new(),
             plan: Vec::new(),
+            asked: Vec::new(),
             events: Vec::new(),
             submitted: 0,
         })
@@ -308,26 +314,19 @@ impl Engine {
             // Nobody got a page.
             self.preempt(self.running.len() - 1);
         }
-        let Self { running, plan, events, options, model, .. } = self;
-        let (vocab, threads) = (model.config().vocab_size, model.device().host_threads());
-        // Of each wanted row: its sequence.
-        let asked = plan.iter().filter(|&&(index, rows)| running[index].pending() == rows);
-        let mut place = vec![None; running.len()];
-        asked.enumerate().for_each(|(row, &(index, _))| place[index] = Some(row));
-        let mut asked: Vec<_> = place.into_iter().zip(running).filter_map(|(row, s)| Some((row?, s))).collect();
-        asked.sort_unstable_by_key(|(row, _)| *row);
-        let mut asked = asked.into_iter().map(|(_, sequence)| sequence);
-        self.step.run(&mut self.batch, &mut self.cache, |_, logits| {
-            let rows = logits.chunks_exact(vocab);
-            let mut chosen: Vec<Option<Result<Event>>> = rows.clone().map(|_| None).collect();
-            let parts: Vec<_> = chosen.iter_mut().zip(rows).zip(asked.by_ref()).collect();
-            // A few small rows are chosen from before a thread has started.
-            let threads = if logits.len() < SMALL { 1 } else { threads };
-            for_each_part(threads, parts.into_iter(), |((event, logits), sequence)| {
-                *event = Some(sequence.choose(logits, options.context));
-            });
-            for event in chosen.into_iter().flatten() {
-                events.push(event?);
+        let Self { running, plan, asked, events, options, model, batch, cache, step, samples, .. } = self;
+        let vocab = model.config().vocab_size;
+        asked.clear();
+        asked.extend(plan.iter().filter(|&&(index, rows)| running[index].pending() == rows).map(|&(index, _)| index));
+        samples.clear();
+        asked.iter().for_each(|&index| running[index].ask(samples));
+        let logits = asked.iter().any(|&index| running[index].log_probabilities.is_some());
+        step.sample(batch, cache, samples, logits, |first, chosen| {
+            let mut rows = chosen.logits.chunks_exact(vocab);
+            for (row, &index) in asked[first..].iter().enumerate().take(chosen.tokens.len()) {
+                let (token, probability) = (chosen.tokens[row], chosen.probabilities[row]);
+                let logits = rows.next().unwrap_or_default();
+                events.push(running[index].accept(token, probability, logits, options.context)?);
             }
             Ok(())
         })?;

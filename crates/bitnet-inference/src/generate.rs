@@ -58,11 +58,11 @@ pub struct Generation {
     pub finish: FinishReason,
     /// Tokens of the prompt that were processed, without those already in the cache.
     pub prompt_tokens: usize,
-    /// Time until the first logits.
+    /// Time until the first token.
     pub prompt_time: Duration,
     /// Tokens decoded in `decode_time`, one per step.
     pub decode_steps: usize,
-    /// Time from the first logits to the end of the text: decode steps, sampling, and the receiver of the text.
+    /// Time from the first token to the end of the text: decode steps, sampling, and the receiver of the text.
     pub decode_time: Duration,
 }
 
@@ -102,10 +102,15 @@ pub fn generate(
         decode_time: Duration::ZERO,
     };
     let start = Instant::now();
-    out.prompt_tokens = session.resume(prompt)?;
-    out.prompt_time = start.elapsed();
+    if options.max_tokens == 0 {
+        out.prompt_tokens = session.resume(prompt)?;
+        out.prompt_time = start.elapsed();
+        return Ok(out);
+    }
+    let (processed, first) = session.resume_and_sample(prompt, &mut sampler)?;
+    (out.prompt_tokens, out.prompt_time) = (processed, start.elapsed());
     let start = Instant::now();
-    decode(session, tokenizer, &mut sampler, options, &mut out, on_text)?;
+    decode(session, tokenizer, &mut sampler, first, options, &mut out, on_text)?;
     out.decode_time = start.elapsed();
     Ok(out)
 }
@@ -185,18 +190,18 @@ pub fn generate_together(
     Ok(open.into_iter().map(|(_, generation, ..)| generation).collect())
 }
 
-/// Generates tokens from the logits of `session` until one of the reasons to finish.
+/// Generates tokens after `token`, the first, until one of the reasons to finish.
 fn decode(
     session: &mut Session,
     tokenizer: &Tokenizer,
     sampler: &mut Sampler,
+    mut token: u32,
     options: &GenerateOptions,
     out: &mut Generation,
     mut on_text: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<()> {
     let (mut decoder, mut stop) = (StreamDecoder::new(StreamStart::Continuation), StopMatcher::new(&options.stop));
-    while out.tokens.len() < options.max_tokens {
-        let token = sampler.sample(session.logits())?;
+    loop {
         out.tokens.push(token);
         if tokenizer.is_stop(token) || session.model().config().eos.contains(&token) {
             out.finish = FinishReason::EndOfText;
@@ -219,7 +224,7 @@ fn decode(
             out.finish = FinishReason::ContextFull;
             break;
         }
-        session.feed(&[token])?;
+        token = session.sample(&[token], sampler)?;
         out.decode_steps += 1;
     }
     let mut tail = stop.push(decoder.finish()).to_string();

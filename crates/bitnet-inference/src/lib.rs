@@ -12,6 +12,7 @@ mod pages;
 mod perplexity;
 mod quantize;
 mod sampler;
+mod samples;
 mod sampling;
 mod session;
 mod step;

@@ -2,8 +2,9 @@
 
 use crate::batch::StepBatch;
 use crate::kv_cache::{KvCache, PAGE};
+use crate::samples::Samples;
 use crate::step::{Activation, Observer, Step};
-use crate::{InferenceError, KvType, Model, Result};
+use crate::{InferenceError, KvType, Model, Result, Sampler};
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_model::checkpoint::Projection;
 use std::ops::Range;
@@ -24,6 +25,7 @@ pub struct Session {
     pages: Vec<u32>,
     batch: StepBatch,
     step: Step,
+    samples: Samples,
     /// Logits of the last token fed, `[vocab]`.
     logits: Vec<f32>,
 }
@@ -49,6 +51,7 @@ impl Session {
             pages: Vec::with_capacity(capacity.min(4096).div_ceil(PAGE)),
             batch: StepBatch::new(rows, device)?,
             logits: vec![0.; c.vocab_size],
+            samples: Samples::new(1, c.vocab_size, device)?,
             step: Step::new(model.clone(), rows, capacity)?,
             model,
         })
@@ -69,7 +72,7 @@ impl Session {
         &self.tokens
     }
 
-    /// Logits of the next token, `[vocab]`; zeros before the first token is fed.
+    /// Logits `[vocab]` of the token after those that were fed last ([`Session::sample`] leaves them as they are); zeros before.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -95,14 +98,47 @@ impl Session {
     /// Replaces the sequence by `text`, reusing the cache of the common prefix, and computes the logits of the next
     /// token. Returns the number of tokens that were processed: at least one, the last.
     pub fn resume(&mut self, text: &[u32]) -> Result<usize> {
+        let kept = self.keep(text)?;
+        self.feed(&text[kept..])?;
+        Ok(text.len() - kept)
+    }
+
+    /// As [`Session::resume`], but chooses the next token on the device instead; gives it too.
+    pub fn resume_and_sample(&mut self, text: &[u32], sampler: &mut Sampler) -> Result<(usize, u32)> {
+        let kept = self.keep(text)?;
+        Ok((text.len() - kept, self.sample(&text[kept..], sampler)?))
+    }
+
+    /// Truncates to the common prefix with `text`, without its last token; its length.
+    fn keep(&mut self, text: &[u32]) -> Result<usize> {
         let known = self.tokens.iter().zip(text).take_while(|(a, b)| a == b).count();
         let kept = known.min(text.len().saturating_sub(1));
         if text.len() > self.capacity {
             return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.capacity });
         }
         self.truncate(kept);
-        self.feed(&text[kept..])?;
-        Ok(text.len() - kept)
+        Ok(kept)
+    }
+
+    /// Appends tokens and chooses the next one on the device, whose logits stay there.
+    pub fn sample(&mut self, tokens: &[u32], sampler: &mut Sampler) -> Result<u32> {
+        self.check(tokens)?;
+        let (rows, last) = (self.step.rows(), tokens.len() - 1);
+        let mut chosen = (u32::MAX, 0.);
+        for (i, chunk) in tokens.chunks(rows).enumerate() {
+            self.fill(chunk, |at| i * rows + at == last)?;
+            self.samples.clear();
+            if (i + 1) * rows > last {
+                self.samples.push(sampler, None);
+            }
+            let Self { step, batch, cache, samples, .. } = self;
+            step.sample(batch, cache, samples, false, |_, row| {
+                chosen = (row.tokens[0], row.probabilities[0]);
+                Ok(())
+            })?;
+            self.tokens.extend_from_slice(chunk);
+        }
+        sampler.chosen(chosen.0, chosen.1)
     }
 
     /// Appends tokens and returns the logits of the next one, `[vocab]`.

@@ -5,6 +5,7 @@ use crate::batch::StepBatch;
 use crate::kv_cache::KvCache;
 use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
+use crate::samples::Samples;
 use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef, UnaryOp};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_model::checkpoint::Projection;
@@ -29,13 +30,31 @@ pub(crate) struct Step {
     angles: Angles,
     /// Of layers that attend to a window, where they are others.
     window_angles: Option<Angles>,
-    /// Logits of up to [`HEAD_ROWS`] rows, on the host.
-    logits: Vec<f32>,
+    /// Results of up to [`HEAD_ROWS`] rows, on the host.
+    host: Host,
     graphs: Vec<(Shape, Box<dyn Graph>)>,
 }
 
-/// What must be equal for a recorded step to be replayed: rows, columns of the table, moves of the cache.
-type Shape = (usize, usize, usize);
+/// What must be equal for a recorded step to be replayed: rows, columns of the table, how tokens are chosen, moves of the cache.
+type Shape = (usize, usize, Option<(usize, bool)>, usize);
+
+#[derive(Debug)]
+struct Host {
+    /// `[rows, vocab]`
+    logits: Vec<f32>,
+    tokens: Vec<u32>,
+    probabilities: Vec<f32>,
+}
+
+/// Rows of a step whose tokens were chosen.
+pub(crate) struct Chosen<'a> {
+    /// `u32::MAX` where no logit was finite.
+    pub tokens: &'a [u32],
+    /// Among the candidates; of an earlier step where no sampler needs them.
+    pub probabilities: &'a [f32],
+    /// `[rows, vocab]`, empty unless asked for.
+    pub logits: &'a [f32],
+}
 
 /// Cosines and sines `[positions, head_dim / 2]`, as many as were needed.
 #[derive(Debug)]
@@ -68,6 +87,9 @@ struct Scratch {
     wanted: BitNetTensor,
     /// Up to [`HEAD_ROWS`] rows, width vocab.
     logits: BitNetTensor,
+    /// Of up to [`HEAD_ROWS`] rows: the tokens chosen, and their probabilities.
+    tokens: BitNetTensor,
+    probabilities: BitNetTensor,
     linear: LinearScratch,
 }
 
@@ -95,8 +117,13 @@ impl Step {
     pub(crate) fn new(model: Arc<Model>, rows: usize, context: usize) -> Result<Self> {
         let scratch = Scratch::new(&model, rows)?;
         let (angles, window_angles) = Angles::all(&model, FIRST_ANGLES.min(context), context)?;
-        let logits = vec![0.; HEAD_ROWS.min(rows) * model.config.vocab_size];
-        Ok(Self { model, rows, context, scratch, angles, window_angles, logits, graphs: Vec::new() })
+        let most = HEAD_ROWS.min(rows);
+        let host = Host {
+            logits: vec![0.; most * model.config.vocab_size],
+            tokens: vec![0; most],
+            probabilities: vec![0.; most],
+        };
+        Ok(Self { model, rows, context, scratch, angles, window_angles, host, graphs: Vec::new() })
     }
 
     /// Rows that fit.
@@ -112,18 +139,53 @@ impl Step {
         cache: &mut KvCache,
         mut each: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.upload(batch, cache)?;
-        let model = self.model.clone();
+        self.upload(batch, cache, None)?;
+        self.compute(batch, cache, None, |step, first, count| each(first, step.logits(count)?))
+    }
+
+    /// As [`Step::run`], but chooses a token for each wanted row on the device; `logits`: whether they are wanted too.
+    pub(crate) fn sample(
+        &mut self,
+        batch: &mut StepBatch,
+        cache: &mut KvCache,
+        samples: &mut Samples,
+        logits: bool,
+        mut each: impl FnMut(usize, Chosen) -> Result<()>,
+    ) -> Result<()> {
+        self.upload(batch, cache, Some(samples))?;
+        self.compute(batch, cache, Some(samples), |step, first, count| {
+            let length = if logits { step.logits(count)?.len() } else { 0 };
+            let Self { host, scratch, model, .. } = step;
+            let (tokens, probabilities) = (&mut host.tokens[..count], &mut host.probabilities[..count]);
+            model.device.download(scratch.tokens.as_ref().storage, 0, bytemuck::cast_slice_mut(tokens))?;
+            if samples.probabilities() {
+                let bytes = bytemuck::cast_slice_mut(probabilities);
+                model.device.download(scratch.probabilities.as_ref().storage, 0, bytes)?;
+            }
+            each(first, Chosen { tokens, probabilities, logits: &host.logits[..length] })
+        })
+    }
+
+    /// Runs an uploaded batch and calls `each` when the logits of wanted rows, and the tokens chosen from them, are in the
+    /// scratch memory, with the place of the first row and their number. A step in which every sequence decodes one token is
+    /// recorded where the device records.
+    fn compute(
+        &mut self,
+        batch: &StepBatch,
+        cache: &mut KvCache,
+        samples: Option<&Samples>,
+        mut each: impl FnMut(&mut Self, usize, usize) -> Result<()>,
+    ) -> Result<()> {
         let decode = batch.rows() == batch.sequences() && batch.wanted() == batch.rows() && batch.rows() <= HEAD_ROWS;
         if decode {
-            let shape = (batch.rows(), batch.width(), cache.moves);
+            let shape = (batch.rows(), batch.width(), samples.map(Samples::shape), cache.moves);
             match self.graphs.iter().find(|(known, _)| *known == shape) {
                 Some((_, graph)) => graph.replay()?,
                 None => {
-                    let mut failure = Ok(());
-                    let graph = model.device.record(&mut || {
+                    let (mut failure, device) = (Ok(()), self.model.device.clone());
+                    let graph = device.record(&mut || {
                         let done = self.forward(batch, cache, &mut |_, _| Ok(()));
-                        failure = done.and_then(|()| self.head(batch, 0, batch.rows()));
+                        failure = done.and_then(|()| self.head(batch, samples, 0, batch.rows()));
                         Ok(())
                     })?;
                     failure?;
@@ -135,25 +197,28 @@ impl Step {
                     }
                 }
             }
-            return self.download(0, batch.rows(), &mut each);
+            return each(self, 0, batch.rows());
         }
         self.forward(batch, cache, &mut |_, _| Ok(()))?;
         for first in (0..batch.wanted()).step_by(HEAD_ROWS) {
             let count = HEAD_ROWS.min(batch.wanted() - first);
-            self.head(batch, first, count)?;
-            self.download(first, count, &mut each)?;
+            self.head(batch, samples, first, count)?;
+            each(self, first, count)?;
         }
         Ok(())
     }
 
     /// As [`Step::run`], but passes activations to an observer, and computes no logits.
     pub(crate) fn observe(&mut self, batch: &mut StepBatch, cache: &mut KvCache, observer: Observer) -> Result<()> {
-        self.upload(batch, cache)?;
+        self.upload(batch, cache, None)?;
         self.forward(batch, cache, observer)
     }
 
-    fn upload(&mut self, batch: &mut StepBatch, cache: &KvCache) -> Result<()> {
+    fn upload(&mut self, batch: &mut StepBatch, cache: &KvCache, samples: Option<&mut Samples>) -> Result<()> {
         let mut moved = batch.upload(&self.model.device)?;
+        if let Some(samples) = samples {
+            moved |= samples.upload(&self.model.device)?;
+        }
         let (needed, known) = (batch.positions_end(), self.angles.cos.dims()[0]);
         if needed > known {
             let positions = needed.next_power_of_two().min(self.context);
@@ -186,8 +251,8 @@ impl Step {
         observe(Activation::Residual(model.layers.len()), rows(&s.normed, count, width)?)
     }
 
-    /// Logits of `count` wanted rows from `first` on, into `scratch.logits`.
-    fn head(&mut self, batch: &StepBatch, first: usize, count: usize) -> Result<()> {
+    /// Logits of `count` wanted rows from `first` on, into `scratch.logits`, and the tokens chosen from them.
+    fn head(&mut self, batch: &StepBatch, samples: Option<&Samples>, first: usize, count: usize) -> Result<()> {
         let model = &*self.model;
         let (device, config, s) = (&model.device, &model.config, &mut self.scratch);
         let width = config.hidden_size;
@@ -210,20 +275,20 @@ impl Step {
             device.unary_assign(UnaryOp::Tanh, logits.reborrow())?;
             device.binary_assign(BinaryOp::Mul, logits, cap.as_ref())?;
         }
+        if let Some(samples) = samples {
+            let logits = rows(&s.logits, count, config.vocab_size)?;
+            let (tokens, probabilities) = (s.tokens.as_mut()?, s.probabilities.as_mut()?);
+            let (tokens, probabilities) = (tokens.narrow(0, 0, count)?, probabilities.narrow(0, 0, count)?);
+            device.sample(logits, samples.rows(first, count)?, tokens, probabilities)?;
+        }
         Ok(())
     }
 
-    /// The first `count` rows of `scratch.logits`, to the host.
-    fn download(
-        &mut self,
-        first: usize,
-        count: usize,
-        each: &mut impl FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let vocab = self.model.config.vocab_size;
-        let logits = &mut self.logits[..count * vocab];
+    /// The first `count` rows of `scratch.logits`, on the host.
+    fn logits(&mut self, count: usize) -> Result<&[f32]> {
+        let logits = &mut self.host.logits[..count * self.model.config.vocab_size];
         self.model.device.download(self.scratch.logits.as_ref().storage, 0, bytemuck::cast_slice_mut(logits))?;
-        each(first, logits)
+        Ok(logits)
     }
 }
 
@@ -264,6 +329,8 @@ impl Scratch {
             up: buffer(c.intermediate_size)?,
             wanted: empty_f32(HEAD_ROWS.min(batch) * c.hidden_size, device)?,
             logits: empty_f32(HEAD_ROWS.min(batch) * c.vocab_size, device)?,
+            tokens: BitNetTensor::empty(&[HEAD_ROWS.min(batch)], BitNetDType::U32, device)?,
+            probabilities: empty_f32(HEAD_ROWS.min(batch), device)?,
             linear: LinearScratch::new(batch, widest, own_norms, device)?.with_adapters(adapted, device)?,
         })
     }

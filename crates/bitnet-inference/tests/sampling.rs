@@ -262,13 +262,13 @@ fn a_mask_allows_what_it_says() {
     }
     let logits: Vec<f32> = (0..100).map(|i| i as f32 / 50.0).collect();
     let mut sampler = Sampler::new(plain(), 100).unwrap();
-    sampler.sample_allowed(&logits, Some(&allowed)).unwrap();
+    sampler.sample_allowed(&logits, &allowed).unwrap();
     assert_eq!(sampler.candidates().map(|c| c.0).collect::<Vec<_>>(), [3, 64, 99]);
-    sampler.sample_allowed(&logits, Some(&allowed[..2])).unwrap();
+    sampler.sample_allowed(&logits, &allowed[..2]).unwrap();
     assert_eq!(sampler.candidates().collect::<Vec<_>>(), [(3, 1.0)]);
-    assert!(matches!(sampler.sample_allowed(&logits, Some(&[])), Err(InferenceError::NoFiniteLogits)));
+    assert!(matches!(sampler.sample_allowed(&logits, &[]), Err(InferenceError::NoFiniteLogits)));
     let mut greedy = Sampler::new(Sampling::greedy(), 100).unwrap();
-    assert_eq!(greedy.sample_allowed(&logits, Some(&allowed[..3])).unwrap(), 64);
+    assert_eq!(greedy.sample_allowed(&logits, &allowed[..3]).unwrap(), 64);
 }
 
 #[test]

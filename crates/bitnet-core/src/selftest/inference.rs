@@ -6,6 +6,7 @@ pub(super) fn all(cases: &mut Cases) {
     norms_and_softmax(cases);
     rotary_embedding(cases);
     attention_over_pages(cases);
+    choices_of_tokens(cases);
     gates(cases);
     dense_layers_and_embeddings(cases);
     ternary_layers(cases);
@@ -163,6 +164,90 @@ fn attention_over_pages(cases: &mut Cases) {
                 y.to_vec()
             });
         }
+    }
+}
+
+/// A row for each cut alone, and all of them together.
+fn sample_rows() -> Vec<SampleRow> {
+    let all = SampleRow {
+        temperature: 0.8,
+        top_k: 0.,
+        top_p: 1.,
+        min_p: 0.,
+        typical_p: 1.,
+        top_n_sigma: 0.,
+        xtc_threshold: 2.,
+        surprise: f32::INFINITY,
+        upper: (1 << 23) as f32,
+        lower: 12345.,
+    };
+    vec![
+        all,
+        SampleRow { temperature: 0., ..all },
+        SampleRow { temperature: 1e-30, ..all },
+        SampleRow { upper: 0., lower: 0., ..all },
+        SampleRow { upper: 0xff_ffff as f32, lower: 0xff_ffff as f32, ..all },
+        SampleRow { top_k: 3., upper: 1e7, ..all },
+        SampleRow { top_p: 0.7, upper: 1.5e7, ..all },
+        SampleRow { min_p: 0.2, upper: 1.4e7, ..all },
+        SampleRow { typical_p: 0.4, upper: 1.2e7, ..all },
+        SampleRow { top_n_sigma: 1.1, upper: 1.3e7, ..all },
+        SampleRow { xtc_threshold: 0.05, ..all },
+        SampleRow { surprise: 4., upper: 1.1e7, ..all },
+        SampleRow { surprise: 0., ..all },
+        SampleRow {
+            top_k: 40.,
+            top_p: 0.9,
+            min_p: 0.01,
+            typical_p: 0.95,
+            top_n_sigma: 2.,
+            xtc_threshold: 0.3,
+            surprise: 6.,
+            ..all
+        },
+    ]
+}
+
+fn choices_of_tokens(cases: &mut Cases) {
+    // Vocabulary, edits of a row, whether there is a mask.
+    for (vocab, edits, masked) in [(1, 0, false), (31, 2, false), (300, 0, true), (1000, 9, true)] {
+        cases.add("sample", 1e-5, move |device| {
+            let rows = sample_rows();
+            let count = rows.len();
+            let mut logits: Vec<f32> = noise(count * vocab, 61).iter().map(|x| 6. * x).collect();
+            if vocab > 1 {
+                logits[3] = f32::NAN;
+                // Of equal ones the first; and a row without a finite logit.
+                logits[vocab..2 * vocab].iter_mut().for_each(|x| *x = x.round());
+                logits[3 * vocab..4 * vocab].fill(f32::NEG_INFINITY);
+            }
+            let table: Vec<f32> = rows.into_iter().flat_map(SampleRow::to_array).collect();
+            // The last is named twice.
+            let edited: Vec<u32> = (0..count * edits)
+                .map(|i| (i / edits * 7 + (i % edits).min(edits.saturating_sub(2)) * 3) as u32 % vocab as u32)
+                .collect();
+            let changes: Vec<f32> = edited.iter().flat_map(|&t| [t as f32 / 100., 1.2, 0.25, (t % 3) as f32]).collect();
+            let words = if masked { vocab.div_ceil(32) } else { 0 };
+            let mask: Vec<u32> = noise(count * words, 62).iter().map(|x| x.to_bits() << 3 | 0x0101_0101).collect();
+            let logits = BitNetTensor::from_slice(&logits, &[count, vocab], device)?;
+            let table = BitNetTensor::from_slice(&table, &[count, SampleRow::LEN], device)?;
+            let edited = BitNetTensor::from_slice(&edited, &[count, edits], device)?;
+            let changes = BitNetTensor::from_slice(&changes, &[count, edits, 4], device)?;
+            let mask = BitNetTensor::from_slice(&mask, &[count, words], device)?;
+            let mut tokens = BitNetTensor::empty(&[count], BitNetDType::U32, device)?;
+            let mut chances = out(device, &[count])?;
+            let how = SampleRows {
+                rows: table.as_ref(),
+                edited: edited.as_ref(),
+                edits: changes.as_ref(),
+                mask: mask.as_ref(),
+            };
+            device.sample(logits.as_ref(), how, tokens.as_mut()?, chances.as_mut()?)?;
+            // A row that failed is -1; tokens and probabilities have one scale.
+            let token = |t: u32| if t == u32::MAX { -1. } else { t as f32 / vocab as f32 };
+            let tokens = tokens.to_vec::<u32>()?.into_iter().map(token);
+            Ok(tokens.chain(chances.to_vec()?).collect())
+        });
     }
 }
 

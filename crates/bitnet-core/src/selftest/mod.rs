@@ -7,7 +7,8 @@ mod training;
 
 use crate::backend::{
     AdamStep, BinaryOp, CausalShape, CompareOp, Distribution, GateActivation, KvPages, KvPagesMut, KvRows,
-    QuantizedActivations, ReduceOp, ScanOp, ScatterOp, TensorMut, TensorRef, TernarySource, UnaryOp, summed,
+    QuantizedActivations, ReduceOp, SampleRow, SampleRows, ScanOp, ScatterOp, TensorMut, TensorRef, TernarySource,
+    UnaryOp, summed,
 };
 use crate::device::Isa;
 use crate::{BitNetDType, BitNetError, BitNetTensor, Device, Layout, Result, TensorOpError, TensorShape};

@@ -240,6 +240,7 @@ impl<'a> Check<'a> {
             }
             Op::StoreKv => self.store_kv(),
             Op::PagedAttention { .. } => self.paged_attention(),
+            Op::Sample => self.sample(),
             Op::Gated(_) => {
                 let ([up], [gate]) = self.named(["up"], ["gate"])?;
                 self.same(up, gate)
@@ -424,6 +425,27 @@ impl<'a> Check<'a> {
         self.tokens(positions, tokens)?;
         self.same(out, q)?;
         self.dtype(out, F32)
+    }
+
+    fn sample(&self) -> Result<()> {
+        let ([logits, rows, edited, edits, mask], [tokens, probabilities]) =
+            self.named(["logits", "rows", "edited", "edits", "mask"], ["tokens", "probabilities"])?;
+        let &[count, vocab] = logits.dims() else { return self.shape(false, logits, || "[T, V]".into()) };
+        self.shape(vocab > 0, logits, || "[T, V], V not 0".into())?;
+        self.is(rows, &[count, SampleRow::LEN])?;
+        self.shape(edited.dims().len() == 2, edited, || "[T, L]".into())?;
+        self.is(edited, &[count, edited.last()])?;
+        self.is(edits, &[count, edited.last(), 4])?;
+        let words = mask.dims().len() == 2 && [0, vocab.div_ceil(32)].contains(&mask.last());
+        self.shape(words, mask, || format!("[T, 0 or {}]", vocab.div_ceil(32)))?;
+        self.is(mask, &[count, mask.last()])?;
+        for x in [logits, rows, edits, probabilities] {
+            self.dtype(x, F32)?;
+        }
+        self.dtype(edited, U32)?;
+        self.dtype(mask, U32)?;
+        self.tokens(tokens, count)?;
+        self.is(probabilities, &[count])
     }
 
     /// Pages, their key heads, and the dimension of a head; see [`KvPages`].

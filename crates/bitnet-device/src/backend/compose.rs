@@ -38,6 +38,10 @@ impl Op {
                 let rows = KvRows { table, sequences, positions };
                 kv_pages::paged_attention(device, (scale, window), q, pages, rows, out.reborrow())
             }
+            (Op::Sample, &[logits, rows, edited, edits, mask], [tokens, probabilities]) => {
+                let how = SampleRows { rows, edited, edits, mask };
+                sample::sample(device, logits, how, tokens.reborrow(), probabilities.reborrow())
+            }
             (Op::Gated(act), &[up], [gate]) => fused::gated(device, act, gate.reborrow(), up),
             (Op::Embedding, &[table, ids], [out]) => fused::embedding(device, ids, table, out.reborrow()),
             (Op::Linear, &[x, w], [out]) => fused::linear(device, x, w, out.reborrow()),

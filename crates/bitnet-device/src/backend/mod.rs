@@ -14,6 +14,7 @@ mod gradient;
 mod kv_pages;
 mod op;
 mod parameters;
+mod sample;
 mod traffic;
 
 pub use check::summed;
@@ -22,6 +23,7 @@ pub use functions::*;
 pub use kv_pages::{KvPages, KvPagesMut, KvRows};
 pub use op::Op;
 pub use parameters::{AdamStep, CausalShape};
+pub use sample::{SampleRow, SampleRows};
 pub use traffic::Traffic;
 
 use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorShape, TensorStorage};
@@ -175,10 +177,6 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether its storage is host memory, so that mapped files can be used without a copy.
     fn is_host(&self) -> bool {
         false
-    }
-    /// Threads for work of the host beside it, such as choosing tokens.
-    fn host_threads(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, Into::into)
     }
     /// Its detected properties.
     fn capabilities(&self) -> DeviceCapabilities {

@@ -100,6 +100,15 @@ pub enum Op {
     /// positions `0..=positions[t]` of its sequence, with a window to the last `window` of them. Head `h` reads key head
     /// `h / (heads / kv_heads)`; scores are multiplied by `scale`.
     PagedAttention { scale: f32, window: Option<u32> },
+    /// `[logits, rows, edited, edits, mask] -> [tokens, probabilities]`: a token for each row of `logits` f32 `[T, V]`, `tokens`
+    /// `U32` `[T]`, and its probability among the candidates, f32 `[T]` (1 of a greedy choice); the other operands are
+    /// [`SampleRows`]. First `edits` and `mask` change the logits, then the parameters of the row ([`SampleRow`]) apply:
+    /// top-n-sigma, temperature, top-k, top-p, min-p, typical-p, XTC, surprise, then the draw of the first token, in the order of
+    /// tokens, up to which the probabilities exceed the fraction of their sum. Each cut sees what the one before left and leaves
+    /// at least one candidate; of equal keys the smaller token is first. What is less likely than 2^-30 of the likeliest is no
+    /// candidate, nor is NaN. Without a finite largest logit the token is `u32::MAX`, its probability 0. Sums of a device may be
+    /// rounded: at a boundary it may take the next candidate.
+    Sample,
     /// `[up] -> [gate*]`: gated activation, `gate = act(gate) * up`, f32, equal shapes.
     Gated(GateActivation),
     /// `[table, ids] -> [out]`: rows of `table` `[V, H]` (any float or weight type), `ids` `U32` `[T]`, as f32 `[T, H]`. An id
@@ -180,6 +189,7 @@ names! {
     Op::Rope => "rope",
     Op::StoreKv => "store_kv",
     Op::PagedAttention { .. } => "paged_attention",
+    Op::Sample => "sample",
     Op::Gated(_) => "gated",
     Op::Embedding => "embedding",
     Op::Linear => "linear",

@@ -1,5 +1,6 @@
 //! DRY, "don't repeat yourself", as in llama.cpp: the longer a token would make a repetition, the lower its logit.
 
+use super::edits::Edits;
 use crate::Sampling;
 
 /// The end of the text and room for its comparison with itself.
@@ -33,7 +34,11 @@ impl Dry {
         self.text.push(token);
     }
 
-    pub fn penalize(&mut self, logits: &mut [f32], sampling: &Sampling) {
+    pub fn penalize(&mut self, edits: &mut Edits, sampling: &Sampling) {
+        if sampling.dry_multiplier == 0. {
+            return;
+        }
+        edits.forget_repeated();
         let text = &self.text[self.text.len().saturating_sub(sampling.dry_penalty_last_n)..];
         let breaks = |token: &u32| sampling.dry_sequence_breakers.contains(token);
         let longest = text.iter().rev().position(breaks).unwrap_or(text.len());
@@ -54,10 +59,8 @@ impl Dry {
             if self.found.get(i + 1).is_some_and(|next| next.0 == token) {
                 continue;
             }
-            if let Some(logit) = logits.get_mut(token as usize) {
-                let power = sampling.dry_base.powf((length - sampling.dry_allowed_length) as f32);
-                *logit -= (sampling.dry_multiplier * power).min(f32::MAX);
-            }
+            let power = sampling.dry_base.powf((length - sampling.dry_allowed_length) as f32);
+            edits.repeated(token, (sampling.dry_multiplier * power).min(f32::MAX));
         }
     }
 }

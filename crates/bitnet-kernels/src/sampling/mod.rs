@@ -5,6 +5,7 @@
 //! and the same in any order, on any CPU and with any number of threads. Tokens less likely than 2^-30 of the most likely
 //! are no candidates.
 
+mod choose;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 use crate::Isa;
 use crate::float::simd::inlined;
 use crate::isa::dispatch;
+pub use choose::{Choice, Choices, PARAMETERS, choose};
 use select::{Cut, Scratch, UNIT};
 
 /// Bits of a fraction that draws, see [`Candidates::draw`].
@@ -73,6 +75,11 @@ impl Candidates {
         Self::with_isa(vocab, Isa::selected().unwrap_or(Isa::Scalar))
     }
 
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.keys.len()
+    }
+
     fn with_isa(vocab: usize, isa: Isa) -> Self {
         Self {
             keys: vec![0.0; vocab],
@@ -82,7 +89,7 @@ impl Candidates {
             len: vocab,
             kept: 0,
             total: 0,
-            scratch: Scratch::new(),
+            scratch: Scratch::new(vocab),
             isa,
         }
     }
@@ -131,7 +138,9 @@ impl Candidates {
     /// Keeps the first `k`.
     pub fn top_k(&mut self, k: usize) {
         if k < self.kept {
-            let cut = self.scratch.cut(self.isa, &self.keys[..self.len], &self.weights[..self.len], k as u64, |_| 1);
+            let sums = [k as u64, self.kept as u64];
+            let cut =
+                self.scratch.cut(self.isa, &self.keys[..self.len], &self.weights[..self.len], sums, |w| (w > 0).into());
             self.keep_to(cut);
         }
     }
@@ -226,7 +235,7 @@ impl Candidates {
 
     fn cut_weight(&mut self, p: f32) -> Cut {
         let enough = (f64::from(p) * self.total as f64).ceil().max(1.0) as u64;
-        self.scratch.cut(self.isa, &self.keys[..self.len], &self.weights[..self.len], enough, u64::from)
+        self.scratch.cut(self.isa, &self.keys[..self.len], &self.weights[..self.len], [enough, self.total], u64::from)
     }
 
     fn keep_to(&mut self, cut: Cut) {

@@ -29,7 +29,23 @@ type Histogram = [[u64; 2048]; 2];
 pub(super) struct Scratch {
     histogram: Box<Histogram>,
     found: Vec<(f32, u32)>,
+    near: Near,
 }
+
+/// The candidates around a cut, in their order.
+#[derive(Debug, Clone, Default)]
+struct Near {
+    keys: Vec<f32>,
+    weights: Vec<u32>,
+    places: Vec<u32>,
+}
+
+/// Of so many candidates one is looked at to guess where a cut falls.
+const STRIDE: usize = 16;
+/// How far the guess may be wrong, as a part of the sum.
+const MARGIN: f64 = 0.02;
+/// Of so many candidates one may be near the cut.
+const NEAR: usize = 8;
 
 /// Buckets of equal width between two keys, the highest key in the first.
 #[derive(Clone, Copy)]
@@ -57,25 +73,116 @@ impl Buckets {
 }
 
 impl Scratch {
-    pub fn new() -> Self {
-        Self { histogram: Box::new([[0; 2048]; 2]), found: Vec::with_capacity(FEW) }
+    pub fn new(vocab: usize) -> Self {
+        let room = vocab / NEAR;
+        let near = Near {
+            keys: Vec::with_capacity(room),
+            weights: Vec::with_capacity(room),
+            places: Vec::with_capacity(room),
+        };
+        Self { histogram: Box::new([[0; 2048]; 2]), found: Vec::with_capacity(FEW), near }
     }
 
     /// The candidate at which the values of the first by key (where equal, by place) reach `need`. A key of minus infinity
-    /// is no candidate. `need` is above 0 and at most the sum of the values.
+    /// is no candidate. `need` is above 0 and at most `total`, the sum of the values.
     pub fn cut(
         &mut self,
         isa: Isa,
         keys: &[f32],
         weights: &[u32],
-        need: u64,
+        [need, total]: [u64; 2],
         value: impl Fn(u32) -> u64 + Copy,
     ) -> Cut {
-        wide(isa, inlined!(|| self.cut_inlined(keys, weights, need, value)))
+        wide(
+            isa,
+            inlined!(|| match self.near(keys, weights, [need, total], value) {
+                Some(need) => {
+                    let near = std::mem::take(&mut self.near);
+                    let cut = self.search(&near.keys, &near.weights, need, value);
+                    self.near = near;
+                    Cut { index: self.near.places[cut.index] as usize, ..cut }
+                }
+                None => self.search(keys, weights, need, value),
+            }),
+        )
+    }
+
+    /// Guesses from a sample of many candidates of similar weights where the cut falls, and collects those around it in
+    /// [`Scratch::near`]; gives the sum that they are to reach. `None` where the guess was wrong or there are too many.
+    #[inline(always)]
+    fn near(
+        &mut self,
+        keys: &[f32],
+        weights: &[u32],
+        [need, total]: [u64; 2],
+        value: impl Fn(u32) -> u64 + Copy,
+    ) -> Option<u64> {
+        if keys.len() < FEW * STRIDE {
+            return None;
+        }
+        let (low, high) = range(keys, |key| key > f32::NEG_INFINITY);
+        if low == high {
+            return None;
+        }
+        let buckets = Buckets::new(high, low);
+        self.clear();
+        let (mut sampled, mut largest) = (0, 0);
+        for (&key, &weight) in keys.iter().zip(weights).step_by(STRIDE) {
+            self.histogram[0][buckets.of(key) as usize] += value(weight);
+            (sampled, largest) = (sampled + value(weight), largest.max(value(weight)));
+        }
+        // A few large ones are not known from a sample.
+        if sampled / 256 < largest {
+            return None;
+        }
+        // The buckets in which the sum of the sample passes what is surely before, and surely after the cut.
+        let part = |shift: f64| ((need as f64 / total as f64 + shift) * sampled as f64) as u64;
+        let (mut first, mut last, mut sum) = (0, 0, 0);
+        for (bucket, value) in self.histogram[0][..BUCKETS as usize].iter().enumerate() {
+            if sum < part(-MARGIN) {
+                first = bucket as u32;
+            }
+            if sum <= part(MARGIN) {
+                last = bucket as u32;
+            }
+            sum += value;
+        }
+        let Near { keys: near, weights: near_weights, places } = &mut self.near;
+        near.clear();
+        near_weights.clear();
+        places.clear();
+        let room = places.capacity();
+        let (mut before, mut inside) = (0, 0);
+        for (block, (keys, weights)) in keys.chunks(16).zip(weights.chunks(16)).enumerate() {
+            let mut found = 0u32;
+            for (i, (&key, &weight)) in keys.iter().zip(weights).enumerate() {
+                let bucket = buckets.of(key);
+                before += if bucket < first { value(weight) } else { 0 };
+                found |= u32::from((bucket >= first) & (bucket <= last)) << i;
+            }
+            while found != 0 {
+                let i = found.trailing_zeros() as usize;
+                found &= found - 1;
+                if places.len() == room {
+                    return None;
+                }
+                near.push(keys[i]);
+                near_weights.push(weights[i]);
+                places.push((block * 16 + i) as u32);
+                inside += value(weights[i]);
+            }
+        }
+        (need > before && need <= before + inside).then(|| need - before)
+    }
+
+    fn clear(&mut self) {
+        for lane in &mut *self.histogram {
+            lane[..=BUCKETS as usize].fill(0);
+        }
     }
 
     #[inline(always)]
-    fn cut_inlined(&mut self, keys: &[f32], weights: &[u32], mut need: u64, value: impl Fn(u32) -> u64 + Copy) -> Cut {
+    fn search(&mut self, keys: &[f32], weights: &[u32], mut need: u64, value: impl Fn(u32) -> u64 + Copy) -> Cut {
         let (mut low, mut high) = range(keys, |key| key > f32::NEG_INFINITY);
         if keys.len() <= FEW {
             self.found.clear();
@@ -113,10 +220,8 @@ impl Scratch {
 
     #[inline(always)]
     fn count(&mut self, buckets: &Buckets, keys: &[f32], weights: &[u32], value: impl Fn(u32) -> u64) {
+        self.clear();
         let [even, odd] = &mut *self.histogram;
-        for lane in [&mut *even, &mut *odd] {
-            lane[..=BUCKETS as usize].fill(0);
-        }
         let mut places = [0; BLOCK];
         for (keys, weights) in keys.chunks(BLOCK).zip(weights.chunks(BLOCK)) {
             places.iter_mut().zip(keys).for_each(|(place, &key)| *place = buckets.of(key));
