@@ -221,6 +221,12 @@ pub struct SamplingArgs {
     /// Fewest repeated tokens that count for --dry-multiplier
     #[arg(long, value_name = "N", default_value_t = 2)]
     dry_allowed_length: usize,
+    /// No repetition contains a token with TEXT in it, for --dry-multiplier (may be repeated; empty: all may be in one)
+    #[arg(long, value_name = "TEXT", default_values = ["\n", ":", "\"", "*"], hide_default_value = true)]
+    dry_sequence_breaker: Vec<String>,
+    /// Tokens at the end of the text in which --dry-multiplier looks for repetitions
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    dry_penalty_last_n: usize,
     /// 2 keeps the surprise of the text near --mirostat-tau; 0 does not
     #[arg(long, value_name = "N", default_value_t = 0)]
     mirostat: u8,
@@ -258,11 +264,11 @@ pub struct SamplingArgs {
 impl SamplingArgs {
     /// An error if a parameter is out of range; before a model is loaded, not after.
     pub fn check(&self) -> Result<()> {
-        self.sampling(SamplingDefaults::default()).map(|_| ())
+        self.sampling(SamplingDefaults::default(), None).map(|_| ())
     }
 
     /// The checked parameters: those given, else the model's, with a random seed if none was given.
-    pub fn sampling(&self, model: SamplingDefaults) -> Result<Sampling> {
+    pub fn sampling(&self, model: SamplingDefaults, tokenizer: Option<&Tokenizer>) -> Result<Sampling> {
         let sampling = Sampling {
             temperature: self.temperature.or(model.temperature).unwrap_or(0.7),
             top_k: self.top_k.or(model.top_k).unwrap_or(0),
@@ -275,6 +281,8 @@ impl SamplingArgs {
             dry_multiplier: self.dry_multiplier,
             dry_base: self.dry_base,
             dry_allowed_length: self.dry_allowed_length,
+            dry_penalty_last_n: self.dry_penalty_last_n,
+            dry_sequence_breakers: tokenizer.map_or_else(Vec::new, |tokenizer| self.breakers(tokenizer)),
             mirostat: self.mirostat,
             mirostat_tau: self.mirostat_tau,
             mirostat_eta: self.mirostat_eta,
@@ -284,10 +292,22 @@ impl SamplingArgs {
             frequency_penalty: self.frequency_penalty,
             // The standard library seeds its hash maps from the system.
             seed: u64::try_from(self.seed).unwrap_or_else(|_| RandomState::new().build_hasher().finish() & MAX_SEED),
-            ..Sampling::default()
         };
         sampling.validate()?;
         Ok(sampling)
+    }
+
+    /// The tokens with a text of --dry-sequence-breaker in them, where they matter.
+    fn breakers(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        if self.dry_multiplier == 0. {
+            return Vec::new();
+        }
+        let texts = || self.dry_sequence_breaker.iter().filter(|text| !text.is_empty());
+        let breaks = |token: &u32| {
+            let bytes = tokenizer.token_bytes(*token).unwrap_or_default();
+            texts().any(|text| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+        };
+        (0..tokenizer.vocab_size() as u32).filter(breaks).collect()
     }
 }
 

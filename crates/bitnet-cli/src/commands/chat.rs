@@ -67,7 +67,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
     };
     let path = load::chat_path(&args.model)?;
     let checkpoint = load::adapt(load::open(&path, &args.model.read)?, &args.lora, false)?;
-    let sampling = args.sampling.sampling(checkpoint.sampling())?;
+    let sampling = args.sampling.sampling(checkpoint.sampling(), Some(checkpoint.tokenizer()?))?;
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;
     let template = args.template.load(tokenizer, &path)?;

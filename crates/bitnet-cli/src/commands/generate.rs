@@ -99,7 +99,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     args.sampling.check()?;
     let path = load::path(&args.model)?;
     let checkpoint = load::adapt(load::open(&path, &args.model.read)?, &args.lora, false)?;
-    let sampling = args.sampling.sampling(checkpoint.sampling())?;
+    let sampling = args.sampling.sampling(checkpoint.sampling(), Some(checkpoint.tokenizer()?))?;
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.stop };
     let tokenizer = checkpoint.tokenizer()?;
     let context = args.cache.context(checkpoint.weights().config().max_positions)?;

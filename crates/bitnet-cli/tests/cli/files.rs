@@ -53,6 +53,27 @@ fn logits_are_what_the_suffix_says() {
     }
 }
 
+#[test]
+fn logits_of_several_texts_are_those_of_each() {
+    let folder = folder("logits-several");
+    let model = golden("bitnet-offline");
+    let all = folder.join("all.safetensors");
+    let texts = ["1,2,3", "4", "5,6,7,8,9,1,2,3"];
+    let lists = texts.iter().flat_map(|ids| ["--tokens", ids]);
+    let several = ["logits", "--model", str(&model)].into_iter().chain(lists).collect::<Vec<_>>();
+    stdout(&[&several[..], &["--output", str(&all)]].concat());
+    let (bytes, one) = (fs::read(&all).unwrap(), folder.join("one.safetensors"));
+    let file = bitnet::model::safetensors::Safetensors::parse(&bytes, "all").unwrap();
+    for (index, ids) in texts.iter().enumerate() {
+        stdout(&["logits", "--model", str(&model), "--tokens", ids, "--output", str(&one), "--force"]);
+        let alone = fs::read(&one).unwrap();
+        let alone_file = bitnet::model::safetensors::Safetensors::parse(&alone, "one").unwrap();
+        let logits = alone_file.tensor("logits").unwrap().to_f32(&alone).unwrap();
+        assert_eq!(file.tensor(&format!("logits.{index}")).unwrap().to_f32(&bytes).unwrap(), logits, "{ids}");
+    }
+    refused(&[&several[..], &["--output", str(&folder.join("x.npy"))]].concat(), &["one text", ".safetensors"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_or_a_device_stays_what_it_is() {

@@ -34,6 +34,19 @@ impl Engine {
         Ok(all)
     }
 
+    /// Passes the logits `[vocab]` after each token of each text to `each`, text after text.
+    pub fn logits(&mut self, texts: &[&[u32]], mut each: impl FnMut(&[f32])) -> Result<()> {
+        texts.iter().try_for_each(|text| self.model.check_tokens(text))?;
+        // The first text that is not done has rows first: so no text is begun before the one before it ends in the same step.
+        self.each_chunk(texts, true, |engine, _| {
+            let vocab = engine.model.config().vocab_size;
+            engine.step.run(&mut engine.batch, &mut engine.cache, |_, logits| {
+                logits.chunks_exact(vocab).for_each(&mut each);
+                Ok(())
+            })
+        })
+    }
+
     /// The hidden states after the last norm, pooled, `[hidden]` for each text; `[tokens * hidden]` without pooling.
     pub fn embed(&mut self, texts: &[&[u32]], pooling: Pooling) -> Result<Vec<Vec<f32>>> {
         let (width, last) = (self.model.config().hidden_size, self.model.layers.len());

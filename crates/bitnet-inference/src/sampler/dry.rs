@@ -12,6 +12,8 @@ pub(super) struct Dry {
     equal: Vec<usize>,
     /// Tokens that would lengthen a repetition, and of how many.
     found: Vec<(u32, usize)>,
+    /// Ascending.
+    breakers: Vec<u32>,
 }
 
 impl Dry {
@@ -20,7 +22,9 @@ impl Dry {
         let most = if sampling.dry_multiplier > 0. { sampling.dry_penalty_last_n } else { 0 };
         let (text, equal, found) =
             (Vec::with_capacity(most.saturating_mul(2)), Vec::with_capacity(most), Vec::with_capacity(most));
-        Self { text, equal, found }
+        let mut breakers = sampling.dry_sequence_breakers.clone();
+        breakers.sort_unstable();
+        Self { text, equal, found, breakers }
     }
 
     pub fn note(&mut self, token: u32, sampling: &Sampling) {
@@ -40,7 +44,7 @@ impl Dry {
         }
         edits.forget_repeated();
         let text = &self.text[self.text.len().saturating_sub(sampling.dry_penalty_last_n)..];
-        let breaks = |token: &u32| sampling.dry_sequence_breakers.contains(token);
+        let breaks = |token: &u32| self.breakers.binary_search(token).is_ok();
         let longest = text.iter().rev().position(breaks).unwrap_or(text.len());
         if longest < sampling.dry_allowed_length {
             return;
