@@ -40,8 +40,8 @@ struct Near {
     places: Vec<u32>,
 }
 
-/// Of so many candidates one is looked at to guess where a cut falls.
-const STRIDE: usize = 16;
+/// Of so many candidates one is looked at to guess where a cut falls; a prime, so that no regular pattern meets it.
+const STRIDE: usize = 17;
 /// How far the guess may be wrong, as a part of the sum.
 const MARGIN: f64 = 0.02;
 /// Of so many candidates one may be near the cut.
@@ -120,32 +120,41 @@ impl Scratch {
         if keys.len() < FEW * STRIDE {
             return None;
         }
-        let (low, high) = range(keys, |key| key > f32::NEG_INFINITY);
-        if low == high {
-            return None;
-        }
-        let buckets = Buckets::new(high, low);
-        self.clear();
+        let sample = || keys.iter().zip(weights).step_by(STRIDE).map(|(&key, &weight)| (key, value(weight)));
         let (mut sampled, mut largest) = (0, 0);
-        for (&key, &weight) in keys.iter().zip(weights).step_by(STRIDE) {
-            self.histogram[0][buckets.of(key) as usize] += value(weight);
-            (sampled, largest) = (sampled + value(weight), largest.max(value(weight)));
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        for (key, value) in sample().filter(|(key, _)| *key > f32::NEG_INFINITY) {
+            (sampled, largest) = (sampled + value, largest.max(value));
+            (low, high) = (low.min(key), high.max(key));
         }
         // A few large ones are not known from a sample.
-        if sampled / 256 < largest {
+        if sampled == 0 || sampled / 256 < largest {
             return None;
         }
-        // The buckets in which the sum of the sample passes what is surely before, and surely after the cut.
+        // Between which keys the sum of the sample passes what is surely before, and surely after the cut; in two rounds, as
+        // most may lie in few buckets.
         let part = |shift: f64| ((need as f64 / total as f64 + shift) * sampled as f64) as u64;
-        let (mut first, mut last, mut sum) = (0, 0, 0);
-        for (bucket, value) in self.histogram[0][..BUCKETS as usize].iter().enumerate() {
-            if sum < part(-MARGIN) {
-                first = bucket as u32;
+        let mut above = 0;
+        for _ in 0..2 {
+            let buckets = Buckets::new(high, low);
+            self.clear();
+            sample().for_each(|(key, value)| self.histogram[0][buckets.of(key) as usize & 2047] += value);
+            let (mut first, mut last, mut sum, mut before) = (0, 0, above, above);
+            for (bucket, value) in self.histogram[0][..BUCKETS as usize].iter().enumerate() {
+                if sum < part(-MARGIN) {
+                    (first, before) = (bucket as u32, sum);
+                }
+                if sum <= part(MARGIN) {
+                    last = bucket as u32;
+                }
+                sum += value;
             }
-            if sum <= part(MARGIN) {
-                last = bucket as u32;
+            let inside = |key| (first..=last).contains(&buckets.of(key));
+            (low, high) = (f32::INFINITY, f32::NEG_INFINITY);
+            for (key, _) in sample().filter(|(key, _)| inside(*key)) {
+                (low, high) = (low.min(key), high.max(key));
             }
-            sum += value;
+            above = before;
         }
         let Near { keys: near, weights: near_weights, places } = &mut self.near;
         near.clear();
@@ -156,9 +165,8 @@ impl Scratch {
         for (block, (keys, weights)) in keys.chunks(16).zip(weights.chunks(16)).enumerate() {
             let mut found = 0u32;
             for (i, (&key, &weight)) in keys.iter().zip(weights).enumerate() {
-                let bucket = buckets.of(key);
-                before += if bucket < first { value(weight) } else { 0 };
-                found |= u32::from((bucket >= first) & (bucket <= last)) << i;
+                before += if key > high { value(weight) } else { 0 };
+                found |= u32::from((key >= low) & (key <= high)) << i;
             }
             while found != 0 {
                 let i = found.trailing_zeros() as usize;
