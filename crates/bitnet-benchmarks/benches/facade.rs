@@ -2,6 +2,9 @@
 
 use bitnet::core::backend::{SampleRow, SampleRows};
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator, autograd};
+use bitnet::inference::{Engine, EngineOptions, KvType, Request};
+use bitnet::model::Config;
+use bitnet::model::checkpoint::RandomWeights;
 use bitnet::prelude::*;
 use bitnet::quant::{ActivationBuffer, BitLinearConfig, PackedFormat, QuantizedTensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -126,5 +129,34 @@ fn sampling(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, tensors, quantization, bit_linear, sampling, generation);
+/// The first token of a text of 2,016 tokens, whose first 2,000 are known from another text or not.
+fn shared_prefix(c: &mut Criterion) {
+    const CONFIG: &str = r#"{"model_type": "bitnet", "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "num_key_value_heads": 4, "vocab_size": 32000, "bos_token_id": 1, "eos_token_id": 2,
+        "quantization_config": {"quant_method": "bitnet", "linear_class": "bitlinear", "quantization_mode": "offline"}}"#;
+    let weights = RandomWeights::new(Config::from_json(CONFIG).unwrap(), 0);
+    let model = Arc::new(Model::load(&weights, &Device::cpu(), |_, _| ()).unwrap());
+    let options = EngineOptions { context: 4096, parallel: 1, kv_type: KvType::F32, cache_tokens: None };
+    let mut engine = Engine::new(model, options).unwrap();
+    let mut group = c.benchmark_group("first token of 2016");
+    group.sample_size(10);
+    let mut text: Vec<u32> = (0..2016).map(|i| 3 + i * 7 % 30_000).collect();
+    let mut next = 0;
+    for (name, known) in [("all new", 0), ("2000 shared", 2000)] {
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                next += 1;
+                text[known] = 3 + next;
+                engine
+                    .submit(Request { tokens: text.clone(), sampling: Sampling::greedy(), ..Request::default() })
+                    .unwrap();
+                while !engine.is_idle() {
+                    engine.step().unwrap();
+                }
+            });
+        });
+    }
+}
+
+criterion_group!(benches, tensors, quantization, bit_linear, sampling, generation, shared_prefix);
 criterion_main!(benches);
