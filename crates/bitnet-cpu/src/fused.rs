@@ -130,6 +130,52 @@ pub(super) fn linear(cpu: &CpuBackend, x: &TensorRef, w: &TensorRef, out: Tensor
     Ok(())
 }
 
+pub(super) fn expert_linear(
+    cpu: &CpuBackend,
+    x: &TensorRef,
+    w: &TensorRef,
+    experts: &TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    const OP: &str = "expert_linear";
+    let (all, x, outputs) = (weights(OP, w)?, slice::<f32>(OP, "x", x)?, out.layout.shape().last());
+    let (inputs, count) = (all.columns(), all.rows() / outputs);
+    let experts = slice::<u32>(OP, "experts", experts)?;
+    if let Some(&id) = experts.iter().find(|&&id| id as usize >= count) {
+        let shape = TensorShape::new(&[count])?;
+        return Err(TensorOpError::OutOfRange { op: OP, index: id as usize, axis: 0, shape }.into());
+    }
+    let (bytes, row) = (w.storage.cpu(OP, w.dtype)?.bytes(), w.dtype.row_bytes(inputs));
+    let matrix = |expert: u32| {
+        let bytes = &bytes[expert as usize * outputs * row..][..outputs * row];
+        BlockMatrix::new(all.kind(), outputs, inputs, bytes).expect("a part of a matrix that was checked")
+    };
+    let (kernel, out) = (cpu.kernels()?.float, slice_mut::<f32>(OP, "out", out)?);
+    let each = experts.len() * inputs / x.len().max(1);
+    let input = |row: usize| &x[row / each * inputs..][..inputs];
+    if x.len() == inputs {
+        // One token: its experts are different.
+        for (r, (&expert, out)) in experts.iter().zip(out.chunks_exact_mut(outputs)).enumerate() {
+            kernel.linear(&cpu.threads, &matrix(expert), input(r), out);
+        }
+        return Ok(());
+    }
+    // Rows of one expert together: its weights are read once.
+    let mut order: Vec<usize> = (0..experts.len()).collect();
+    order.sort_by_key(|&row| experts[row]);
+    let (mut gathered, mut products) = (Vec::new(), Vec::new());
+    for same in order.chunk_by(|&a, &b| experts[a] == experts[b]) {
+        gathered.clear();
+        same.iter().for_each(|&row| gathered.extend_from_slice(input(row)));
+        products.resize(same.len() * outputs, 0f32);
+        kernel.linear(&cpu.threads, &matrix(experts[same[0]]), &gathered, &mut products);
+        for (&row, product) in same.iter().zip(products.chunks_exact(outputs)) {
+            out[row * outputs..][..outputs].copy_from_slice(product);
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn quantize_activations(
     cpu: &CpuBackend,
     x: &TensorRef,

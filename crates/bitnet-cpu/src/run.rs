@@ -68,6 +68,7 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::Gated(act), [up], [gate]) => done(fused::gated(cpu, act, gate.reborrow(), up))?,
         (Op::Embedding, [table, ids], [out]) => done(fused::embedding(table, ids, out.reborrow()))?,
         (Op::Linear, [x, w], [out]) => done(fused::linear(cpu, x, w, out.reborrow()))?,
+        (Op::ExpertLinear, [x, w, experts], [out]) => done(fused::expert_linear(cpu, x, w, experts, out.reborrow()))?,
         (Op::QuantizeActivations, [x], [values, scales, sums]) => {
             done(fused::quantize_activations(cpu, x, values.reborrow(), scales.reborrow(), sums.reborrow()))?
         }

@@ -4,6 +4,7 @@
 mod batch;
 mod engine;
 mod error;
+mod experts;
 mod generate;
 mod kv_cache;
 mod linear;

@@ -1,7 +1,7 @@
 //! Linear layers, dense or ternary, and groups of them with a common input.
 
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
-use bitnet_core::{BitNetDType, BitNetTensor, Device, Result};
+use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError};
 use bitnet_model::checkpoint::{LinearSource, LowRank, WeightSource};
 use bitnet_quant::{ActivationBuffer, PackedBitLinear};
 
@@ -60,6 +60,21 @@ impl Linear {
     /// Rank and outputs of its adapter.
     fn adapter_size(&self) -> (usize, usize) {
         self.adapter.as_ref().map_or((0, 0), |adapter| (adapter.b.dims()[1], adapter.b.dims()[0]))
+    }
+
+    /// `out` `[R, N]`: each row's expert's product, where the weights are those of all experts ([`Op::ExpertLinear`]).
+    ///
+    /// [`Op::ExpertLinear`]: bitnet_core::backend::Op::ExpertLinear
+    pub(crate) fn of_experts(&self, device: &Device, x: TensorRef, experts: TensorRef, out: TensorMut) -> Result<()> {
+        match &self.weights {
+            LinearWeights::Dense { weights, bias: None } if self.adapter.is_none() => {
+                device.expert_linear(x, weights.as_ref(), experts, out)
+            }
+            _ => {
+                let message = "experts with biases, adapters or inputs of 8 bits are not computed".into();
+                Err(TensorOpError::Argument { op: "expert_linear", message }.into())
+            }
+        }
     }
 
     /// Whether it normalises its input itself.

@@ -54,6 +54,8 @@ pub(crate) struct Layer {
     pub(crate) attention_after_norm: Option<BitNetTensor>,
     /// `[hidden]`
     pub(crate) feed_forward_norm: Option<BitNetTensor>,
+    /// `[experts, hidden]`, where gate, up and down are those of all experts, one after another.
+    pub(crate) router: Option<BitNetTensor>,
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     /// `[intermediate]`
@@ -104,6 +106,10 @@ impl Model {
                 output: linear(Projection::Output)?,
                 attention_after_norm: asked(Norm::AttentionAfter(index))?,
                 feed_forward_norm: asked(Norm::FeedForward(index))?,
+                router: match config.block.experts {
+                    Some(_) => Some(weights.router(index)?.to_tensor(device)?),
+                    None => None,
+                },
                 gate: linear(Projection::Gate)?,
                 up: linear(Projection::Up)?,
                 feed_forward_inner_norm: asked(Norm::FeedForwardInner(index))?,
@@ -159,8 +165,14 @@ impl Model {
 
     /// Bytes of weights read in a decode step: all layers and the head.
     pub fn bytes_per_token(&self) -> usize {
-        let layers = self.layers.iter().flat_map(Layer::linears);
+        // Of the experts, those that a token uses.
+        let part = |bytes: usize| self.config.block.experts.map_or(bytes, |e| bytes / e.count * e.used);
+        let of_layer = |layer: &Layer| {
+            let [attention @ .., gate, up, down] = layer.linears();
+            let feed_forward: usize = [gate, up, down].map(Linear::bytes).iter().sum();
+            attention.map(Linear::bytes).iter().sum::<usize>() + part(feed_forward)
+        };
         let head = self.head.as_ref().map_or(self.embedding.storage_bytes(), Linear::bytes);
-        layers.map(Linear::bytes).sum::<usize>() + head
+        self.layers.iter().map(of_layer).sum::<usize>() + head
     }
 }

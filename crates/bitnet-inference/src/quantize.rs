@@ -75,6 +75,9 @@ pub fn quantize(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Quantization> {
     let refused = |message: &str| Err(InferenceError::Quantize(message.into()));
+    if weights.config().block.experts.is_some() {
+        return refused("experts are not made ternary: quantize a model without them");
+    }
     if options.method == Method::ErrorFeedback && data.is_none() {
         return refused("error feedback looks at the inputs of the layers: give a text to calibrate with");
     }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::batch::StepBatch;
+use crate::experts::ExpertScratch;
 use crate::kv_cache::KvCache;
 use crate::linear::{Linear, LinearScratch};
 use crate::model::{Layer, Model};
@@ -91,6 +92,7 @@ struct Scratch {
     tokens: BitNetTensor,
     probabilities: BitNetTensor,
     linear: LinearScratch,
+    experts: Option<ExpertScratch>,
 }
 
 /// An activation passed to an observer.
@@ -105,11 +107,11 @@ pub(crate) enum Activation {
 pub(crate) type Observer<'a> = &'a mut dyn FnMut(Activation, TensorRef) -> Result<()>;
 
 /// The first `rows * width` elements of a buffer as `[rows, width]`.
-fn rows(t: &BitNetTensor, rows: usize, width: usize) -> Result<TensorRef<'_>> {
+pub(crate) fn rows(t: &BitNetTensor, rows: usize, width: usize) -> Result<TensorRef<'_>> {
     Ok(t.as_ref().narrow(0, 0, rows * width)?.reshape(&[rows, width])?)
 }
 
-fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut<'_>> {
+pub(crate) fn rows_mut(t: &mut BitNetTensor, rows: usize, width: usize) -> Result<TensorMut<'_>> {
     Ok(t.as_mut()?.narrow(0, 0, rows * width)?.reshape(&[rows, width])?)
 }
 
@@ -332,6 +334,7 @@ impl Scratch {
             tokens: BitNetTensor::empty(&[HEAD_ROWS.min(batch)], BitNetDType::U32, device)?,
             probabilities: empty_f32(HEAD_ROWS.min(batch), device)?,
             linear: LinearScratch::new(batch, widest, own_norms, device)?.with_adapters(adapted, device)?,
+            experts: c.block.experts.map(|experts| ExpertScratch::new(c, experts, batch, device)).transpose()?,
         })
     }
 
@@ -412,6 +415,11 @@ impl Scratch {
         let norm = layer.feed_forward_norm.as_ref();
         let x = normed(device, norm, c.norm_eps, (&s.hidden, &mut s.normed), [count, width])?;
         observe(Projection::Gate, x)?;
+        if let (Some(router), Some(experts)) = (&layer.router, &mut s.experts) {
+            let linears = [&layer.gate, &layer.up, &layer.down];
+            experts.run(model, router, linears, x, rows_mut(&mut s.output, count, width)?)?;
+            return s.add(model, layer.feed_forward_after_norm.as_ref(), count);
+        }
         s.linear.project(
             device,
             x,
@@ -452,6 +460,6 @@ fn normed<'a>(
     rows(out, count, width)
 }
 
-fn empty_f32(elements: usize, device: &Device) -> Result<BitNetTensor> {
+pub(crate) fn empty_f32(elements: usize, device: &Device) -> Result<BitNetTensor> {
     Ok(BitNetTensor::empty(&[elements], BitNetDType::F32, device)?)
 }

@@ -178,7 +178,7 @@ fn the_block_order_of_i2_s_is_told_by_the_norms_of_a_trained_model() {
 
 #[test]
 fn tokens_one_by_one_equal_a_batch() {
-    for name in ["bitnet-offline", "llama-rope-dynamic", "llama-rope-longrope"] {
+    for name in ["bitnet-offline", "llama-rope-dynamic", "llama-rope-longrope", "qwen3-moe"] {
         let path = golden::folder().join(name);
         let golden = Golden::read(&path);
         let model = load(&path, &Device::cpu()).0;

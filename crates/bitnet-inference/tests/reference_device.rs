@@ -9,8 +9,15 @@ use std::sync::Arc;
 
 #[test]
 fn golden_checkpoints_run_on_the_reference_devices() {
-    for name in ["bitnet-offline", "llama-bitlinear", "llama-inner-norm-online", "hunyuan-offline", "minicpm", "gemma3"]
-    {
+    for name in [
+        "bitnet-offline",
+        "llama-bitlinear",
+        "llama-inner-norm-online",
+        "hunyuan-offline",
+        "minicpm",
+        "gemma3",
+        "qwen3-moe",
+    ] {
         let path = golden::folder().join(name);
         let golden = Golden::read(&path);
         let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();

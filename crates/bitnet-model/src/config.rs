@@ -6,7 +6,7 @@ mod json;
 mod quantization;
 mod rope;
 
-pub use block::{Block, NormPlacement, QkNorm, Scales};
+pub use block::{Block, Experts, NormPlacement, QkNorm, Scales};
 pub use family::Architecture;
 pub use quantization::{LinearClass, QuantizationConfig};
 pub(crate) use rope::yarn_attention;
@@ -63,7 +63,7 @@ pub struct Config {
     pub block: Block,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the feed-forward layer.
+    /// Width of the feed-forward layer, or of an expert.
     pub intermediate_size: usize,
     /// Decoder blocks.
     pub layers: usize,
@@ -101,6 +101,13 @@ struct Raw {
     architectures: Option<Vec<String>>,
     hidden_size: Option<usize>,
     intermediate_size: Option<usize>,
+    moe_intermediate_size: Option<usize>,
+    num_experts: Option<usize>,
+    num_local_experts: Option<usize>,
+    num_experts_per_tok: Option<usize>,
+    norm_topk_prob: Option<bool>,
+    mlp_only_layers: Option<Vec<usize>>,
+    decoder_sparse_step: Option<usize>,
     num_hidden_layers: Option<usize>,
     num_attention_heads: Option<usize>,
     /// Outer `None`: absent; inner: null, one key head for every query head.
@@ -218,7 +225,11 @@ impl Config {
             architecture,
             block,
             hidden_size,
-            intermediate_size: raw.intermediate_size.unwrap_or(default.intermediate),
+            intermediate_size: match architecture {
+                Architecture::Qwen3Moe => raw.moe_intermediate_size,
+                _ => raw.intermediate_size,
+            }
+            .unwrap_or(default.intermediate),
             layers,
             heads,
             kv_heads,
@@ -312,7 +323,8 @@ impl Config {
     /// Weights of all linear layers in the blocks, without head and embedding.
     pub fn block_parameters(&self) -> usize {
         let attention = 2 * self.hidden_size * (self.query_size() + self.kv_size());
-        self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+        let experts = self.block.experts.map_or(1, |experts| experts.count);
+        self.layers * (attention + 3 * experts * self.hidden_size * self.intermediate_size)
     }
 }
 

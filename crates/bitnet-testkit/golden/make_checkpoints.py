@@ -55,6 +55,19 @@ def ternary(w):
     return (w / scale).round().clamp(-1, 1), scale
 
 
+def parameters(plain):
+    """name, shape of the tensors of a checkpoint: the matrices of experts, which transformers stacks when it loads them, apart."""
+    for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
+        layer, _, kind = name.rpartition(".experts.")
+        if not layer:
+            yield name, tuple(like.shape)
+            continue
+        names = ("gate_proj", "up_proj") if kind == "gate_up_proj" else (kind,)
+        for expert in range(len(like)):
+            for one in names:
+                yield f"{layer}.experts.{expert}.{one}.weight", (like.shape[1] // len(names), like.shape[2])
+
+
 def make_weights(config, generator, dtype, scale_dtype, dense, unpacked):
     """name -> tensor as the checkpoint stores it; dense(linear name) says which linear layers stay plain."""
     quant = config.get("quantization_config", {})
@@ -62,10 +75,10 @@ def make_weights(config, generator, dtype, scale_dtype, dense, unpacked):
     online = quant.get("quantization_mode") == "online"
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
     weights = {}
-    for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
+    for name, shape in parameters(plain):
         if name == "lm_head.weight" and plain.tie_word_embeddings:
             continue
-        w = draw(name, tuple(like.shape), generator, dtype)
+        w = draw(name, shape, generator, dtype)
         linear, _, kind = name.rpartition(".")
         quantized = kind == "weight" and w.dim() == 2 and "embed_tokens" not in name and not dense(linear)
         if quantized and quant.get("use_rms_norm"):
@@ -295,6 +308,12 @@ def forms():
         loaded = llama(own, **changes)
         stored = {key: v for key, v in loaded.items() if key != "quantization_config"}
         yield form, dict(config=loaded, edit=edit, written=(stored, {"model.": "", ".rms_norm.": ".norm."}))
+    # Experts and their router are no linear modules, so they are not quantized.
+    experts = dict(head_dim=24, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True)
+    yield "qwen3-moe", dense("qwen3_moe", "Qwen3MoeForCausalLM", **experts)
+    moe = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", **experts}
+    more = dict(norm_topk_prob=False, num_experts_per_tok=3, use_sliding_window=True, sliding_window=7)
+    yield "qwen3-moe-online", dict(config=llama(ONLINE, **moe | more), dense=lambda name: is_head(name) or ".mlp." in name)
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 

@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as T
 from gguf_writer import (BF16, F16, F32, F64, I2_S, IQ4_NL, MXFP4, PQ2_0, PTQ1_0, Q1_0, Q2_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K,
                          Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, STQ1_0, IQ1_BN, IQ2_BN, TQ1_0, TQ2_0, encode_i2_s, encode_iq_bn,
                          encode_ptq1_0, encode_q1_0, encode_q2_0, encode_stq1_0, write)
-from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, save_weights, ternary, write_json
+from make_checkpoints import HERE, LLAMA3, OFFLINE, bitnet, draw, llama, parameters, save_weights, ternary, write_json
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.bitnet import pack_weights
@@ -34,7 +34,7 @@ NAMES = {
     "self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm",
     "self_attn.attn_sub_norm": "attn_sub_norm", "mlp.ffn_sub_norm": "ffn_sub_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
 
 
@@ -153,15 +153,31 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
     tensors, weights = {}, {}
     own_norms = config.get("quantization_config", {}).get("use_rms_norm")
-    for name, like in AutoModelForCausalLM.from_config(plain).state_dict().items():
+    stacks = {}
+    for name, shape in parameters(plain):
         if name == "lm_head.weight" and plain.tie_word_embeddings:
             continue
         # a small embedding, so that a tied head does not answer each token with itself
-        w = draw(name, tuple(like.shape), generator, torch.float32, embedding=0.05 if arch == "gemma3" else 0.2)
+        w = draw(name, shape, generator, torch.float32, embedding=0.05 if arch == "gemma3" else 0.2)
         projection = name.split(".")[-2]
         heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
         order = (lambda v: interleave(v, heads)) if arch in ("llama", "minicpm") and heads else (lambda v: v)
-        if w.dim() == 1 and own_norms:
+        if ".experts." in name:
+            if isinstance(linear, str):
+                w, scale = ternary(w)
+                scale = np.float32(np.float16(scale))
+                weights[name] = w * float(scale)
+                kind, data = encode_ternary(linear, w.numpy(), scale)
+            else:
+                kind = linear(projection)
+                data, decoded = encode_dense(kind, w.numpy(), generator)
+                weights[name] = torch.tensor(decoded)
+            _, _, layer, *_ = name.split(".")
+            stacks.setdefault((f"blk.{layer}.{NAMES[f'mlp.{projection}']}_exps.weight", kind, shape), []).append(data)
+        elif name.endswith("mlp.gate.weight"):
+            tensors[gguf_name(name, arch)] = F32, w.shape, w.numpy().tobytes()
+            weights[name] = w
+        elif w.dim() == 1 and own_norms:
             w = w.half().float()
             tensors[gguf_name(name, arch)] = F16, w.shape, w.half().numpy().tobytes()
             weights[name] = w - 1 if arch == "gemma3" else w
@@ -201,6 +217,8 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 decoded = decoded.reshape(heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
             weights[name] = torch.tensor(decoded)
             tensors[gguf_name(name, arch)] = kind, w.shape, data
+    for (name, kind, shape), data in stacks.items():
+        tensors[name] = kind, (len(data), *shape), b"".join(data)
     return tensors, weights
 
 
@@ -346,6 +364,16 @@ def files():
         yield f"{arch}-embedding-i2_s", dict(
             arch=arch, config=llama(own, **WIDE | changes | small), linear="i2_s", embedding=F16,
             extra={**sizes, **window, "tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": True})
+    # The matrices of all experts of a layer in one tensor; llama.cpp divides their factors by the sum, without a key.
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=128, norm_topk_prob=True, num_hidden_layers=1,
+                   hidden_size=128, head_dim=32)
+    config = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}
+    keys = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 128, "attention.key_length": 32,
+            "attention.value_length": 32}
+    moe = dict(arch="qwen3moe", config=llama({}, **NARROW | config | experts),
+               extra={f"qwen3moe.{key}": v for key, v in keys.items()})
+    yield "qwen3moe-q2_0-g128", dict(**moe, linear="q2_0-g128", embedding=F16)
+    yield "qwen3moe-q5_0", dict(**moe, linear=lambda _: Q5_0, embedding=F16)
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

@@ -283,6 +283,17 @@ fn dense_layers_and_embeddings(cases: &mut Cases) {
                 y.to_vec()
             });
         }
+        for (tokens, chosen) in [(1, &[2u32, 0][..]), (3, &[1, 2, 2, 0, 1, 2])] {
+            let bound = if dtype.is_packed() { 1e-4 } else { 5e-6 };
+            cases.add(format!("expert_linear of {dtype}"), bound, move |device| {
+                let x = tensor(device, &[tokens, columns], 24)?;
+                let w = BitNetTensor::from_bytes(&weights(dtype, 3 * 5, columns), &[3 * 5, columns], dtype, device)?;
+                let experts = BitNetTensor::from_slice(chosen, &[chosen.len()], device)?;
+                let mut y = out(device, &[chosen.len(), 5])?;
+                device.expert_linear(x.as_ref(), w.as_ref(), experts.as_ref(), y.as_mut()?)?;
+                y.to_vec()
+            });
+        }
         cases.add(format!("embedding of {dtype}"), 0., move |device| {
             let w = BitNetTensor::from_bytes(&weights(dtype, 19, columns), &[19, columns], dtype, device)?;
             let mut y = out(device, &[3, columns])?;

@@ -46,6 +46,8 @@ calls! {
     gated(act: GateActivation, gate: TensorMut, up: TensorRef) = Gated Op::Gated(act), [up] -> [gate];
     embedding(ids: TensorRef, table: TensorRef, out: TensorMut) = Embedding Op::Embedding, [table, ids] -> [out];
     linear(x: TensorRef, w: TensorRef, out: TensorMut) = Linear Op::Linear, [x, w] -> [out];
+    expert_linear(x: TensorRef, w: TensorRef, experts: TensorRef, out: TensorMut)
+        = ExpertLinear Op::ExpertLinear, [x, w, experts] -> [out];
     quantize_activations(x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut)
         = QuantizeActivations Op::QuantizeActivations, [x] -> [values, scales, sums];
     rms_norm_backward(grad: TensorRef, x: TensorRef, weight: TensorRef, eps: f32, dx: TensorMut, dweight: TensorMut)

@@ -261,6 +261,19 @@ impl<'a> Check<'a> {
                 self.shape(x.dims() == [tokens, inputs], x, needed)?;
                 self.is(out, &[tokens, outputs])
             }
+            Op::ExpertLinear => {
+                let ([x, w, experts], [out]) = self.named(["x", "weights", "experts"], ["out"])?;
+                let &[all, inputs] = w.dims() else { return self.shape(false, w, || "[E * N, K]".into()) };
+                let &[rows, outputs] = out.dims() else { return self.shape(false, out, || "[R, N]".into()) };
+                let tokens = x.dims().first().copied().unwrap_or(0);
+                let needed = || "[T, K], K the columns of the weights, T a divisor of the rows of the result".into();
+                self.shape(x.dims() == [tokens, inputs] && tokens > 0 && rows.is_multiple_of(tokens), x, needed)?;
+                let whole = outputs > 0 && all > 0 && all.is_multiple_of(outputs);
+                self.shape(whole, w, || format!("whole matrices of {outputs} rows"))?;
+                self.tokens(experts, rows)?;
+                self.dtype(x, F32)?;
+                self.dtype(out, F32)
+            }
             Op::QuantizeActivations => {
                 let ([x], [values, scales, sums]) = self.named(["x"], ["values", "scales", "sums"])?;
                 let &[tokens, _] = x.dims() else { return self.shape(false, x, || "[T, K]".into()) };

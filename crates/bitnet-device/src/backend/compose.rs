@@ -45,6 +45,7 @@ impl Op {
             (Op::Gated(act), &[up], [gate]) => fused::gated(device, act, gate.reborrow(), up),
             (Op::Embedding, &[table, ids], [out]) => fused::embedding(device, ids, table, out.reborrow()),
             (Op::Linear, &[x, w], [out]) => fused::linear(device, x, w, out.reborrow()),
+            (Op::ExpertLinear, &[x, w, experts], [out]) => fused::expert_linear(device, x, w, experts, out.reborrow()),
             (Op::QuantizeActivations, &[x], [values, scales, sums]) => {
                 fused::quantize_activations(device, x, values.reborrow(), scales.reborrow(), sums.reborrow())
             }

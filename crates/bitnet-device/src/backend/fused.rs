@@ -197,6 +197,26 @@ pub fn linear(backend: &dyn Backend, x: TensorRef, w: TensorRef, out: TensorMut)
     backend.matmul(x, TensorRef { layout: w.layout.transpose(0, 1)?, ..w.view() }, out)
 }
 
+/// See [`Op::ExpertLinear`].
+pub fn expert_linear(
+    backend: &dyn Backend,
+    x: TensorRef,
+    w: TensorRef,
+    experts: TensorRef,
+    out: TensorMut,
+) -> Result<()> {
+    let (&[tokens, inputs], &[rows, outputs]) = (x.layout.dims(), out.layout.dims()) else { unreachable!("checked") };
+    let all = w.layout.dims()[0];
+    let w = cast(backend, w, F32)?;
+    let mut chosen = Temp::new(backend, &[rows, outputs, inputs], F32)?;
+    let layout = experts.layout.unsqueeze(1)?.unsqueeze(2)?.broadcast_to(&[rows, outputs, inputs])?;
+    let stacked = w.view().reshape(&[all / outputs, outputs, inputs])?;
+    backend.gather(stacked, 0, TensorRef { layout, ..experts }, chosen.view_mut())?;
+    let layout = x.layout.unsqueeze(1)?.broadcast_to(&[tokens, rows / tokens, inputs])?;
+    let repeated = Temp::copied(backend, TensorRef { layout, ..x })?;
+    backend.matmul(chosen.view(), repeated.view().reshape(&[rows, inputs, 1])?, out.reshape(&[rows, outputs, 1])?)
+}
+
 /// See [`Op::QuantizeActivations`].
 pub fn quantize_activations(
     backend: &dyn Backend,

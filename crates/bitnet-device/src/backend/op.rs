@@ -116,6 +116,10 @@ pub enum Op {
     Embedding,
     /// `[x, w] -> [out]`: `x w^T`: `x` f32 `[T, K]`, `w` `[N, K]` of any float or weight type, `out` f32 `[T, N]`.
     Linear,
+    /// `[x, w, experts] -> [out]`: `out[r] = x[r / (R / T)] w_e^T` of the expert `e = experts[r]`: `x` f32 `[T, K]`, `w` `[E * N, K]`,
+    /// the matrices of the experts one after another, of any float or weight type, `experts` `U32` `[R]`, `R` a multiple of `T`,
+    /// `out` f32 `[R, N]`. The matrices of experts that are not named need not be read. An expert that is not there is an error.
+    ExpertLinear,
     /// `[x] -> [values, scales, sums]`: quantizes each row of `x` f32 `[T, K]` to 8 bits, see [`QuantizedActivations`].
     QuantizeActivations,
     /// `[values, scales, sums, weights, row scales] -> [out]`: `(x . w^T) * scale / s`, f32 `[T, rows]`; the integer product is
@@ -193,6 +197,7 @@ names! {
     Op::Gated(_) => "gated",
     Op::Embedding => "embedding",
     Op::Linear => "linear",
+    Op::ExpertLinear => "expert_linear",
     Op::QuantizeActivations => "quantize_activations",
     Op::TernaryMatmul => "ternary_matmul",
     Op::RmsNormBackward { .. } => "rms_norm_backward",

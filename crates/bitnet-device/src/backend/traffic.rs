@@ -30,6 +30,11 @@ impl Op {
                 let rows = ids.layout.shape().elements() * table.dtype.row_bytes(table.layout.shape().last());
                 beside(0) + rows as u64
             }
+            (Op::ExpertLinear, [_, w, experts], [out]) => {
+                let (all, each) = (w.layout.dims()[0], out.layout.shape().last());
+                let read = experts.layout.shape().elements().min(all / each.max(1)) * each;
+                beside(1) + (read * w.dtype.row_bytes(w.layout.shape().last())) as u64
+            }
             (Op::Rope, [cos, _, positions], _) => {
                 let angles = 2 * positions.layout.shape().elements() * cos.layout.shape().last() * cos.dtype.size();
                 positions.distinct_bytes() + angles as u64 + written
@@ -62,7 +67,9 @@ impl Op {
     fn operations(&self, inputs: &[TensorRef], outputs: &[TensorMut]) -> u64 {
         let elements = |layout: &Layout| layout.shape().elements() as u64;
         match (self, inputs, outputs) {
-            (Op::Matmul | Op::Linear, [a, ..], [out]) => 2 * elements(&out.layout) * a.layout.shape().last() as u64,
+            (Op::Matmul | Op::Linear | Op::ExpertLinear, [a, ..], [out]) => {
+                2 * elements(&out.layout) * a.layout.shape().last() as u64
+            }
             (Op::TernaryMatmul, [values, ..], [out]) => 2 * elements(&out.layout) * values.layout.shape().last() as u64,
             (Op::PagedAttention { window, .. }, [q, ..], _) => {
                 // Products with keys and values, of the positions that a row attends to.

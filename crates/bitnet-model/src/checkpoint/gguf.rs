@@ -307,6 +307,14 @@ impl Weights for GgufCheckpoint {
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
         let (rows, cols) = projection.shape(&self.config);
+        if let (Some(experts), Projection::Gate | Projection::Up | Projection::Down) =
+            (self.config.block.experts, projection)
+        {
+            let name = format!("{}_exps.weight", linear_name(layer, projection));
+            let tensor = self.tensor(&name, &[experts.count, rows, cols])?;
+            let weight = WeightSource::Dense(self.dense(tensor, experts.count * rows, cols)?);
+            return Ok(LinearSource { weight, bias: None, inner_norm: None });
+        }
         let quantized = self.config.block.inner_norms;
         let source = self.linear_tensor(&linear_name(layer, projection), rows, cols, quantized)?;
         match projection {
@@ -315,6 +323,11 @@ impl Weights for GgufCheckpoint {
             }
             _ => Ok(source),
         }
+    }
+
+    fn router(&self, layer: usize) -> Result<DenseTensor> {
+        let (count, cols) = (self.config.block.experts.map_or(0, |experts| experts.count), self.config.hidden_size);
+        self.dense(self.tensor(&format!("blk.{layer}.ffn_gate_inp.weight"), &[count, cols])?, count, cols)
     }
 
     fn release(&self, layer: usize) {

@@ -3,7 +3,7 @@
 use super::gguf_names::{Family, linear_name, norm_name};
 use super::weights::{Norm, Projection};
 use crate::config::{
-    Architecture, Block, HiddenAct, NormPlacement, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention,
+    Architecture, Block, Experts, HiddenAct, NormPlacement, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention,
 };
 use crate::gguf::{Gguf, GgufType, Metadata};
 use crate::{Config, ModelError, Result};
@@ -55,9 +55,16 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
                 _ => None,
             },
             windows: windows(metadata, family, &key, layers)?,
+            experts: match family {
+                // llama.cpp always divides by the sum.
+                Family::Qwen3Moe => {
+                    Some(Experts { count: need("expert_count")?, used: need("expert_used_count")?, renormalize: true })
+                }
+                _ => None,
+            },
             logit_cap: number("final_logit_softcapping")?.filter(|_| family == Family::Gemma3),
             qk_norm: match family {
-                Family::Qwen3 | Family::Gemma3 => Some(QkNorm::Head),
+                Family::Qwen3 | Family::Gemma3 | Family::Qwen3Moe => Some(QkNorm::Head),
                 Family::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
@@ -80,7 +87,10 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
             ..Block::default()
         },
         hidden_size,
-        intermediate_size: need("feed_forward_length")?,
+        intermediate_size: match family {
+            Family::Qwen3Moe => need("expert_feed_forward_length")?,
+            _ => need("feed_forward_length")?,
+        },
         layers,
         heads,
         kv_heads: find("attention.head_count_kv")?.unwrap_or(heads),
@@ -136,6 +146,10 @@ fn refuse_unknown(gguf: &Gguf, config: &Config) -> Result<()> {
         .flat_map(|base| [".weight", ".bias", ".scale", "_norm_in.weight"].map(|end| format!("{base}{end}")))
         .collect();
     known.extend(Norm::all(config).map(norm_name));
+    if config.block.experts.is_some() {
+        let names = ["ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+        known.extend((0..config.layers).flat_map(|layer| names.map(|name| format!("blk.{layer}.{name}.weight"))));
+    }
     match gguf.tensors.iter().find(|t| t.name.starts_with("blk.") && !known.contains(&t.name)) {
         Some(tensor) => Err(ModelError::tensor(&tensor.name, "is not part of the blocks that this build computes")),
         None => Ok(()),

@@ -24,11 +24,13 @@ pub enum Family {
     MiniCpm,
     /// `gemma3`
     Gemma3,
+    /// `qwen3moe`
+    Qwen3Moe,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BitNetB158,
         Self::BitNet25,
         Self::BitNet,
@@ -38,6 +40,7 @@ impl Family {
         Self::Hunyuan,
         Self::MiniCpm,
         Self::Gemma3,
+        Self::Qwen3Moe,
     ];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
@@ -52,6 +55,7 @@ impl Family {
             Self::Hunyuan => "hunyuan-dense",
             Self::MiniCpm => "minicpm",
             Self::Gemma3 => "gemma3",
+            Self::Qwen3Moe => "qwen3moe",
         }
     }
 
@@ -65,6 +69,7 @@ impl Family {
             Self::Hunyuan => Architecture::Hunyuan,
             Self::MiniCpm => Architecture::MiniCpm,
             Self::Gemma3 => Architecture::Gemma3,
+            Self::Qwen3Moe => Architecture::Qwen3Moe,
         }
     }
 

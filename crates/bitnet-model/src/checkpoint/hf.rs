@@ -3,7 +3,7 @@
 use super::TensorSummary;
 use super::mlx::{Affine, Mlx, Packed};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::config::{Architecture, LinearClass, QuantizationConfig};
+use crate::config::{Architecture, Experts, LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
@@ -119,6 +119,13 @@ impl HuggingFace {
         if self.config.architecture == Architecture::Glm4 {
             modules.extend((0..self.config.layers).map(gate_up));
         }
+        if let Some(Experts { count, .. }) = self.config.block.experts {
+            let feed_forward = [Projection::Gate, Projection::Up, Projection::Down];
+            for layer in 0..self.config.layers {
+                modules.insert(router(layer));
+                modules.extend(feed_forward.iter().flat_map(|&p| (0..count).map(move |e| expert(layer, e, p))));
+            }
+        }
         modules.extend(Norm::all(&self.config).flat_map(|norm| norm_modules(norm, &self.config)));
         let read = |name: &str| {
             let ends = [".rms_norm.weight", ".norm.weight", ".weight_scale", ".weight", ".bias", ".scales", ".biases"];
@@ -180,6 +187,21 @@ impl HuggingFace {
         let (start, row) = (tensor.info.range.start, dtype.row_bytes(cols));
         let range = start + rows.start * row..start + rows.end * row;
         DenseTensor::mapped(name, self.files[tensor.shard].clone(), range, dtype, rows.len(), cols)
+    }
+
+    /// The matrices of all experts, which no quantization converts: they are no linear modules of transformers.
+    fn experts(&self, layer: usize, projection: Projection, count: usize) -> Result<LinearSource> {
+        let (rows, cols) = projection.shape(&self.config);
+        let first = expert(layer, 0, projection);
+        let one = |e: usize| self.dense(&format!("{}.weight", expert(layer, e, projection)), rows, cols);
+        let parts = (0..count).map(one).collect::<Result<Vec<_>>>()?;
+        let dtype = parts[0].dtype;
+        if parts.iter().any(|part| part.dtype != dtype) {
+            return Err(ModelError::tensor(first, "and the other experts have different dtypes"));
+        }
+        let bytes = parts.iter().flat_map(DenseTensor::bytes).copied().collect();
+        let weight = WeightSource::Dense(DenseTensor::owned(&first, bytes, dtype, count * rows, cols)?);
+        Ok(LinearSource { weight, bias: None, inner_norm: None })
     }
 
     /// Gate or up of a family that keeps both in one matrix, gate first.
@@ -291,6 +313,15 @@ fn unannounced_biases(config: &str, tensors: &Tensors) -> Vec<String> {
     [("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")].into_iter().filter_map(note).collect()
 }
 
+/// Name of a projection of an expert.
+fn expert(layer: usize, expert: usize, projection: Projection) -> String {
+    module(layer, projection).replace(".mlp.", &format!(".mlp.experts.{expert}."))
+}
+
+fn router(layer: usize) -> String {
+    format!("model.layers.{layer}.mlp.gate")
+}
+
 /// Name of the matrix of gate and up of a family that keeps both in one.
 fn gate_up(layer: usize) -> String {
     format!("model.layers.{layer}.mlp.gate_up_proj")
@@ -390,6 +421,9 @@ impl Weights for HuggingFace {
         let Config { architecture, block, head_dim, .. } = &self.config;
         let (rows, cols) = projection.shape(&self.config);
         match projection {
+            Projection::Gate | Projection::Up | Projection::Down if block.experts.is_some() => {
+                self.experts(layer, projection, block.experts.map_or(0, |experts| experts.count))
+            }
             Projection::Gate | Projection::Up if *architecture == Architecture::Glm4 => {
                 self.half_of_gate_up(layer, projection == Projection::Up)
             }
@@ -399,6 +433,11 @@ impl Weights for HuggingFace {
             }
             _ => self.linear_module(&module(layer, projection), rows, cols),
         }
+    }
+
+    fn router(&self, layer: usize) -> Result<DenseTensor> {
+        let count = self.config.block.experts.map_or(0, |experts| experts.count);
+        self.dense(&format!("{}.weight", router(layer)), count, self.config.hidden_size)
     }
 
     fn release(&self, layer: usize) {

@@ -249,6 +249,10 @@ pub trait Weights: Send + Sync {
     fn head(&self) -> Result<Option<LinearSource>>;
     /// Weights of a norm.
     fn norm(&self, norm: Norm) -> Result<Vec<f32>>;
+    /// The router `[experts, hidden]` of block `layer`, whose feed-forward projections are those of all experts, one after another.
+    fn router(&self, layer: usize) -> Result<DenseTensor> {
+        Err(ModelError::Config(format!("layer {layer} has no experts")))
+    }
     /// A linear layer of block `layer`; the rows of query and key in the order of [`Block::row`].
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource>;
     /// What an adapter adds to a linear layer as the model runs.

@@ -57,6 +57,17 @@ impl Default for Scales {
     }
 }
 
+/// Mixture of experts: feed-forward layers of which a router chooses some for each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer; `intermediate_size` is the width of one.
+    pub count: usize,
+    /// Experts of a token: those with the largest softmax of the router's scores, which are the factors of their results.
+    pub used: usize,
+    /// Whether the factors of a token are divided by their sum.
+    pub renormalize: bool,
+}
+
 /// What the decoder blocks of a model compute beside their shape. The default is the block of Llama. Biases are those that the
 /// checkpoint has.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -78,6 +89,8 @@ pub struct Block {
     pub window_rope: Option<RopeConfig>,
     /// Constant factors.
     pub scales: Scales,
+    /// Experts in place of one feed-forward layer.
+    pub experts: Option<Experts>,
     /// Logits `l` become `cap * tanh(l / cap)` (Gemma).
     pub logit_cap: Option<f32>,
 }
@@ -107,8 +120,18 @@ impl Block {
 
     /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
     pub fn beyond_bitnet(&self) -> Option<&'static str> {
-        let Self { norms, inner_norms: _, qk_norm, rotary_dim, rotary_pairs, windows, window_rope, scales, logit_cap } =
-            self;
+        let Self {
+            norms,
+            inner_norms: _,
+            qk_norm,
+            rotary_dim,
+            rotary_pairs,
+            windows,
+            window_rope,
+            scales,
+            experts,
+            logit_cap,
+        } = self;
         [
             (*norms != NormPlacement::Before, "norms after attention and the feed-forward layer"),
             (qk_norm.is_some(), "norms of queries and keys"),
@@ -116,6 +139,7 @@ impl Block {
             (windows.iter().any(Option::is_some) || window_rope.is_some(), "attention to a window of positions"),
             (*scales != Scales::default(), "scales of embedding, residual, attention or logits"),
             (logit_cap.is_some(), "a bound of the logits"),
+            (experts.is_some(), "experts"),
         ]
         .into_iter()
         .find_map(|(asked, what)| asked.then_some(what))
@@ -129,6 +153,10 @@ impl Block {
             format!("heads x head_dim is {}, but hidden_size is {}", config.query_size(), config.hidden_size)
         } else if let Some(dim) = self.rotary_dim.filter(|&d| d == 0 || d % 2 != 0 || d > config.head_dim) {
             format!("partial_rotary_factor leaves {dim} of {} elements of a head; they must be even", config.head_dim)
+        } else if let Some(Experts { count, used, .. }) =
+            self.experts.filter(|e| !(1..=e.count.min(4096)).contains(&e.used))
+        {
+            format!("{used} of {count} experts are used; it must be between 1 and all, and at most 4096")
         } else if self.windows.contains(&Some(0)) {
             "sliding_window is 0; it must be positive or null".into()
         } else if scales.iter().any(|s| !(s.is_finite() && *s > 0.)) {

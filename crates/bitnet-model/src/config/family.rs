@@ -1,6 +1,6 @@
 //! The families of decoders: their names and defaults, and the description of their blocks.
 
-use super::{Block, NormPlacement, QkNorm, Raw, Scales};
+use super::{Block, Experts, NormPlacement, QkNorm, Raw, Scales};
 use crate::{ModelError, Result};
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub enum Architecture {
     MiniCpm,
     /// Gemma 3, text: four norms, windows with a rotary base of their own.
     Gemma3,
+    /// Qwen3 with experts.
+    Qwen3Moe,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -81,7 +83,7 @@ const QWEN: Defaults = Defaults {
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BitNet,
         Self::Llama,
         Self::Qwen2,
@@ -93,6 +95,7 @@ impl Architecture {
         Self::Hunyuan,
         Self::MiniCpm,
         Self::Gemma3,
+        Self::Qwen3Moe,
     ];
 
     /// The value of `model_type` in `config.json`.
@@ -118,6 +121,7 @@ impl Architecture {
             Self::Hunyuan => ("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM"),
             Self::MiniCpm => ("minicpm", "MiniCPMForCausalLM"),
             Self::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
+            Self::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
         }
     }
 
@@ -171,6 +175,8 @@ impl Architecture {
                 ..LLAMA
             },
             Self::Qwen2 => QWEN,
+            // The width is that of an expert.
+            Self::Qwen3Moe => Defaults { hidden: 2048, intermediate: 768, layers: 24, kv_heads: Some(4), ..QWEN },
             Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
             Self::Mistral => Defaults { intermediate: 14336, kv_heads: Some(8), positions: 131_072, ..LLAMA },
             Self::Olmo2 => Defaults { vocab: 50304, norm_eps: 1e-5, bos: None, eos: &[50279], ..LLAMA },
@@ -215,7 +221,7 @@ impl Architecture {
             },
             inner_norms: self == Self::BitNet,
             qk_norm: match self {
-                Self::Qwen3 | Self::Gemma3 => Some(QkNorm::Head),
+                Self::Qwen3 | Self::Gemma3 | Self::Qwen3Moe => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
                 Self::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
@@ -244,15 +250,33 @@ impl Architecture {
                 _ => Scales::default(),
             },
             window_rope: None,
+            experts: self.experts(raw)?,
             logit_cap: raw.final_logit_softcapping.filter(|_| self == Self::Gemma3),
         })
+    }
+
+    fn experts(self, raw: &Raw) -> Result<Option<Experts>> {
+        if self != Self::Qwen3Moe {
+            return Ok(None);
+        }
+        let some = raw.mlp_only_layers.as_ref().is_some_and(|layers| !layers.is_empty());
+        if some || raw.decoder_sparse_step.is_some_and(|step| step != 1) {
+            let problem =
+                "mlp_only_layers or decoder_sparse_step asks for layers without experts, which are not computed";
+            return Err(ModelError::Config(problem.into()));
+        }
+        Ok(Some(Experts {
+            count: raw.num_experts.or(raw.num_local_experts).unwrap_or(128),
+            used: raw.num_experts_per_tok.unwrap_or(8),
+            renormalize: raw.norm_topk_prob.unwrap_or(false),
+        }))
     }
 
     /// The window of each layer; empty: none has one.
     fn windows(self, raw: &Raw, layers: usize) -> Result<Vec<Option<u32>>> {
         let window = match self {
             Self::Mistral | Self::Gemma3 => raw.sliding_window.unwrap_or(Some(4096)),
-            Self::Qwen2 | Self::Qwen3 if raw.use_sliding_window == Some(true) => {
+            Self::Qwen2 | Self::Qwen3 | Self::Qwen3Moe if raw.use_sliding_window == Some(true) => {
                 raw.sliding_window.unwrap_or(Some(4096))
             }
             _ => None,
@@ -263,7 +287,8 @@ impl Architecture {
                 let pattern = raw.sliding_window_pattern.unwrap_or(6).max(1);
                 return Ok((1..=layers).map(|i| window.filter(|_| i % pattern != 0)).collect());
             }
-            let first = if self == Self::Mistral { 0 } else { raw.max_window_layers.unwrap_or(28) };
+            let first =
+                if matches!(self, Self::Mistral | Self::Qwen3Moe) { 0 } else { raw.max_window_layers.unwrap_or(28) };
             return Ok(window.map_or(Vec::new(), |w| (0..layers).map(|i| (i >= first).then_some(w)).collect()));
         };
         let one = |kind: &String| match kind.as_str() {
