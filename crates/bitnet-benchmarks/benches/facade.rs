@@ -6,7 +6,7 @@ use bitnet::inference::{Engine, EngineOptions, KvType, Request};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::RandomWeights;
 use bitnet::prelude::*;
-use bitnet::quant::{ActivationBuffer, BitLinearConfig, PackedFormat, QuantizedTensor};
+use bitnet::quant::{ActivationBuffer, ActivationRule, BitLinearConfig, PackedFormat, QuantizedTensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn bit_linear(c: &mut Criterion) {
         group.bench_function(format!("latent, batch of {tokens}"), |bench| {
             bench.iter(|| autograd::no_grad(|| layer.forward(&x)).unwrap());
         });
-        let mut buffer = ActivationBuffer::new(tokens, WIDTH, &device).unwrap();
+        let mut buffer = ActivationBuffer::new(ActivationRule::Token, tokens, WIDTH, &device).unwrap();
         let mut y = BitNetTensor::empty(&[tokens, WIDTH], BitNetDType::F32, &device).unwrap();
         group.bench_function(format!("packed, batch of {tokens}"), |bench| {
             bench.iter(|| packed.forward(x.as_ref(), &mut buffer, &device, y.as_mut().unwrap()).unwrap());

@@ -7,6 +7,7 @@ use bitnet::inference::{KvType, Sampling};
 use bitnet::model::chat_template::ChatTemplate;
 use bitnet::model::checkpoint::SamplingDefaults;
 use bitnet::model::tokenizer::Tokenizer;
+use bitnet::quant::ActivationRule;
 use bitnet::quant::formats::i2_s::I2sOrder;
 use clap::{Args, ValueEnum};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -19,6 +20,10 @@ pub struct ReadArgs {
     /// from the model's norms]
     #[arg(long, value_name = "ORDER", value_enum, help_heading = "Model")]
     pub i2s_order: Option<Order>,
+    /// How the inputs of ternary layers are rounded: token (8 bits, one scale), block32 or block256 (8 bits as llama.cpp's q8_0 or
+    /// q8_K), or float [default: as the checkpoint says, else by its family]
+    #[arg(long, value_name = "RULE", help_heading = "Model")]
+    pub activations: Option<ActivationRule>,
 }
 
 /// Block order of I2_S.

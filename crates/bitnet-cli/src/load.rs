@@ -84,7 +84,7 @@ pub fn open_masters(path: &Path, args: &ReadArgs) -> Result<Checkpoint> {
 }
 
 fn options(args: &ReadArgs) -> OpenOptions {
-    OpenOptions { i2s_order: args.i2s_order.map(Into::into), ..OpenOptions::default() }
+    OpenOptions { i2s_order: args.i2s_order.map(Into::into), activations: args.activations, ..OpenOptions::default() }
 }
 
 /// Loads a model for a device.

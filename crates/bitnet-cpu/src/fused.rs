@@ -178,87 +178,92 @@ pub(super) fn expert_linear(
 
 pub(super) fn quantize_activations(
     cpu: &CpuBackend,
+    rule: ActivationRule,
     x: &TensorRef,
     values: TensorMut,
     scales: TensorMut,
     sums: TensorMut,
 ) -> Result<()> {
     const OP: &str = "quantize_activations";
-    let (tokens, columns) = padded_rows(OP, &values.as_ref())?;
+    let (rows, columns) = padded_rows(OP, &values.as_ref())?;
     let kernel = cpu.kernels()?.ternary;
-    let q = &mut values.storage.cpu_mut(OP, values.dtype)?.elements_mut::<i8>()?[..tokens * padded(columns)];
+    let q = &mut values.storage.cpu_mut(OP, values.dtype)?.elements_mut::<i8>()?[..rows * padded(columns)];
     let x = slice(OP, "x", x)?;
     let (scales, sums) = (slice_mut(OP, "scales", scales)?, slice_mut(OP, "sums", sums)?);
-    quantize_rows(kernel, &cpu.threads, x, columns, q, scales, sums);
+    quantize_rows(kernel, &cpu.threads, rule, x, columns, q, scales, sums);
     Ok(())
 }
 
-/// The extents of `[T, K]`; an error unless its rows follow each other every `padded(K)` bytes from the start of its storage.
+/// The rows `T * D` and columns of `[T, D, K]`; an error unless its rows follow each other every `padded(K)` bytes from the start
+/// of its storage.
 fn padded_rows(op: &'static str, t: &TensorRef) -> Result<(usize, usize)> {
-    let &[tokens, columns] = t.layout.dims() else {
-        return Err(wrong_shape(op, "values", t, "[T, K]"));
+    let &[tokens, digits, columns] = t.layout.dims() else {
+        return Err(wrong_shape(op, "values", t, "[T, D, K]"));
     };
-    let stride = padded(columns);
+    let (stride, strides) = (padded(columns), t.layout.strides());
     let fits = t.layout.offset() == 0
-        && (tokens <= 1 || t.layout.strides()[0] == stride as isize)
-        && (columns <= 1 || t.layout.strides()[1] == 1)
-        && t.storage.len_bytes() >= tokens * stride;
+        && (tokens <= 1 || strides[0] == (digits * stride) as isize)
+        && (digits <= 1 || strides[1] == stride as isize)
+        && (columns <= 1 || strides[2] == 1)
+        && t.storage.len_bytes() >= tokens * digits * stride;
     if !fits {
         return Err(wrong_shape(op, "values", t, "rows padded to padded_columns() elements"));
     }
-    Ok((tokens, columns))
+    Ok((tokens * digits, columns))
 }
 
 pub(super) fn pack_ternary(cpu: &CpuBackend, parts: &[TernarySource]) -> Result<PackedTernary> {
     const OP: &str = "pack_ternary";
-    let columns = parts.first().map_or(0, |part| part.columns);
+    let (columns, groups) = parts.first().map_or((0, 1), |part| (part.columns, part.groups()));
     let mut bytes = 0usize;
     for (index, part) in parts.iter().enumerate() {
+        part.check()?;
         let whole = index + 1 == parts.len() || part.rows.is_multiple_of(ternary::PANEL);
-        let codes = part.rows.checked_mul(columns.div_ceil(4));
+        let same = part.columns == columns && part.groups() == groups && columns <= ternary::MAX_COLS;
         let size = ternary::packed_len(part.rows, columns).and_then(|len| bytes.checked_add(len));
-        match size {
-            Some(sum)
-                if whole
-                    && part.columns == columns
-                    && codes == Some(part.codes.len())
-                    && columns <= ternary::MAX_COLS =>
-            {
-                bytes = sum;
-            }
-            _ => {
-                let got = TensorShape::new(&[part.rows, part.columns])?;
-                let needed = format!("rows in groups of 16 (but for the last part), {columns} columns and their codes");
-                return Err(TensorOpError::Shape { op: OP, what: "part", got, needed }.into());
-            }
-        }
+        let Some(sum) = size.filter(|_| whole && same) else {
+            let got = TensorShape::new(&[part.rows, part.columns])?;
+            let needed = format!("rows in groups of 16 (but for the last part), {columns} columns in {groups} groups");
+            return Err(TensorOpError::Shape { op: OP, what: "part", got, needed }.into());
+        };
+        bytes = sum;
     }
     let mut storage = CpuStorage::allocate(&cpu.memory, bytes)?;
     storage.advise_huge_pages(true);
     let mut rest = storage.bytes_mut()?;
     let mut scales: Vec<f32> = Vec::new();
+    let by_row = parts.iter().any(|part| part.group.is_some());
     for part in parts {
         let len = ternary::packed_len(part.rows, columns).unwrap_or(0);
         let (tiles, tail) = rest.split_at_mut(len);
         ternary::pack(part.codes, part.rows, columns, tiles, &cpu.threads);
-        scales.extend(std::iter::repeat_n(part.scale, part.rows.div_ceil(ternary::PANEL)));
+        for panel in 0..part.rows.div_ceil(ternary::PANEL) {
+            let rows = panel * ternary::PANEL..(panel + 1) * ternary::PANEL;
+            let scale = |row: usize, group: usize| if row < part.rows { part.row_scales(row)[group] } else { 0. };
+            match by_row {
+                true => scales.extend((0..groups).flat_map(|group| rows.clone().map(move |row| scale(row, group)))),
+                false => scales.extend(part.scales),
+            }
+        }
         rest = tail;
     }
     let rows = parts.iter().map(|part| part.rows).sum();
     let scales = cpu.upload(bytemuck::cast_slice(&scales))?;
-    PackedTernary::new(TensorStorage::Cpu(storage), scales, rows, columns)
+    PackedTernary::new(TensorStorage::Cpu(storage), scales, groups, rows, columns)
 }
 
 pub(super) fn ternary_matmul(
     cpu: &CpuBackend,
+    rule: ActivationRule,
     [values, scales, sums, w, row_scales]: &[TensorRef; 5],
     out: TensorMut,
 ) -> Result<()> {
     const OP: &str = "ternary_matmul";
     let &[rows, columns] = w.layout.dims() else { return Err(wrong_shape(OP, "weights", w, "[rows, K]")) };
-    let (tokens, _) = padded_rows(OP, values)?;
-    let q = &values.storage.cpu(OP, values.dtype)?.elements::<i8>()?[..tokens * padded(columns)];
-    let activations = ternary::Activations { q, scales: slice(OP, "scales", scales)?, sums: slice(OP, "sums", sums)? };
+    let (digits, _) = padded_rows(OP, values)?;
+    let q = &values.storage.cpu(OP, values.dtype)?.elements::<i8>()?[..digits * padded(columns)];
+    let (scales, sums) = (slice(OP, "scales", scales)?, slice(OP, "sums", sums)?);
+    let activations = ternary::Activations { rule, q, scales, sums };
     let tiles = w.storage.cpu(OP, BitNetDType::Ternary2)?.bytes();
     if Some(tiles.len()) != ternary::packed_len(rows, columns) {
         return Err(wrong_shape(OP, "weights", w, "what pack_ternary() made"));

@@ -69,12 +69,12 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::Embedding, [table, ids], [out]) => done(fused::embedding(table, ids, out.reborrow()))?,
         (Op::Linear, [x, w], [out]) => done(fused::linear(cpu, x, w, out.reborrow()))?,
         (Op::ExpertLinear, [x, w, experts], [out]) => done(fused::expert_linear(cpu, x, w, experts, out.reborrow()))?,
-        (Op::QuantizeActivations, [x], [values, scales, sums]) => {
-            done(fused::quantize_activations(cpu, x, values.reborrow(), scales.reborrow(), sums.reborrow()))?
+        (Op::QuantizeActivations(rule), [x], [values, scales, sums]) => {
+            done(fused::quantize_activations(cpu, rule, x, values.reborrow(), scales.reborrow(), sums.reborrow()))?
         }
-        (Op::TernaryMatmul, inputs, [out]) => {
+        (Op::TernaryMatmul(rule), inputs, [out]) => {
             let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
-            done(fused::ternary_matmul(cpu, inputs, out.reborrow()))?
+            done(fused::ternary_matmul(cpu, rule, inputs, out.reborrow()))?
         }
         (Op::RmsNormBackward { eps }, [grad, x, weight], [dx, dweight]) => {
             gradient::rms_norm_backward(cpu, grad, x, weight, eps, dx, dweight)?

@@ -3,7 +3,7 @@
 use bitnet_core::backend::{BinaryOp, TensorMut, TensorRef};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError};
 use bitnet_model::checkpoint::{LinearSource, LowRank, WeightSource};
-use bitnet_quant::{ActivationBuffer, PackedBitLinear};
+use bitnet_quant::{ActivationBuffer, ActivationRule, PackedBitLinear};
 
 /// A linear layer in the layout of its device.
 #[derive(Debug)]
@@ -102,10 +102,16 @@ pub(crate) struct LinearScratch {
 }
 
 impl LinearScratch {
-    pub(crate) fn new(batch: usize, inputs: usize, own_norms: bool, device: &Device) -> Result<Self> {
+    pub(crate) fn new(
+        rule: ActivationRule,
+        batch: usize,
+        inputs: usize,
+        own_norms: bool,
+        device: &Device,
+    ) -> Result<Self> {
         let elements = if own_norms { batch * inputs } else { 0 };
         Ok(Self {
-            quantized: ActivationBuffer::new(batch, inputs, device)?,
+            quantized: ActivationBuffer::new(rule, batch, inputs, device)?,
             normed: BitNetTensor::empty(&[elements], BitNetDType::F32, device)?,
             adapted: (
                 BitNetTensor::empty(&[0], BitNetDType::F32, device)?,

@@ -7,7 +7,7 @@ use bitnet_quant::analysis::{LayerReport, QuantizationReport};
 use bitnet_quant::post_training::{
     InputStatistics, MixedPrecision, TernaryFit, error_feedback, output_error, round_to_nearest,
 };
-use bitnet_quant::{PackedFormat, QuantError};
+use bitnet_quant::{ActivationRule, PackedFormat, QuantError};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,6 +51,7 @@ pub struct CalibrationData<'a> {
 /// The weights of a model with dense layers replaced by ternary ones.
 pub struct QuantizedWeights {
     source: Box<dyn Weights>,
+    config: Config,
     layers: HashMap<(usize, Projection), TernaryFit>,
 }
 
@@ -226,14 +227,16 @@ fn keep(
 
 impl QuantizedWeights {
     /// `source`, the weights that were quantized, with its ternary layers.
-    pub fn new(source: Box<dyn Weights>, quantization: Quantization) -> Self {
-        Self { source, layers: quantization.layers }
+    /// `activations` says how the inputs of its ternary layers are to be rounded.
+    pub fn new(source: Box<dyn Weights>, quantization: Quantization, activations: ActivationRule) -> Self {
+        let config = Config { activations, ..source.config().clone() };
+        Self { source, config, layers: quantization.layers }
     }
 }
 
 impl Weights for QuantizedWeights {
     fn config(&self) -> &Config {
-        self.source.config()
+        &self.config
     }
 
     fn embedding(&self) -> bitnet_model::Result<DenseTensor> {

@@ -333,7 +333,8 @@ impl Scratch {
             logits: empty_f32(HEAD_ROWS.min(batch) * c.vocab_size, device)?,
             tokens: BitNetTensor::empty(&[HEAD_ROWS.min(batch)], BitNetDType::U32, device)?,
             probabilities: empty_f32(HEAD_ROWS.min(batch), device)?,
-            linear: LinearScratch::new(batch, widest, own_norms, device)?.with_adapters(adapted, device)?,
+            linear: LinearScratch::new(c.activations, batch, widest, own_norms, device)?
+                .with_adapters(adapted, device)?,
             experts: c.block.experts.map(|experts| ExpertScratch::new(c, experts, batch, device)).transpose()?,
         })
     }

@@ -3,7 +3,7 @@
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_inference::{CalibrationData, Method, Model, QuantizeOptions, QuantizedWeights, Session, quantize};
 use bitnet_model::checkpoint::{Checkpoint, Norm, OpenOptions, Projection, WeightSource, Weights};
-use bitnet_quant::PackedFormat;
+use bitnet_quant::{ActivationRule, PackedFormat};
 use bitnet_testkit::golden;
 use std::sync::Arc;
 
@@ -40,7 +40,8 @@ fn plain_rounding_of_master_weights_is_what_training_did() {
     let (masters, online) = (open(ONLINE, true), open(ONLINE, false));
     let result = quantize(masters.weights(), None, &options(Method::RoundToNearest), |_, _| ()).unwrap();
     assert!(result.report.layers.iter().all(|l| l.weights.is_some() && l.output_error.is_none()));
-    let quantized = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
+    let quantized =
+        masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result, ActivationRule::Token)));
     assert_eq!(logits(quantized.weights()), logits(online.weights()));
 }
 
@@ -71,7 +72,8 @@ fn kept_layers_stay_dense() {
     let kept: Vec<_> = result.report.layers.iter().filter(|l| l.weights.is_none()).map(|l| l.name.clone()).collect();
     assert_eq!(kept.len(), 4 + 3);
     assert_eq!(kept.iter().filter(|name| name.contains(".0.self_attn.")).count(), 4);
-    let quantized = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
+    let quantized =
+        masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result, ActivationRule::Token)));
     let weights = quantized.weights();
     for layer in 0..weights.config().layers {
         for projection in Projection::ALL {

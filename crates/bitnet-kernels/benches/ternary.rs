@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use bitnet_kernels::activation::ActivationRule::{self, Block32, Float, Token};
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::probe::{advise_huge_pages, int8_rate, read_bandwidth};
 use bitnet_kernels::ternary::{Activations, PANEL, TernaryMatrix, matmul, packed_len};
@@ -28,7 +29,9 @@ fn main() {
             }
             let kernels = Kernels::for_isa(isa).expect("it is available");
             println!("{isa}, {threads} thread{}", if threads == 1 { "" } else { "s" });
-            for (rows, cols) in SHAPES {
+            for (rows, cols, rule, group) in SHAPES.into_iter().flat_map(|(rows, cols)| {
+                [(rows, cols, Token, cols), (rows, cols, Block32, 128), (rows, cols, Float, 128)]
+            }) {
                 let len = packed_len(rows, cols).expect("a small matrix");
                 let copies: Vec<_> = weights.chunks_exact(len).map(|w| TernaryMatrix::new(w, rows, cols)).collect();
                 // The limits and the products take turns, and each is the best of many short parts, so that a noisy
@@ -37,14 +40,17 @@ fn main() {
                 let some = copies.len() / 16; // what fits in a time slice
                 for _ in 0..4 {
                     limit = limit.max(read_bandwidth(&pool, 0.2));
-                    let bytes = (some * len) as f64;
-                    speed = speed.max(bytes / best_seconds(&kernels, &pool, &copies, some, cols, 1) / 1e9);
+                    let scales = if group == cols { 0 } else { rows * (cols / group) * size_of::<f32>() };
+                    let bytes = (some * (len + scales)) as f64;
+                    speed =
+                        speed.max(bytes / best_seconds(&kernels, &pool, &copies, some, (cols, rule, group), 1) / 1e9);
                 }
                 let percent = 100.0 * speed / limit;
-                let mut line = format!("  {rows:4} x {cols:4}  decode {speed:5.1} of {limit:5.1} GB/s {percent:3.0} %");
+                let mut line =
+                    format!("  {rows:4} x {cols:4} {rule:7} decode {speed:5.1} of {limit:5.1} GB/s {percent:3.0} %");
                 let several = |tokens| {
                     (0..4).fold(f64::MAX, |least, _| {
-                        least.min(best_seconds(&kernels, &pool, &copies, some, cols, tokens))
+                        least.min(best_seconds(&kernels, &pool, &copies, some, (cols, rule, group), tokens))
                     })
                 };
                 let one = several(1);
@@ -55,7 +61,8 @@ fn main() {
                     for _ in 0..4 {
                         limit = limit.max(int8_rate(&kernels, &pool, 0.1));
                         let ops = 2.0 * (rows * cols * tokens) as f64;
-                        speed = speed.max(ops / best_seconds(&kernels, &pool, &copies, 1, cols, tokens) / 1e9);
+                        speed = speed
+                            .max(ops / best_seconds(&kernels, &pool, &copies, 1, (cols, rule, group), tokens) / 1e9);
                     }
                     let percent = 100.0 * speed / limit;
                     line += &format!("  prompt {tokens} {speed:6.1} of {limit:6.1} GOP/s {percent:3.0} %");
@@ -72,23 +79,27 @@ fn best_seconds(
     pool: &ThreadPool,
     matrices: &[TernaryMatrix],
     some: usize,
-    cols: usize,
+    (cols, rule, group): (usize, ActivationRule, usize),
     tokens: usize,
 ) -> f64 {
     let x: Vec<f32> = (0..tokens * cols).map(|i| (i % 251) as f32 - 125.0).collect();
-    let mut q = vec![0; tokens * padded(cols)];
-    let (mut scales, mut sums) = (vec![0.0; tokens], vec![0; tokens]);
-    quantize_rows(kernels.ternary, pool, &x, cols, &mut q, &mut scales, &mut sums);
-    let activations = Activations { q: &q, scales: &scales, sums: &sums };
+    let rows = tokens * rule.digits();
+    let mut q = vec![0; rows * padded(cols)];
+    let (mut scales, mut sums) = (vec![0.0; tokens * rule.blocks(cols)], vec![0; rows * cols.div_ceil(32)]);
+    quantize_rows(kernels.ternary, pool, rule, &x, cols, &mut q, &mut scales, &mut sums);
+    let activations = Activations { rule, q: &q, scales: &scales, sums: &sums };
     let panels = matrices[0].panels();
-    let panel_scales = vec![1.0; panels];
+    // Beside each matrix its own, so that they come from memory too.
+    let count = if group == cols { panels } else { panels * (cols / group) * PANEL };
+    let all_scales = vec![1.0; count * matrices.len()];
     let mut out = vec![0.0; tokens * panels * PANEL];
     let begin = Instant::now();
     let mut best = f64::INFINITY;
-    for part in matrices.chunks_exact(some).cycle() {
+    let pairs: Vec<_> = matrices.iter().zip(all_scales.chunks_exact(count)).collect();
+    for part in pairs.chunks_exact(some).cycle() {
         let start = Instant::now();
-        for matrix in part {
-            matmul(kernels.ternary, pool, matrix, &activations, &panel_scales, &mut out, panels * PANEL);
+        for (matrix, scales) in part {
+            matmul(kernels.ternary, pool, matrix, &activations, scales, &mut out, panels * PANEL);
             black_box(&mut out);
         }
         best = best.min(start.elapsed().as_secs_f64());

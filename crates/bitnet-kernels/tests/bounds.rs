@@ -4,6 +4,7 @@
 
 mod common;
 
+use bitnet_device::backend::ActivationRule::Token;
 use bitnet_kernels::activation::quantize_rows;
 use bitnet_kernels::blocks::{BlockMatrix, BlockType, embedding};
 use bitnet_kernels::dense::matmul::{MatmulShape, Matrix, MatrixMut, matmul_f32, matmul_i8};
@@ -150,12 +151,12 @@ fn rows_of_weights_and_activations_that_wrap_around_are_refused() {
     assert_eq!(packed_len(1, usize::MAX), None);
     for Kernels { isa, ternary, .. } in kernels() {
         refused(&format!("{isa}: activations"), || {
-            quantize_rows(ternary, &pool, &[], TOP, &mut [], &mut [0.; 2], &mut [0; 2]);
+            quantize_rows(ternary, &pool, Token, &[], TOP, &mut [], &mut [0.; 2], &mut [0; 2]);
         });
         let tiles = vec![0; packed_len(16, 16).unwrap()];
         let w = TernaryMatrix::new(&tiles, 16, 16);
         refused(&format!("{isa}: output stride"), || {
-            matmul_i32(ternary, &pool, &w, &[0; 48], &[0; 3], &mut [0; 16], TOP);
+            matmul_i32(ternary, &pool, &w, &[0; 48], &[0; 3], 3, &mut [0; 16], TOP);
         });
     }
     let table = BlockMatrix::new(BlockType::BF16, 0, TOP / 2, &[]).unwrap();

@@ -2,6 +2,7 @@
 
 mod common;
 
+use bitnet_device::backend::ActivationRule::Token;
 use bitnet_kernels::ThreadPool;
 use bitnet_kernels::activation::{padded, quantize_rows};
 use bitnet_kernels::ternary::{Activations, MAX_COLS, TernaryMatrix, matmul, matmul_i32, pack, packed_len, unpack};
@@ -34,14 +35,14 @@ fn packed(weights: &[i8], rows: usize, cols: usize, pool: &ThreadPool) -> Vec<u8
     tiles
 }
 
-/// `[T, cols]` to `[T, padded(cols)]`, with the sums.
+/// `[T, cols]` to `[T, padded(cols)]`, with the sums of every 32 columns.
 fn padded_rows(q: &[i8], cols: usize) -> (Vec<i8>, Vec<i32>) {
     let mut rows = Vec::new();
     let mut sums = Vec::new();
     for row in q.chunks(cols) {
         rows.extend_from_slice(row);
         rows.resize(rows.len() + padded(cols) - cols, 0);
-        sums.push(row.iter().map(|&v| i32::from(v)).sum());
+        sums.extend(row.chunks(32).map(|q| q.iter().map(|&v| i32::from(v)).sum::<i32>()));
     }
     (rows, sums)
 }
@@ -58,13 +59,13 @@ fn check(weights: &[i8], q: &[i8], rows: usize, cols: usize, offset: usize, pool
     let (x, sums) = padded_rows(q, cols);
     let x = shifted(&x, offset);
     let matrix = TernaryMatrix::new(&tiles[offset..], rows, cols);
-    let expected = naive(weights, q, cols);
+    let (expected, tokens) = (naive(weights, q, cols), q.len() / cols);
     for kernels in kernels() {
         let stride = rows + 3;
-        let mut out = vec![i32::MIN; offset + sums.len() * stride];
-        matmul_i32(kernels.ternary, pool, &matrix, &x[offset..], &sums, &mut out[offset..], stride);
+        let mut out = vec![i32::MIN; offset + tokens * stride];
+        matmul_i32(kernels.ternary, pool, &matrix, &x[offset..], &sums, tokens, &mut out[offset..], stride);
         for (got, expected) in out[offset..].chunks(stride).zip(expected.chunks(rows)) {
-            assert_eq!(&got[..rows], expected, "{kernels:?} {rows} x {cols}, {} tokens", sums.len());
+            assert_eq!(&got[..rows], expected, "{kernels:?} {rows} x {cols}, {tokens} tokens");
             assert!(got[rows..].iter().all(|&v| v == i32::MIN), "{kernels:?} wrote past a row");
         }
     }
@@ -140,12 +141,12 @@ fn same_quantization(x: &[f32]) {
     let round = |v: &f32| if finite { (v * scale).round_ties_even().clamp(-128.0, 127.0) as i8 } else { 0 };
     let mut expected: Vec<i8> = x.iter().map(round).collect();
     expected.resize(padded(x.len()), 0);
-    let sum: i32 = expected.iter().map(|&v| i32::from(v)).sum();
+    let expected_sums: Vec<i32> = expected.chunks(32).map(|q| q.iter().map(|&v| i32::from(v)).sum()).collect();
     for kernels in kernels() {
-        let mut q = vec![99; padded(x.len())];
-        let (got_scale, got_sum) = kernels.ternary.quantize(x, &mut q);
+        let (mut q, mut got, mut sums) = (vec![99; padded(x.len())], [0.0], vec![0; expected_sums.len()]);
+        kernels.ternary.quantize(Token, x, &mut q, &mut got, &mut sums);
         assert_eq!(q, expected, "{kernels:?} {x:?}");
-        assert_eq!((got_scale.to_bits(), got_sum), (scale.to_bits(), sum), "{kernels:?} {x:?}");
+        assert_eq!((got[0].to_bits(), &sums), (scale.to_bits(), &expected_sums), "{kernels:?} {x:?}");
     }
 }
 
@@ -194,13 +195,13 @@ fn empty_problems_are_fine() {
     let pool = ThreadPool::new(2);
     for kernels in kernels() {
         let none = TernaryMatrix::new(&[], 0, 32);
-        matmul_i32(kernels.ternary, &pool, &none, &[0; 64], &[0; 2], &mut [], 0);
+        matmul_i32(kernels.ternary, &pool, &none, &[0; 64], &[0; 2], 2, &mut [], 0);
         let no_columns = TernaryMatrix::new(&[], 5, 0);
         let mut out = [7; 10];
-        matmul_i32(kernels.ternary, &pool, &no_columns, &[], &[0; 2], &mut out, 5);
+        matmul_i32(kernels.ternary, &pool, &no_columns, &[], &[], 2, &mut out, 5);
         assert_eq!(out, [0; 10]);
         let no_tokens = TernaryMatrix::new(&[0x55; 64], 3, 3);
-        matmul_i32(kernels.ternary, &pool, &no_tokens, &[], &[], &mut [], 3);
+        matmul_i32(kernels.ternary, &pool, &no_tokens, &[], &[], 0, &mut [], 3);
     }
 }
 
@@ -214,11 +215,11 @@ fn scales_go_with_their_panels() {
     let (rows, panel_scales) = (32 + 10, [0.5f32, 0.5, 3.0]);
     let x: Vec<f32> = (0..tokens * cols).map(|_| random.next() as i32 as f32 * 1e-9).collect();
     let mut q = vec![0; tokens * padded(cols)];
-    let (mut scales, mut sums) = (vec![0.0; tokens], vec![0; tokens]);
+    let (mut scales, mut sums) = (vec![0.0; tokens], vec![0; tokens * cols.div_ceil(32)]);
     let mut first_out = None;
     for kernels in kernels() {
-        quantize_rows(kernels.ternary, &pool, &x, cols, &mut q, &mut scales, &mut sums);
-        let activations = Activations { q: &q, scales: &scales, sums: &sums };
+        quantize_rows(kernels.ternary, &pool, Token, &x, cols, &mut q, &mut scales, &mut sums);
+        let activations = Activations { rule: Token, q: &q, scales: &scales, sums: &sums };
         let matrix = TernaryMatrix::new(&tiles, rows, cols);
         let mut out = vec![0.0; tokens * rows];
         matmul(kernels.ternary, &pool, &matrix, &activations, &panel_scales, &mut out, rows);
@@ -252,8 +253,8 @@ fn a_row_that_is_not_finite_gives_nan() {
             let mut x = [1.0; 40]; // the second of two rows is sound
             x[17] = bad;
             let (mut q, mut scales, mut sums) = ([0; 64], [0.0; 2], [0; 2]);
-            quantize_rows(kernels.ternary, &pool, &x, 20, &mut q, &mut scales, &mut sums);
-            let activations = Activations { q: &q, scales: &scales, sums: &sums };
+            quantize_rows(kernels.ternary, &pool, Token, &x, 20, &mut q, &mut scales, &mut sums);
+            let activations = Activations { rule: Token, q: &q, scales: &scales, sums: &sums };
             let mut out = [0.0; 4];
             matmul(kernels.ternary, &pool, &TernaryMatrix::new(&tiles, 2, 20), &activations, &[1.0], &mut out, 2);
             assert!(out[0].is_nan() && out[1].is_nan(), "{kernels:?} {bad} {out:?}");

@@ -13,6 +13,7 @@ pub(crate) use rope::yarn_attention;
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::{ModelError, Result};
+use bitnet_core::backend::ActivationRule;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -91,6 +92,8 @@ pub struct Config {
     pub eos: Vec<u32>,
     /// How linear layers are quantized; `None` if they are not.
     pub quantization: Option<QuantizationConfig>,
+    /// How the inputs of ternary layers are rounded.
+    pub activations: ActivationRule,
 }
 
 /// `config.json`. Absent keys take the defaults of the transformers class that `model_type` names.
@@ -130,6 +133,7 @@ struct Raw {
     #[serde(default, deserialize_with = "present")]
     eos_token_id: Option<Option<Value>>,
     quantization_config: Option<Value>,
+    bitnet_activations: Option<String>,
     weight_bits: Option<u32>,
     partial_rotary_factor: Option<f64>,
     #[serde(default, deserialize_with = "present")]
@@ -245,6 +249,11 @@ impl Config {
             tied: raw.tie_word_embeddings.unwrap_or(default.tied),
             bos: token_ids(raw.bos_token_id, default.bos.as_slice(), "bos_token_id")?.first().copied(),
             eos: token_ids(raw.eos_token_id, default.eos, "eos_token_id")?,
+            activations: match raw.bitnet_activations {
+                Some(name) => name.parse().map_err(|e| ModelError::Config(format!("bitnet_activations: {e}")))?,
+                None if quantization.is_some() || architecture == Architecture::BitNet => ActivationRule::Token,
+                None => ActivationRule::Float,
+            },
             quantization,
         };
         config.validate()?;
@@ -358,6 +367,21 @@ mod tests {
         assert_eq!((llama.hidden_size, llama.kv_heads, llama.hidden_act), (4096, 32, HiddenAct::Silu));
         assert_eq!((llama.rope.theta, llama.norm_eps, llama.tied), (10_000., 1e-6, false));
         assert!(llama.quantization.is_none());
+    }
+
+    #[test]
+    fn activations_belong_to_the_checkpoint() {
+        let rule = |text: &str| Config::from_json(text).map(|config| config.activations);
+        assert_eq!(rule(r#"{"model_type": "bitnet"}"#).unwrap(), ActivationRule::Token);
+        assert_eq!(rule(r#"{"model_type": "qwen3"}"#).unwrap(), ActivationRule::Float);
+        let quantized = r#"{"model_type": "qwen3", "quantization_config": {"quant_method": "bitnet"}}"#;
+        assert_eq!(rule(quantized).unwrap(), ActivationRule::Token);
+        for named in ActivationRule::ALL {
+            let text = format!(r#"{{"model_type": "bitnet", "bitnet_activations": "{named}"}}"#);
+            assert_eq!(rule(&text).unwrap(), named);
+        }
+        let message = rule(r#"{"model_type": "llama", "bitnet_activations": "int4"}"#).unwrap_err().to_string();
+        assert!(message.contains("bitnet_activations") && message.contains("block256"), "{message}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod scales;
 pub mod ternarize;
 
 pub use activations::ActivationBuffer;
+pub use bitnet_core::backend::ActivationRule;
 pub use codes::TernaryCodes;
 pub use error::QuantError;
 pub use linear::{BitLinear, BitLinearConfig, PackedBitLinear, StraightThroughEstimator};

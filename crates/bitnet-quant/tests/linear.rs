@@ -3,7 +3,7 @@
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Generator, idx};
 use bitnet_quant::linear::{Compute, WeightQuantizer, bit_linear, learned_step};
 use bitnet_quant::quantizers::{Granularity, Quantizer, Scheme, initial_step};
-use bitnet_quant::{ActivationBuffer, BitLinear, BitLinearConfig, StraightThroughEstimator};
+use bitnet_quant::{ActivationBuffer, ActivationRule, BitLinear, BitLinearConfig, StraightThroughEstimator};
 use bitnet_testkit::{queue_device, reference_device};
 use safetensors::SafeTensors;
 
@@ -136,7 +136,7 @@ fn packed_layers_give_the_outputs_of_the_layer() {
         WeightQuantizer::LearnedStep,
     ] {
         let layer = layer(weights, Scheme::INPUTS);
-        let mut buffer = ActivationBuffer::new(6, 32, &cpu).unwrap();
+        let mut buffer = ActivationBuffer::new(ActivationRule::Token, 6, 32, &cpu).unwrap();
         let mut out = BitNetTensor::empty(&[6, 8], BitNetDType::F32, &cpu).unwrap();
         layer.pack().unwrap().forward(x.as_ref(), &mut buffer, &cpu, out.as_mut().unwrap()).unwrap();
         let want = layer.forward(&x).unwrap().detach();

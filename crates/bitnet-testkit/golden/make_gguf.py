@@ -148,7 +148,7 @@ def one_zero_in_four(w, generator):
     return w.scatter(1, place, 0.0).reshape(signs.shape)
 
 
-def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, generator):
+def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, outliers, generator):
     """(tensors for the GGUF file, weights for transformers)"""
     plain = AutoConfig.for_model(**{k: v for k, v in config.items() if k != "quantization_config"})
     tensors, weights = {}, {}
@@ -159,6 +159,8 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
             continue
         # a small embedding, so that a tied head does not answer each token with itself
         w = draw(name, shape, generator, torch.float32, embedding=0.05 if arch == "gemma3" else 0.2)
+        if outliers and name.endswith("layernorm.weight"):
+            w[[3, 40]] *= 40  # channels far beyond the others, in the first block of 256
         projection = name.split(".")[-2]
         heads = {"q_proj": plain.num_attention_heads, "k_proj": plain.num_key_value_heads}.get(projection)
         order = (lambda v: interleave(v, heads)) if arch in ("llama", "minicpm") and heads else (lambda v: v)
@@ -222,14 +224,14 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
     return tensors, weights
 
 
-def make(name, config, arch, linear, *, embedding=F16, head=F16, scale_tensors=False, block_scales=False,
+def make(name, config, arch, linear, *, embedding=F16, head=F16, scale_tensors=False, block_scales=False, outliers=False,
          extra={}, more_tensors={}, shared_seed=None, version=3):
     """One file. `linear` names a ternary type or maps a projection to a dense one."""
     path = os.path.join(FOLDER, name)
     for attempt in range(400):
         seed = zlib.crc32((shared_seed or name).encode()) % 100_000 + attempt
         generator = torch.Generator().manual_seed(seed)
-        tensors, weights = one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, generator)
+        tensors, weights = one_model(config, arch, linear, embedding, head, scale_tensors, block_scales, outliers, generator)
         with tempfile.TemporaryDirectory() as loaded:
             write_json(f"{loaded}/config.json", config)
             save_weights(loaded, weights, 1, {})
@@ -267,11 +269,15 @@ def files():
     yield "bitnet-tq1_0-scale", dict(config=two_b, arch="bitnet", linear="tq1_0", embedding=Q8_0, scale_tensors=True,
                                      extra=UPSTREAM | RELU2)
     ternary_llama = llama(OFFLINE, **WIDE)
-    mixed = dict(config=ternary_llama, arch="llama")
-    yield "llama-tq2_0", dict(**mixed, linear="tq2_0", embedding=Q4_K, head=Q6_K)
+    mixed = dict(config=ternary_llama, arch="llama", extra={"bitnet.activations": "token"})
+    yield "llama-tq2_0", dict(config=ternary_llama, arch="llama", linear="tq2_0", embedding=Q4_K, head=Q6_K)
     # Such weights are an ordinary model's, rounded: its layers do not quantize their inputs.
     plain = llama({}, **WIDE | {"quantization_config": None}) | {"tie_word_embeddings": True}
-    yield "llama-tq2_0-block-scales", dict(config=plain, arch="llama", embedding=Q8_0, linear="tq2_0", block_scales=True)
+    yield "llama-tq2_0-block-scales", dict(config=plain, arch="llama", embedding=Q8_0, linear="tq2_0", block_scales=True,
+                                           extra={"bitnet.activations": "float"})
+    # As TriLM: ternary weights, inputs that were never rounded, of which some are far beyond the others. No key says so.
+    yield "llama-tq2_0-outliers", dict(config=plain | {"hidden_size": 512, "intermediate_size": 256}, arch="llama",
+                                       embedding=F16, linear="tq2_0", block_scales=True, outliers=True)
     yield "llama-q2_0-g64", dict(**mixed, linear="q2_0-g64", embedding=Q8_0, head=Q8_0)
     yield "llama-q2_0-g128", dict(**mixed, linear="q2_0-g128", embedding=Q8_0, head=Q8_0)
     yield "llama-pq2_0", dict(**mixed, linear="pq2_0", embedding=Q1_0, head=Q8_0)

@@ -15,6 +15,7 @@ use bitnet_model::config::{Architecture, Config, LinearClass, QuantizationConfig
 use bitnet_model::convert::{Embeddings, Target, convert, write_tokenizer};
 use bitnet_model::safetensors::Shards;
 use bitnet_model::tokenizer::Tokenizer;
+use bitnet_quant::ActivationRule;
 use bitnet_quant::formats::hf;
 use bitnet_quant::quantizers::Quantizer;
 use std::fs;
@@ -241,6 +242,10 @@ impl Masters {
 /// When it cannot be written.
 pub fn write_config(config: &Config, path: &Path) -> Result<()> {
     let mut value = config.to_json()?;
+    if config.quantization.is_some() {
+        // As training rounds them.
+        value["bitnet_activations"] = ActivationRule::Token.name().into();
+    }
     value["dtype"] = "float32".into();
     let text = serde_json::to_string_pretty(&value).map_err(|e| TrainingError::Invalid(e.to_string()))?;
     let mut file = AtomicFile::create(path).map_err(BitNetError::from)?;

@@ -17,8 +17,8 @@ use bitnet_core::{Device, Generator};
 use bitnet_kernels::Isa;
 use bitnet_model::config::{Architecture, Block, Config as Shape, HiddenAct, RopeConfig, RopeScaling};
 use bitnet_model::tokenizer::Tokenizer;
-use bitnet_quant::StraightThroughEstimator;
 use bitnet_quant::quantizers::Quantizer;
+use bitnet_quant::{ActivationRule, StraightThroughEstimator};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -335,6 +335,7 @@ fn shape(config: &Config, tokenizer: &Tokenizer) -> Result<Shape> {
         bos: special.bos,
         eos: special.eos.into_iter().collect(),
         quantization: config.quantization.enabled.then(online),
+        activations: ActivationRule::Token,
     };
     shape.validate()?;
     Ok(shape)

@@ -8,7 +8,7 @@
 
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator, Result, explain_device_selection};
 use bitnet::kernels::Isa;
-use bitnet::quant::{ActivationBuffer, BitLinear, BitLinearConfig};
+use bitnet::quant::{ActivationBuffer, ActivationRule, BitLinear, BitLinearConfig};
 use std::time::{Duration, Instant};
 
 const WIDTH: usize = 1024;
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         let device = Device::cpu_with_isa(isa, 1)?;
         let layer = BitLinear::with_weights(BitLinearConfig::new(WIDTH, WIDTH), weights.to_device(&device)?, None)?;
         let (packed, x) = (layer.pack()?, x.to_device(&device)?);
-        let mut buffer = ActivationBuffer::new(8, WIDTH, &device)?;
+        let mut buffer = ActivationBuffer::new(ActivationRule::Token, 8, WIDTH, &device)?;
         let mut y = BitNetTensor::empty(&[8, WIDTH], BitNetDType::F32, &device)?;
         let mut time = Duration::MAX;
         for _ in 0..3 {

@@ -5,7 +5,7 @@
 //! ```
 
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator, Reduction, autograd};
-use bitnet::quant::{ActivationBuffer, BitLinear, BitLinearConfig};
+use bitnet::quant::{ActivationBuffer, ActivationRule, BitLinear, BitLinearConfig};
 use std::error::Error;
 
 const INPUTS: usize = 64;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let x = BitNetTensor::randn(&[3, INPUTS], BitNetDType::F32, &device, &mut random)?;
     let expected = autograd::no_grad(|| student.forward(&x))?;
     let packed = student.pack()?;
-    let mut buffer = ActivationBuffer::new(3, INPUTS, &device)?;
+    let mut buffer = ActivationBuffer::new(ActivationRule::Token, 3, INPUTS, &device)?;
     let mut y = BitNetTensor::empty(&[3, OUTPUTS], BitNetDType::F32, &device)?;
     packed.forward(x.as_ref(), &mut buffer, &device, y.as_mut()?)?;
     let error = y.sub(&expected)?.abs()?.amax(.., false)?.item::<f32>()?;

@@ -7,7 +7,7 @@
 //! The number is the width of the layer; 1024 unless given. Times of a debug build say little.
 
 use bitnet::core::{BitNetDType, BitNetTensor, Device, Generator};
-use bitnet::quant::{ActivationBuffer, BitLinear, BitLinearConfig};
+use bitnet::quant::{ActivationBuffer, ActivationRule, BitLinear, BitLinearConfig};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (weight, packed) = (layer.weight().detach(), layer.pack()?);
     let dense = best(|| Ok(x.matmul(&weight.t()?)?))?;
-    let mut buffer = ActivationBuffer::new(1, width, &device)?;
+    let mut buffer = ActivationBuffer::new(ActivationRule::Token, 1, width, &device)?;
     let mut y = BitNetTensor::empty(&[1, width], BitNetDType::F32, &device)?;
     let ternary = best(|| Ok(packed.forward(x.as_ref(), &mut buffer, &device, y.as_mut()?)?))?;
 

@@ -10,7 +10,8 @@ use bitnet::core::{BitNetError, Device};
 use bitnet::inference::{CacheUsage, Engine, EngineOptions, KvType, Model, Request, Sampling, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::{RandomWeights, Weights};
-use bitnet::model::config::{Architecture, Block, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
+use bitnet::model::config::{Architecture, Block, HiddenAct, QkNorm, QuantizationConfig, RopeConfig, RopeScaling};
+use bitnet::quant::ActivationRule;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -97,13 +98,19 @@ enum Shape {
     /// 125 M parameters
     #[value(name = "125m")]
     M125,
+    /// Ternary Bonsai 8B, a Qwen3: a scale for every 128 weights of a row (Q2_0), activations by block32
+    #[value(name = "bonsai-8b")]
+    Bonsai8,
 }
 
 pub fn run(args: BenchArgs) -> Result<()> {
     let (random, checkpoint);
     let (name, weights): (String, &dyn Weights) = match args.shape {
         Some(shape) => {
-            random = RandomWeights::new(shape.config(), 0);
+            let config = shape.config();
+            let activations = args.model.read.activations.unwrap_or(config.activations);
+            let weights = RandomWeights::new(Config { activations, ..config }, 0);
+            random = shape.group().into_iter().fold(weights, RandomWeights::with_groups);
             (format!("{}, random weights", shape.name()), &random)
         }
         None => {
@@ -386,19 +393,27 @@ impl Shape {
             Self::B2 => "2b4t",
             Self::M350 => "350m",
             Self::M125 => "125m",
+            Self::Bonsai8 => "bonsai-8b",
         }
     }
 
-    /// A BitNet b1.58 of this shape, tied, with the constants of 2B4T.
+    /// Columns that share a scale; `None`: all weights of a matrix do.
+    fn group(self) -> Option<usize> {
+        matches!(self, Self::Bonsai8).then_some(128)
+    }
+
+    /// A BitNet b1.58 of this shape, tied, with the constants of 2B4T; for Bonsai a Qwen3.
     fn config(self) -> Config {
         let (hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size) = match self {
             Self::B2 => (2560, 6912, 30, 20, 5, 128256),
             Self::M350 => (1024, 4096, 24, 16, 16, 32000),
             Self::M125 => (768, 3072, 12, 12, 12, 32000),
+            Self::Bonsai8 => (4096, 12288, 36, 32, 8, 151_936),
         };
+        let qwen = matches!(self, Self::Bonsai8);
         Config {
-            architecture: Architecture::BitNet,
-            block: Block { inner_norms: true, ..Block::default() },
+            architecture: if qwen { Architecture::Qwen3 } else { Architecture::BitNet },
+            block: Block { inner_norms: !qwen, qk_norm: qwen.then_some(QkNorm::Head), ..Block::default() },
             hidden_size,
             intermediate_size,
             layers,
@@ -409,11 +424,12 @@ impl Shape {
             max_positions: 4096,
             norm_eps: 1e-5,
             rope: RopeConfig { theta: 500_000., scaling: RopeScaling::None },
-            hidden_act: HiddenAct::Relu2,
+            hidden_act: if qwen { HiddenAct::Silu } else { HiddenAct::Relu2 },
             tied: true,
             bos: None,
             eos: Vec::new(),
-            quantization: Some(QuantizationConfig::default()),
+            quantization: (!qwen).then(QuantizationConfig::default),
+            activations: if qwen { ActivationRule::Block32 } else { ActivationRule::Token },
         }
     }
 }

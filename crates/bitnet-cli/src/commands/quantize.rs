@@ -12,8 +12,8 @@ use bitnet::core::serialize::output::AtomicFile;
 use bitnet::inference::{CalibrationData, Method, QuantizeOptions, QuantizedWeights, quantize};
 use bitnet::model::checkpoint::Checkpoint;
 use bitnet::model::tokenizer::ParseSpecial;
-use bitnet::quant::PackedFormat;
 use bitnet::quant::analysis::LayerReport;
+use bitnet::quant::{ActivationRule, PackedFormat};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +135,8 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
     }
     let summary = summary(&result.report.layers, args.method);
     if let Some(out) = &args.output {
-        let checkpoint = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result)));
+        let rule = args.read.activations.unwrap_or(ActivationRule::Token);
+        let checkpoint = masters.map_weights(|source| Box::new(QuantizedWeights::new(source, result, rule)));
         convert::write(&checkpoint, out, to, args.embeddings)?;
     }
     output::note(&summary);

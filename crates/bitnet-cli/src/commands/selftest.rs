@@ -9,7 +9,7 @@ use bitnet::inference::{Model, Session};
 use bitnet::model::Config;
 use bitnet::model::checkpoint::RandomWeights;
 use bitnet::model::config::{Architecture, Block, HiddenAct, QuantizationConfig, RopeConfig, RopeScaling};
-use bitnet::quant::{ActivationBuffer, PackedBitLinear, TernaryCodes};
+use bitnet::quant::{ActivationBuffer, ActivationRule, PackedBitLinear, TernaryCodes};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,6 +114,7 @@ fn config() -> Config {
         bos: None,
         eos: Vec::new(),
         quantization: Some(QuantizationConfig::default()),
+        activations: ActivationRule::Token,
     }
 }
 
@@ -169,7 +170,7 @@ fn matmul(device: &Device) -> Result<f64> {
 
 fn quantize(device: &Device) -> Result<f64> {
     let x = random(device, &[128, 2560])?;
-    let mut buffer = ActivationBuffer::new(128, 2560, device)?;
+    let mut buffer = ActivationBuffer::new(ActivationRule::Token, 128, 2560, device)?;
     rate(device, 128 * 2560 * 5, || Ok(buffer.quantize(x.as_ref())?))
 }
 
@@ -178,7 +179,7 @@ fn ternary(device: &Device) -> Result<f64> {
     let weights: Vec<i8> = (0..N * N).map(|i| (i * i % 3) as i8 - 1).collect();
     let codes = TernaryCodes::from_weights(N, N, &weights).expect("-1, 0 and 1");
     let layer = PackedBitLinear::new(&codes, &1f32.into(), None, device)?;
-    let (x, mut buffer) = (random(device, &[1, N])?, ActivationBuffer::new(1, N, device)?);
+    let (x, mut buffer) = (random(device, &[1, N])?, ActivationBuffer::new(ActivationRule::Token, 1, N, device)?);
     let mut out = BitNetTensor::empty(&[1, N], BitNetDType::F32, device)?;
     rate(device, 2 * N * N, || Ok(layer.forward(x.as_ref(), &mut buffer, device, out.as_mut()?)?))
 }

@@ -311,31 +311,56 @@ fn dense_layers_and_embeddings(cases: &mut Cases) {
 
 fn ternary_layers(cases: &mut Cases) {
     for (tokens, rows, columns) in [(1, 1, 1), (1, 48, 64), (3, 37, 50), (9, 16, 257), (33, 100, 30)] {
-        cases.add("quantize and ternary_matmul of stacked parts", 3e-7, move |device| {
-            let x = tensor(device, &[tokens, columns], 25)?;
-            let elements = tokens * device.padded_columns(columns);
-            let mut values = BitNetTensor::empty(&[elements], BitNetDType::I8, device)?;
-            let padded = TensorShape::new(&[tokens, device.padded_columns(columns)])?;
-            let layout = Layout::contiguous(padded).narrow(1, 0, columns)?;
-            let mut scales = out(device, &[tokens])?;
-            let mut sums = BitNetTensor::empty(&[tokens], BitNetDType::I32, device)?;
-            let place = TensorMut { layout, ..values.as_mut()? };
-            device.quantize_activations(x.as_ref(), place, scales.as_mut()?, sums.as_mut()?)?;
-            let stored = TensorRef { layout, ..values.as_ref() };
-            let quantized = QuantizedActivations { values: stored, scales: scales.as_ref(), sums: sums.as_ref() };
-            // The first of two parts has rows in whole groups of any device here; the scales differ.
-            let (top, bottom) = (codes(32, columns, 26), codes(rows, columns, 27));
-            let parts = [
-                TernarySource { codes: &top, rows: 32, columns, scale: 0.5 },
-                TernarySource { codes: &bottom, rows, columns, scale: 2.0 },
-            ];
-            let packed = device.pack_ternary(&parts)?;
-            let mut y = out(device, &[tokens, 32 + rows])?;
-            device.ternary_matmul(quantized, &packed, y.as_mut()?)?;
-            let mut all = y.to_vec::<f32>()?;
-            all.extend(sums.to_vec::<i32>()?.iter().map(|&s| s as f32 * 1e-3));
-            all.extend(scales.to_vec::<f32>()?.iter().map(|s| s * 1e-3));
-            Ok(all)
-        });
+        for rule in ActivationRule::ALL {
+            let name = format!("quantize by {rule} and ternary_matmul of stacked parts");
+            // With one scale for all of a row products are exact; else the sums over blocks are rounded.
+            let bound = if rule == ActivationRule::Token { 3e-7 } else { 1e-6 };
+            cases.add(name, bound, move |device| ternary(device, rule, [tokens, rows, columns], [None; 2]));
+        }
     }
+    for (tokens, rows, columns, group) in [(1, 19, 64, 32), (5, 40, 512, 64), (3, 16, 768, 256), (17, 33, 384, 128)] {
+        for rule in ActivationRule::ALL {
+            let name = format!("quantize by {rule} and ternary_matmul of groups of {group}");
+            cases.add(name, 1e-6, move |device| ternary(device, rule, [tokens, rows, columns], [Some(group); 2]));
+            let name = format!("quantize by {rule} and ternary_matmul of rows with their scales");
+            cases.add(name, 1e-6, move |device| ternary(device, rule, [tokens, rows, columns], [Some(columns), None]));
+        }
+    }
+}
+
+/// `x` quantized, its products with two stacked matrices with such groups of columns, and what it was quantized to.
+fn ternary(
+    device: &Device,
+    rule: ActivationRule,
+    [tokens, rows, columns]: [usize; 3],
+    groups: [Option<usize>; 2],
+) -> Result<Vec<f32>> {
+    let x = tensor(device, &[tokens, columns], 25)?;
+    let (digits, sums_of) = (rule.digits(), columns.div_ceil(ActivationRule::SUM_COLUMNS));
+    let padded = device.padded_columns(columns);
+    let mut values = BitNetTensor::empty(&[tokens * digits * padded], BitNetDType::I8, device)?;
+    let layout = Layout::contiguous(TensorShape::new(&[tokens, digits, padded])?).narrow(2, 0, columns)?;
+    let mut scales = out(device, &[tokens, rule.blocks(columns)])?;
+    let mut sums = BitNetTensor::empty(&[tokens, digits, sums_of], BitNetDType::I32, device)?;
+    let place = TensorMut { layout, ..values.as_mut()? };
+    device.quantize_activations(rule, x.as_ref(), place, scales.as_mut()?, sums.as_mut()?)?;
+    let stored = TensorRef { layout, ..values.as_ref() };
+    let quantized = QuantizedActivations { rule, values: stored, scales: scales.as_ref(), sums: sums.as_ref() };
+    // The first of two parts has rows in whole groups of any device here; the scales differ.
+    let parts = [(32, 26, 0.5), (rows, 27, 2.0)];
+    let codes = parts.map(|(rows, seed, _)| codes(rows, columns, seed));
+    let part = |(group, (rows, seed, scale)): (Option<usize>, (usize, u64, f32))| match group {
+        None => vec![scale],
+        Some(group) => noise(rows * (columns / group), seed + 2).iter().map(|v| scale + v.abs()).collect(),
+    };
+    let factors = [part((groups[0], parts[0])), part((groups[1], parts[1]))];
+    let source =
+        |i: usize| TernarySource { codes: &codes[i], rows: parts[i].0, columns, scales: &factors[i], group: groups[i] };
+    let packed = device.pack_ternary(&[source(0), source(1)])?;
+    let mut y = out(device, &[tokens, 32 + rows])?;
+    device.ternary_matmul(quantized, &packed, y.as_mut()?)?;
+    let mut all = y.to_vec::<f32>()?;
+    all.extend(sums.to_vec::<i32>()?.iter().map(|&s| s as f32 * 1e-3));
+    all.extend(scales.to_vec::<f32>()?.iter().map(|s| s * 1e-3));
+    Ok(all)
 }

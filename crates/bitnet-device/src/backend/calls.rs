@@ -48,8 +48,8 @@ calls! {
     linear(x: TensorRef, w: TensorRef, out: TensorMut) = Linear Op::Linear, [x, w] -> [out];
     expert_linear(x: TensorRef, w: TensorRef, experts: TensorRef, out: TensorMut)
         = ExpertLinear Op::ExpertLinear, [x, w, experts] -> [out];
-    quantize_activations(x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut)
-        = QuantizeActivations Op::QuantizeActivations, [x] -> [values, scales, sums];
+    quantize_activations(rule: ActivationRule, x: TensorRef, values: TensorMut, scales: TensorMut, sums: TensorMut)
+        = QuantizeActivations Op::QuantizeActivations(rule), [x] -> [values, scales, sums];
     rms_norm_backward(grad: TensorRef, x: TensorRef, weight: TensorRef, eps: f32, dx: TensorMut, dweight: TensorMut)
         = RmsNormBackward Op::RmsNormBackward { eps }, [grad, x, weight] -> [dx, dweight];
     gated_halves(act: GateActivation, both: TensorRef, out: TensorMut) = GatedHalves Op::GatedHalves(act), [both] -> [out];
@@ -105,7 +105,7 @@ impl dyn Backend + '_ {
     /// Runs [`Op::TernaryMatmul`].
     pub fn ternary_matmul(&self, x: QuantizedActivations, w: &PackedTernary, out: TensorMut) -> Result<()> {
         let inputs = [x.values, x.scales, x.sums, w.weights(), w.row_scales()];
-        self.call(&Op::TernaryMatmul, &inputs, &mut [out])
+        self.call(&Op::TernaryMatmul(x.rule), &inputs, &mut [out])
     }
 }
 

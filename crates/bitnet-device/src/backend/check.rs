@@ -87,6 +87,20 @@ impl<'a> Check<'a> {
         Err(TensorOpError::NoAxis { op: self.op, axis: axis as isize, shape: *x.layout.shape() }.into())
     }
 
+    /// Quantized activations of `[T, K]`.
+    fn quantized(
+        &self,
+        rule: ActivationRule,
+        [tokens, columns]: [usize; 2],
+        [values, scales, sums]: [Operand; 3],
+    ) -> Result<()> {
+        let digits = rule.digits();
+        self.is(values, &[tokens, digits, columns])?;
+        self.is(scales, &[tokens, rule.blocks(columns)])?;
+        self.is(sums, &[tokens, digits, columns.div_ceil(ActivationRule::SUM_COLUMNS)])?;
+        self.dtype(values, I8)
+    }
+
     /// `out` has the shape of `x` with extent 1 along `axis`.
     fn reduced(&self, x: Operand, axis: usize, out: Operand) -> Result<()> {
         self.axis(x, axis)?;
@@ -274,24 +288,22 @@ impl<'a> Check<'a> {
                 self.dtype(x, F32)?;
                 self.dtype(out, F32)
             }
-            Op::QuantizeActivations => {
+            Op::QuantizeActivations(rule) => {
                 let ([x], [values, scales, sums]) = self.named(["x"], ["values", "scales", "sums"])?;
-                let &[tokens, _] = x.dims() else { return self.shape(false, x, || "[T, K]".into()) };
-                self.same(values, x)?;
-                self.is(scales, &[tokens])?;
-                self.is(sums, &[tokens])?;
-                self.dtype(values, I8)
+                let &[tokens, columns] = x.dims() else { return self.shape(false, x, || "[T, K]".into()) };
+                self.quantized(rule, [tokens, columns], [values, scales, sums])
             }
-            Op::TernaryMatmul => {
-                let ([values, scales, sums, w, _], [out]) =
+            Op::TernaryMatmul(rule) => {
+                let ([values, scales, sums, w, row_scales], [out]) =
                     self.named(["values", "scales", "sums", "weights", "row scales"], ["out"])?;
                 let &[outputs, inputs] = w.dims() else { return self.shape(false, w, || "[rows, K]".into()) };
-                let tokens = scales.layout.shape().elements();
-                let needed = || "[T, K], K the columns of the weights".into();
-                self.shape(values.dims() == [tokens, inputs], values, needed)?;
-                self.is(sums, &[tokens])?;
-                self.dtype(values, I8)?;
-                self.is(out, &[tokens, outputs])
+                let &[tokens, outputs_of_out] = out.dims() else {
+                    return self.shape(false, out, || "[T, rows]".into());
+                };
+                self.shape(outputs_of_out == outputs, out, || format!("[T, {outputs}], the rows of the weights"))?;
+                let whole = matches!(*row_scales.dims(), [_, groups] if groups > 0 && inputs.is_multiple_of(groups));
+                self.shape(whole, row_scales, || format!("[rows, groups], {inputs} columns in whole groups"))?;
+                self.quantized(rule, [tokens, inputs], [values, scales, sums])
             }
             Op::RmsNormBackward { .. } => {
                 let ([grad, x, weight], [dx, dweight]) = self.named(["grad", "x", "weight"], ["dx", "dweight"])?;

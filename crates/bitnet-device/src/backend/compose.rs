@@ -46,12 +46,12 @@ impl Op {
             (Op::Embedding, &[table, ids], [out]) => fused::embedding(device, ids, table, out.reborrow()),
             (Op::Linear, &[x, w], [out]) => fused::linear(device, x, w, out.reborrow()),
             (Op::ExpertLinear, &[x, w, experts], [out]) => fused::expert_linear(device, x, w, experts, out.reborrow()),
-            (Op::QuantizeActivations, &[x], [values, scales, sums]) => {
-                fused::quantize_activations(device, x, values.reborrow(), scales.reborrow(), sums.reborrow())
+            (Op::QuantizeActivations(rule), &[x], [values, scales, sums]) => {
+                ternary::quantize_activations(device, rule, x, values.reborrow(), scales.reborrow(), sums.reborrow())
             }
-            (Op::TernaryMatmul, &[values, scales, sums, weights, row_scales], [out]) => {
-                let x = QuantizedActivations { values, scales, sums };
-                fused::ternary_matmul(device, x, weights, row_scales, out.reborrow())
+            (Op::TernaryMatmul(rule), &[values, scales, sums, weights, row_scales], [out]) => {
+                let x = QuantizedActivations { rule, values, scales, sums };
+                ternary::ternary_matmul(device, x, weights, row_scales, out.reborrow())
             }
             (Op::RmsNormBackward { eps }, &[grad, x, weight], [dx, dweight]) => {
                 gradient::rms_norm_backward(device, grad, x, weight, eps, dx.reborrow(), dweight.reborrow())

@@ -6,7 +6,7 @@ pub(super) mod temp;
 
 use super::*;
 use BinaryOp::*;
-use BitNetDType::{F32, F64, I8};
+use BitNetDType::{F32, F64};
 use temp::{Temp, binary, cast, wide};
 
 /// See [`Op::UnaryAssign`].
@@ -215,54 +215,4 @@ pub fn expert_linear(
     let layout = x.layout.unsqueeze(1)?.broadcast_to(&[tokens, rows / tokens, inputs])?;
     let repeated = Temp::copied(backend, TensorRef { layout, ..x })?;
     backend.matmul(chosen.view(), repeated.view().reshape(&[rows, inputs, 1])?, out.reshape(&[rows, outputs, 1])?)
-}
-
-/// See [`Op::QuantizeActivations`].
-pub fn quantize_activations(
-    backend: &dyn Backend,
-    x: TensorRef,
-    values: TensorMut,
-    mut scales: TensorMut,
-    sums: TensorMut,
-) -> Result<()> {
-    let tokens = x.layout.dims()[0];
-    let largest = cast(backend, x, F32)?.unary(UnaryOp::Abs)?.reduce_last(ReduceOp::Max)?.scalar(Maximum, 1e-5)?;
-    let numerator = Temp::upload(backend, &[1], &[127f32])?;
-    let numerator = TensorRef { layout: numerator.layout.broadcast_to(largest.layout.dims())?, ..numerator.view() };
-    let factor = binary(backend, Div, numerator, largest.view())?;
-    let rounded = binary(backend, Mul, x, factor.view())?.unary(UnaryOp::Round)?;
-    let clamped = rounded.scalar(Maximum, -128.)?.scalar(Minimum, 127.)?;
-    clamped.cast(I8)?.copy_to(values)?;
-    let column = |layout: &Layout| layout.unsqueeze(1);
-    factor.copy_to(TensorMut { layout: column(&scales.layout)?, ..scales.reborrow() })?;
-    // Exact in f32: at most 128 * K, below 2^24 for any K up to 131072.
-    let total = clamped.reduce_last(ReduceOp::Sum)?;
-    debug_assert_eq!(total.layout.dims(), [tokens, 1]);
-    backend.cast(total.view(), TensorMut { layout: column(&sums.layout)?, ..sums })
-}
-
-/// See [`Backend::pack_ternary`]; the canonical codes stacked, a scale for every row.
-pub fn pack_ternary(backend: &dyn Backend, parts: &[TernarySource]) -> Result<PackedTernary> {
-    let columns = parts.first().map_or(0, |part| part.columns);
-    let codes: Vec<u8> = parts.iter().flat_map(|part| part.codes.iter().copied()).collect();
-    let scales: Vec<f32> = parts.iter().flat_map(|part| std::iter::repeat_n(part.scale, part.rows)).collect();
-    let rows = scales.len();
-    let (storage, scales) = (backend.upload(&codes)?, backend.upload(bytemuck::cast_slice(&scales))?);
-    PackedTernary::new(storage, scales, rows, columns)
-}
-
-/// See [`Op::TernaryMatmul`]; exact while `128 * K < 2^24`.
-pub fn ternary_matmul(
-    backend: &dyn Backend,
-    x: QuantizedActivations,
-    weights: TensorRef,
-    row_scales: TensorRef,
-    out: TensorMut,
-) -> Result<()> {
-    let (values, weights) = (cast(backend, x.values, F32)?, cast(backend, weights, F32)?);
-    let mut product = Temp::new(backend, out.layout.dims(), F32)?;
-    let transposed = TensorRef { layout: weights.layout.transpose(0, 1)?, ..weights.view() };
-    backend.matmul(values.view(), transposed, product.view_mut())?;
-    let scales = TensorRef { layout: x.scales.layout.unsqueeze(1)?, ..x.scales };
-    product.binary(Mul, row_scales)?.binary(Div, scales)?.copy_to(out)
 }

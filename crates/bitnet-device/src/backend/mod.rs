@@ -4,6 +4,7 @@
 //! fused operations of transformers and ternary layers are composed of primitives ([`Op::compose`]) until a device has its own.
 //! The testkit compares every one with its composition.
 
+mod activation_rule;
 mod attention;
 mod calls;
 mod check;
@@ -15,8 +16,10 @@ mod kv_pages;
 mod op;
 mod parameters;
 mod sample;
+mod ternary;
 mod traffic;
 
+pub use activation_rule::ActivationRule;
 pub use check::summed;
 pub use compose::optional;
 pub use functions::*;
@@ -24,9 +27,12 @@ pub use kv_pages::{KvPages, KvPagesMut, KvRows};
 pub use op::Op;
 pub use parameters::{AdamStep, CausalShape};
 pub use sample::{SampleRow, SampleRows};
+pub use ternary::FLOAT_STEPS;
 pub use traffic::Traffic;
 
-use crate::{BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorShape, TensorStorage};
+use crate::{
+    BitNetDType, BitNetError, DeviceCapabilities, Layout, RawMemory, Result, TensorOpError, TensorShape, TensorStorage,
+};
 use std::fmt::Debug;
 
 /// An operand: storage, layout and dtype.
@@ -88,17 +94,18 @@ impl TensorMut<'_> {
     }
 }
 
-/// Activations quantized per token, the input of a ternary product.
+/// Quantized activations, the input of a ternary product.
 ///
-/// `values` is i8 `[T, K]`, `scales` f32 `[T]` with `s = 127 / max(|x|, 1e-5)`, `sums` i32 `[T]` the sum of each row of
-/// `values`. A row of the storage of `values` may be longer than `K`; see [`Backend::padded_columns`].
+/// A row of the storage of `values` may be longer than `K`; see [`Backend::padded_columns`].
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizedActivations<'a> {
-    /// i8 `[T, K]`.
+    /// How they were rounded.
+    pub rule: ActivationRule,
+    /// i8 `[T, D, K]`, `D` the [digits](ActivationRule::digits).
     pub values: TensorRef<'a>,
-    /// f32 `[T]`.
+    /// f32 `[T, blocks]`.
     pub scales: TensorRef<'a>,
-    /// i32 `[T]`.
+    /// i32 `[T, D, ceil(K / 32)]`, the sums of every 32 columns of `values`.
     pub sums: TensorRef<'a>,
 }
 
@@ -112,11 +119,19 @@ pub struct PackedTernary {
 }
 
 impl PackedTernary {
-    /// `storage` holds `[rows, columns]` weights in the order of the device, `scales` the f32 scale of each group of
-    /// [`Backend::ternary_row_group`] rows, so that matrices with one input can be stacked.
-    pub fn new(storage: TensorStorage, scales: TensorStorage, rows: usize, columns: usize) -> Result<Self> {
+    /// `storage` holds `[rows, columns]` weights in the order of the device, `scales` f32 scales, also in its order: one for each
+    /// group of [`Backend::ternary_row_group`] rows, or where `groups` is not 1, or rows differ, one for each of that many groups of
+    /// columns of every row, perhaps of some rows more.
+    pub fn new(
+        storage: TensorStorage,
+        scales: TensorStorage,
+        groups: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Self> {
         let layout = Layout::contiguous(TensorShape::new(&[rows, columns])?);
-        let scale_layout = Layout::contiguous(TensorShape::new(&[scales.len_bytes() / size_of::<f32>()])?);
+        let count = scales.len_bytes() / size_of::<f32>() / groups.max(1);
+        let scale_layout = Layout::contiguous(TensorShape::new(&[count, groups])?);
         Ok(Self { storage, scales, layout, scale_layout })
     }
 
@@ -147,7 +162,7 @@ impl PackedTernary {
     }
 }
 
-/// A ternary matrix to pack: canonical codes and one scale.
+/// A ternary matrix to pack: canonical codes and scales.
 #[derive(Debug, Clone, Copy)]
 pub struct TernarySource<'a> {
     /// Codes `w + 1`, four per byte as in [`BitNetDType::Ternary2`], `[rows, ceil(columns / 4)]`.
@@ -156,8 +171,44 @@ pub struct TernarySource<'a> {
     pub rows: usize,
     /// Inputs.
     pub columns: usize,
-    /// Scale of every weight.
-    pub scale: f32,
+    /// `[1]`, the scale of every weight, or `[rows, columns / group]`.
+    pub scales: &'a [f32],
+    /// Columns that share a scale, a multiple of 32 or all of them; `None`: every weight has the same.
+    pub group: Option<usize>,
+}
+
+impl TernarySource<'_> {
+    /// Scales of a row.
+    pub fn groups(&self) -> usize {
+        self.group.map_or(1, |group| self.columns.div_ceil(group.max(1)))
+    }
+
+    /// The scales of row `row`, `[groups]`.
+    pub fn row_scales(&self, row: usize) -> &[f32] {
+        match self.group {
+            None => self.scales,
+            Some(_) => &self.scales[row * self.groups()..][..self.groups()],
+        }
+    }
+
+    /// An error unless codes and scales are those of the shape.
+    pub fn check(&self) -> Result<()> {
+        let codes = self.rows.checked_mul(self.columns.div_ceil(4));
+        let whole = self.group.is_none_or(|group| {
+            group == self.columns || (group > 0 && group.is_multiple_of(32) && self.columns.is_multiple_of(group))
+        });
+        let scales = if self.group.is_none() { Some(1) } else { self.rows.checked_mul(self.groups()) };
+        if whole && codes == Some(self.codes.len()) && scales == Some(self.scales.len()) {
+            return Ok(());
+        }
+        let got = TensorShape::new(&[self.rows, self.columns])?;
+        let needed = format!(
+            "its {} bytes of codes and {} scales, in groups of a multiple of 32 columns",
+            self.codes.len(),
+            self.scales.len()
+        );
+        Err(TensorOpError::Shape { op: "pack_ternary", what: "part", got, needed }.into())
+    }
 }
 
 /// A device: memory and operations. Operands must be on this device.
@@ -229,10 +280,10 @@ pub trait Backend: Debug + Send + Sync {
     fn ternary_row_group(&self) -> usize {
         1
     }
-    /// Stacks matrices with one input in the device's layout. The rows of each but the last must be whole groups
+    /// Stacks matrices with one input, and scales for as many groups of columns, in the device's layout. The rows of each but the last must be whole groups
     /// ([`Backend::ternary_row_group`]).
     fn pack_ternary(&self, parts: &[TernarySource]) -> Result<PackedTernary> {
-        fused::pack_ternary(self.as_dyn(), parts)
+        ternary::pack_ternary(self.as_dyn(), parts)
     }
 
     /// `self` as a trait object, for composed operations.

@@ -120,11 +120,13 @@ pub enum Op {
     /// the matrices of the experts one after another, of any float or weight type, `experts` `U32` `[R]`, `R` a multiple of `T`,
     /// `out` f32 `[R, N]`. The matrices of experts that are not named need not be read. An expert that is not there is an error.
     ExpertLinear,
-    /// `[x] -> [values, scales, sums]`: quantizes each row of `x` f32 `[T, K]` to 8 bits, see [`QuantizedActivations`].
-    QuantizeActivations,
-    /// `[values, scales, sums, weights, row scales] -> [out]`: `(x . w^T) * scale / s`, f32 `[T, rows]`; the integer product is
-    /// exact. See [`QuantizedActivations`] and [`PackedTernary`].
-    TernaryMatmul,
+    /// `[x] -> [values, scales, sums]`: quantizes each row of `x` f32 `[T, K]`, see [`ActivationRule`] and
+    /// [`QuantizedActivations`].
+    QuantizeActivations(ActivationRule),
+    /// `[values, scales, sums, weights, row scales] -> [out]`: `x . w^T`, f32 `[T, rows]`, of activations and weights with the
+    /// scales of their blocks and groups. Integer products are exact over each stretch of columns with one scale of both. See
+    /// [`QuantizedActivations`] and [`PackedTernary`].
+    TernaryMatmul(ActivationRule),
 
     // ---- fused operations of training ----
     /// `[grad, x, weight] -> [dx, dweight]`: derivative of [`Op::RmsNorm`]: `grad`, `x` and `dx` `[.., H]`, `weight` and
@@ -198,8 +200,8 @@ names! {
     Op::Embedding => "embedding",
     Op::Linear => "linear",
     Op::ExpertLinear => "expert_linear",
-    Op::QuantizeActivations => "quantize_activations",
-    Op::TernaryMatmul => "ternary_matmul",
+    Op::QuantizeActivations(_) => "quantize_activations",
+    Op::TernaryMatmul(_) => "ternary_matmul",
     Op::RmsNormBackward { .. } => "rms_norm_backward",
     Op::GatedHalves(_) => "gated_halves",
     Op::GatedHalvesBackward(_) => "gated_halves_backward",
@@ -247,6 +249,7 @@ impl std::fmt::Display for Op {
             Op::Reduce { op, .. } => Some(op),
             Op::Scan { op, .. } => Some(op),
             Op::Scatter { op, .. } => Some(op),
+            Op::QuantizeActivations(rule) | Op::TernaryMatmul(rule) => Some(rule),
             Op::Gated(act) | Op::GatedHalves(act) | Op::GatedHalvesBackward(act) => Some(act),
             _ => None,
         };

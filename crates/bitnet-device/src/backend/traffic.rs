@@ -70,7 +70,9 @@ impl Op {
             (Op::Matmul | Op::Linear | Op::ExpertLinear, [a, ..], [out]) => {
                 2 * elements(&out.layout) * a.layout.shape().last() as u64
             }
-            (Op::TernaryMatmul, [values, ..], [out]) => 2 * elements(&out.layout) * values.layout.shape().last() as u64,
+            (Op::TernaryMatmul(_), [values, ..], [out]) => {
+                2 * elements(&out.layout) * values.layout.shape().last() as u64
+            }
             (Op::PagedAttention { window, .. }, [q, ..], _) => {
                 // Products with keys and values, of the positions that a row attends to.
                 let seen = |position: u64| window.map_or(position + 1, |w| (position + 1).min(w.into()));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{PANEL, TILE, TILE_COLS, dot_of_panels, kernel};
+use super::{ActivationRule, Activations, PANEL, Segments, TILE, TILE_COLS, dot_of_panels, kernel};
 
 kernel!(Avx2);
 dot_of_panels!("avx2", 4, 1, 2, 3);
@@ -15,13 +15,14 @@ const AHEAD: usize = 1024;
 /// `T` tokens, one panel.
 ///
 /// # Safety
-/// `panel` `[tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
+/// `panel` `[tiles, 64]`, `q` `tiles * 16` every `q_stride`, `T` times, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn panel<const T: usize>(
     tiles: usize,
     panel: *const u8,
     q: *const i8,
+    q_stride: usize,
     sums: &[i32],
     acc: *mut i32,
     stride: usize,
@@ -42,7 +43,7 @@ unsafe fn panel<const T: usize>(
                 let plane = codes.map(|c| _mm256_and_si256(c, mask));
                 for t in 0..T {
                     // SAFETY: four activations of token t in this tile.
-                    let x = unsafe { q.add((t * tiles + tile) * TILE_COLS + 4 * k).cast::<i32>().read_unaligned() };
+                    let x = unsafe { q.add(t * q_stride + tile * TILE_COLS + 4 * k).cast::<i32>().read_unaligned() };
                     let x = _mm256_set1_epi32(x);
                     for half in 0..2 {
                         narrow[t][half] = _mm256_add_epi16(narrow[t][half], _mm256_maddubs_epi16(plane[half], x));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{PANEL, TILE, TILE_COLS, kernel};
+use super::{ActivationRule, Activations, PANEL, Segments, TILE, TILE_COLS, kernel};
 
 kernel!(Avx512);
 
@@ -118,15 +118,7 @@ unsafe fn some<const T: usize, const P: usize>(
             unsafe { _mm512_loadu_si512(stream.add(tile * TILE).cast()) }
         });
         for k in 0..4 {
-            let codes = codes.map(|c| {
-                let c = match k {
-                    0 => c,
-                    1 => _mm512_srli_epi16::<2>(c),
-                    2 => _mm512_srli_epi16::<4>(c),
-                    _ => _mm512_srli_epi16::<6>(c),
-                };
-                _mm512_and_si512(c, mask)
-            });
+            let codes = codes.map(|c| plane(c, k, mask));
             for t in 0..T {
                 // SAFETY: activations of token t in this tile.
                 let x = unsafe { four(q.add((t * tiles + tile) * TILE_COLS + 4 * k)) };
@@ -145,6 +137,132 @@ unsafe fn some<const T: usize, const P: usize>(
             unsafe { _mm512_storeu_si512(to, _mm512_sub_epi32(dots[t][p], sum)) };
         }
     }
+}
+
+/// See [`super::segments`]; the integers of a segment stay in registers.
+fn segments(s: &Segments, panels: &[u8], scales: &[f32], x: &Activations, out: &mut [f32]) {
+    let count = s.check(panels, scales, x, out);
+    let tokens = x.tokens(s.blocks);
+    let mut token = 0;
+    while token < tokens {
+        let left = tokens - token;
+        // Rows of `q`, of as many tokens as digits allow, and panels side by side.
+        let (kernel, now, wide): (unsafe fn(_, _, _, _, _, _, _, _), _, _) = match (s.digits, left) {
+            (1, 1) => (cut::<1, 4, 1>, 1, 4),
+            (1, 2) => (cut::<2, 4, 1>, 2, 4),
+            (1, 3) => (cut::<3, 4, 1>, 3, 4),
+            (1, 4) => (cut::<4, 4, 1>, 4, 4),
+            (1, 5) => (cut::<5, 2, 1>, 5, 2),
+            (1, 6) => (cut::<6, 2, 1>, 6, 2),
+            (1, 7) => (cut::<7, 2, 1>, 7, 2),
+            (1, _) => (cut::<8, 2, 1>, 8, 2),
+            (_, 1) => (cut::<3, 4, 3>, 1, 4),
+            _ => (cut::<6, 2, 3>, 2, 2),
+        };
+        for panel in (0..count).step_by(wide) {
+            // SAFETY: the lengths agree (`check`), and it is called where the instructions are there.
+            unsafe { kernel(s, panels, scales, x, token, panel, count, out.as_mut_ptr()) };
+        }
+        token += now;
+    }
+}
+
+/// `R / D` tokens from `token` on, `P` panels from `panel` on or those of the `count` that are left.
+///
+/// # Safety
+/// The lengths are those that [`Segments::check`] asserts, the tokens are there.
+#[allow(clippy::too_many_arguments)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn cut<const R: usize, const P: usize, const D: usize>(
+    s: &Segments,
+    panels: &[u8],
+    scales: &[f32],
+    x: &Activations,
+    token: usize,
+    panel: usize,
+    count: usize,
+    out: *mut f32,
+) {
+    let (mask, tiles, tokens) = (_mm512_set1_epi8(3), s.tiles, R / D);
+    let index: [usize; P] = std::array::from_fn(|p| (panel + p).min(count - 1));
+    let streams = index.map(|p| panels.as_ptr().wrapping_add(p * tiles * TILE));
+    let q = x.q.as_ptr().wrapping_add(token * D * tiles * TILE_COLS);
+    let (mut total, mut inner) = ([[_mm512_setzero_ps(); P]; R], [[_mm512_setzero_ps(); P]; R]);
+    let (mut in_group, mut group) = (0, 0);
+    for segment in 0..s.count() {
+        let (first, end) = s.range(segment);
+        let mut dots = [[_mm512_setzero_si512(); P]; R];
+        for r in 0..R {
+            dots[r] = [_mm512_set1_epi32(-s.sum(x.sums, token * D + r, (first, end))); P];
+        }
+        for tile in first..end {
+            // At the end of its panel a stream goes on with the one that is its own next.
+            let ahead = (tile + AHEAD) * TILE + if tile + AHEAD < tiles { 0 } else { (P - 1) * tiles * TILE };
+            let codes = streams.map(|stream| {
+                _mm_prefetch::<_MM_HINT_T0>(stream.wrapping_add(ahead).cast());
+                // SAFETY: a tile of the panel.
+                unsafe { _mm512_loadu_si512(stream.add(tile * TILE).cast()) }
+            });
+            for k in 0..4 {
+                let codes = codes.map(|c| plane(c, k, mask));
+                for r in 0..R {
+                    // SAFETY: activations of row r in this tile.
+                    let x = unsafe { four(q.add((r * tiles + tile) * TILE_COLS + 4 * k)) };
+                    for p in 0..P {
+                        dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], codes[p], x);
+                    }
+                }
+            }
+        }
+        for t in 0..tokens {
+            let scale = match s.block {
+                Some(block) => x.scales[(token + t) * s.blocks + segment / block],
+                None => 1.0,
+            };
+            for p in 0..P {
+                let mut sum = dots[t * D][p];
+                if D == 3 {
+                    sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(dots[t * D + 1][p]));
+                    sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<16>(dots[t * D + 2][p]));
+                }
+                let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale));
+                inner[t][p] = _mm512_add_ps(inner[t][p], product);
+            }
+        }
+        in_group += 1;
+        if in_group == s.group {
+            for p in 0..P {
+                let at = (index[p] * s.groups + group) * PANEL;
+                // SAFETY: the 16 scales of a group of the panel.
+                let scale = unsafe { _mm512_loadu_ps(scales.as_ptr().add(at)) };
+                for t in 0..tokens {
+                    total[t][p] = _mm512_add_ps(total[t][p], _mm512_mul_ps(inner[t][p], scale));
+                    inner[t][p] = _mm512_setzero_ps();
+                }
+            }
+            (in_group, group) = (0, group + 1);
+        }
+    }
+    let results = if s.groups > 1 { &total } else { &inner };
+    for t in 0..tokens {
+        for p in 0..P {
+            // SAFETY: 16 rows of token t.
+            unsafe { _mm512_storeu_ps(out.add(((token + t) * count + index[p]) * PANEL), results[t][p]) };
+        }
+    }
+}
+
+/// The codes of columns `4 k ..` of a tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn plane(codes: __m512i, k: usize, mask: __m512i) -> __m512i {
+    let codes = match k {
+        0 => codes,
+        1 => _mm512_srli_epi16::<2>(codes),
+        2 => _mm512_srli_epi16::<4>(codes),
+        _ => _mm512_srli_epi16::<6>(codes),
+    };
+    _mm512_and_si512(codes, mask)
 }
 
 /// Four activations, in every lane.

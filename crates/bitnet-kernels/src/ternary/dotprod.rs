@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{PANEL, TILE, TILE_COLS, dot_of_panels, kernel};
+use super::{ActivationRule, Activations, PANEL, Segments, TILE, TILE_COLS, dot_of_panels, kernel};
 
 kernel!(NeonDotprod);
 dot_of_panels!("neon,dotprod", 4, 1, 2, 3);
@@ -11,13 +11,14 @@ dot_of_panels!("neon,dotprod", 4, 1, 2, 3);
 /// `T` tokens, one panel.
 ///
 /// # Safety
-/// `panel` `[tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
+/// `panel` `[tiles, 64]`, `q` `tiles * 16` every `q_stride`, `T` times, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn panel<const T: usize>(
     tiles: usize,
     panel: *const u8,
     q: *const i8,
+    q_stride: usize,
     sums: &[i32],
     acc: *mut i32,
     stride: usize,
@@ -26,7 +27,7 @@ unsafe fn panel<const T: usize>(
     let mut dots = [[vdupq_n_s32(0); 4]; T];
     for tile in 0..tiles {
         // SAFETY: 16 activations of each token in this tile.
-        let x: [int8x16_t; T] = std::array::from_fn(|t| unsafe { vld1q_s8(q.add((t * tiles + tile) * TILE_COLS)) });
+        let x: [int8x16_t; T] = std::array::from_fn(|t| unsafe { vld1q_s8(q.add(t * q_stride + tile * TILE_COLS)) });
         for quarter in 0..4 {
             // SAFETY: a quarter of a tile of the panel.
             let codes = unsafe { vld1q_u8(panel.add(tile * TILE + 16 * quarter)) };

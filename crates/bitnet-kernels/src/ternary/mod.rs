@@ -14,14 +14,17 @@ pub mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+pub mod segments;
 #[cfg(target_arch = "x86_64")]
 mod sse41;
 
 pub use layout::{pack, packed_len, unpack};
 pub use matmul::{Activations, TernaryMatrix, matmul, matmul_i32};
+pub use segments::Segments;
 
 use crate::Isa;
 use crate::lengths::elements;
+use bitnet_device::backend::ActivationRule;
 
 /// Rows of a panel, and of the tiles that it is made of.
 pub const PANEL: usize = 16;
@@ -40,12 +43,12 @@ pub trait TernaryKernel: Send + Sync {
     /// The instruction set.
     fn isa(&self) -> Isa;
 
-    /// Quantizes one row `x` `[K]` to `q` `[K rounded up to 16]`, the padding set to 0; gives the scale and the sum of `q`.
-    /// See [`crate::activation`] for the arithmetic.
+    /// Quantizes one row `x` `[K]` to `q` `[D, K rounded up to 16]`, the padding set to 0, with its `scales` `[blocks]`, and
+    /// `sums` `[D, ceil(K / 32)]` of every 32 columns of `q`. See [`ActivationRule`] for the arithmetic.
     ///
     /// # Panics
-    /// When `q` has another length.
-    fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32);
+    /// When the results have other lengths.
+    fn quantize(&self, rule: ActivationRule, x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
 
     /// The integer products of some panels with some activation rows: `acc[t][r] = sum over k of w[r][k] * q[t][k]`.
     ///
@@ -55,6 +58,14 @@ pub trait TernaryKernel: Send + Sync {
     /// # Panics
     /// When the lengths contradict each other.
     fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]);
+
+    /// The products of some panels with some activation rows that have a scale for each stretch of columns, see [`segments`].
+    ///
+    /// `panels` `[P, tiles, 64]`, `scales` `[P, groups, 16]`, empty where there is one group, `out` `[T, P * 16]`.
+    ///
+    /// # Panics
+    /// When the lengths contradict each other.
+    fn dot_segments(&self, s: &Segments, panels: &[u8], scales: &[f32], x: &Activations, out: &mut [f32]);
 }
 
 /// [`TernaryKernel`] of a type of which a value proves that the instructions are there, by a function that needs them.
@@ -66,14 +77,18 @@ macro_rules! kernel {
                 crate::Isa::$name
             }
 
-            fn quantize(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-                self.entered(crate::float::simd::inlined!(|| super::scalar::quantize(x, q)))
+            fn quantize(&self, rule: ActivationRule, x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+                self.entered(crate::float::simd::inlined!(|| crate::activation::quantize_row(rule, x, q, scales, sums)))
             }
 
             fn dot(&self, tiles: usize, panels: &[u8], q: &[i8], sums: &[i32], acc: &mut [i32]) {
                 let count = super::check_dot(tiles, panels, q, sums, acc);
                 // SAFETY: the instructions are there, the lengths agree (`check_dot`).
                 unsafe { dot(tiles, count, panels.as_ptr(), q.as_ptr(), sums, acc.as_mut_ptr()) }
+            }
+
+            fn dot_segments(&self, s: &Segments, panels: &[u8], scales: &[f32], x: &Activations, out: &mut [f32]) {
+                self.entered(crate::float::simd::inlined!(|| segments(s, panels, scales, x, out)))
             }
         }
     };
@@ -92,22 +107,48 @@ macro_rules! dot_of_panels {
         #[target_feature(enable = $features)]
         unsafe fn dot(tiles: usize, count: usize, panels: *const u8, q: *const i8, sums: &[i32], acc: *mut i32) {
             for p in 0..count {
-                let mut token = 0;
-                while token < sums.len() {
-                    let tokens = (sums.len() - token).min($most);
-                    let kernel = match tokens {
-                        $($fewer => panel::<$fewer>,)*
-                        _ => panel::<$most>,
-                    };
-                    let stride = count * PANEL;
-                    // SAFETY: parts of the buffers, within them.
-                    unsafe {
-                        let (x, to) = (q.add(token * tiles * TILE_COLS), acc.add(token * stride + p * PANEL));
-                        kernel(tiles, panels.add(p * tiles * TILE), x, &sums[token..], to, stride);
-                    }
-                    token += tokens;
-                }
+                // SAFETY: parts of the buffers, within them.
+                unsafe { rows(tiles, panels.add(p * tiles * TILE), q, tiles * TILE_COLS, sums, acc.add(p * PANEL), count * PANEL) }
             }
+        }
+
+        /// Any number of tokens, one panel; see `panel`.
+        ///
+        /// # Safety
+        /// As `panel`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn rows(
+            tiles: usize,
+            tile: *const u8,
+            q: *const i8,
+            q_stride: usize,
+            sums: &[i32],
+            acc: *mut i32,
+            stride: usize,
+        ) {
+            let mut token = 0;
+            while token < sums.len() {
+                let tokens = (sums.len() - token).min($most);
+                let kernel = match tokens {
+                    $($fewer => panel::<$fewer>,)*
+                    _ => panel::<$most>,
+                };
+                // SAFETY: parts of the buffers, within them.
+                unsafe { kernel(tiles, tile, q.add(token * q_stride), q_stride, &sums[token..], acc.add(token * stride), stride) };
+                token += tokens;
+            }
+        }
+
+        #[inline(always)]
+        fn segments(s: &Segments, panels: &[u8], scales: &[f32], x: &Activations, out: &mut [f32]) {
+            super::segments::by_segments(s, panels, scales, x, out, |tiles, q, q_stride, sums, acc| {
+                assert!(acc.len() == sums.len() && q.len() >= (sums.len() - 1) * q_stride + tiles.len() / TILE * TILE_COLS);
+                // SAFETY: the lengths agree, as asserted; it is called where the instructions are there.
+                unsafe {
+                    rows(tiles.len() / TILE, tiles.as_ptr(), q.as_ptr(), q_stride, sums, acc.as_mut_ptr().cast(), PANEL)
+                }
+            })
         }
     };
 }

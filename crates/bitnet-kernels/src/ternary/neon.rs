@@ -3,7 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{PANEL, TILE, TILE_COLS, dot_of_panels, kernel};
+use super::{ActivationRule, Activations, PANEL, Segments, TILE, TILE_COLS, dot_of_panels, kernel};
 
 kernel!(Neon);
 dot_of_panels!("neon", 2, 1);
@@ -14,13 +14,14 @@ const NARROW: usize = 32;
 /// `T` tokens, one panel.
 ///
 /// # Safety
-/// `panel` `[tiles, 64]`, `q` `[T, tiles * 16]`, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
+/// `panel` `[tiles, 64]`, `q` `tiles * 16` every `q_stride`, `T` times, `sums` `[T]` or more, `acc` 16 every `stride`, `T` times.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn panel<const T: usize>(
     tiles: usize,
     panel: *const u8,
     q: *const i8,
+    q_stride: usize,
     sums: &[i32],
     acc: *mut i32,
     stride: usize,
@@ -40,7 +41,7 @@ unsafe fn panel<const T: usize>(
                 let plane = codes.map(|c| vreinterpretq_s8_u8(vandq_u8(c, mask)));
                 for t in 0..T {
                     // SAFETY: four activations of token t in this tile.
-                    let x = unsafe { q.add((t * tiles + tile) * TILE_COLS + 4 * k).cast::<i32>().read_unaligned() };
+                    let x = unsafe { q.add(t * q_stride + tile * TILE_COLS + 4 * k).cast::<i32>().read_unaligned() };
                     let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
                     for quarter in 0..4 {
                         let [low, high] = &mut narrow[t][quarter];

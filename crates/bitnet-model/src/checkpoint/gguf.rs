@@ -1,13 +1,14 @@
 //! Checkpoints of llama.cpp and bitnet.cpp: GGUF.
 
-use super::TensorSummary;
+use super::gguf_config::{ACTIVATIONS, often_by_token};
 use super::gguf_names::{Family, interleaved, linear_name, norm_name};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::{OpenOptions, TensorSummary};
+use crate::config::Architecture;
 use crate::gguf::{Gguf, GgufType, Metadata, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, MappedFile};
-use bitnet_quant::TernaryScales;
 use bitnet_quant::formats::{self, RowScaledFormat, ScaledFormat, i2_s::I2sOrder, i2s_order::OrderHint};
 use bitnet_quant::ternarize;
 use std::path::Path;
@@ -21,12 +22,14 @@ pub(super) struct GgufCheckpoint {
     order: I2sOrder,
     /// If the order was inferred: whether there is evidence for it.
     guess: Option<bool>,
+    /// Whether neither the file nor the options say how activations are rounded.
+    guesses_activations: bool,
     files: Vec<Arc<MappedFile>>,
     gguf: Gguf,
 }
 
 impl GgufCheckpoint {
-    pub(super) fn open(path: &Path, order: Option<I2sOrder>) -> Result<Self> {
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let (first, mut gguf) = parse(path)?;
         let others = gguf.other_parts(path).map_err(|e| ModelError::from(e).in_file(path))?;
         let others = others.iter().map(|path| parse(path)).collect::<Result<Vec<_>>>()?;
@@ -38,9 +41,12 @@ impl GgufCheckpoint {
             return Err(ModelError::Config(problem.into()).in_file(path));
         }
         let files: Vec<_> = [first].into_iter().chain(others).collect();
-        let (config, family) = super::gguf_config::read(&gguf, &files).map_err(|e| e.in_file(path))?;
-        let mut checkpoint = Self { config, family, order: I2sOrder::X86, guess: None, files, gguf };
-        match order {
+        let (mut config, family) = super::gguf_config::read(&gguf, &files).map_err(|e| e.in_file(path))?;
+        config.activations = options.activations.unwrap_or(config.activations);
+        let guesses_activations = options.activations.is_none() && gguf.metadata.value(ACTIVATIONS).is_none();
+        let order = I2sOrder::X86;
+        let mut checkpoint = Self { config, family, order, guess: None, guesses_activations, files, gguf };
+        match options.i2s_order {
             Some(order) => checkpoint.order = order,
             None if checkpoint.gguf.tensors.iter().any(|t| t.ty == GgufType::I2_S) => checkpoint.guess_order(),
             None => {}
@@ -137,9 +143,19 @@ impl GgufCheckpoint {
     /// What is assumed without evidence.
     pub(super) fn guesses(&self) -> Vec<String> {
         let guessed = self.guess == Some(false);
-        Vec::from_iter(guessed.then(|| {
+        let order = guessed.then(|| {
             "I2_S does not record its block order: x86 is assumed; if the text is noise, try --i2s-order arm".to_owned()
-        }))
+        });
+        let ty = self.gguf.tensors.iter().map(|t| t.ty).find(|&ty| often_by_token(ty));
+        let ty = ty.filter(|_| self.guesses_activations && self.config.architecture == Architecture::Llama);
+        let activations = ty.map(|ty| {
+            format!(
+                "a llama of {} does not record how activations are rounded: token is assumed; if it was trained otherwise, as \
+                 TriLM was, try --activations float",
+                ty.name()
+            )
+        });
+        order.into_iter().chain(activations).collect()
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
@@ -209,17 +225,16 @@ impl GgufCheckpoint {
         let norm = self.gguf.find(&norm).map(|_| Ok((self.vector(&norm, cols)?, self.config.norm_eps)));
         let inner_norm = norm.transpose().map_err(|e: ModelError| e)?;
         let quantized = quantized || inner_norm.is_some();
-        // A type with a scale in every block: ternary if all scales are one and no code is +2.
-        let ternary = quantized || !self.family.has_float_inputs();
-        let uniform = Some(tensor.ty).filter(|_| ternary).and_then(|ty| {
-            let decoded = match row_scaled_format(ty) {
-                Some(format) => format.decode(bytes, rows, cols).ok()?,
-                None => scaled_format(ty)?.decode(bytes, rows, cols).ok()?,
-            };
-            let scale = decoded.ternary_scales().ok()?.one()?;
-            Some((TernaryScales::from(scale), decoded.codes))
+        // A type with a scale in every block or row: ternary if no code is +2.
+        let decoded = match row_scaled_format(tensor.ty) {
+            Some(format) => Some(format.decode(bytes, rows, cols)),
+            None => scaled_format(tensor.ty).map(|format| format.decode(bytes, rows, cols)),
+        };
+        let scaled = decoded.and_then(|decoded| {
+            let decoded = decoded.ok()?;
+            Some((decoded.ternary_scales().ok()?, decoded.codes))
         });
-        let weight = match (tensor.ty, uniform) {
+        let weight = match (tensor.ty, scaled) {
             (GgufType::I2_S, _) => {
                 let (codes, scale) = formats::i2_s::decode(bytes, rows, cols, self.order)?;
                 WeightSource::Ternary { codes, scales: scale.into() }

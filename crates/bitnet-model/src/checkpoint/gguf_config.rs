@@ -8,6 +8,7 @@ use crate::config::{
 use crate::gguf::{Gguf, GgufType, Metadata};
 use crate::{Config, ModelError, Result};
 use bitnet_core::MappedFile;
+use bitnet_core::backend::ActivationRule;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -104,9 +105,10 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         bos: ids("bos")?,
         eos: ids("eos")?.into_iter().collect(),
         quantization: None,
+        activations: activations(gguf, family)?,
     };
     config.validate()?;
-    if family.has_float_inputs() {
+    if !matches!(config.architecture, Architecture::BitNet | Architecture::Llama) {
         refuse_unknown(gguf, &config)?;
     }
     Ok((config, family))
@@ -137,6 +139,28 @@ fn windows(
         return Err(ModelError::Config(problem));
     }
     Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+}
+
+/// How the inputs of ternary layers are rounded: as the file says, else by its family.
+fn activations(gguf: &Gguf, family: Family) -> Result<ActivationRule> {
+    if let Some(name) = gguf.metadata.find::<&str>(ACTIVATIONS)? {
+        return name.parse().map_err(|e| ModelError::Config(format!("{ACTIVATIONS}: {e}")));
+    }
+    Ok(match family.architecture() {
+        Architecture::BitNet => ActivationRule::Token,
+        // BitNet-embedding.
+        _ if gguf.tensors.iter().any(|t| t.name.ends_with("_norm_in.weight")) => ActivationRule::Token,
+        Architecture::Llama if gguf.tensors.iter().any(|t| often_by_token(t.ty)) => ActivationRule::Token,
+        _ => ActivationRule::Float,
+    })
+}
+
+/// The key of the rule of activations.
+pub(crate) const ACTIVATIONS: &str = "bitnet.activations";
+
+/// Whether Llamas with this type were mostly trained with activations quantized by token.
+pub(super) fn often_by_token(ty: GgufType) -> bool {
+    matches!(ty, GgufType::TQ1_0 | GgufType::TQ2_0 | GgufType::I2_S)
 }
 
 /// An error if a block has a tensor that is not read: models of the same architecture name occur with further norms.

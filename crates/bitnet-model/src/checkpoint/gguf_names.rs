@@ -82,12 +82,6 @@ impl Family {
         }
     }
 
-    /// Whether inputs of ternary layers in blocks of llama.cpp's types are not quantized: such files are made from models whose
-    /// training did not quantize them.
-    pub fn has_float_inputs(self) -> bool {
-        !matches!(self.architecture(), Architecture::BitNet | Architecture::Llama)
-    }
-
     /// Whether rows of query and key interleave the halves of a head (llama.cpp's "norm" rotary embedding).
     pub fn interleaves_heads(self) -> bool {
         matches!(self, Self::Llama | Self::MiniCpm)

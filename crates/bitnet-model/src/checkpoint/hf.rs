@@ -1,13 +1,14 @@
 //! Checkpoints of Hugging Face: `config.json` and safetensors.
 
-use super::TensorSummary;
 use super::mlx::{Affine, Mlx, Packed};
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::{OpenOptions, TensorSummary};
 use crate::config::{Architecture, Experts, LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
+use bitnet_core::backend::ActivationRule;
 use bitnet_core::{BitNetDType, MappedFile};
-use bitnet_quant::{TernaryScales, formats, ternarize};
+use bitnet_quant::{formats, ternarize};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub(super) struct HuggingFace {
 const MAX_CONFIG: u64 = 1 << 24;
 
 impl HuggingFace {
-    pub(super) fn open(folder: &Path, keep_master_weights: bool) -> Result<Self> {
+    pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Self> {
         let path = folder.join("config.json");
         let text = read_text(&path)?;
         let mut config = Config::from_json(&text).map_err(|e| e.in_file(&path))?;
@@ -68,14 +69,16 @@ impl HuggingFace {
         let own_norms = tensors.iter().any(|t| t.info.name.ends_with("_proj.norm.weight"));
         if own_norms && config.quantization.is_none() {
             config.quantization = Some(QuantizationConfig { class: LinearClass::Online, ..Default::default() });
+            config.activations = ActivationRule::Token;
         }
+        config.activations = options.activations.unwrap_or(config.activations);
         if own_norms && tensors.find("lm_head.weight").is_none() && !config.tied {
             config.tied = true;
             notes.push("it has no head: it makes vectors (bitnet embed), and no text".into());
         }
         notes.extend(unannounced_biases(&text, &tensors));
         let mlx = Mlx::from_config(&text).map_err(|e| e.in_file(&path))?;
-        Ok(Self { config, files, tensors, notes, keep_master_weights, mlx })
+        Ok(Self { config, files, tensors, notes, keep_master_weights: options.keep_master_weights, mlx })
     }
 
     /// Whether projections have norms of their own, as in BitNet-embedding.
@@ -228,8 +231,7 @@ impl HuggingFace {
             None => None,
         };
         if let Some((affine, matrix)) = self.affine(module, rows, cols)? {
-            let wanted = |scales: &TernaryScales| self.config.block.inner_norms && scales.one().is_some();
-            return Ok(LinearSource { weight: affine.weights(&name, &matrix, wanted)?, bias, inner_norm: None });
+            return Ok(LinearSource { weight: affine.weights(&name, &matrix)?, bias, inner_norm: None });
         }
         let scale = || Ok::<f32, ModelError>(self.vector(&format!("{module}.weight_scale"), 1)?[0]);
         let packed = tensor.info.dtype == Dtype::U8;

@@ -139,14 +139,9 @@ impl Affine {
         DenseTensor::owned(name, bytes, dtype, matrix.rows, matrix.cols)
     }
 
-    /// The layer's weights: ternary where they are, and `wanted` of their scales.
-    pub(super) fn weights(
-        self,
-        name: &str,
-        matrix: &Packed,
-        wanted: impl Fn(&TernaryScales) -> bool,
-    ) -> Result<WeightSource> {
-        match self.ternary(matrix)?.filter(|(_, scales)| wanted(scales)) {
+    /// The layer's weights, ternary where they are.
+    pub(super) fn weights(self, name: &str, matrix: &Packed) -> Result<WeightSource> {
+        match self.ternary(matrix)? {
             Some((codes, scales)) => Ok(WeightSource::Ternary { codes, scales }),
             None => Ok(WeightSource::Dense(self.dense(name, matrix)?)),
         }

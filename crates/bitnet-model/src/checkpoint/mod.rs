@@ -2,7 +2,7 @@
 
 mod adapter;
 mod gguf;
-mod gguf_config;
+pub(crate) mod gguf_config;
 pub mod gguf_names;
 pub(crate) mod gguf_vocab;
 pub(crate) mod hf;
@@ -22,6 +22,7 @@ pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Wei
 use crate::tokenizer::Tokenizer;
 use crate::{ModelError, Result};
 use bitnet_core::MappedFile;
+use bitnet_core::backend::ActivationRule;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct OpenOptions {
     /// Order of blocks in I2_S tensors. `None`: inferred from the preceding norms
     /// ([`OrderHint`](bitnet_quant::formats::i2s_order::OrderHint)), x86 without evidence.
     pub i2s_order: Option<I2sOrder>,
+    /// How the inputs of ternary layers are rounded. `None`: as the checkpoint says.
+    pub activations: Option<ActivationRule>,
     /// Whether master weights (`quantization_mode: "online"`) are kept dense, to be quantized in another way.
     pub keep_master_weights: bool,
 }
@@ -80,7 +83,7 @@ impl Checkpoint {
             let problem = "is no checkpoint: it has no config.json (pass a Hugging Face directory or a .gguf file)";
             return Err(ModelError::Config(problem.into()).in_file(path));
         }
-        let hf = hf::HuggingFace::open(path, options.keep_master_weights)?;
+        let hf = hf::HuggingFace::open(path, options)?;
         let mut notes = hf.notes();
         let unused = hf.unused();
         if let Some(first) = unused.first() {
@@ -100,7 +103,7 @@ impl Checkpoint {
     }
 
     fn open_gguf(path: &Path, options: &OpenOptions) -> Result<Self> {
-        let gguf = gguf::GgufCheckpoint::open(path, options.i2s_order)?;
+        let gguf = gguf::GgufCheckpoint::open(path, options)?;
         let tokenizer = gguf.vocab().transpose();
         let tokenizer = tokenizer.map(|v| v.and_then(|v| Ok(Tokenizer::from_gguf(&v)?)).map_err(|e| e.to_string()));
         let files = gguf.files().to_vec();

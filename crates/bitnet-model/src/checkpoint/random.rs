@@ -3,7 +3,7 @@
 use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::{Config, Result};
 use bitnet_core::BitNetDType;
-use bitnet_quant::TernaryCodes;
+use bitnet_quant::{TernaryCodes, TernaryScales};
 
 /// Random ternary weights and a random Q6_K embedding, which is also the head. The output is noise, at the full cost of
 /// a model.
@@ -11,12 +11,19 @@ use bitnet_quant::TernaryCodes;
 pub struct RandomWeights {
     config: Config,
     seed: u64,
+    /// Columns that share a scale; `None`: one for a matrix.
+    group: Option<usize>,
 }
 
 impl RandomWeights {
     /// Weights for a configuration; equal seeds give equal weights.
     pub fn new(config: Config, seed: u64) -> Self {
-        Self { config: Config { tied: true, ..config }, seed }
+        Self { config: Config { tied: true, ..config }, seed, group: None }
+    }
+
+    /// The same with a random scale for every `group` columns of a row, as Q2_0 has them.
+    pub fn with_groups(self, group: usize) -> Self {
+        Self { group: Some(group), ..self }
     }
 }
 
@@ -66,7 +73,15 @@ impl Weights for RandomWeights {
             let threes = bits & (bits >> 1) & 0x5555_5555_5555_5555;
             part.copy_from_slice(&(bits & !(threes << 1)).to_le_bytes()[..part.len()]);
         }
-        let weight = WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, codes)?, scales: 0.02.into() };
+        let codes = TernaryCodes::new(rows, cols, codes)?;
+        let scales = match self.group {
+            Some(group) => {
+                let mut scale = || half::f16::from_f32(0.01 + (split_mix(&mut state) >> 40) as f32 * 1e-9).to_f32();
+                TernaryScales::groups((0..rows * (cols / group)).map(|_| scale()).collect(), group, &codes)?
+            }
+            None => 0.02.into(),
+        };
+        let weight = WeightSource::Ternary { codes, scales };
         Ok(LinearSource { weight, bias: None, inner_norm: None })
     }
 }

@@ -85,6 +85,7 @@ impl Config {
             "tie_word_embeddings": self.tied,
             "rope_theta": self.rope.theta,
             "rope_parameters": rope,
+            "bitnet_activations": self.activations.name(),
             "bos_token_id": self.bos,
             // transformers fails on an empty list.
             "eos_token_id": (!self.eos.is_empty()).then_some(&self.eos),

@@ -2,8 +2,8 @@
 
 use super::{Embeddings, Target, encode, one_scale, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
-use crate::checkpoint::gguf_vocab;
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::checkpoint::{gguf_config, gguf_vocab};
 use crate::config::RopeScaling;
 use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
 use crate::{Config, ModelError, Result};
@@ -226,6 +226,7 @@ fn metadata(checkpoint: &Checkpoint, family: Family, file_type: u32) -> Result<M
     set("general.name", Value::String(checkpoint.name().into()));
     set("general.file_type", Value::U32(file_type));
     set("general.quantization_version", Value::U32(2));
+    set(gguf_config::ACTIVATIONS, Value::String(config.activations.name().into()));
     shape(config, &mut |key, value| set(&format!("{}.{key}", family.name()), value))?;
     match checkpoint.source_tokenizer() {
         Some(tokenizer) => {

@@ -384,7 +384,7 @@ mod tests {
         let (layer, x) = (layer(false, true, None), input().detach());
         let expected = layer.forward(&x).unwrap();
         let packed = layer.pack().unwrap();
-        let mut buffer = crate::ActivationBuffer::new(10, 32, &Device::cpu()).unwrap();
+        let mut buffer = crate::ActivationBuffer::new(crate::ActivationRule::Token, 10, 32, &Device::cpu()).unwrap();
         let mut out = BitNetTensor::empty(&[10, 16], BitNetDType::F32, &Device::cpu()).unwrap();
         let rows = x.reshape(&[10, 32]).unwrap();
         packed.forward(rows.as_ref(), &mut buffer, &Device::cpu(), out.as_mut().unwrap()).unwrap();

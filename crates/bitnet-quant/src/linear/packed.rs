@@ -2,10 +2,10 @@
 
 use crate::{ActivationBuffer, TernaryCodes, TernaryScales};
 use bitnet_core::backend::{BinaryOp, PackedTernary, TensorMut, TensorRef, TernarySource};
-use bitnet_core::{BitNetTensor, Device, Result, TensorOpError};
+use bitnet_core::{BitNetTensor, Device, Result};
 
-/// `y = (q . T^T) * g / s + bias`, where `T` is ternary with the scale `g`, and `q` with the scale `s` is the input
-/// quantized to 8 bits per token. The integer product is exact.
+/// `y = x . W^T + bias`, where `W` is ternary with a scale for the matrix, each row, or each group of columns of a row, and `x`
+/// quantized as its buffer says. Integer products are exact.
 #[derive(Debug)]
 pub struct PackedBitLinear {
     weights: PackedTernary,
@@ -15,11 +15,13 @@ pub struct PackedBitLinear {
 impl PackedBitLinear {
     /// Packs the weights `[outputs, inputs]` for a device; `bias` has a value for each output.
     pub fn new(codes: &TernaryCodes, scales: &TernaryScales, bias: Option<&[f32]>, device: &Device) -> Result<Self> {
-        let scale = scales.one().ok_or_else(|| {
-            let message = format!("a scale for every {:?} columns cannot be multiplied yet", scales.group());
-            TensorOpError::Argument { op: "PackedBitLinear", message }
-        })?;
-        let source = TernarySource { codes: codes.as_bytes(), rows: codes.rows(), columns: codes.cols(), scale };
+        let source = TernarySource {
+            codes: codes.as_bytes(),
+            rows: codes.rows(),
+            columns: codes.cols(),
+            scales: scales.values(),
+            group: scales.group(),
+        };
         Ok(Self {
             weights: device.pack_ternary(&[source])?,
             bias: bias.map(|b| BitNetTensor::from_slice(b, &[b.len()], device)).transpose()?,

@@ -1,7 +1,7 @@
 //! The product of a BitLinear layer with latent weights, and its derivative.
 
 use crate::quantizers::{Granularity, Quantizer, Scheme};
-use crate::{ActivationBuffer, TernaryCodes};
+use crate::{ActivationBuffer, ActivationRule, TernaryCodes};
 use bitnet_core::backend::TernarySource;
 use bitnet_core::{BitNetDType, BitNetTensor, Device, Result, TensorOpError, autograd};
 
@@ -196,7 +196,7 @@ impl Quantized {
     fn forward(&self, x: &BitNetTensor) -> Result<(BitNetTensor, Activations)> {
         let (device, tokens) = (x.device(), x.dims()[0]);
         let x = x.contiguous()?;
-        let mut buffer = ActivationBuffer::new(tokens, self.inputs, device)?;
+        let mut buffer = ActivationBuffer::new(ActivationRule::Token, tokens, self.inputs, device)?;
         buffer.quantize(x.as_ref())?;
         let Codes::Host(codes) = &self.codes else {
             let (values, scales) = buffer.into_tensors()?;
@@ -211,7 +211,8 @@ impl Quantized {
                 codes: codes.as_bytes(),
                 rows: codes.rows(),
                 columns: self.inputs,
-                scale: *scale,
+                scales: std::slice::from_ref(scale),
+                group: None,
             })
             .collect();
         let stacked = sources.iter().rev().skip(1).all(|part| part.rows.is_multiple_of(group));

@@ -1,7 +1,7 @@
 //! Products with packed matrices.
 
 use super::{PackedFormat, QuantizedTensor};
-use crate::{ActivationBuffer, PackedBitLinear, QuantError, TernaryCodes, TernaryScales};
+use crate::{ActivationBuffer, ActivationRule, PackedBitLinear, QuantError, TernaryCodes, TernaryScales};
 use bitnet_core::{BitNetDType, BitNetError, BitNetTensor, Device, TensorOpError, autograd};
 
 /// A packed matrix `[N, K]` in the layout of a device for products.
@@ -110,7 +110,7 @@ impl PackedProduct {
         let x = x.detach().reshape(&[tokens, self.inputs])?.contiguous()?;
         match &self.kind {
             Kind::Ternary(layer) => {
-                let mut buffer = ActivationBuffer::new(tokens, self.inputs, &self.device)?;
+                let mut buffer = ActivationBuffer::new(ActivationRule::Token, tokens, self.inputs, &self.device)?;
                 layer.forward(x.as_ref(), &mut buffer, &self.device, out.as_mut()?)?;
             }
             Kind::Weights(weights) => self.device.linear(x.as_ref(), weights.as_ref(), out.as_mut()?)?,
