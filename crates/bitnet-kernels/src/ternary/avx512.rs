@@ -188,7 +188,8 @@ unsafe fn cut<const R: usize, const P: usize, const D: usize>(
     let streams = index.map(|p| panels.as_ptr().wrapping_add(p * tiles * TILE));
     let q = x.q.as_ptr().wrapping_add(token * D * tiles * TILE_COLS);
     let (mut total, mut inner) = ([[_mm512_setzero_ps(); P]; R], [[_mm512_setzero_ps(); P]; R]);
-    let (mut in_group, mut group) = (0, 0);
+    // Counted, for a division takes as long as many products.
+    let (mut in_group, mut group, mut in_block, mut block) = (0, 0, 0, 0);
     for segment in 0..s.count() {
         let (first, end) = s.range(segment);
         let mut dots = [[_mm512_setzero_si512(); P]; R];
@@ -215,10 +216,7 @@ unsafe fn cut<const R: usize, const P: usize, const D: usize>(
             }
         }
         for t in 0..tokens {
-            let scale = match s.block {
-                Some(block) => x.scales[(token + t) * s.blocks + segment / block],
-                None => 1.0,
-            };
+            let scale = if s.block.is_some() { x.scales[(token + t) * s.blocks + block] } else { 1.0 };
             for p in 0..P {
                 let mut sum = dots[t * D][p];
                 if D == 3 {
@@ -228,6 +226,10 @@ unsafe fn cut<const R: usize, const P: usize, const D: usize>(
                 let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale));
                 inner[t][p] = _mm512_add_ps(inner[t][p], product);
             }
+        }
+        in_block += 1;
+        if Some(in_block) == s.block {
+            (in_block, block) = (0, block + 1);
         }
         in_group += 1;
         if in_group == s.group {

@@ -76,7 +76,12 @@ impl Segments {
     /// The sum of row `row` of `q` over tiles `first..end`.
     #[inline(always)]
     pub(super) fn sum(&self, sums: &[i32], row: usize, (first, end): (usize, usize)) -> i32 {
-        sums[row * self.sums + first / 2..row * self.sums + end.div_ceil(2)].iter().sum()
+        let first_sum = row * self.sums + first / 2;
+        match end - first {
+            // The shortest segment.
+            ..=2 => sums[first_sum],
+            _ => sums[first_sum..row * self.sums + end.div_ceil(2)].iter().sum(),
+        }
     }
 
     /// Checks the lengths of [`TernaryKernel::dot_segments`](super::TernaryKernel::dot_segments); gives the number of panels.
