@@ -2,8 +2,15 @@
 #![no_main]
 
 use bitnet_model::gguf::{Gguf, GgufType};
-use bitnet_quant::formats::{PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, TQ1_0, TQ2_0, i2_s, i2_s::I2sOrder};
+use bitnet_quant::QuantError;
+use bitnet_quant::formats::{
+    IQ1_BN, IQ2_BN, PTQ1_0, Q1_0, Q2_0_G64, Q2_0_G128, STQ1_0, ScaledCodes, TQ1_0, TQ2_0, i2_s, i2_s::I2sOrder,
+};
 use libfuzzer_sys::fuzz_target;
+
+fn scales(decoded: Result<ScaledCodes, QuantError>) {
+    let _ = decoded.map(|decoded| decoded.ternary_scales().map_err(|e| e.to_string()));
+}
 
 fuzz_target!(|file: &[u8]| {
     let g = match Gguf::parse(file) {
@@ -33,12 +40,15 @@ fuzz_target!(|file: &[u8]| {
                 let _ = i2_s::decode(data, rows, cols, I2sOrder::X86);
                 let _ = i2_s::decode(data, rows, cols, I2sOrder::Arm);
             }
-            GgufType::TQ1_0 => drop(TQ1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::TQ2_0 => drop(TQ2_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::Q2_0_G64 => drop(Q2_0_G64.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::Q1_0 => drop(Q1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::PTQ1_0 => drop(PTQ1_0.decode(data, rows, cols).map(|s| s.uniform_scale())),
-            GgufType::Q2_0_G128 | GgufType::PQ2_0 => drop(Q2_0_G128.decode(data, rows, cols).map(|s| s.uniform_scale())),
+            GgufType::TQ1_0 => scales(TQ1_0.decode(data, rows, cols)),
+            GgufType::TQ2_0 => scales(TQ2_0.decode(data, rows, cols)),
+            GgufType::Q2_0_G64 => scales(Q2_0_G64.decode(data, rows, cols)),
+            GgufType::Q1_0 => scales(Q1_0.decode(data, rows, cols)),
+            GgufType::PTQ1_0 => scales(PTQ1_0.decode(data, rows, cols)),
+            GgufType::Q2_0_G128 | GgufType::PQ2_0 => scales(Q2_0_G128.decode(data, rows, cols)),
+            GgufType::STQ1_0 | GgufType::STQ1_0_EARLY => scales(STQ1_0.decode(data, rows, cols)),
+            GgufType::IQ1_BN => scales(IQ1_BN.decode(data, rows, cols)),
+            GgufType::IQ2_BN => scales(IQ2_BN.decode(data, rows, cols)),
             _ => drop(g.tensor(&t.name).map_err(|e| e.to_string())),
         }
     }

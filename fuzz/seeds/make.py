@@ -49,6 +49,8 @@ put("gguf", "named", gguf(3, [], [("a", [256], 39, 136), ("b", [256], 38, 96), (
 DENSE = [(3, 160), (6, 176), (7, 192), (10, 84), (11, 110), (13, 176), (20, 144), (28, 2048), (39, 136)]
 put("gguf", "dense", gguf(3, [], [(str(number), [256], number, size) for number, size in DENSE]))
 put("gguf", "prism", gguf(3, [], [("a", [256], 41, 36), ("b", [256], 142, 68), ("c", [256], 143, 56)]))
+put("gguf", "rows", gguf(3, [], [("a", [256, 2], 43, 84), ("b", [64, 3], 134, 45), ("c", [64, 3], 135, 60)]))
+put("gguf", "stq1_0_early", gguf(3, [], [("a", [2048], 42, 336), ("b", [2048], 42, 336)]))
 put("gguf", "unknown", gguf(3, [], [("a", [256], 99, 64), ("b", [256], 4000000000, 64)]))
 
 
@@ -61,7 +63,29 @@ def tensor(dtype, shape, start, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
+def files(tensors):
+    """name -> (dtype, shape, bytes)"""
+    header, start = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name], start = tensor(dtype, shape, start, start + size), start + size
+    return safetensors(header, start)
+
+
 put("safetensors_header", "empty", safetensors({}, 0))
+MODULES = [f"model.layers.0.{name}_proj" for name in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down")]
+QUANTIZED = {"model.embed_tokens.weight": ("U32", [4, 3], 48), "model.embed_tokens.scales": ("F16", [4, 1], 8),
+             "model.embed_tokens.biases": ("F16", [4, 1], 8)}
+for module in MODULES:
+    QUANTIZED |= {f"{module}.weight": ("U32", [32, 2], 256), f"{module}.scales": ("F16", [32, 1], 64), f"{module}.biases": ("F16", [32, 1], 64)}
+put("mlx", "quantized", files(QUANTIZED))
+PEFT = {"peft_type": "LORA", "lora_alpha": 4, "r": 2, "use_rslora": True, "alpha_pattern": {"q_proj": 2}}
+HALVES = {f"base_model.model.{MODULES[0]}.lora_{half}.weight": ("F32", shape, 64) for half, shape in (("A", [2, 8]), ("B", [8, 2]))}
+put("adapter", "peft", json.dumps(PEFT).encode() + b"\0" + files(HALVES))
+LORA = [string(key) + struct.pack("<I", 8) + string(text) for key, text in (("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", "llama"))]
+LORA += [string("adapter.lora.alpha") + struct.pack("<If", 6, 4)]
+put("adapter", "gguf", gguf(3, LORA, [("blk.0.attn_q.weight.lora_a", [8, 2], 0, 64), ("blk.0.attn_q.weight.lora_b", [2, 8], 0, 64)]))
+for i, name in enumerate(("owner/name", "a/b@v1:Q2_0", "a/b/c/d.gguf", "../a/b")):
+    put("hub", str(i), name.encode())
 put("safetensors_header", "packed", safetensors({
     "__metadata__": {"format": "pt"},
     "a.weight": tensor("U8", [2, 3], 0, 6),

@@ -25,7 +25,6 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 /// A model of the hub, as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// `owner/name`.
     repository: String,
     /// Branch, tag or commit.
     revision: String,
@@ -71,6 +70,11 @@ impl Reference {
             _ => return None,
         };
         Some(Self { repository: format!("{owner}/{name}"), revision: revision.into(), wanted })
+    }
+
+    /// `owner/name`.
+    pub fn repository(&self) -> &str {
+        &self.repository
     }
 
     /// The path of the model: in the cache if it is complete there, else downloaded.
