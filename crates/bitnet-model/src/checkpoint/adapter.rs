@@ -182,8 +182,11 @@ impl Adapter {
     }
 }
 
+/// The layers that can be adapted: experts are not.
 fn all_places(config: &Config) -> impl Iterator<Item = (usize, Projection)> {
-    (0..config.layers).flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
+    let count = if config.block.experts.is_some() { 4 } else { Projection::ALL.len() };
+    (0..config.layers)
+        .flat_map(move |layer| Projection::ALL[..count].iter().map(move |&projection| (layer, projection)))
 }
 
 fn unknown(name: &str) -> ModelError {
@@ -283,6 +286,10 @@ impl Weights for AdaptedWeights {
 
     fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
         self.base.norm(norm)
+    }
+
+    fn router(&self, layer: usize) -> Result<DenseTensor> {
+        self.base.router(layer)
     }
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
