@@ -26,6 +26,8 @@ pub(crate) struct ExpertScratch {
     gate: BitNetTensor,
     up: BitNetTensor,
     down: BitNetTensor,
+    /// The limit of gates and the lower one of what they multiply, each `[1]`.
+    limits: Option<[BitNetTensor; 2]>,
 }
 
 impl ExpertScratch {
@@ -44,6 +46,13 @@ impl ExpertScratch {
             gate: empty_f32(used * config.intermediate_size, device)?,
             up: empty_f32(used * config.intermediate_size, device)?,
             down: empty_f32(used * config.hidden_size, device)?,
+            limits: match experts.limit {
+                Some(limit) => Some([
+                    BitNetTensor::from_slice(&[limit], &[1], device)?,
+                    BitNetTensor::from_slice(&[-limit], &[1], device)?,
+                ]),
+                None => None,
+            },
         })
     }
 
@@ -57,7 +66,7 @@ impl ExpertScratch {
         out: TensorMut,
     ) -> Result<()> {
         let (device, s) = (&model.device, self);
-        let Experts { count, used, renormalize } = s.experts;
+        let Experts { count, used, renormalize, limit: _ } = s.experts;
         let (tokens, width, inner) = (x.layout.dims()[0], model.config.hidden_size, model.config.intermediate_size);
         device.linear(x, router.as_ref(), rows_mut(&mut s.scores, tokens, count)?)?;
         device.softmax(rows(&s.scores, tokens, count)?, rows_mut(&mut s.probabilities, tokens, count)?)?;
@@ -76,6 +85,11 @@ impl ExpertScratch {
         let chosen = s.chosen.as_ref().narrow(0, 0, all)?;
         gate.of_experts(device, x, chosen, rows_mut(&mut s.gate, all, inner)?)?;
         up.of_experts(device, x, chosen, rows_mut(&mut s.up, all, inner)?)?;
+        if let Some([upper, lower]) = &s.limits {
+            device.binary_assign(BinaryOp::Minimum, rows_mut(&mut s.gate, all, inner)?, upper.as_ref())?;
+            device.binary_assign(BinaryOp::Minimum, rows_mut(&mut s.up, all, inner)?, upper.as_ref())?;
+            device.binary_assign(BinaryOp::Maximum, rows_mut(&mut s.up, all, inner)?, lower.as_ref())?;
+        }
         device.gated(model.gate_activation, rows_mut(&mut s.gate, all, inner)?, rows(&s.up, all, inner)?)?;
         down.of_experts(device, rows(&s.gate, all, inner)?, chosen, rows_mut(&mut s.down, all, width)?)?;
         let dims = [tokens, used, width];

@@ -245,7 +245,9 @@ impl Step {
             observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
             let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
             let of_window = self.window_angles.as_ref().filter(|_| layer.window.is_some());
-            s.attention(model, (index, layer), cache, of_window.unwrap_or(&self.angles), batch, &mut inputs)?;
+            let rotated = layer.window.is_some() || !config.block.rotate_windows_only;
+            let angles = rotated.then_some(of_window.unwrap_or(&self.angles));
+            s.attention(model, (index, layer), cache, angles, batch, &mut inputs)?;
             s.feed_forward(model, layer, count, &mut inputs)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
@@ -345,7 +347,7 @@ impl Scratch {
         model: &Model,
         (index, layer): (usize, &Layer),
         cache: &mut KvCache,
-        angles: &Angles,
+        angles: Option<&Angles>,
         batch: &StepBatch,
         observe: &mut dyn FnMut(Projection, TensorRef) -> Result<()>,
     ) -> Result<()> {
@@ -364,6 +366,7 @@ impl Scratch {
         )?;
         let (by_head, by_kv_head) = ([count, c.heads, c.head_dim], [count, c.kv_heads, c.head_dim]);
         let rotate = |query: &mut BitNetTensor, key: &mut BitNetTensor| -> Result<()> {
+            let Some(angles) = angles else { return Ok(()) };
             for (x, dims) in [(query, by_head), (key, by_kv_head)] {
                 let x = rows_mut(x, count, dims[1] * dims[2])?.reshape(&dims)?;
                 device.rope(x, angles.cos.as_ref(), angles.sin.as_ref(), batch.positions()?)?;

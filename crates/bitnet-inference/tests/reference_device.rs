@@ -17,6 +17,7 @@ fn golden_checkpoints_run_on_the_reference_devices() {
         "minicpm",
         "gemma3",
         "qwen3-moe",
+        "maple",
     ] {
         let path = golden::folder().join(name);
         let golden = Golden::read(&path);

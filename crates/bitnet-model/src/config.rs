@@ -109,6 +109,7 @@ struct Raw {
     num_local_experts: Option<usize>,
     num_experts_per_tok: Option<usize>,
     norm_topk_prob: Option<bool>,
+    swiglu_limit: Option<f32>,
     mlp_only_layers: Option<Vec<usize>>,
     decoder_sparse_step: Option<usize>,
     num_hidden_layers: Option<usize>,
@@ -230,7 +231,7 @@ impl Config {
             block,
             hidden_size,
             intermediate_size: match architecture {
-                Architecture::Qwen3Moe => raw.moe_intermediate_size,
+                Architecture::Qwen3Moe | Architecture::Maple => raw.moe_intermediate_size,
                 _ => raw.intermediate_size,
             }
             .unwrap_or(default.intermediate),

@@ -119,9 +119,9 @@ def is_head(linear):
 
 
 def make(form, config, *, dtype=BF16, scale_dtype=BF16, dense=is_head, unpacked=False, shards=1, written=None,
-         edit=lambda weights: weights):
+         edit=lambda weights: weights, patch=lambda model: None):
     """One form. `config` is what transformers loads; `written` (config, renames) is what we store where it
-    differs; `edit` changes the weights before both."""
+    differs; `edit` changes the weights before both; `patch` changes the loaded model."""
     target = os.path.join(HERE, form)
     shutil.rmtree(target, ignore_errors=True)
     os.makedirs(target)
@@ -134,7 +134,9 @@ def make(form, config, *, dtype=BF16, scale_dtype=BF16, dense=is_head, unpacked=
             write_json(f"{loaded}/config.json", config)
             save_weights(loaded, weights, shards, {})
             try:
-                line = reference.write_golden(target, reference.load(loaded), generator)
+                model = reference.load(loaded)
+                patch(model)
+                line = reference.write_golden(target, model, generator)
             except reference.Unstable as why:
                 print(f"{form}: seed {seed} passed over: {why}", file=sys.stderr)
                 continue
@@ -314,6 +316,13 @@ def forms():
     moe = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", **experts}
     more = dict(norm_topk_prob=False, num_experts_per_tok=3, use_sliding_window=True, sliding_window=7)
     yield "qwen3-moe-online", dict(config=llama(ONLINE, **moe | more), dense=lambda name: is_head(name) or ".mlp." in name)
+    # transformers has no class for Maple: Qwen3 with experts, changed.
+    sizes = dict(num_key_value_heads=2, quantization_config=None, num_hidden_layers=3, **experts)
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    stored = llama({}, architectures=["MapleForCausalLM"], model_type="maple", layer_types=kinds, sliding_window=6,
+                   partial_rotary_factor=0.5, swiglu_limit=0.75, **sizes)
+    yield "maple", dict(config=llama({}, **moe | sizes), dense=lambda name: True, written=(stored, {}),
+                        patch=lambda model: reference.make_maple(model, [6, None, 6], 12, 0.75))
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 

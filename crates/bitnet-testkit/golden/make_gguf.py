@@ -225,7 +225,7 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
 
 
 def make(name, config, arch, linear, *, embedding=F16, head=F16, scale_tensors=False, block_scales=False, outliers=False,
-         extra={}, more_tensors={}, shared_seed=None, version=3):
+         extra={}, more_tensors={}, shared_seed=None, version=3, patch=lambda model: None):
     """One file. `linear` names a ternary type or maps a projection to a dense one."""
     path = os.path.join(FOLDER, name)
     for attempt in range(400):
@@ -236,7 +236,9 @@ def make(name, config, arch, linear, *, embedding=F16, head=F16, scale_tensors=F
             write_json(f"{loaded}/config.json", config)
             save_weights(loaded, weights, 1, {})
             try:
-                line = reference.write_golden(loaded, reference.load(loaded), generator)
+                model = reference.load(loaded)
+                patch(model)
+                line = reference.write_golden(loaded, model, generator)
             except reference.Unstable as why:
                 print(f"{name}: seed {seed} passed over: {why}", file=sys.stderr)
                 continue
@@ -380,6 +382,12 @@ def files():
                extra={f"qwen3moe.{key}": v for key, v in keys.items()})
     yield "qwen3moe-q2_0-g128", dict(**moe, linear="q2_0-g128", embedding=F16)
     yield "qwen3moe-q5_0", dict(**moe, linear=lambda _: Q5_0, embedding=F16)
+    maple = {"attention.sliding_window": 6, "attention.sliding_window_pattern": [True, False], "rope.dimension_count": 16,
+             "swiglu_clamp_exp": [0.75] * 2, **keys}
+    yield "maple-q2_0-g128", dict(
+        arch="maple", config=llama({}, **NARROW | config | experts | {"num_hidden_layers": 2}), linear="q2_0-g128", embedding=F16,
+        head=F16, extra={f"maple.{key}": v for key, v in maple.items()},
+        patch=lambda model: reference.make_maple(model, [6, None], 16, 0.75))
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

@@ -78,6 +78,56 @@ def check_length(model, ids):
         assert torch.equal(fixed, alone), "angles of another length"
 
 
+def make_maple(model, windows, rotary, limit):
+    """Makes Maple of a Qwen3 with experts: layers without a window (None) have no positions, others rotate the first `rotary`
+    elements of a head; gates of experts are at most `limit` before SiLU, what they multiply is clamped to it on both sides."""
+    theta = model.config.rope_parameters["rope_theta"]
+    for layer, window in zip(model.model.layers, windows):
+        layer.self_attn.forward = maple_attention(layer.self_attn, window, rotary, theta)
+        layer.mlp.experts.forward = maple_experts(layer.mlp.experts, limit)
+
+
+def maple_attention(attention, window, rotary, theta):
+    def forward(hidden_states, **_):
+        batch, tokens, _ = hidden_states.shape
+        heads = lambda x: x.view(batch, tokens, -1, attention.head_dim)
+        query = attention.q_norm(heads(attention.q_proj(hidden_states))).transpose(1, 2)
+        key = attention.k_norm(heads(attention.k_proj(hidden_states))).transpose(1, 2)
+        value = heads(attention.v_proj(hidden_states)).transpose(1, 2)
+        at = torch.arange(tokens)
+        seen = at[:, None] >= at
+        if window is not None:
+            seen &= at[:, None] - at < window
+            angles = at[:, None] * theta ** (-torch.arange(0, rotary, 2) / rotary)
+            cos, sin, half = angles.cos(), angles.sin(), rotary // 2
+
+            def turn(x):
+                low, high = x[..., :half], x[..., half:rotary]
+                return torch.cat([low * cos - high * sin, high * cos + low * sin, x[..., rotary:]], -1)
+
+            query, key = turn(query), turn(key)
+        times = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
+        scores = query @ key.transpose(2, 3) * attention.head_dim ** -0.5
+        mixed = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value
+        return attention.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1)), None
+
+    return forward
+
+
+def maple_experts(experts, limit):
+    def forward(hidden_states, chosen, factors):
+        out = torch.zeros_like(hidden_states)
+        for expert in range(len(experts.gate_up_proj)):
+            rows, slots = (chosen == expert).nonzero(as_tuple=True)
+            gate, up = (hidden_states[rows] @ experts.gate_up_proj[expert].T).chunk(2, -1)
+            inner = torch.nn.functional.silu(gate.clamp(max=limit)) * up.clamp(-limit, limit)
+            out.index_add_(0, rows, inner @ experts.down_proj[expert].T * factors[rows, slots, None])
+        return out
+
+    return forward
+
+
 class Margins:
     """Records, for every token, how near its activations come to a rounding boundary."""
 

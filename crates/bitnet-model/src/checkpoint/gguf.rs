@@ -317,7 +317,12 @@ impl Weights for GgufCheckpoint {
     }
 
     fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
-        self.vector(&norm_name(norm), norm.len(&self.config))
+        let values = self.vector(&norm_name(norm), norm.len(&self.config))?;
+        let Config { block, head_dim, .. } = &self.config;
+        Ok(match norm {
+            Norm::Query(_) | Norm::Key(_) if block.reorders() => block.order_norm(values, *head_dim),
+            _ => values,
+        })
     }
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
@@ -335,6 +340,9 @@ impl Weights for GgufCheckpoint {
         match projection {
             Projection::Query | Projection::Key if self.family.interleaves_heads() => {
                 interleaved::undo(source, self.config.head_dim)
+            }
+            Projection::Query | Projection::Key if self.config.block.reorders() => {
+                source.reorder_rows(|row| self.config.block.row(row, self.config.head_dim))
             }
             _ => Ok(source),
         }

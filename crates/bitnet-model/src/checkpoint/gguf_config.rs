@@ -31,7 +31,8 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         None if heads > 0 && hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => return Err(ModelError::Config(format!("{hidden_size} is not a multiple of {heads} heads"))),
     };
-    if find("rope.dimension_count")?.is_some_and(|dim| dim != head_dim) {
+    let rotary_dim = find("rope.dimension_count")?.filter(|&dim| dim != head_dim);
+    if rotary_dim.is_some() && family != Family::Maple {
         let problem = format!(
             "{} is not the head dimension {head_dim}: partial rotation is not computed",
             key("rope.dimension_count")
@@ -55,17 +56,26 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
                 }
                 _ => None,
             },
+            rotary_dim,
+            rotate_windows_only: family == Family::Maple,
             windows: windows(metadata, family, &key, layers)?,
             experts: match family {
                 // llama.cpp always divides by the sum.
-                Family::Qwen3Moe => {
-                    Some(Experts { count: need("expert_count")?, used: need("expert_used_count")?, renormalize: true })
-                }
+                Family::Qwen3Moe | Family::Maple => Some(Experts {
+                    count: need("expert_count")?,
+                    used: need("expert_used_count")?,
+                    renormalize: true,
+                    // A list with the same limit for each layer.
+                    limit: match metadata.find::<&[f32]>(&key("swiglu_clamp_exp"))? {
+                        Some(limits) if family == Family::Maple => limits.first().copied(),
+                        _ => None,
+                    },
+                }),
                 _ => None,
             },
             logit_cap: number("final_logit_softcapping")?.filter(|_| family == Family::Gemma3),
             qk_norm: match family {
-                Family::Qwen3 | Family::Gemma3 | Family::Qwen3Moe => Some(QkNorm::Head),
+                Family::Qwen3 | Family::Gemma3 | Family::Qwen3Moe | Family::Maple => Some(QkNorm::Head),
                 Family::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
@@ -89,7 +99,7 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         },
         hidden_size,
         intermediate_size: match family {
-            Family::Qwen3Moe => need("expert_feed_forward_length")?,
+            Family::Qwen3Moe | Family::Maple => need("expert_feed_forward_length")?,
             _ => need("feed_forward_length")?,
         },
         layers,
@@ -121,16 +131,16 @@ fn windows(
     key: &dyn Fn(&str) -> String,
     layers: usize,
 ) -> Result<Vec<Option<u32>>> {
-    if family != Family::Gemma3 {
+    if !matches!(family, Family::Gemma3 | Family::Maple) {
         return Ok(Vec::new());
     }
     let Some(window) = metadata.find::<u32>(&key("attention.sliding_window"))? else { return Ok(Vec::new()) };
     let pattern = key("attention.sliding_window_pattern");
     let slides: Vec<bool> = match metadata.find::<&[bool]>(&pattern) {
         Ok(Some(list)) => list.to_vec(),
-        // A number, or 6: every so many layers one attends to all positions.
+        // A number, or 6, or 4 of Maple: every so many layers one attends to all positions.
         _ => {
-            let every = metadata.find::<usize>(&pattern)?.unwrap_or(6).max(1);
+            let every = metadata.find::<usize>(&pattern)?.unwrap_or(if family == Family::Maple { 4 } else { 6 }).max(1);
             (1..=layers).map(|i| i % every != 0).collect()
         }
     };

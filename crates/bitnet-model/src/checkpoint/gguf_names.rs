@@ -26,11 +26,13 @@ pub enum Family {
     Gemma3,
     /// `qwen3moe`
     Qwen3Moe,
+    /// `maple`
+    Maple,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BitNetB158,
         Self::BitNet25,
         Self::BitNet,
@@ -41,6 +43,7 @@ impl Family {
         Self::MiniCpm,
         Self::Gemma3,
         Self::Qwen3Moe,
+        Self::Maple,
     ];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
@@ -56,6 +59,7 @@ impl Family {
             Self::MiniCpm => "minicpm",
             Self::Gemma3 => "gemma3",
             Self::Qwen3Moe => "qwen3moe",
+            Self::Maple => "maple",
         }
     }
 
@@ -70,6 +74,7 @@ impl Family {
             Self::MiniCpm => Architecture::MiniCpm,
             Self::Gemma3 => Architecture::Gemma3,
             Self::Qwen3Moe => Architecture::Qwen3Moe,
+            Self::Maple => Architecture::Maple,
         }
     }
 

@@ -416,7 +416,11 @@ impl Weights for HuggingFace {
         if self.config.architecture == Architecture::Gemma3 {
             values.iter_mut().for_each(|w| *w += 1.);
         }
-        Ok(values)
+        let Config { block, head_dim, .. } = &self.config;
+        Ok(match norm {
+            Norm::Query(_) | Norm::Key(_) if block.reorders() => block.order_norm(values, *head_dim),
+            _ => values,
+        })
     }
 
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
@@ -429,7 +433,7 @@ impl Weights for HuggingFace {
             Projection::Gate | Projection::Up if *architecture == Architecture::Glm4 => {
                 self.half_of_gate_up(layer, projection == Projection::Up)
             }
-            Projection::Query | Projection::Key if block.rotary_dim.is_some() || block.rotary_pairs => {
+            Projection::Query | Projection::Key if block.reorders() => {
                 let source = self.linear_module(&module(layer, projection), rows, cols)?;
                 source.reorder_rows(|row| block.row(row, *head_dim))
             }

@@ -58,7 +58,7 @@ impl Default for Scales {
 }
 
 /// Mixture of experts: feed-forward layers of which a router chooses some for each token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Experts {
     /// Experts of a layer; `intermediate_size` is the width of one.
     pub count: usize,
@@ -66,6 +66,8 @@ pub struct Experts {
     pub used: usize,
     /// Whether the factors of a token are divided by their sum.
     pub renormalize: bool,
+    /// Gates are at most this before their activation, and what they multiply is between minus this and this (Maple).
+    pub limit: Option<f32>,
 }
 
 /// What the decoder blocks of a model compute beside their shape. The default is the block of Llama. Biases are those that the
@@ -81,6 +83,8 @@ pub struct Block {
     /// Leading elements of a head that are rotated, even; `None`: all. Where not all are, or neighbours are, the rows of query
     /// and key are put into one order when they are read ([`Block::row`]), so that steps rotate halves of whole heads.
     pub rotary_dim: Option<usize>,
+    /// Whether only layers that attend to a window rotate queries and keys (Maple).
+    pub rotate_windows_only: bool,
     /// Whether neighbouring elements are rotated, and not one half of a head against the other.
     pub rotary_pairs: bool,
     /// How many of the last positions each layer attends to, the token's own included; empty, or `None` for a layer: all.
@@ -118,6 +122,16 @@ impl Block {
         head * head_dim + from
     }
 
+    /// The weights of a norm of queries or keys, in the order of their rows.
+    pub(crate) fn order_norm(&self, weights: Vec<f32>, head_dim: usize) -> Vec<f32> {
+        (0..weights.len()).map(|row| weights[self.row(row, head_dim)]).collect()
+    }
+
+    /// Whether the rows of query and key are not those of the checkpoint.
+    pub(crate) fn reorders(&self) -> bool {
+        self.rotary_dim.is_some() || self.rotary_pairs
+    }
+
     /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
     pub fn beyond_bitnet(&self) -> Option<&'static str> {
         let Self {
@@ -125,6 +139,7 @@ impl Block {
             inner_norms: _,
             qk_norm,
             rotary_dim,
+            rotate_windows_only,
             rotary_pairs,
             windows,
             window_rope,
@@ -135,7 +150,10 @@ impl Block {
         [
             (*norms != NormPlacement::Before, "norms after attention and the feed-forward layer"),
             (qk_norm.is_some(), "norms of queries and keys"),
-            (rotary_dim.is_some() || *rotary_pairs, "rotation of a part of each head or of neighbouring elements"),
+            (
+                rotary_dim.is_some() || *rotary_pairs || *rotate_windows_only,
+                "rotation of a part of each head or of neighbouring elements",
+            ),
             (windows.iter().any(Option::is_some) || window_rope.is_some(), "attention to a window of positions"),
             (*scales != Scales::default(), "scales of embedding, residual, attention or logits"),
             (logit_cap.is_some(), "a bound of the logits"),
@@ -157,6 +175,8 @@ impl Block {
             self.experts.filter(|e| !(1..=e.count.min(4096)).contains(&e.used))
         {
             format!("{used} of {count} experts are used; it must be between 1 and all, and at most 4096")
+        } else if self.experts.and_then(|e| e.limit).is_some_and(|limit| !(limit.is_finite() && limit > 0.)) {
+            "the limit of gates of experts is not a positive number".into()
         } else if self.windows.contains(&Some(0)) {
             "sliding_window is 0; it must be positive or null".into()
         } else if scales.iter().any(|s| !(s.is_finite() && *s > 0.)) {

@@ -32,6 +32,8 @@ pub enum Architecture {
     Gemma3,
     /// Qwen3 with experts.
     Qwen3Moe,
+    /// Maple: experts, and positions in layers with a window only.
+    Maple,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -83,7 +85,7 @@ const QWEN: Defaults = Defaults {
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BitNet,
         Self::Llama,
         Self::Qwen2,
@@ -96,6 +98,7 @@ impl Architecture {
         Self::MiniCpm,
         Self::Gemma3,
         Self::Qwen3Moe,
+        Self::Maple,
     ];
 
     /// The value of `model_type` in `config.json`.
@@ -122,6 +125,7 @@ impl Architecture {
             Self::MiniCpm => ("minicpm", "MiniCPMForCausalLM"),
             Self::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
             Self::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+            Self::Maple => ("maple", "MapleForCausalLM"),
         }
     }
 
@@ -175,6 +179,15 @@ impl Architecture {
                 ..LLAMA
             },
             Self::Qwen2 => QWEN,
+            Self::Maple => Defaults {
+                hidden: 2048,
+                intermediate: 512,
+                layers: 24,
+                heads: 16,
+                kv_heads: Some(4),
+                head_dim: Some(128),
+                ..QWEN
+            },
             // The width is that of an expert.
             Self::Qwen3Moe => Defaults { hidden: 2048, intermediate: 768, layers: 24, kv_heads: Some(4), ..QWEN },
             Self::Qwen3 => Defaults { head_dim: Some(128), ..QWEN },
@@ -199,8 +212,9 @@ impl Architecture {
     pub(super) fn block(self, raw: &Raw, [layers, hidden, head_dim]: [usize; 3]) -> Result<Block> {
         let inside = |object: &Option<Value>| object.as_ref()?.get("partial_rotary_factor")?.as_f64();
         let part = inside(&raw.rope_scaling).or(inside(&raw.rope_parameters)).or(raw.partial_rotary_factor);
-        let part = part.unwrap_or(if self == Self::Glm4 { 0.5 } else { 1. });
-        if part != 1. && self != Self::Glm4 {
+        let partial = matches!(self, Self::Glm4 | Self::Maple);
+        let part = part.unwrap_or(if partial { 0.5 } else { 1. });
+        if part != 1. && !partial {
             let problem = format!("partial_rotary_factor is {part}; {} rotates whole heads", self.name());
             return Err(ModelError::Config(problem));
         }
@@ -221,13 +235,14 @@ impl Architecture {
             },
             inner_norms: self == Self::BitNet,
             qk_norm: match self {
-                Self::Qwen3 | Self::Gemma3 | Self::Qwen3Moe => Some(QkNorm::Head),
+                Self::Qwen3 | Self::Gemma3 | Self::Qwen3Moe | Self::Maple => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
                 Self::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
             rotary_dim: (part != 1.).then_some((head_dim as f64 * part) as usize),
             rotary_pairs: self == Self::Glm4,
+            rotate_windows_only: self == Self::Maple,
             windows: self.windows(raw, layers)?,
             scales: match self {
                 Self::Granite => Scales {
@@ -256,7 +271,7 @@ impl Architecture {
     }
 
     fn experts(self, raw: &Raw) -> Result<Option<Experts>> {
-        if self != Self::Qwen3Moe {
+        if !matches!(self, Self::Qwen3Moe | Self::Maple) {
             return Ok(None);
         }
         let some = raw.mlp_only_layers.as_ref().is_some_and(|layers| !layers.is_empty());
@@ -266,9 +281,10 @@ impl Architecture {
             return Err(ModelError::Config(problem.into()));
         }
         Ok(Some(Experts {
-            count: raw.num_experts.or(raw.num_local_experts).unwrap_or(128),
+            count: raw.num_experts.or(raw.num_local_experts).unwrap_or(if self == Self::Maple { 256 } else { 128 }),
             used: raw.num_experts_per_tok.unwrap_or(8),
-            renormalize: raw.norm_topk_prob.unwrap_or(false),
+            renormalize: raw.norm_topk_prob.unwrap_or(self == Self::Maple),
+            limit: (self == Self::Maple).then(|| raw.swiglu_limit.unwrap_or(7.)),
         }))
     }
 
@@ -276,15 +292,17 @@ impl Architecture {
     fn windows(self, raw: &Raw, layers: usize) -> Result<Vec<Option<u32>>> {
         let window = match self {
             Self::Mistral | Self::Gemma3 => raw.sliding_window.unwrap_or(Some(4096)),
+            Self::Maple => raw.sliding_window.unwrap_or(Some(512)),
             Self::Qwen2 | Self::Qwen3 | Self::Qwen3Moe if raw.use_sliding_window == Some(true) => {
                 raw.sliding_window.unwrap_or(Some(4096))
             }
             _ => None,
         };
         let Some(kinds) = &raw.layer_types else {
-            if self == Self::Gemma3 {
-                // Every sixth attends to all positions.
-                let pattern = raw.sliding_window_pattern.unwrap_or(6).max(1);
+            if matches!(self, Self::Gemma3 | Self::Maple) {
+                // Every sixth, or fourth, attends to all positions.
+                let default = if self == Self::Gemma3 { 6 } else { 4 };
+                let pattern = raw.sliding_window_pattern.unwrap_or(default).max(1);
                 return Ok((1..=layers).map(|i| window.filter(|_| i % pattern != 0)).collect());
             }
             let first =

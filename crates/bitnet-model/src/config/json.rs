@@ -17,7 +17,7 @@ impl Config {
             Architecture::Gemma3 => {
                 Some("transformers rounds the scale of gemma3's embedding to the dtype of its weights")
             }
-            Architecture::Qwen3Moe => Some("experts are several matrices"),
+            Architecture::Qwen3Moe | Architecture::Maple => Some("experts are several matrices"),
             _ => None,
         };
         if let Some(why) = unwritten {
