@@ -4,7 +4,7 @@ use super::{Embeddings, Target, encode, one_scale, ternary};
 use crate::checkpoint::gguf_names::{Family, interleaved, linear_name, norm_name};
 use crate::checkpoint::{Checkpoint, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use crate::checkpoint::{gguf_config, gguf_vocab};
-use crate::config::RopeScaling;
+use crate::config::{Architecture, QkNorm, RopeScaling, Scales, yarn_attention};
 use crate::gguf::{GgufType, GgufWriter, Metadata, Value};
 use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
@@ -38,19 +38,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let weights = checkpoint.weights();
     let config = weights.config();
-    if let Some(what) = config.block.beyond_bitnet() {
-        let problem = format!("its blocks have {what}, which the GGUF families written here cannot say: use --to hf");
-        return Err(ModelError::Convert(problem));
-    }
-    if let RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } = config.rope.scaling {
-        let problem = "the kind of its rotary embedding is not written to GGUF: use --to hf";
-        return Err(ModelError::Convert(problem.into()));
-    }
-    let family = match (config.block.inner_norms, target) {
-        (false, _) => Family::Llama,
-        (true, Target::I2S) => Family::BitNetB158,
-        (true, _) => Family::BitNet,
-    };
+    let family = family(config, target)?;
     // The number of the main type as llama.cpp writes it, its fork, or bitnet.cpp (I2_S).
     let (ternary, format, file_type) = match target {
         Target::I2S => (GgufType::I2_S, None, 40),
@@ -86,6 +74,44 @@ pub(super) fn write(
         sink.put(&bytes).map_err(ModelError::from)
     })?;
     Ok(())
+}
+
+/// The architecture of the file; an error if none says what the model computes.
+fn family(config: &Config, target: Target) -> Result<Family> {
+    let (family, qk_norm) = match (config.block.inner_norms, config.architecture) {
+        (true, _) if target == Target::I2S => (Family::BitNetB158, None),
+        (true, _) => (Family::BitNet, None),
+        (_, Architecture::Qwen2) => (Family::Qwen2, None),
+        (_, Architecture::Qwen3) => (Family::Qwen3, Some(QkNorm::Head)),
+        (_, Architecture::Hunyuan) => (Family::Hunyuan, Some(QkNorm::RotatedHead)),
+        (_, Architecture::MiniCpm) => (Family::MiniCpm, None),
+        _ => (Family::Llama, None),
+    };
+    // What the family says is taken away from what it would have to say.
+    let mut block = config.block.clone();
+    if block.qk_norm == qk_norm {
+        block.qk_norm = None;
+    }
+    if family == Family::MiniCpm && block.scales.attention.is_none() {
+        block.scales = Scales::default();
+    }
+    let rope = match config.rope.scaling {
+        RopeScaling::Dynamic { .. } => Some("angles that depend on the length of a text"),
+        RopeScaling::Yarn { beta_fast, beta_slow, truncate, .. }
+            if (beta_fast, beta_slow, truncate) != (32., 1., true) =>
+        {
+            Some("a ramp of yarn that llama.cpp does not compute")
+        }
+        _ => None,
+    };
+    match block.beyond_bitnet().or(rope) {
+        Some(what) => {
+            let problem =
+                format!("its blocks have {what}, which the GGUF families written here cannot say: use --to hf");
+            Err(ModelError::Convert(problem))
+        }
+        None => Ok(family),
+    }
 }
 
 impl Writer<'_> {
@@ -144,6 +170,12 @@ impl Writer<'_> {
                 .map(|(p, s)| p / s)
                 .collect();
             add("rope_freqs.weight", GgufType::F32, &[factors.len()], Source::Values(factors))?;
+        }
+        if let RopeScaling::LongRope { short, long, .. } = &config.rope.scaling {
+            for (kind, factors) in [("short", short), ("long", long)] {
+                let name = format!("rope_factors_{kind}.weight");
+                add(&name, GgufType::F32, &[factors.len()], Source::Values(factors.clone()))?;
+            }
         }
         Ok(())
     }
@@ -262,9 +294,31 @@ fn shape(config: &Config, set: &mut dyn FnMut(&str, Value)) -> Result<()> {
     set("attention.layer_norm_rms_epsilon", Value::F32(config.norm_eps));
     set("rope.freq_base", Value::F32(config.rope.theta as f32));
     set("hidden_activation", Value::String(config.hidden_act.name().into()));
-    if let RopeScaling::Linear { factor } = config.rope.scaling {
-        set("rope.scaling.type", Value::String("linear".into()));
-        set("rope.scaling.factor", Value::F32(factor as f32));
+    if config.architecture == Architecture::MiniCpm {
+        let Scales { embedding, residual, logits, .. } = config.block.scales;
+        let scales = [("embedding_scale", embedding), ("residual_scale", residual), ("logit_scale", logits)];
+        scales.into_iter().for_each(|(key, scale)| set(key, Value::F32(scale)));
+    }
+    let mut scaling = |kind: &str, factor: Option<f64>, original: Option<usize>, attention: f64| {
+        set("rope.scaling.type", Value::String(kind.into()));
+        factor.into_iter().for_each(|factor| set("rope.scaling.factor", Value::F32(factor as f32)));
+        // Larger than any real context: kept within the type of the key.
+        let original = original.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+        original.into_iter().for_each(|tokens| set("rope.scaling.original_context_length", Value::U32(tokens)));
+        if attention != 1. {
+            set("rope.scaling.attn_factor", Value::F32(attention as f32));
+        }
+    };
+    match &config.rope.scaling {
+        RopeScaling::Linear { factor } => scaling("linear", Some(*factor), None, 1.),
+        RopeScaling::Yarn { factor, original, attention_factor, .. } => {
+            // llama.cpp multiplies by its own.
+            scaling("yarn", Some(*factor), Some(*original), attention_factor / yarn_attention(*factor, 1.));
+        }
+        RopeScaling::LongRope { original, attention_factor, .. } => {
+            scaling("longrope", None, Some(*original), *attention_factor);
+        }
+        _ => {}
     }
     Ok(())
 }
