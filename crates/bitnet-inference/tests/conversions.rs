@@ -262,7 +262,7 @@ fn families_survive_gguf() {
         let path = golden::folder().join("gguf").join(format!("{name}.gguf"));
         let (before, golden) = (open(&path), Golden::read(&path.with_extension("golden.safetensors")));
         let out = folder.path().join(name);
-        convert(&before, &out, Target::Tq2_0, Embeddings::F32, &mut |_, _| ())
+        convert(&before, &out, Target::Pq2_0, Embeddings::F32, &mut |_, _| ())
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let after = open(&out);
         assert_same_values(&before, &after, name);
