@@ -17,6 +17,7 @@ mod matmul;
 mod norm;
 mod operand;
 mod random;
+mod recurrent;
 mod reduce;
 mod run;
 mod sample;

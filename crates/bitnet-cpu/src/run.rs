@@ -61,6 +61,14 @@ pub(super) fn run(cpu: &CpuBackend, op: &Op, inputs: &[TensorRef], outputs: &mut
         (Op::PagedAttention { scale, window }, inputs, [out]) => {
             kv_pages::paged_attention(cpu, (scale, window), inputs, out)?
         }
+        (Op::ShortConv, inputs, [out, state]) => {
+            let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
+            done(recurrent::short_conv(cpu, inputs, out, state))?
+        }
+        (Op::GatedDelta(shape), inputs, [out, state]) => {
+            let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
+            done(recurrent::gated_delta(cpu, shape, inputs, out, state))?
+        }
         (Op::Sample, inputs, [tokens, probabilities]) => {
             let Ok(inputs) = inputs.try_into() else { return op.check(inputs, outputs) };
             done(sample::sample(cpu, inputs, tokens, probabilities))?

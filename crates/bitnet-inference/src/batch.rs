@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::kv_cache::PAGE;
-use bitnet_core::backend::{KvRows, TensorRef};
+use bitnet_core::backend::{KvRows, StateRows, TensorRef};
 use bitnet_core::{BitNetTensor, Device, Element};
 
 /// Rows of a step, filled on the host and written to the device.
@@ -16,6 +16,8 @@ pub(crate) struct StepBatch {
     slots: Words,
     /// `[sequences, width]`, padded with page 0.
     table: Words,
+    /// Of each sequence, where the states of layers that keep one are.
+    states: Words,
     /// Rows whose logits are wanted.
     wanted: Words,
     tables: Vec<u32>,
@@ -64,21 +66,30 @@ impl StepBatch {
     pub(crate) fn new(rows: usize, device: &Device) -> Result<Self> {
         let words = || Words::new(rows, device);
         let (table, tables, starts) = (Words::new(64, device)?, Vec::with_capacity(64), Vec::with_capacity(rows + 1));
-        let (ids, positions, sequences, slots, wanted) = (words()?, words()?, words()?, words()?, words()?);
-        Ok(Self { ids, positions, sequences, slots, table, wanted, tables, starts, width: 1 })
+        let (ids, positions, sequences, slots) = (words()?, words()?, words()?, words()?);
+        let (states, wanted) = (words()?, words()?);
+        Ok(Self { ids, positions, sequences, slots, table, states, wanted, tables, starts, width: 1 })
     }
 
     pub(crate) fn clear(&mut self) {
-        for words in [&mut self.ids, &mut self.positions, &mut self.sequences, &mut self.slots, &mut self.wanted] {
+        for words in [&mut self.ids, &mut self.positions, &mut self.sequences, &mut self.slots, &mut self.states] {
             words.host.clear();
         }
+        self.wanted.host.clear();
         self.tables.clear();
         self.starts.clear();
     }
 
-    /// Adds tokens of a sequence from `position` on, for which it has pages; `wanted` says of each by its place whether its
-    /// logits are wanted.
-    pub(crate) fn push(&mut self, pages: &[u32], position: usize, tokens: &[u32], wanted: impl Fn(usize) -> bool) {
+    /// Adds tokens of a sequence from `position` on, for which it has pages and the place `state` for states; `wanted` says of
+    /// each by its place whether its logits are wanted.
+    pub(crate) fn push(
+        &mut self,
+        (pages, state): (&[u32], u32),
+        position: usize,
+        tokens: &[u32],
+        wanted: impl Fn(usize) -> bool,
+    ) {
+        self.states.host.push(state);
         let sequence = self.starts.len() as u32;
         self.starts.push(self.tables.len());
         // What lies behind the last token is not seen.
@@ -137,6 +148,7 @@ impl StepBatch {
             &mut self.sequences,
             &mut self.slots,
             &mut self.table,
+            &mut self.states,
             &mut self.wanted,
         ] {
             moved |= words.upload(device)?;
@@ -159,6 +171,11 @@ impl StepBatch {
     /// The wanted rows from `first` on, `count` of them.
     pub(crate) fn wanted_rows(&self, first: usize, count: usize) -> Result<TensorRef<'_>> {
         Ok(self.wanted.tensor.as_ref().narrow(0, first, count)?)
+    }
+
+    pub(crate) fn state_rows(&self) -> Result<StateRows<'_>> {
+        let (sequences, positions) = (self.sequences.view()?, self.positions.view()?);
+        Ok(StateRows { sequences, positions, slots: self.states.view()? })
     }
 
     pub(crate) fn attention_rows(&self) -> Result<KvRows<'_>> {

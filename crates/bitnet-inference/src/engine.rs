@@ -129,6 +129,8 @@ struct Sequence {
     /// Tokens of the prompt.
     prompt: usize,
     pages: Vec<u32>,
+    /// Where its states are, while it runs.
+    state: u32,
     /// Tokens whose keys and values are in the pages; fewer than there are.
     computed: usize,
     /// Full pages that are in the index.
@@ -214,7 +216,8 @@ impl Engine {
             None => options.parallel.saturating_mul(options.context.div_ceil(PAGE)),
         };
         Ok(Self {
-            cache: KvCache::new(config, device, options.kv_type, pages)?,
+            cache: // One more for texts that are measured while sequences wait.
+                KvCache::new(config, device, options.kv_type, pages, options.parallel + 1)?,
             batch: StepBatch::new(ROWS, device)?,
             step: Step::new(model.clone(), ROWS, options.context)?,
             samples: Samples::new(options.parallel, config.vocab_size, device)?,
@@ -258,6 +261,7 @@ impl Engine {
             prompt: tokens.len(),
             tokens,
             pages: Vec::new(),
+            state: 0,
             computed: 0,
             published: 0,
             cached: None,
@@ -347,11 +351,12 @@ impl Engine {
 
     /// Starts sequences that wait, in their order, while there are places and pages.
     fn admit(&mut self) {
-        while self.running.len() < self.options.parallel {
+        while self.running.len() < self.options.parallel && self.cache.has_free_state() {
             let Some(sequence) = self.waiting.front() else { return };
             let found = self.known(&sequence.tokens);
             // Another computes the same beginning: it is shared when it is there.
-            let coming = self.running.iter().filter(|other| other.pending() > 1).any(|other| {
+            let others = self.running.iter().filter(|other| other.pending() > 1 && !self.cache.has_states);
+            let coming = others.into_iter().any(|other| {
                 let common = other.tokens.iter().zip(&sequence.tokens).take_while(|(a, b)| a == b).count();
                 common.min(sequence.tokens.len() - 1) / PAGE > found.len()
             });
@@ -366,6 +371,7 @@ impl Engine {
             sequence.published = found.len();
             sequence.cached.get_or_insert(sequence.computed);
             sequence.pages = found;
+            sequence.state = self.cache.state().expect("there is one");
             self.running.push(sequence);
         }
     }
@@ -373,6 +379,10 @@ impl Engine {
     /// Pages of the index with the beginning of these tokens, without the last token.
     fn known(&self, tokens: &[u32]) -> Vec<u32> {
         let mut found = Vec::new();
+        // The states at the end of a page are not kept.
+        if self.cache.has_states {
+            return found;
+        }
         let mut before = None;
         for page in tokens[..tokens.len() - 1].chunks_exact(PAGE) {
             let Some(known) = self.cache.pages.find(before, page) else { break };
@@ -419,9 +429,9 @@ impl Engine {
     }
 
     fn push(&mut self, index: usize, rows: usize) {
-        let Sequence { tokens, pages, computed, .. } = &self.running[index];
+        let Sequence { tokens, pages, state, computed, .. } = &self.running[index];
         let last = tokens.len() - 1 - computed;
-        self.batch.push(pages, *computed, &tokens[*computed..*computed + rows], |row| row == last);
+        self.batch.push((pages, *state), *computed, &tokens[*computed..*computed + rows], |row| row == last);
         self.plan.push((index, rows));
     }
 
@@ -452,20 +462,21 @@ impl Engine {
         }
     }
 
-    fn release(&mut self, pages: Vec<u32>) {
+    fn release(&mut self, pages: Vec<u32>, state: u32) {
+        self.cache.release_state(state);
         // What follows is forgotten before what it follows.
         pages.into_iter().rev().for_each(|page| self.cache.pages.release(page));
     }
 
     fn remove(&mut self, index: usize) {
         let sequence = self.running.remove(index);
-        self.release(sequence.pages);
+        self.release(sequence.pages, sequence.state);
     }
 
     /// Takes the pages of a sequence, which is then the first to wait.
     fn preempt(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
-        self.release(std::mem::take(&mut sequence.pages));
+        self.release(std::mem::take(&mut sequence.pages), sequence.state);
         (sequence.computed, sequence.published) = (0, 0);
         self.waiting.push_front(sequence);
     }

@@ -1,8 +1,8 @@
-//! Keys and values of all sequences, in pages.
+//! What the layers keep of all sequences: keys and values in pages, or states.
 
 use crate::Result;
 use crate::pages::Pages;
-use bitnet_core::backend::{KvPages, KvPagesMut};
+use bitnet_core::backend::{KvPages, KvPagesMut, TensorMut};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, TensorStorage};
 use bitnet_model::Config;
 use std::fmt;
@@ -69,12 +69,17 @@ impl FromStr for KvType {
     }
 }
 
-/// Keys and values of all layers in pages of [`PAGE`] tokens, which sequences share. Memory grows with the pages in use.
+/// Keys and values of all layers in pages of [`PAGE`] tokens, which sequences share. Memory grows with the pages in use. Layers
+/// of the gated delta rule have a state of each sequence instead.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     device: Device,
-    layers: Vec<LayerPages>,
+    layers: Vec<LayerState>,
     pub(crate) pages: Pages,
+    /// Places for the states of a sequence that nobody uses; where no layer keeps one, places are without meaning.
+    free_states: Vec<u32>,
+    /// Whether layers keep states, which cannot be shared or taken back.
+    pub(crate) has_states: bool,
     /// Pages that there is memory for, page 0 included.
     capacity: usize,
     kind: KvType,
@@ -82,6 +87,14 @@ pub(crate) struct KvCache {
     head_dim: usize,
     /// How often the memory moved: a recorded step refers to the old.
     pub(crate) moves: usize,
+}
+
+/// What a layer keeps.
+#[derive(Debug)]
+enum LayerState {
+    Pages(Box<LayerPages>),
+    /// `[states, taps - 1, channels]`, the last inputs of the convolution, and `[states, value_heads, key_dim, value_dim]`.
+    Delta(Box<[BitNetTensor; 2]>),
 }
 
 /// See [`bitnet_core::backend::KvPages`].
@@ -93,12 +106,14 @@ struct LayerPages {
 }
 
 impl KvCache {
-    /// A cache of at most `budget` pages.
-    pub(crate) fn new(config: &Config, device: &Device, kind: KvType, budget: usize) -> Result<Self> {
+    /// A cache of at most `budget` pages, and the states of so many sequences.
+    pub(crate) fn new(config: &Config, device: &Device, kind: KvType, budget: usize, states: usize) -> Result<Self> {
         let mut cache = Self {
             device: device.clone(),
             layers: Vec::new(),
             pages: Pages::new(PAGE, budget),
+            free_states: (0..states as u32).rev().collect(),
+            has_states: config.block.delta.is_some(),
             capacity: 0,
             kind,
             kv_heads: config.kv_heads,
@@ -106,7 +121,18 @@ impl KvCache {
             moves: 0,
         };
         let first = budget.min(FIRST);
-        cache.layers = (0..config.layers).map(|_| cache.allocate(first + 1)).collect::<Result<_>>()?;
+        let layer = |index| -> Result<LayerState> {
+            Ok(match config.block.delta(index) {
+                None => LayerState::Pages(Box::new(cache.allocate(first + 1)?)),
+                Some(delta) => {
+                    let dims = [states, delta.value_heads, delta.key_dim, delta.value_dim];
+                    let inputs = [states, delta.taps - 1, delta.channels()];
+                    let tensor = |dims: &[usize]| BitNetTensor::empty(dims, BitNetDType::F32, device);
+                    LayerState::Delta(Box::new([tensor(&inputs)?, tensor(&dims)?]))
+                }
+            })
+        };
+        cache.layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         cache.capacity = first + 1;
         cache.pages.reserve(first);
         Ok(cache)
@@ -115,7 +141,8 @@ impl KvCache {
     /// Bytes of a page, of all layers.
     pub(crate) fn page_bytes(&self) -> usize {
         let scale = if self.kind == KvType::Q8 { size_of::<f32>() } else { 0 };
-        2 * self.layers.len() * PAGE * self.kv_heads * (self.head_dim * self.kind.dtype().size() + scale)
+        let layers = self.layers.iter().filter(|layer| matches!(layer, LayerState::Pages(_))).count();
+        2 * layers * PAGE * self.kv_heads * (self.head_dim * self.kind.dtype().size() + scale)
     }
 
     fn allocate(&self, pages: usize) -> Result<LayerPages> {
@@ -156,8 +183,8 @@ impl KvCache {
     fn grow(&mut self, capacity: usize) -> Result<()> {
         self.pages.reserve(capacity - 1);
         for index in 0..self.layers.len() {
+            let LayerState::Pages(old) = &self.layers[index] else { continue };
             let mut new = self.allocate(capacity)?;
-            let old = &self.layers[index];
             let mut pairs = vec![(&old.keys, &mut new.keys), (&old.values, &mut new.values)];
             if let (Some(old), Some(new)) = (&old.scales, &mut new.scales) {
                 pairs.extend(old.iter().zip(new));
@@ -166,21 +193,55 @@ impl KvCache {
                 let kept = old.dims()[0].min(capacity);
                 self.device.copy(old.as_ref().narrow(0, 0, kept)?, new.as_mut()?.narrow(0, 0, kept)?)?;
             }
-            self.layers[index] = new;
+            self.layers[index] = LayerState::Pages(Box::new(new));
         }
         self.capacity = capacity;
         self.moves += 1;
         Ok(())
     }
 
+    /// A place for the states of a sequence; `None` when there is none.
+    pub(crate) fn state(&mut self) -> Option<u32> {
+        self.free_states.pop()
+    }
+
+    /// Gives a place for states back.
+    pub(crate) fn release_state(&mut self, state: u32) {
+        self.free_states.push(state);
+    }
+
+    /// Whether there is a place for states.
+    pub(crate) fn has_free_state(&self) -> bool {
+        !self.free_states.is_empty()
+    }
+
+    fn pages_of(&self, index: usize) -> &LayerPages {
+        match &self.layers[index] {
+            LayerState::Pages(pages) => pages,
+            LayerState::Delta(_) => unreachable!("layer {index} does not attend"),
+        }
+    }
+
+    /// The inputs of the convolution and the states of a layer of the gated delta rule.
+    pub(crate) fn delta_mut(&mut self, index: usize) -> Result<(TensorMut<'_>, TensorMut<'_>)> {
+        match &mut self.layers[index] {
+            LayerState::Delta(tensors) => {
+                let [conv, state] = &mut **tensors;
+                Ok((conv.as_mut()?, state.as_mut()?))
+            }
+            LayerState::Pages(_) => unreachable!("layer {index} attends"),
+        }
+    }
+
     pub(crate) fn layer(&self, index: usize) -> KvPages<'_> {
-        let LayerPages { keys, values, scales } = &self.layers[index];
+        let LayerPages { keys, values, scales } = self.pages_of(index);
         let scales = scales.as_ref().map(|[k, v]| [k.as_ref(), v.as_ref()]);
         KvPages { keys: keys.as_ref(), values: values.as_ref(), scales }
     }
 
     pub(crate) fn layer_mut(&mut self, index: usize) -> Result<KvPagesMut<'_>> {
-        let LayerPages { keys, values, scales } = &mut self.layers[index];
+        let LayerState::Pages(pages) = &mut self.layers[index] else { unreachable!("layer {index} does not attend") };
+        let LayerPages { keys, values, scales } = &mut **pages;
         let scales = match scales {
             Some([k, v]) => Some([k.as_mut()?, v.as_mut()?]),
             None => None,

@@ -2,10 +2,10 @@
 
 use crate::linear::Linear;
 use crate::{InferenceError, Result};
-use bitnet_core::backend::GateActivation;
+use bitnet_core::backend::{DeltaShape, GateActivation};
 use bitnet_core::{BitNetTensor, Device};
 use bitnet_model::Config;
-use bitnet_model::checkpoint::{Norm, Projection, Weights};
+use bitnet_model::checkpoint::{DeltaSource, Norm, Projection, Weights};
 use bitnet_model::config::HiddenAct;
 
 /// The weights of a model in the layout of its device.
@@ -36,20 +36,9 @@ pub struct Model {
 /// A decoder block. It has the norms that its description asks for.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    /// How many of the last positions it attends to; `None`: all.
-    pub(crate) window: Option<u32>,
     /// `[hidden]`
     pub(crate) attention_norm: Option<BitNetTensor>,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    /// `[head_dim]`, or of all heads
-    pub(crate) query_norm: Option<BitNetTensor>,
-    /// `[head_dim]`, or of all heads
-    pub(crate) key_norm: Option<BitNetTensor>,
-    /// `[heads * head_dim]`
-    pub(crate) attention_inner_norm: Option<BitNetTensor>,
-    pub(crate) output: Linear,
+    pub(crate) mixer: Mixer,
     /// `[hidden]`
     pub(crate) attention_after_norm: Option<BitNetTensor>,
     /// `[hidden]`
@@ -65,9 +54,61 @@ pub(crate) struct Layer {
     pub(crate) feed_forward_after_norm: Option<BitNetTensor>,
 }
 
+/// How a layer mixes the tokens of a sequence.
+#[derive(Debug)]
+pub(crate) enum Mixer {
+    Attention(Box<Attention>),
+    Delta(Box<Delta>),
+}
+
+/// Attention over the cache.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    /// How many of the last positions it attends to; `None`: all.
+    pub(crate) window: Option<u32>,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    /// Of what is mixed.
+    pub(crate) gate: Option<Linear>,
+    /// `[head_dim]`, or of all heads
+    pub(crate) query_norm: Option<BitNetTensor>,
+    /// `[head_dim]`, or of all heads
+    pub(crate) key_norm: Option<BitNetTensor>,
+    /// `[heads * head_dim]`
+    pub(crate) inner_norm: Option<BitNetTensor>,
+    pub(crate) output: Linear,
+}
+
+/// The gated delta rule, which keeps a state of each sequence.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    pub(crate) shape: DeltaShape,
+    pub(crate) qkv: Linear,
+    pub(crate) gate: Linear,
+    pub(crate) a: Linear,
+    pub(crate) b: Linear,
+    /// `[taps, channels]`
+    pub(crate) conv: BitNetTensor,
+    /// `[value_heads]`
+    pub(crate) decay: BitNetTensor,
+    /// `[value_heads]`
+    pub(crate) bias: BitNetTensor,
+    /// `[value_dim]`
+    pub(crate) norm: BitNetTensor,
+    pub(crate) output: Linear,
+}
+
 impl Layer {
-    pub(crate) fn linears(&self) -> [&Linear; 7] {
-        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let mixer: Vec<&Linear> = match &self.mixer {
+            Mixer::Attention(attention) => {
+                let Attention { query, key, value, gate, output, .. } = &**attention;
+                [query, key, value, output].into_iter().chain(gate).collect()
+            }
+            Mixer::Delta(delta) => vec![&delta.qkv, &delta.gate, &delta.a, &delta.b, &delta.output],
+        };
+        mixer.into_iter().chain([&self.gate, &self.up, &self.down])
     }
 }
 
@@ -94,16 +135,44 @@ impl Model {
                 let mut norms = Norm::of_layer(&config.block, index);
                 norms.any(|n| n == norm).then(|| vector(norm)).transpose()
             };
+            let mixer = match config.block.delta(index) {
+                Some(sizes) => {
+                    let DeltaSource { conv, decay, bias } = weights.delta(index)?;
+                    let of_heads = |values: &[f32]| BitNetTensor::from_slice(values, &[sizes.value_heads], device);
+                    Mixer::Delta(Box::new(Delta {
+                        shape: DeltaShape {
+                            key_heads: sizes.key_heads,
+                            value_heads: sizes.value_heads,
+                            key_dim: sizes.key_dim,
+                            value_dim: sizes.value_dim,
+                            tiled: sizes.tiled,
+                        },
+                        qkv: linear(Projection::DeltaQkv)?,
+                        gate: linear(Projection::DeltaGate)?,
+                        a: linear(Projection::DeltaA)?,
+                        b: linear(Projection::DeltaB)?,
+                        conv: BitNetTensor::from_slice(&conv, &[sizes.taps, sizes.channels()], device)?,
+                        decay: of_heads(&decay)?,
+                        bias: of_heads(&bias)?,
+                        norm: vector(Norm::Delta(index))?,
+                        output: linear(Projection::DeltaOutput)?,
+                    }))
+                }
+                None => Mixer::Attention(Box::new(Attention {
+                    window: config.block.window(index),
+                    query: linear(Projection::Query)?,
+                    key: linear(Projection::Key)?,
+                    value: linear(Projection::Value)?,
+                    gate: config.block.attention_gate.then(|| linear(Projection::AttentionGate)).transpose()?,
+                    query_norm: asked(Norm::Query(index))?,
+                    key_norm: asked(Norm::Key(index))?,
+                    inner_norm: asked(Norm::AttentionInner(index))?,
+                    output: linear(Projection::Output)?,
+                })),
+            };
             layers.push(Layer {
-                window: config.block.window(index),
                 attention_norm: asked(Norm::Attention(index))?,
-                query: linear(Projection::Query)?,
-                key: linear(Projection::Key)?,
-                value: linear(Projection::Value)?,
-                query_norm: asked(Norm::Query(index))?,
-                key_norm: asked(Norm::Key(index))?,
-                attention_inner_norm: asked(Norm::AttentionInner(index))?,
-                output: linear(Projection::Output)?,
+                mixer,
                 attention_after_norm: asked(Norm::AttentionAfter(index))?,
                 feed_forward_norm: asked(Norm::FeedForward(index))?,
                 router: match config.block.experts {
@@ -168,9 +237,9 @@ impl Model {
         // Of the experts, those that a token uses.
         let part = |bytes: usize| self.config.block.experts.map_or(bytes, |e| bytes / e.count * e.used);
         let of_layer = |layer: &Layer| {
-            let [attention @ .., gate, up, down] = layer.linears();
-            let feed_forward: usize = [gate, up, down].map(Linear::bytes).iter().sum();
-            attention.map(Linear::bytes).iter().sum::<usize>() + part(feed_forward)
+            let all: usize = layer.linears().map(Linear::bytes).sum();
+            let feed_forward = [&layer.gate, &layer.up, &layer.down].map(Linear::bytes).iter().sum();
+            all - feed_forward + part(feed_forward)
         };
         let head = self.head.as_ref().map_or(self.embedding.storage_bytes(), Linear::bytes);
         self.layers.iter().map(of_layer).sum::<usize>() + head

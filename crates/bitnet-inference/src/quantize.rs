@@ -79,6 +79,9 @@ pub fn quantize(
     if weights.config().block.experts.is_some() {
         return refused("experts are not made ternary: quantize a model without them");
     }
+    if weights.config().block.delta.is_some() {
+        return refused("layers that keep a state are not made ternary: quantize a model without them");
+    }
     if options.method == Method::ErrorFeedback && data.is_none() {
         return refused("error feedback looks at the inputs of the layers: give a text to calibrate with");
     }

@@ -47,7 +47,7 @@ impl Session {
         Ok(Self {
             capacity,
             tokens: Vec::with_capacity(capacity.min(4096)),
-            cache: KvCache::new(c, device, kind, capacity.div_ceil(PAGE))?,
+            cache: KvCache::new(c, device, kind, capacity.div_ceil(PAGE), 1)?,
             pages: Vec::with_capacity(capacity.min(4096).div_ceil(PAGE)),
             batch: StepBatch::new(rows, device)?,
             logits: vec![0.; c.vocab_size],
@@ -87,8 +87,10 @@ impl Session {
         self.pages.len() * self.cache.page_bytes()
     }
 
-    /// Removes all tokens from `position` on.
+    /// Removes all tokens from `position` on; of a model whose layers keep states, which cannot be taken back, all tokens where
+    /// that removes any.
     pub fn truncate(&mut self, position: usize) {
+        let position = if self.cache.has_states && position < self.tokens.len() { 0 } else { position };
         self.tokens.truncate(position);
         for page in self.pages.drain(self.tokens.len().div_ceil(PAGE)..) {
             self.cache.pages.release(page);
@@ -117,7 +119,7 @@ impl Session {
             return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.capacity });
         }
         self.truncate(kept);
-        Ok(kept)
+        Ok(self.tokens.len())
     }
 
     /// Appends tokens and chooses the next one on the device, whose logits stay there.
@@ -233,7 +235,7 @@ impl Session {
             self.pages.push(self.cache.page()?.ok_or(full)?);
         }
         self.batch.clear();
-        self.batch.push(&self.pages, position, tokens, wanted);
+        self.batch.push((&self.pages, 0), position, tokens, wanted);
         Ok(())
     }
 

@@ -5,13 +5,16 @@ use crate::batch::StepBatch;
 use crate::experts::ExpertScratch;
 use crate::kv_cache::KvCache;
 use crate::linear::{Linear, LinearScratch};
-use crate::model::{Layer, Model};
+use crate::model::{Attention, Layer, Mixer, Model};
 use crate::samples::Samples;
 use bitnet_core::backend::{BinaryOp, Graph, TensorMut, TensorRef, UnaryOp};
 use bitnet_core::{BitNetDType, BitNetTensor, Device};
 use bitnet_model::checkpoint::Projection;
-use bitnet_model::config::{QkNorm, RopeConfig};
+use bitnet_model::config::{DeltaNet, QkNorm, RopeConfig};
 use std::sync::Arc;
+
+mod delta;
+use delta::DeltaScratch;
 
 /// Rows whose logits are held at once.
 pub(crate) const HEAD_ROWS: usize = 16;
@@ -80,10 +83,11 @@ struct Scratch {
     attention: BitNetTensor,
     /// hidden
     output: BitNetTensor,
-    /// intermediate
+    /// intermediate, or heads * head_dim of the gate of attention
     gate: BitNetTensor,
     /// intermediate
     up: BitNetTensor,
+    delta: Option<DeltaScratch>,
     /// Rows of `normed` whose logits are wanted, up to [`HEAD_ROWS`], width hidden.
     wanted: BitNetTensor,
     /// Up to [`HEAD_ROWS`] rows, width vocab.
@@ -244,10 +248,16 @@ impl Step {
         for (index, layer) in model.layers.iter().enumerate() {
             observe(Activation::Residual(index), rows(&s.hidden, count, width)?)?;
             let mut inputs = |projection, x: TensorRef| observe(Activation::Input(index, projection), x);
-            let of_window = self.window_angles.as_ref().filter(|_| layer.window.is_some());
-            let rotated = layer.window.is_some() || !config.block.rotate_windows_only;
-            let angles = rotated.then_some(of_window.unwrap_or(&self.angles));
-            s.attention(model, (index, layer), cache, angles, batch, &mut inputs)?;
+            match &layer.mixer {
+                Mixer::Attention(attention) => {
+                    let of_window = self.window_angles.as_ref().filter(|_| attention.window.is_some());
+                    let rotated = attention.window.is_some() || !config.block.rotate_windows_only;
+                    let angles = rotated.then_some(of_window.unwrap_or(&self.angles));
+                    s.attention(model, (index, layer, attention), cache, angles, batch, &mut inputs)?;
+                }
+                Mixer::Delta(delta) => s.delta(model, (index, layer, delta), cache, batch, &mut inputs)?,
+            }
+            s.add(model, layer.attention_after_norm.as_ref(), count)?;
             s.feed_forward(model, layer, count, &mut inputs)?;
         }
         let normed = rows_mut(&mut s.normed, count, width)?;
@@ -315,7 +325,8 @@ impl Scratch {
     fn new(model: &Model, batch: usize) -> Result<Self> {
         let (c, device) = (&model.config, &model.device);
         let buffer = |width: usize| empty_f32(batch * width, device);
-        let widest = c.hidden_size.max(c.intermediate_size).max(c.query_size());
+        let delta = c.block.delta.as_ref();
+        let widest = c.hidden_size.max(c.intermediate_size).max(c.query_size()).max(delta.map_or(0, DeltaNet::values));
         let linears = model.layers.iter().flat_map(Layer::linears).chain(&model.head);
         let own_norms = linears.into_iter().any(Linear::has_own_norm);
         let head_rows = HEAD_ROWS.min(batch);
@@ -329,8 +340,13 @@ impl Scratch {
             value: buffer(c.kv_size())?,
             attention: buffer(c.query_size())?,
             output: buffer(c.hidden_size)?,
-            gate: buffer(c.intermediate_size)?,
+            gate: buffer(if c.block.attention_gate {
+                c.intermediate_size.max(c.query_size())
+            } else {
+                c.intermediate_size
+            })?,
             up: buffer(c.intermediate_size)?,
+            delta: delta.map(|delta| DeltaScratch::new(delta, batch, device)).transpose()?,
             wanted: empty_f32(HEAD_ROWS.min(batch) * c.hidden_size, device)?,
             logits: empty_f32(HEAD_ROWS.min(batch) * c.vocab_size, device)?,
             tokens: BitNetTensor::empty(&[HEAD_ROWS.min(batch)], BitNetDType::U32, device)?,
@@ -341,11 +357,11 @@ impl Scratch {
         })
     }
 
-    /// Adds attention of a layer over the cache and the new rows to the residual stream.
+    /// What attention of a layer over the cache and the new rows adds to the residual stream, in `output`.
     fn attention(
         &mut self,
         model: &Model,
-        (index, layer): (usize, &Layer),
+        (index, layer, attention): (usize, &Layer, &Attention),
         cache: &mut KvCache,
         angles: Option<&Angles>,
         batch: &StepBatch,
@@ -359,11 +375,14 @@ impl Scratch {
             device,
             x,
             [
-                (&layer.query, rows_mut(&mut s.query, count, query_width)?),
-                (&layer.key, rows_mut(&mut s.key, count, kv_width)?),
-                (&layer.value, rows_mut(&mut s.value, count, kv_width)?),
+                (&attention.query, rows_mut(&mut s.query, count, query_width)?),
+                (&attention.key, rows_mut(&mut s.key, count, kv_width)?),
+                (&attention.value, rows_mut(&mut s.value, count, kv_width)?),
             ],
         )?;
+        if let Some(gate) = &attention.gate {
+            s.linear.project(device, x, [(gate, rows_mut(&mut s.gate, count, query_width)?)])?;
+        }
         let (by_head, by_kv_head) = ([count, c.heads, c.head_dim], [count, c.kv_heads, c.head_dim]);
         let rotate = |query: &mut BitNetTensor, key: &mut BitNetTensor| -> Result<()> {
             let Some(angles) = angles else { return Ok(()) };
@@ -379,7 +398,7 @@ impl Scratch {
         }
         // Their norms write to buffers that are free until the attention is mixed.
         let (mut query, mut key) = (&mut s.query, &mut s.key);
-        if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
+        if let (Some(query_norm), Some(key_norm)) = (&attention.query_norm, &attention.key_norm) {
             for (x, norm, out, width) in
                 [(&*query, query_norm, &mut s.normed, query_width), (&*key, key_norm, &mut s.attention, kv_width)]
             {
@@ -398,12 +417,16 @@ impl Scratch {
         let query = rows(query, count, query_width)?.reshape(&by_head)?;
         let out = rows_mut(&mut s.attention, count, query_width)?.reshape(&by_head)?;
         let rows_of = batch.attention_rows()?;
-        device.paged_attention(query, cache.layer(index), rows_of, model.attention_scale, layer.window, out)?;
-        let inner = layer.attention_inner_norm.as_ref();
+        device.paged_attention(query, cache.layer(index), rows_of, model.attention_scale, attention.window, out)?;
+        if attention.gate.is_some() {
+            let mut gate = rows_mut(&mut s.gate, count, query_width)?;
+            device.unary_assign(UnaryOp::Sigmoid, gate.reborrow())?;
+            device.binary_assign(BinaryOp::Mul, rows_mut(&mut s.attention, count, query_width)?, gate.as_ref())?;
+        }
+        let inner = attention.inner_norm.as_ref();
         let mixed = normed(device, inner, c.norm_eps, (&s.attention, &mut s.normed), [count, query_width])?;
         observe(Projection::Output, mixed)?;
-        s.linear.project(device, mixed, [(&layer.output, rows_mut(&mut s.output, count, width)?)])?;
-        s.add(model, layer.attention_after_norm.as_ref(), count)
+        Ok(s.linear.project(device, mixed, [(&attention.output, rows_mut(&mut s.output, count, width)?)])?)
     }
 
     /// Adds the feed-forward part of a layer to the residual stream.

@@ -5,7 +5,7 @@ use bitnet_inference::{
     Engine, EngineOptions, Event, FinishReason, KvType, Model, Pooling, Request, Sampling, Session, TokenMask,
 };
 use bitnet_model::Config;
-use bitnet_model::checkpoint::{DenseTensor, LinearSource, Norm, Projection, RandomWeights, Weights};
+use bitnet_model::checkpoint::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, RandomWeights, Weights};
 use bitnet_testkit::{queue_device, reference_device};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -55,6 +55,9 @@ impl Weights for Headed {
     fn linear(&self, layer: usize, projection: Projection) -> bitnet_model::Result<LinearSource> {
         self.0.linear(layer, projection)
     }
+    fn delta(&self, layer: usize) -> bitnet_model::Result<DeltaSource> {
+        self.0.delta(layer)
+    }
 }
 
 fn model(head: BitNetDType, device: &Device) -> Arc<Model> {
@@ -68,6 +71,18 @@ fn model_of(vocab: usize, head: BitNetDType, device: &Device) -> Arc<Model> {
             "tie_word_embeddings": true, "eos_token_id": 3}}"#,
     ));
     let weights = Headed(RandomWeights::new(config.unwrap(), 7), head);
+    Arc::new(Model::load(&weights, device, |_, _| ()).unwrap())
+}
+
+/// A layer that attends, and one that keeps states.
+fn hybrid(device: &Device) -> Arc<Model> {
+    let config = Config::from_json(
+        r#"{"model_type": "qwen3_5_text", "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2,
+            "full_attention_interval": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 24, "linear_value_head_dim": 40,
+            "max_position_embeddings": 8192, "tie_word_embeddings": true, "eos_token_id": 3}"#,
+    );
+    let weights = Headed(RandomWeights::new(config.unwrap(), 7), BitNetDType::F16);
     Arc::new(Model::load(&weights, device, |_, _| ()).unwrap())
 }
 
@@ -178,12 +193,13 @@ fn schedules(cases: u32) {
     let models: Vec<(Arc<Model>, Arc<Model>)> = HEADS
         .iter()
         .map(|&head| (model(head, &Device::cpu_with_threads(1)), model(head, &Device::cpu_with_threads(16))))
+        .chain([(hybrid(&Device::cpu_with_threads(1)), hybrid(&Device::cpu_with_threads(16)))])
         .collect();
     proptest!(config, |(
         arrivals in prop::collection::vec(arrival(), 1..7),
         parallel in 1..7usize,
         cache in 4..14usize,
-        head in 0..HEADS.len(),
+        head in 0..=HEADS.len(),
         kv_type in prop::sample::select(KvType::ALL.to_vec()),
         many in any::<bool>(),
     )| {

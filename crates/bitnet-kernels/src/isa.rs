@@ -273,6 +273,13 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Calls `f`, which must be [`inlined`](crate::float::simd::inlined), with the vectors of an instruction set. Rust fuses and reorders no numbers: the
+/// result is the same with each.
+#[inline(always)]
+pub(crate) fn wide<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
+    dispatch!(isa, |s| s.entered(f), f())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

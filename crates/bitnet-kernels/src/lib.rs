@@ -9,6 +9,7 @@ pub mod isa;
 mod lengths;
 pub mod philox;
 pub mod probe;
+pub mod recurrent;
 pub mod sampling;
 pub mod ternary;
 pub mod threads;

@@ -6,12 +6,13 @@ mod json;
 mod quantization;
 mod rope;
 
-pub use block::{Block, Experts, NormPlacement, QkNorm, Scales};
+pub use block::{Block, DeltaNet, Experts, NormPlacement, QkNorm, Scales};
 pub use family::Architecture;
 pub use quantization::{LinearClass, QuantizationConfig};
 pub(crate) use rope::yarn_attention;
 pub use rope::{RopeConfig, RopeScaling};
 
+use crate::checkpoint::Projection;
 use crate::{ModelError, Result};
 use bitnet_core::backend::ActivationRule;
 use serde::Deserialize;
@@ -154,6 +155,12 @@ struct Raw {
     final_logit_softcapping: Option<f32>,
     attn_logit_softcapping: Option<f32>,
     use_bidirectional_attention: Option<bool>,
+    full_attention_interval: Option<usize>,
+    linear_num_key_heads: Option<usize>,
+    linear_num_value_heads: Option<usize>,
+    linear_key_head_dim: Option<usize>,
+    linear_value_head_dim: Option<usize>,
+    linear_conv_kernel_dim: Option<usize>,
 }
 
 /// Distinguishes null, `Some(None)`, from an absent key.
@@ -167,7 +174,13 @@ impl Config {
     /// Defaults of absent keys are those of the class of transformers; the form of 1bitLLM
     /// (`model_type` "llama" with `BitnetForCausalLM`) is a BitNet with SiLU whose master weights are quantized online.
     pub fn from_json(text: &str) -> Result<Self> {
-        let raw: Raw = serde_json::from_str(text).map_err(|e| ModelError::Config(format!("not a config.json: {e}")))?;
+        let unreadable = |e| ModelError::Config(format!("not a config.json: {e}"));
+        let mut value: Value = serde_json::from_str(text).map_err(unreadable)?;
+        if let Some(text) = value.get_mut("text_config").filter(|text| text.get("model_type").is_some()) {
+            // Of a model that also sees: its text decoder.
+            value = text.take();
+        }
+        let raw: Raw = serde_json::from_value(value).map_err(unreadable)?;
         let class = raw.architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
         let one_bit_llm = class == Some("BitnetForCausalLM");
         let architecture = match one_bit_llm {
@@ -332,9 +345,13 @@ impl Config {
 
     /// Weights of all linear layers in the blocks, without head and embedding.
     pub fn block_parameters(&self) -> usize {
-        let attention = 2 * self.hidden_size * (self.query_size() + self.kv_size());
         let experts = self.block.experts.map_or(1, |experts| experts.count);
-        self.layers * (attention + 3 * experts * self.hidden_size * self.intermediate_size)
+        let of_one = |projection: Projection| {
+            let (rows, cols) = projection.shape(self);
+            let feed_forward = matches!(projection, Projection::Gate | Projection::Up | Projection::Down);
+            rows * cols * if feed_forward { experts } else { 1 }
+        };
+        (0..self.layers).flat_map(|layer| Projection::of_layer(&self.block, layer)).map(of_one).sum()
     }
 }
 

@@ -91,9 +91,9 @@ impl TernaryScales {
         values.iter().all(|scale| scale.is_finite()).then_some(Self { values, ..*self })
     }
 
-    /// The scales of the matrix with row `from(r)` as row `r`.
-    pub fn reorder_rows(&self, rows: usize, from: impl Fn(usize) -> usize) -> Self {
-        let per_row = self.values.len() / rows.max(1);
+    /// The scales of a matrix of `rows` rows, row `from(r)` of the `all` rows of this one as row `r`.
+    pub fn take_rows(&self, all: usize, rows: usize, from: impl Fn(usize) -> usize) -> Self {
+        let per_row = self.values.len() / all.max(1);
         let values = match self.group {
             0 => self.values.clone(),
             _ => (0..rows).flat_map(|row| &self.values[from(row) * per_row..][..per_row]).copied().collect(),
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!((of([2., 2., 9., 3.]).group(), of([2., 2., 9., 3.]).values()), (Some(64), &[2., 3.][..]));
         let groups = of([2., 1., 9., 3.]);
         assert_eq!((groups.group(), groups.one(), groups.at(1, 40, 64)), (Some(32), None, 3.));
-        assert_eq!(groups.reorder_rows(2, |row| 1 - row).values(), [9., 3., 2., 1.]);
+        assert_eq!(groups.take_rows(2, 2, |row| 1 - row).values(), [9., 3., 2., 1.]);
         assert_eq!(groups.times(2.).unwrap().values(), [4., 2., 18., 6.]);
         assert!(groups.times(f32::INFINITY).is_none());
         let rows = TernaryScales::groups(vec![2., 3.], 64, &codes()).unwrap();

@@ -41,7 +41,11 @@ def draw(name, shape, generator, dtype, embedding=0.7):
     if "norm" in name:
         w = 1 + 0.25 * torch.randn(shape, generator=generator)
         w[torch.randint(shape[0], (2,), generator=generator)] *= 3
-    elif name.endswith(".bias"):
+    elif name.endswith(".A_log"):
+        w = torch.log(0.2 + 2 * torch.rand(shape, generator=generator))
+    elif name.endswith(".conv1d.weight"):
+        w = 0.5 * torch.randn(shape, generator=generator)
+    elif name.endswith((".bias", ".dt_bias")):
         w = 0.2 * torch.randn(shape, generator=generator)
     elif "embed_tokens" in name:
         w = embedding * torch.randn(shape, generator=generator)
@@ -323,12 +327,29 @@ def forms():
                    partial_rotary_factor=0.5, swiglu_limit=0.75, **sizes)
     yield "maple", dict(config=llama({}, **moe | sizes), dense=lambda name: True, written=(stored, {}),
                         patch=lambda model: reference.make_maple(model, [6, None, 6], 12, 0.75))
+    # Value heads are three for each key head; a quarter of a head is rotated.
+    delta = dict(head_dim=24, num_hidden_layers=4, full_attention_interval=2, linear_num_key_heads=2, linear_num_value_heads=6,
+                 linear_key_head_dim=8, linear_value_head_dim=12, pad_token_id=0)
+    qwen35 = {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | delta
+    yield "qwen35", dict(**dense("qwen3_5_text", "Qwen3_5ForCausalLM", **delta), edit=qwen35_weights)
+    # As the text part of a model that also sees.
+    loaded = llama(ONLINE, **qwen35)
+    stored = {"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "text_config": loaded}
+    yield "qwen35-online", dict(config=loaded, edit=qwen35_weights, written=(stored, {"model.": "model.language_model."}))
     yield "glm4", dense("glm4", "Glm4ForCausalLM", head_dim=20, attention_bias=True, pad_token_id=0)
 
 
 def gemma_weights(weights):
     change = {"rms_norm": lambda w: w, "norm": lambda w: (w.float() - 1).to(w.dtype), "embed_tokens": lambda w: w / 4}
     return {name: next((f(w) for part, f in change.items() if part in name), w) for name, w in weights.items()}
+
+
+def qwen35_weights(weights):
+    def one(name, w):
+        less = "norm" in name and "linear_attn" not in name and "rms_norm" not in name
+        return (w.float() - 1).to(w.dtype) if less else w
+
+    return {name: one(name, w) for name, w in weights.items()}
 
 
 def add_head(weights):

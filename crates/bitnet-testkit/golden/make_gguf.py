@@ -44,11 +44,20 @@ GEMMA_NAMES = {
 }
 
 
+QWEN35_NAMES = {
+    "post_attention_layernorm": "post_attention_norm", "linear_attn.norm": "ssm_norm", "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate", "linear_attn.in_proj_a": "ssm_alpha", "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.conv1d": "ssm_conv1d", "linear_attn.out_proj": "ssm_out",
+}
+
+
 def gguf_name(name, arch):
+    if name.endswith((".A_log", ".dt_bias")):
+        return f"blk.{name.split('.')[2]}." + ("ssm_a" if name.endswith(".A_log") else "ssm_dt.bias")
     module, _, kind = name.rpartition(".")
     if module.startswith("model.layers."):
         _, _, layer, rest = module.split(".", 3)
-        names = NAMES | GEMMA_NAMES if arch == "gemma3" else NAMES
+        names = NAMES | {"gemma3": GEMMA_NAMES, "qwen35": QWEN35_NAMES}.get(arch, {})
         return f"blk.{layer}.{names[rest]}.{kind}"
     return f"{NAMES[module]}.{kind}"
 
@@ -56,6 +65,21 @@ def gguf_name(name, arch):
 def interleave(w, heads):
     """Rows of q or k in the order of the interleaved RoPE: the pairs (i, i + d/2) of a head side by side."""
     return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
+
+
+def tiled(name, w, plain):
+    """What belongs to heads of values: not those of one key head beside each other, but the first of each key head, and so on."""
+    keys, values, width = plain.linear_num_key_heads, plain.linear_num_value_heads, plain.linear_value_head_dim
+    order = np.arange(values).reshape(keys, -1).T.reshape(-1)
+    if name.endswith("out_proj.weight"):
+        return w.reshape(len(w), values, width)[:, order].reshape(w.shape)
+    if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+        first = 2 * keys * plain.linear_key_head_dim
+        rest = w[first:].reshape(values, width, -1)[order].reshape(w[first:].shape)
+        return np.concatenate([w[:first], rest])
+    if name.endswith("in_proj_z.weight"):
+        return w.reshape(values, width, -1)[order].reshape(w.shape)
+    return w[order] if name.endswith(("in_proj_a.weight", "in_proj_b.weight", ".A_log", ".dt_bias")) else w
 
 
 def encode_dense(kind, w, generator):
@@ -176,6 +200,18 @@ def one_model(config, arch, linear, embedding, head, scale_tensors, block_scales
                 weights[name] = torch.tensor(decoded)
             _, _, layer, *_ = name.split(".")
             stacks.setdefault((f"blk.{layer}.{NAMES[f'mlp.{projection}']}_exps.weight", kind, shape), []).append(data)
+        elif name.endswith((".A_log", ".dt_bias", ".conv1d.weight")):
+            stored = tiled(name, w.numpy(), plain)
+            stored = -np.exp(stored) if name.endswith(".A_log") else stored.reshape(stored.shape[0], *stored.shape[2:])
+            tensors[gguf_name(name, arch)] = F32, stored.shape, stored.tobytes()
+            weights[name] = w
+        elif arch == "qwen35" and w.dim() == 1:
+            tensors[gguf_name(name, arch)] = F32, w.shape, w.numpy().tobytes()
+            weights[name] = w if "linear_attn" in name else w - 1
+        elif arch == "qwen35" and ".linear_attn." in name:
+            data, _ = encode_dense(F16, tiled(name, w.numpy(), plain), generator)
+            weights[name] = torch.tensor(encode_dense(F16, w.numpy(), generator)[1])
+            tensors[gguf_name(name, arch)] = F16, w.shape, data
         elif name.endswith("mlp.gate.weight"):
             tensors[gguf_name(name, arch)] = F32, w.shape, w.numpy().tobytes()
             weights[name] = w
@@ -388,6 +424,16 @@ def files():
         arch="maple", config=llama({}, **NARROW | config | experts | {"num_hidden_layers": 2}), linear="q2_0-g128", embedding=F16,
         head=F16, extra={f"maple.{key}": v for key, v in maple.items()},
         patch=lambda model: reference.make_maple(model, [6, None], 16, 0.75))
+    # Two key heads and six heads of values in llama.cpp's order; a block of a kind that predicts further tokens is passed over.
+    delta = dict(head_dim=24, num_hidden_layers=3, full_attention_interval=3, linear_num_key_heads=2, linear_num_value_heads=6,
+                 linear_key_head_dim=8, linear_value_head_dim=12, pad_token_id=0)
+    qwen35 = {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | delta
+    keys = {"block_count": 4, "nextn_predict_layers": 1, "attention.key_length": 24, "attention.value_length": 24,
+            "rope.dimension_count": 6, "rope.dimension_sections": [1, 1, 1, 0], "full_attention_interval": 3,
+            "ssm.conv_kernel": 4, "ssm.state_size": 8, "ssm.group_count": 2, "ssm.time_step_rank": 6, "ssm.inner_size": 72}
+    further = {"blk.3.nextn.eh_proj.weight": (F32, (4, 4), np.zeros(16, np.float32).tobytes())}
+    yield "qwen35-f16", dict(arch="qwen35", config=llama({}, **NARROW | qwen35), **f16, more_tensors=further,
+                             extra={f"qwen35.{key}": v for key, v in keys.items()})
     yield "llama-rope-longrope", dict(**scaled, config=dense | {"rope_scaling": longrope}, more_tensors=tensors,
                                       extra=scaling("llama", "longrope"))
 

@@ -98,7 +98,8 @@ impl<'a> Report<'a> {
 
     /// Bytes of keys and values of [`CACHE_POSITIONS`] positions, f32.
     fn cache_bytes(&self) -> usize {
-        2 * self.config.layers * self.config.kv_size() * CACHE_POSITIONS * size_of::<f32>()
+        let attending = (0..self.config.layers).filter(|&layer| self.config.block.delta(layer).is_none()).count();
+        2 * attending * self.config.kv_size() * CACHE_POSITIONS * size_of::<f32>()
     }
 
     fn file_bytes(&self) -> u64 {
@@ -195,18 +196,22 @@ fn shape(t: &TensorSummary) -> String {
     t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ")
 }
 
-/// Bytes of all weights once loaded, estimated from the first and the last block.
+/// Bytes of all weights once loaded, estimated from the first and the last block of each kind.
 fn memory_of_weights(weights: &dyn Weights) -> Result<usize, ModelError> {
     let config = weights.config();
-    let mut block = 0;
-    for projection in Projection::ALL {
-        let ends = [0, config.layers - 1].map(|layer| weights.linear(layer, projection).map(|l| memory_of(&l)));
-        let [first, last] = ends;
-        block += first?.midpoint(last?);
+    let mut blocks = 0;
+    for delta in [false, true] {
+        let layers: Vec<usize> =
+            (0..config.layers).filter(|&layer| config.block.delta(layer).is_some() == delta).collect();
+        let (Some(&first), Some(&last)) = (layers.first(), layers.last()) else { continue };
+        for projection in Projection::of_layer(&config.block, first) {
+            let [first, last] = [first, last].map(|layer| weights.linear(layer, projection).map(|l| memory_of(&l)));
+            blocks += layers.len() * first?.midpoint(last?);
+        }
     }
     let head = weights.head()?.map_or(0, |head| memory_of(&head));
     let norms: usize = Norm::all(config).map(|norm| norm.len(config) * size_of::<f32>()).sum();
-    Ok(config.layers * block + head + weights.embedding()?.bytes().len() + norms)
+    Ok(blocks + head + weights.embedding()?.bytes().len() + norms)
 }
 
 /// Ternary weights take 2 bits, others what the file gives them.

@@ -6,6 +6,7 @@ pub(super) fn all(cases: &mut Cases) {
     norms_and_softmax(cases);
     rotary_embedding(cases);
     attention_over_pages(cases);
+    layers_with_states(cases);
     choices_of_tokens(cases);
     gates(cases);
     dense_layers_and_embeddings(cases);
@@ -164,6 +165,62 @@ fn attention_over_pages(cases: &mut Cases) {
                 y.to_vec()
             });
         }
+    }
+}
+
+/// Two steps of three sequences, whose states lie in other places.
+fn layers_with_states(cases: &mut Cases) {
+    // Sequence and position of each row.
+    const STEPS: [&[(u32, u32)]; 2] = [&[(0, 0), (0, 1), (0, 2), (1, 7), (2, 0)], &[(1, 8), (0, 3), (2, 1), (2, 2)]];
+    fn words(device: &Device, rows: &[(u32, u32)]) -> Result<[BitNetTensor; 3]> {
+        let [sequences, positions]: [Vec<u32>; 2] =
+            [rows.iter().map(|r| r.0).collect(), rows.iter().map(|r| r.1).collect()];
+        let column = |x: &[u32]| BitNetTensor::from_slice(x, &[x.len()], device);
+        Ok([column(&sequences)?, column(&positions)?, column(&[2, 0, 3])?])
+    }
+    for (channels, taps) in [(1, 1), (5, 2), (40, 4)] {
+        cases.add("short_conv", 2e-6, move |device| {
+            let weights = tensor(device, &[taps, channels], 71)?;
+            let mut state = tensor(device, &[4, taps - 1, channels], 72)?;
+            let mut all = Vec::new();
+            for (step, rows) in STEPS.into_iter().enumerate() {
+                let [sequences, positions, slots] = &words(device, rows)?;
+                let rows_of =
+                    StateRows { sequences: sequences.as_ref(), positions: positions.as_ref(), slots: slots.as_ref() };
+                let x = tensor(device, &[rows.len(), channels], 73 + step as u64)?;
+                let mut y = out(device, &[rows.len(), channels])?;
+                device.short_conv(x.as_ref(), weights.as_ref(), rows_of, state.as_mut()?, y.as_mut()?)?;
+                all.extend(y.to_vec::<f32>()?);
+            }
+            all.extend(state.to_vec::<f32>()?);
+            Ok(all)
+        });
+    }
+    for (key_heads, value_heads, key_dim, value_dim) in [(1, 1, 1, 1), (2, 6, 4, 2), (2, 6, 8, 12), (2, 2, 33, 16)] {
+        cases.add("gated_delta", 1e-5, move |device| {
+            let shape = DeltaShape { key_heads, value_heads, key_dim, value_dim, tiled: key_dim == 4 };
+            let (decay, bias) =
+                (tensor(device, &[value_heads], 81)?.abs()?.neg()?, tensor(device, &[value_heads], 82)?);
+            let mut state = tensor(device, &[4, value_heads, key_dim, value_dim], 83)?;
+            let mut all = Vec::new();
+            for (step, rows) in STEPS.into_iter().enumerate() {
+                let seed = 84 + 3 * step as u64;
+                let [sequences, positions, slots] = &words(device, rows)?;
+                let rows_of =
+                    StateRows { sequences: sequences.as_ref(), positions: positions.as_ref(), slots: slots.as_ref() };
+                let qkv = tensor(device, &[rows.len(), shape.row()], seed)?;
+                let (a, b) = (
+                    tensor(device, &[rows.len(), value_heads], seed + 1)?,
+                    tensor(device, &[rows.len(), value_heads], seed + 2)?,
+                );
+                let gates = DeltaGates { a: a.as_ref(), b: b.as_ref(), decay: decay.as_ref(), bias: bias.as_ref() };
+                let mut y = out(device, &[rows.len(), shape.value()])?;
+                device.gated_delta(shape, qkv.as_ref(), gates, rows_of, state.as_mut()?, y.as_mut()?)?;
+                all.extend(y.to_vec::<f32>()?);
+            }
+            all.extend(state.to_vec::<f32>()?);
+            Ok(all)
+        });
     }
 }
 

@@ -6,9 +6,9 @@ mod primitives;
 mod training;
 
 use crate::backend::{
-    ActivationRule, AdamStep, BinaryOp, CausalShape, CompareOp, Distribution, GateActivation, KvPages, KvPagesMut,
-    KvRows, QuantizedActivations, ReduceOp, SampleRow, SampleRows, ScanOp, ScatterOp, TensorMut, TensorRef,
-    TernarySource, UnaryOp, summed,
+    ActivationRule, AdamStep, BinaryOp, CausalShape, CompareOp, DeltaGates, DeltaShape, Distribution, GateActivation,
+    KvPages, KvPagesMut, KvRows, QuantizedActivations, ReduceOp, SampleRow, SampleRows, ScanOp, ScatterOp, StateRows,
+    TensorMut, TensorRef, TernarySource, UnaryOp, summed,
 };
 use crate::device::Isa;
 use crate::{BitNetDType, BitNetError, BitNetTensor, Device, Layout, Result, TensorOpError, TensorShape};

@@ -254,6 +254,8 @@ impl<'a> Check<'a> {
             }
             Op::StoreKv => self.store_kv(),
             Op::PagedAttention { .. } => self.paged_attention(),
+            Op::ShortConv => self.short_conv(),
+            Op::GatedDelta(shape) => self.gated_delta(shape),
             Op::Sample => self.sample(),
             Op::Gated(_) => {
                 let ([up], [gate]) = self.named(["up"], ["gate"])?;
@@ -450,6 +452,47 @@ impl<'a> Check<'a> {
         self.tokens(positions, tokens)?;
         self.same(out, q)?;
         self.dtype(out, F32)
+    }
+
+    fn short_conv(&self) -> Result<()> {
+        let ([x, weights, sequences, positions, slots], [out, state]) =
+            self.named(["x", "weights", "sequences", "positions", "slots"], ["out", "state"])?;
+        let &[tokens, channels] = x.dims() else { return self.shape(false, x, || "[T, C]".into()) };
+        let taps = weights.dims().first().copied().unwrap_or(0);
+        self.shape(taps > 0 && weights.dims() == [taps, channels], weights, || format!("[K, {channels}]"))?;
+        let states = state.dims().first().copied().unwrap_or(0);
+        self.is(state, &[states, taps - 1, channels])?;
+        self.same(out, x)?;
+        self.state_rows([sequences, positions, slots], tokens)?;
+        [x, weights, state, out].into_iter().try_for_each(|x| self.dtype(x, F32))
+    }
+
+    fn gated_delta(&self, shape: DeltaShape) -> Result<()> {
+        let inputs = ["qkv", "a", "b", "decay", "bias", "sequences", "positions", "slots"];
+        let ([qkv, a, b, decay, bias, sequences, positions, slots], [out, state]) =
+            self.named(inputs, ["out", "state"])?;
+        let DeltaShape { key_heads, value_heads, key_dim, value_dim, tiled: _ } = shape;
+        let tokens = qkv.dims().first().copied().unwrap_or(0);
+        let grouped = key_heads > 0 && value_heads.is_multiple_of(key_heads) && key_dim > 0 && value_dim > 0;
+        self.shape(grouped && qkv.dims() == [tokens, shape.row()], qkv, || {
+            format!("[T, {}] of heads of values that are a multiple of those of keys", shape.row())
+        })?;
+        let states = state.dims().first().copied().unwrap_or(0);
+        self.is(state, &[states, value_heads, key_dim, value_dim])?;
+        self.is(out, &[tokens, shape.value()])?;
+        for (x, dims) in [(a, &[tokens, value_heads][..]), (b, &[tokens, value_heads])] {
+            self.is(x, dims)?;
+        }
+        self.is(decay, &[value_heads])?;
+        self.is(bias, &[value_heads])?;
+        self.state_rows([sequences, positions, slots], tokens)?;
+        [qkv, a, b, decay, bias, state, out].into_iter().try_for_each(|x| self.dtype(x, F32))
+    }
+
+    fn state_rows(&self, [sequences, positions, slots]: [Operand; 3], tokens: usize) -> Result<()> {
+        self.tokens(sequences, tokens)?;
+        self.tokens(positions, tokens)?;
+        self.tokens(slots, slots.dims().first().copied().unwrap_or(0))
     }
 
     fn sample(&self) -> Result<()> {

@@ -38,6 +38,14 @@ impl Op {
                 let rows = KvRows { table, sequences, positions };
                 kv_pages::paged_attention(device, (scale, window), q, pages, rows, out.reborrow())
             }
+            (Op::ShortConv, &[x, weights, sequences, positions, slots], [out, state]) => {
+                let rows = StateRows { sequences, positions, slots };
+                recurrent::short_conv(device, x, weights, rows, out.reborrow(), state.reborrow())
+            }
+            (Op::GatedDelta(shape), &[qkv, a, b, decay, bias, sequences, positions, slots], [out, state]) => {
+                let (gates, rows) = (DeltaGates { a, b, decay, bias }, StateRows { sequences, positions, slots });
+                recurrent::gated_delta(device, shape, qkv, gates, rows, out.reborrow(), state.reborrow())
+            }
             (Op::Sample, &[logits, rows, edited, edits, mask], [tokens, probabilities]) => {
                 let how = SampleRows { rows, edited, edits, mask };
                 sample::sample(device, logits, how, tokens.reborrow(), probabilities.reborrow())

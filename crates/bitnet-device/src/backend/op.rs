@@ -100,6 +100,17 @@ pub enum Op {
     /// positions `0..=positions[t]` of its sequence, with a window to the last `window` of them. Head `h` reads key head
     /// `h / (heads / kv_heads)`; scores are multiplied by `scale`.
     PagedAttention { scale: f32, window: Option<u32> },
+    /// `[x, weights, sequences, positions, slots] -> [out, state*]`: a causal convolution of each channel with SiLU, see
+    /// [`StateRows`]: `out[t, c] = silu(sum over j of weights[j, c] u[t - K + 1 + j, c])` over the inputs `u` of the row's
+    /// sequence, zeros before its start: `x` and `out` f32 `[T, C]`, `weights` f32 `[K, C]`, `state` f32 `[N, K - 1, C]`, the last
+    /// inputs of each sequence, the latest last.
+    ShortConv,
+    /// `[qkv, a, b, decay, bias, sequences, positions, slots] -> [out, state*]`: the gated delta rule (Yang et al. 2024), see
+    /// [`DeltaGates`] and [`StateRows`]. `qkv` f32 `[T, row]` holds queries, keys and values side by side, `out` f32
+    /// `[T, value_heads * value_dim]`, `state` f32 `[N, value_heads, key_dim, value_dim]`. Of each value head, with its state `S`:
+    /// `S = e^g S`, `S = S + k (beta (v - k^T S))^T`, `o = q^T S`, where `q = l2(q) / sqrt(key_dim)`, `k = l2(k)`,
+    /// `l2(x) = x / sqrt(sum x^2 + 1e-6)`, `g = decay softplus(a + bias)`, `beta = sigmoid(b)`.
+    GatedDelta(DeltaShape),
     /// `[logits, rows, edited, edits, mask] -> [tokens, probabilities]`: a token for each row of `logits` f32 `[T, V]`, `tokens`
     /// `U32` `[T]`, and its probability among the candidates, f32 `[T]` (1 of a greedy choice); the other operands are
     /// [`SampleRows`]. First `edits` and `mask` change the logits, then the parameters of the row ([`SampleRow`]) apply:
@@ -195,6 +206,8 @@ names! {
     Op::Rope => "rope",
     Op::StoreKv => "store_kv",
     Op::PagedAttention { .. } => "paged_attention",
+    Op::ShortConv => "short_conv",
+    Op::GatedDelta(_) => "gated_delta",
     Op::Sample => "sample",
     Op::Gated(_) => "gated",
     Op::Embedding => "embedding",
@@ -235,7 +248,18 @@ impl Op {
     /// Whether its outputs are read before they are written.
     pub const fn updates(&self) -> bool {
         use Op::*;
-        matches!(self, Scatter { .. } | UnaryAssign(_) | BinaryAssign(_) | Rope | StoreKv | Gated(_) | AdamStep(_))
+        matches!(
+            self,
+            Scatter { .. }
+                | UnaryAssign(_)
+                | BinaryAssign(_)
+                | Rope
+                | StoreKv
+                | ShortConv
+                | GatedDelta(_)
+                | Gated(_)
+                | AdamStep(_)
+        )
     }
 }
 

@@ -97,17 +97,18 @@ impl Engine {
         if let Some(text) = texts.iter().find(|text| text.len() > self.options.context) {
             return Err(InferenceError::ContextFull { needed: text.len(), capacity: self.options.context });
         }
-        // Texts in work: index, tokens done, pages.
-        let mut open: VecDeque<(usize, usize, Vec<u32>)> = VecDeque::new();
+        // Texts in work: index, tokens done, pages, place of states.
+        let mut open: VecDeque<(usize, usize, Vec<u32>, u32)> = VecDeque::new();
         let mut next = 0;
         let result = loop {
             while next < texts.len()
-                && open.iter().map(|(text, done, _)| texts[*text].len() - done).sum::<usize>() < ROWS
+                && open.iter().map(|(text, done, ..)| texts[*text].len() - done).sum::<usize>() < ROWS
             {
                 let needed = texts[next].len().div_ceil(PAGE);
                 if needed > self.cache.pages.available() {
                     break;
                 }
+                let Some(state) = self.cache.state() else { break };
                 let mut pages = Vec::with_capacity(needed);
                 let failure = (0..needed).find_map(|_| match self.cache.page() {
                     Ok(page) => {
@@ -116,10 +117,10 @@ impl Engine {
                     }
                     Err(error) => Some(error),
                 });
-                open.push_back((next, 0, pages));
+                open.push_back((next, 0, pages, state));
                 next += 1;
                 if let Some(error) = failure {
-                    open.into_iter().for_each(|(.., pages)| self.release(pages));
+                    open.into_iter().for_each(|(.., pages, state)| self.release(pages, state));
                     return Err(error);
                 }
             }
@@ -129,10 +130,10 @@ impl Engine {
             }
             self.batch.clear();
             let (mut left, mut chunks) = (ROWS, Vec::new());
-            for (text, done, pages) in &mut open {
+            for (text, done, pages, state) in &mut open {
                 let len = (texts[*text].len() - *done).min(left);
                 if len > 0 {
-                    self.batch.push(pages, *done, &texts[*text][*done..*done + len], |_| wanted);
+                    self.batch.push((pages, *state), *done, &texts[*text][*done..*done + len], |_| wanted);
                     chunks.push((*text, *done, len));
                     (*done, left) = (*done + len, left - len);
                 }
@@ -142,11 +143,11 @@ impl Engine {
             {
                 break Err(error);
             }
-            let (finished, rest) = open.into_iter().partition(|(text, done, _)| *done == texts[*text].len());
+            let (finished, rest) = open.into_iter().partition(|(text, done, ..)| *done == texts[*text].len());
             open = rest;
-            VecDeque::into_iter(finished).for_each(|(.., pages)| self.release(pages));
+            VecDeque::into_iter(finished).for_each(|(.., pages, state)| self.release(pages, state));
         };
-        open.into_iter().for_each(|(.., pages)| self.release(pages));
+        open.into_iter().for_each(|(.., pages, state)| self.release(pages, state));
         result
     }
 }

@@ -12,7 +12,7 @@ mod tests;
 
 use crate::Isa;
 use crate::float::simd::inlined;
-use crate::isa::dispatch;
+use crate::isa::wide;
 pub use choose::{Choice, Choices, PARAMETERS, choose};
 use select::{Cut, Scratch, UNIT};
 
@@ -35,13 +35,6 @@ pub struct Candidates {
     total: u64,
     scratch: Scratch,
     isa: Isa,
-}
-
-/// Calls `f`, which must be [`inlined`], with the vectors of an instruction set. Rust fuses and reorders no numbers: the
-/// result is the same with each.
-#[inline(always)]
-fn wide<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
-    dispatch!(isa, |s| s.entered(f), f())
 }
 
 /// The largest number of `x`; minus infinity without one.

@@ -1,9 +1,9 @@
 //! Where a cut falls: the first candidates by key whose values together reach a sum, found by a histogram of the keys, then
 //! by one of the bucket in which the sum is reached, until few are left to sort.
 
-use super::wide;
 use crate::Isa;
 use crate::float::simd::inlined;
+use crate::isa::wide;
 
 /// A weight of 1 is 2^-UNIT.
 pub(super) const UNIT: u32 = 30;

@@ -4,7 +4,7 @@
 //! (`general.type` adapter). The factor is `alpha / rank` times the caller's, with rank-stabilised LoRA `alpha / sqrt(rank)`.
 
 use super::gguf_names::{Family, linear_name};
-use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::weights::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use super::{folder_of_weights, hf};
 use crate::config::{Block, LinearClass};
 use crate::gguf::Gguf;
@@ -295,6 +295,10 @@ impl Weights for AdaptedWeights {
     fn linear(&self, layer: usize, projection: Projection) -> Result<LinearSource> {
         let place = Some((layer, projection));
         self.ternary(place, self.merge(place, self.base.linear(layer, projection)?)?)
+    }
+
+    fn delta(&self, layer: usize) -> Result<DeltaSource> {
+        self.base.delta(layer)
     }
 
     fn adapter(&self, place: Place) -> Option<LowRank> {

@@ -1,10 +1,10 @@
 //! Checkpoints of llama.cpp and bitnet.cpp: GGUF.
 
 use super::gguf_config::{ACTIVATIONS, often_by_token};
-use super::gguf_names::{Family, interleaved, linear_name, norm_name};
-use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::gguf_names::{Family, interleaved, linear_name};
+use super::weights::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use super::{OpenOptions, TensorSummary};
-use crate::config::Architecture;
+use crate::config::{Architecture, Block};
 use crate::gguf::{Gguf, GgufType, Metadata, TensorInfo};
 use crate::tokenizer::GgufVocab;
 use crate::{Config, ModelError, Result};
@@ -317,7 +317,7 @@ impl Weights for GgufCheckpoint {
     }
 
     fn norm(&self, norm: Norm) -> Result<Vec<f32>> {
-        let values = self.vector(&norm_name(norm), norm.len(&self.config))?;
+        let values = self.vector(&self.family.norm_name(norm), norm.len(&self.config))?;
         let Config { block, head_dim, .. } = &self.config;
         Ok(match norm {
             Norm::Query(_) | Norm::Key(_) if block.reorders() => block.order_norm(values, *head_dim),
@@ -336,16 +336,40 @@ impl Weights for GgufCheckpoint {
             return Ok(LinearSource { weight, bias: None, inner_norm: None });
         }
         let quantized = self.config.block.inner_norms;
-        let source = self.linear_tensor(&linear_name(layer, projection), rows, cols, quantized)?;
+        // Of each head the query, then the gate.
+        let both =
+            self.config.block.attention_gate && matches!(projection, Projection::Query | Projection::AttentionGate);
+        let stored = if both { 2 * rows } else { rows };
+        let source = self.linear_tensor(&linear_name(layer, projection), stored, cols, quantized)?;
         match projection {
             Projection::Query | Projection::Key if self.family.interleaves_heads() => {
                 interleaved::undo(source, self.config.head_dim)
+            }
+            Projection::Query if self.config.block.attention_gate => {
+                source.take_rows(stored / 2, |row| self.config.block.query_with_gate(row, self.config.head_dim))
+            }
+            Projection::AttentionGate => {
+                source.take_rows(stored / 2, |row| Block::gate_with_query(row, self.config.head_dim))
             }
             Projection::Query | Projection::Key if self.config.block.reorders() => {
                 source.reorder_rows(|row| self.config.block.row(row, self.config.head_dim))
             }
             _ => Ok(source),
         }
+    }
+
+    fn delta(&self, layer: usize) -> Result<DeltaSource> {
+        let Some(delta) = self.config.block.delta(layer) else {
+            return Err(ModelError::Config(format!("layer {layer} attends")));
+        };
+        let (channels, taps, heads) = (delta.channels(), delta.taps, delta.value_heads);
+        let name = format!("blk.{layer}.ssm_conv1d.weight");
+        let conv = self.dense(self.tensor(&name, &[channels, taps])?, channels, taps)?.to_f32();
+        Ok(DeltaSource {
+            conv: (0..taps * channels).map(|i| conv[i % channels * taps + i / channels]).collect(),
+            decay: self.vector(&format!("blk.{layer}.ssm_a"), heads)?,
+            bias: self.vector(&format!("blk.{layer}.ssm_dt.bias"), heads)?,
+        })
     }
 
     fn router(&self, layer: usize) -> Result<DenseTensor> {

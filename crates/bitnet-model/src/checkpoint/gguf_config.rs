@@ -1,9 +1,10 @@
 //! The configuration in a GGUF file's metadata.
 
-use super::gguf_names::{Family, linear_name, norm_name};
+use super::gguf_names::{Family, linear_name};
 use super::weights::{Norm, Projection};
 use crate::config::{
-    Architecture, Block, Experts, HiddenAct, NormPlacement, QkNorm, RopeConfig, RopeScaling, Scales, yarn_attention,
+    Architecture, Block, DeltaNet, Experts, HiddenAct, NormPlacement, QkNorm, RopeConfig, RopeScaling, Scales,
+    yarn_attention,
 };
 use crate::gguf::{Gguf, GgufType, Metadata};
 use crate::{Config, ModelError, Result};
@@ -32,14 +33,15 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         None => return Err(ModelError::Config(format!("{hidden_size} is not a multiple of {heads} heads"))),
     };
     let rotary_dim = find("rope.dimension_count")?.filter(|&dim| dim != head_dim);
-    if rotary_dim.is_some() && family != Family::Maple {
+    if rotary_dim.is_some() && !matches!(family, Family::Maple | Family::Qwen35) {
         let problem = format!(
             "{} is not the head dimension {head_dim}: partial rotation is not computed",
             key("rope.dimension_count")
         );
         return Err(ModelError::Config(problem));
     }
-    let layers = need("block_count")?;
+    // Behind them are blocks that predict further tokens.
+    let layers = need("block_count")?.saturating_sub(find("nextn_predict_layers")?.unwrap_or(0));
     let number = |suffix: &str| metadata.find::<f32>(&key(suffix)).map_err(ModelError::from);
     let act: Option<&str> = metadata.find(&key("hidden_activation"))?;
     let ids =
@@ -75,7 +77,9 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
             },
             logit_cap: number("final_logit_softcapping")?.filter(|_| family == Family::Gemma3),
             qk_norm: match family {
-                Family::Qwen3 | Family::Gemma3 | Family::Qwen3Moe | Family::Maple => Some(QkNorm::Head),
+                Family::Qwen3 | Family::Gemma3 | Family::Qwen3Moe | Family::Maple | Family::Qwen35 => {
+                    Some(QkNorm::Head)
+                }
                 Family::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
             },
@@ -95,6 +99,8 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
                 },
                 _ => Scales::default(),
             },
+            attention_gate: family == Family::Qwen35,
+            delta: if family == Family::Qwen35 { Some(delta(metadata, &key, layers)?) } else { None },
             ..Block::default()
         },
         hidden_size,
@@ -109,7 +115,7 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
         vocab_size: rows("token_embd.weight").or(find("vocab_size")?).unwrap_or(0),
         max_positions: need("context_length")?,
         norm_eps: metadata.require(&key("attention.layer_norm_rms_epsilon"))?,
-        rope: rope(gguf, files, &key, head_dim)?,
+        rope: rope(gguf, files, &key, rotary_dim.unwrap_or(head_dim))?,
         hidden_act: act.map_or(Ok(family.default_act()), HiddenAct::from_name)?,
         tied: gguf.find("output.weight").is_none(),
         bos: ids("bos")?,
@@ -119,9 +125,40 @@ pub(super) fn read(gguf: &Gguf, files: &[Arc<MappedFile>]) -> Result<(Config, Fa
     };
     config.validate()?;
     if !matches!(config.architecture, Architecture::BitNet | Architecture::Llama) {
-        refuse_unknown(gguf, &config)?;
+        refuse_unknown(gguf, &config, family)?;
     }
     Ok((config, family))
+}
+
+/// The layers of the gated delta rule.
+fn delta(metadata: &Metadata, key: &dyn Fn(&str) -> String, layers: usize) -> Result<DeltaNet> {
+    let need = |suffix: &str| metadata.require::<usize>(&key(suffix)).map_err(ModelError::from);
+    let recurrent = key("attention.recurrent_layers");
+    let kinds: Vec<bool> = match metadata.find::<&[bool]>(&recurrent)? {
+        Some(list) => list.iter().copied().take(layers).collect(),
+        None => {
+            let every = metadata.find::<usize>(&key("full_attention_interval"))?.unwrap_or(4).max(1);
+            (1..=layers).map(|i| i % every != 0).collect()
+        }
+    };
+    if kinds.len() != layers {
+        let problem = format!("{recurrent} names {} layers; there are {layers}", kinds.len());
+        return Err(ModelError::Config(problem));
+    }
+    let (value_heads, values) = (need("ssm.time_step_rank")?, need("ssm.inner_size")?);
+    if value_heads == 0 || !values.is_multiple_of(value_heads) {
+        let problem = format!("{} {values} is not a multiple of {value_heads} heads", key("ssm.inner_size"));
+        return Err(ModelError::Config(problem));
+    }
+    Ok(DeltaNet {
+        layers: kinds,
+        key_heads: need("ssm.group_count")?,
+        value_heads,
+        key_dim: need("ssm.state_size")?,
+        value_dim: values / value_heads,
+        taps: need("ssm.conv_kernel")?,
+        tiled: true,
+    })
 }
 
 /// The window of each layer; empty: none has one.
@@ -174,17 +211,25 @@ pub(super) fn often_by_token(ty: GgufType) -> bool {
 }
 
 /// An error if a block has a tensor that is not read: models of the same architecture name occur with further norms.
-fn refuse_unknown(gguf: &Gguf, config: &Config) -> Result<()> {
-    let linears = (0..config.layers).flat_map(|layer| Projection::ALL.map(|p| linear_name(layer, p)));
+fn refuse_unknown(gguf: &Gguf, config: &Config, family: Family) -> Result<()> {
+    let of_layer = |layer| Projection::of_layer(&config.block, layer).map(move |p| linear_name(layer, p));
+    let linears = (0..config.layers).flat_map(of_layer);
     let mut known: HashSet<String> = linears
         .flat_map(|base| [".weight", ".bias", ".scale", "_norm_in.weight"].map(|end| format!("{base}{end}")))
         .collect();
-    known.extend(Norm::all(config).map(norm_name));
+    known.extend(Norm::all(config).map(|norm| family.norm_name(norm)));
+    if config.block.delta.is_some() {
+        let names = ["ssm_conv1d.weight", "ssm_a", "ssm_dt.bias"];
+        known.extend((0..config.layers).flat_map(|layer| names.map(|name| format!("blk.{layer}.{name}"))));
+    }
+    let last = format!("blk.{}.", config.layers);
     if config.block.experts.is_some() {
         let names = ["ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
         known.extend((0..config.layers).flat_map(|layer| names.map(|name| format!("blk.{layer}.{name}.weight"))));
     }
-    match gguf.tensors.iter().find(|t| t.name.starts_with("blk.") && !known.contains(&t.name)) {
+    let further = |name: &str| family == Family::Qwen35 && name.starts_with(&last);
+    let unknown = |name: &str| name.starts_with("blk.") && !known.contains(name) && !further(name);
+    match gguf.tensors.iter().find(|t| unknown(&t.name)) {
         Some(tensor) => Err(ModelError::tensor(&tensor.name, "is not part of the blocks that this build computes")),
         None => Ok(()),
     }

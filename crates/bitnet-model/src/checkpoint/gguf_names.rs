@@ -28,11 +28,13 @@ pub enum Family {
     Qwen3Moe,
     /// `maple`
     Maple,
+    /// `qwen35`
+    Qwen35,
 }
 
 impl Family {
     /// All variants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BitNetB158,
         Self::BitNet25,
         Self::BitNet,
@@ -44,6 +46,7 @@ impl Family {
         Self::Gemma3,
         Self::Qwen3Moe,
         Self::Maple,
+        Self::Qwen35,
     ];
 
     /// The value of `general.architecture`, which is also the prefix of its keys.
@@ -60,6 +63,7 @@ impl Family {
             Self::Gemma3 => "gemma3",
             Self::Qwen3Moe => "qwen3moe",
             Self::Maple => "maple",
+            Self::Qwen35 => "qwen35",
         }
     }
 
@@ -75,6 +79,7 @@ impl Family {
             Self::Gemma3 => Architecture::Gemma3,
             Self::Qwen3Moe => Architecture::Qwen3Moe,
             Self::Maple => Architecture::Maple,
+            Self::Qwen35 => Architecture::Qwen35,
         }
     }
 
@@ -84,6 +89,14 @@ impl Family {
             Self::BitNetB158 | Self::BitNet25 => HiddenAct::Relu2,
             Self::Gemma3 => HiddenAct::GeluTanh,
             _ => HiddenAct::Silu,
+        }
+    }
+
+    /// Name of a norm's tensor.
+    pub fn norm_name(self, norm: Norm) -> String {
+        match norm {
+            Norm::FeedForward(layer) if self == Self::Qwen35 => norm_name(Norm::AttentionAfter(layer)),
+            _ => norm_name(norm),
         }
     }
 
@@ -103,6 +116,12 @@ pub fn linear_name(layer: usize, projection: Projection) -> String {
         Projection::Gate => "ffn_gate",
         Projection::Up => "ffn_up",
         Projection::Down => "ffn_down",
+        Projection::AttentionGate => "attn_q",
+        Projection::DeltaQkv => "attn_qkv",
+        Projection::DeltaGate => "attn_gate",
+        Projection::DeltaA => "ssm_alpha",
+        Projection::DeltaB => "ssm_beta",
+        Projection::DeltaOutput => "ssm_out",
     };
     format!("blk.{layer}.{name}")
 }
@@ -115,6 +134,7 @@ pub fn norm_name(norm: Norm) -> String {
         Norm::Query(layer) => format!("blk.{layer}.attn_q_norm.weight"),
         Norm::Key(layer) => format!("blk.{layer}.attn_k_norm.weight"),
         Norm::AttentionInner(layer) => format!("blk.{layer}.attn_sub_norm.weight"),
+        Norm::Delta(layer) => format!("blk.{layer}.ssm_norm.weight"),
         Norm::AttentionAfter(layer) => format!("blk.{layer}.post_attention_norm.weight"),
         Norm::FeedForward(layer) => format!("blk.{layer}.ffn_norm.weight"),
         Norm::FeedForwardInner(layer) => format!("blk.{layer}.ffn_sub_norm.weight"),

@@ -1,9 +1,9 @@
 //! Checkpoints of Hugging Face: `config.json` and safetensors.
 
 use super::mlx::{Affine, Mlx, Packed};
-use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use super::weights::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 use super::{OpenOptions, TensorSummary};
-use crate::config::{Architecture, Experts, LinearClass, QuantizationConfig};
+use crate::config::{Architecture, Block, Experts, LinearClass, QuantizationConfig};
 use crate::safetensors::{Dtype, Located, Shards, Tensors};
 use crate::{Config, ModelError, Result};
 use bitnet_core::backend::ActivationRule;
@@ -54,6 +54,14 @@ impl HuggingFace {
             }
             false => tensors,
         };
+        let tensors = match tensors.find("model.language_model.embed_tokens.weight") {
+            Some(_) => tensors.rename(|name| name.replacen("model.language_model.", "model.", 1)),
+            None => tensors,
+        };
+        let skipped = tensors.iter().filter(|t| is_skipped(&t.info.name)).count();
+        if skipped > 0 {
+            notes.push(format!("{skipped} tensors of vision and of multi-token prediction are skipped"));
+        }
         if config.architecture == Architecture::Gemma3
             && let Some(embedding) = tensors.find("model.embed_tokens.weight")
         {
@@ -118,7 +126,12 @@ impl HuggingFace {
     /// Names of tensors that the model does not use.
     pub(super) fn unused(&self) -> Vec<String> {
         let mut modules: HashSet<String> = ["model.embed_tokens", "lm_head"].map(String::from).into();
-        modules.extend((0..self.config.layers).flat_map(|layer| Projection::ALL.map(|p| module(layer, p))));
+        for layer in 0..self.config.layers {
+            modules.extend(Projection::of_layer(&self.config.block, layer).map(|p| module(layer, p)));
+            if self.config.block.delta(layer).is_some() {
+                modules.insert(delta_module(layer, "conv1d"));
+            }
+        }
         if self.config.architecture == Architecture::Glm4 {
             modules.extend((0..self.config.layers).map(gate_up));
         }
@@ -133,7 +146,11 @@ impl HuggingFace {
         let read = |name: &str| {
             let ends = [".rms_norm.weight", ".norm.weight", ".weight_scale", ".weight", ".bias", ".scales", ".biases"];
             let mut known = ends.iter().filter_map(|end| name.strip_suffix(end));
-            known.any(|module| modules.contains(module)) || name.ends_with(".rotary_emb.inv_freq")
+            let delta = [".linear_attn.A_log", ".linear_attn.dt_bias"].iter().any(|end| name.ends_with(end));
+            known.any(|module| modules.contains(module))
+                || name.ends_with(".rotary_emb.inv_freq")
+                || is_skipped(name)
+                || delta && self.config.block.delta.is_some()
         };
         self.tensors.iter().map(|t| &t.info.name).filter(|name| !read(name)).cloned().collect()
     }
@@ -324,6 +341,16 @@ fn router(layer: usize) -> String {
     format!("model.layers.{layer}.mlp.gate")
 }
 
+/// Whether it belongs to parts that do not continue a text: vision, and the prediction of several tokens.
+fn is_skipped(name: &str) -> bool {
+    ["model.visual.", "visual.", "mtp."].iter().any(|start| name.starts_with(start))
+}
+
+/// Name of a part of a layer of the gated delta rule.
+fn delta_module(layer: usize, part: &str) -> String {
+    format!("model.layers.{layer}.linear_attn.{part}")
+}
+
 /// Name of the matrix of gate and up of a family that keeps both in one.
 fn gate_up(layer: usize) -> String {
     format!("model.layers.{layer}.mlp.gate_up_proj")
@@ -339,7 +366,13 @@ fn expect_shape(tensor: &Located, shape: &[usize]) -> Result<()> {
 
 pub(crate) fn module(layer: usize, projection: Projection) -> String {
     let name = match projection {
-        Projection::Query => "self_attn.q_proj",
+        // Both in one matrix.
+        Projection::Query | Projection::AttentionGate => "self_attn.q_proj",
+        Projection::DeltaQkv => "linear_attn.in_proj_qkv",
+        Projection::DeltaGate => "linear_attn.in_proj_z",
+        Projection::DeltaA => "linear_attn.in_proj_a",
+        Projection::DeltaB => "linear_attn.in_proj_b",
+        Projection::DeltaOutput => "linear_attn.out_proj",
         Projection::Key => "self_attn.k_proj",
         Projection::Value => "self_attn.v_proj",
         Projection::Output => "self_attn.o_proj",
@@ -360,6 +393,7 @@ pub(crate) fn norm_modules(norm: Norm, config: &Config) -> Vec<String> {
         Norm::Key(layer) if config.architecture == Architecture::Hunyuan => (layer, &["self_attn.key_layernorm"]),
         Norm::Query(layer) => (layer, &["self_attn.q_norm"]),
         Norm::Key(layer) => (layer, &["self_attn.k_norm"]),
+        Norm::Delta(layer) => (layer, &["linear_attn.norm"]),
         Norm::AttentionInner(layer) => (layer, &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"]),
         // Everywhere else this is the name of the norm before the feed-forward part.
         Norm::AttentionAfter(layer) if olmo_or_gemma => (layer, &["post_attention_layernorm"]),
@@ -413,7 +447,12 @@ impl Weights for HuggingFace {
             norm_modules(norm, &self.config).into_iter().map(|module| module + ".weight").collect();
         let name = names.iter().find(|name| self.tensors.find(name).is_some()).unwrap_or(&names[0]);
         let mut values = self.vector(name, norm.len(&self.config))?;
-        if self.config.architecture == Architecture::Gemma3 {
+        let one_more = match self.config.architecture {
+            Architecture::Gemma3 => true,
+            Architecture::Qwen35 => !matches!(norm, Norm::Delta(_)),
+            _ => false,
+        };
+        if one_more {
             values.iter_mut().for_each(|w| *w += 1.);
         }
         let Config { block, head_dim, .. } = &self.config;
@@ -433,6 +472,14 @@ impl Weights for HuggingFace {
             Projection::Gate | Projection::Up if *architecture == Architecture::Glm4 => {
                 self.half_of_gate_up(layer, projection == Projection::Up)
             }
+            Projection::Query | Projection::AttentionGate if block.attention_gate => {
+                // Of each head the query, then the gate.
+                let source = self.linear_module(&module(layer, projection), 2 * rows, cols)?;
+                match projection {
+                    Projection::Query => source.take_rows(rows, |row| block.query_with_gate(row, *head_dim)),
+                    _ => source.take_rows(rows, |row| Block::gate_with_query(row, *head_dim)),
+                }
+            }
             Projection::Query | Projection::Key if block.reorders() => {
                 let source = self.linear_module(&module(layer, projection), rows, cols)?;
                 source.reorder_rows(|row| block.row(row, *head_dim))
@@ -444,6 +491,21 @@ impl Weights for HuggingFace {
     fn router(&self, layer: usize) -> Result<DenseTensor> {
         let count = self.config.block.experts.map_or(0, |experts| experts.count);
         self.dense(&format!("{}.weight", router(layer)), count, self.config.hidden_size)
+    }
+
+    fn delta(&self, layer: usize) -> Result<DeltaSource> {
+        let Some(delta) = self.config.block.delta(layer) else {
+            return Err(ModelError::Config(format!("layer {layer} attends")));
+        };
+        let (channels, taps) = (delta.channels(), delta.taps);
+        let conv = self.vector(&delta_module(layer, "conv1d.weight"), channels * taps)?;
+        let mut decay = self.vector(&delta_module(layer, "A_log"), delta.value_heads)?;
+        decay.iter_mut().for_each(|x| *x = -x.exp());
+        Ok(DeltaSource {
+            conv: (0..taps * channels).map(|i| conv[i % channels * taps + i / channels]).collect(),
+            decay,
+            bias: self.vector(&delta_module(layer, "dt_bias"), delta.value_heads)?,
+        })
     }
 
     fn release(&self, layer: usize) {

@@ -17,7 +17,7 @@ pub use bitnet_quant::formats::i2_s::I2sOrder;
 pub use pooling::Pooling;
 pub use random::RandomWeights;
 pub use sampling::SamplingDefaults;
-pub use weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+pub use weights::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
 
 use crate::tokenizer::Tokenizer;
 use crate::{ModelError, Result};

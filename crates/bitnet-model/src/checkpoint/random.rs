@@ -1,7 +1,7 @@
 //! Random weights in memory, for benchmarks of a shape.
 
-use super::weights::{DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
-use crate::{Config, Result};
+use super::weights::{DeltaSource, DenseTensor, LinearSource, Norm, Projection, WeightSource, Weights};
+use crate::{Config, ModelError, Result};
 use bitnet_core::BitNetDType;
 use bitnet_quant::{TernaryCodes, TernaryScales};
 
@@ -83,5 +83,19 @@ impl Weights for RandomWeights {
         };
         let weight = WeightSource::Ternary { codes, scales };
         Ok(LinearSource { weight, bias: None, inner_norm: None })
+    }
+
+    fn delta(&self, layer: usize) -> Result<DeltaSource> {
+        let Some(sizes) = self.config.block.delta(layer) else {
+            return Err(ModelError::Config(format!("layer {layer} attends")));
+        };
+        let mut state = self.seed ^ ((layer as u64) << 8);
+        // Between -0.5 and 0.5.
+        let mut noise = || (split_mix(&mut state) >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        Ok(DeltaSource {
+            conv: (0..sizes.taps * sizes.channels()).map(|_| noise()).collect(),
+            decay: (0..sizes.value_heads).map(|_| noise() - 1.).collect(),
+            bias: (0..sizes.value_heads).map(|_| noise()).collect(),
+        })
     }
 }

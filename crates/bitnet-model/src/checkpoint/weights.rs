@@ -1,7 +1,7 @@
 //! The parts of a model, independent of the file format.
 
 use super::adapter::{LowRank, Place};
-use crate::config::{Block, QkNorm};
+use crate::config::{Block, DeltaNet, QkNorm};
 use crate::{Config, ModelError, Result};
 use bitnet_core::{BitNetDType, BitNetTensor, Device, MappedFile};
 use bitnet_quant::{TernaryCodes, TernaryScales};
@@ -19,11 +19,33 @@ pub enum Projection {
     Gate,
     Up,
     Down,
+    /// Of the gate of attention.
+    AttentionGate,
+    /// Queries, keys and values of a layer of the gated delta rule.
+    DeltaQkv,
+    /// Its gate, of the width of the values.
+    DeltaGate,
+    /// What its decay depends on, a number for each head of values.
+    DeltaA,
+    /// How much of a value it takes, a number for each head of values.
+    DeltaB,
+    DeltaOutput,
 }
 
 impl Projection {
-    /// All of them, in the order of computation.
+    /// Those of a layer of Llama, in the order of computation.
     pub const ALL: [Self; 7] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// Those of layer `layer`, in the order of computation.
+    pub fn of_layer(block: &Block, layer: usize) -> impl Iterator<Item = Self> {
+        use Projection::*;
+        let mixer: &[Self] = match (block.delta(layer), block.attention_gate) {
+            (Some(_), _) => &[DeltaQkv, DeltaGate, DeltaA, DeltaB, DeltaOutput],
+            (None, true) => &[Query, AttentionGate, Key, Value, Output],
+            (None, false) => &[Query, Key, Value, Output],
+        };
+        mixer.iter().chain(&[Gate, Up, Down]).copied()
+    }
 
     /// Name of its module in layer `layer` of a Hugging Face checkpoint.
     pub fn module(self, layer: usize) -> String {
@@ -34,11 +56,20 @@ impl Projection {
     pub fn shape(self, config: &Config) -> (usize, usize) {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         match self {
-            Self::Query => (config.query_size(), hidden),
+            Self::Query | Self::AttentionGate => (config.query_size(), hidden),
             Self::Key | Self::Value => (config.kv_size(), hidden),
             Self::Output => (hidden, config.query_size()),
             Self::Gate | Self::Up => (inner, hidden),
             Self::Down => (hidden, inner),
+            _ => {
+                let of = |size: fn(&DeltaNet) -> usize| config.block.delta.as_ref().map_or(0, size);
+                match self {
+                    Self::DeltaQkv => (of(DeltaNet::channels), hidden),
+                    Self::DeltaGate => (of(DeltaNet::values), hidden),
+                    Self::DeltaOutput => (hidden, of(DeltaNet::values)),
+                    _ => (of(|delta| delta.value_heads), hidden),
+                }
+            }
         }
     }
 }
@@ -54,6 +85,8 @@ pub enum Norm {
     Key(usize),
     /// Inside attention, before its output projection.
     AttentionInner(usize),
+    /// Of the heads of values of a layer of the gated delta rule, before their gate.
+    Delta(usize),
     /// After attention, before it is added to the residual stream.
     AttentionAfter(usize),
     /// Before the feed-forward part.
@@ -70,11 +103,14 @@ impl Norm {
     /// The norms of layer `layer` that the description of its block asks for, in the order of computation.
     pub fn of_layer(block: &Block, layer: usize) -> impl Iterator<Item = Self> {
         let (before, after) = (block.norms.before(), block.norms.after());
+        let delta = block.delta(layer).is_some();
+        let (of_heads, inner) = (block.qk_norm.is_some() && !delta, block.inner_norms && !delta);
         [
             (before, Self::Attention(layer)),
-            (block.qk_norm.is_some(), Self::Query(layer)),
-            (block.qk_norm.is_some(), Self::Key(layer)),
-            (block.inner_norms, Self::AttentionInner(layer)),
+            (of_heads, Self::Query(layer)),
+            (of_heads, Self::Key(layer)),
+            (inner, Self::AttentionInner(layer)),
+            (delta, Self::Delta(layer)),
             (after, Self::AttentionAfter(layer)),
             (before, Self::FeedForward(layer)),
             (block.inner_norms, Self::FeedForwardInner(layer)),
@@ -94,6 +130,7 @@ impl Norm {
         let by_head = config.block.qk_norm != Some(QkNorm::All);
         match self {
             Self::FeedForwardInner(_) => config.intermediate_size,
+            Self::Delta(_) => config.block.delta.as_ref().map_or(0, |delta| delta.value_dim),
             Self::Query(_) | Self::Key(_) if by_head => config.head_dim,
             Self::Query(_) => config.query_size(),
             Self::Key(_) => config.kv_size(),
@@ -116,18 +153,38 @@ pub struct LinearSource {
 impl LinearSource {
     /// The same layer with row `from(r)` as row `r`.
     pub fn reorder_rows(self, from: impl Fn(usize) -> usize) -> Result<Self> {
+        let rows = match &self.weight {
+            WeightSource::Ternary { codes, .. } => codes.rows(),
+            WeightSource::Dense(dense) => dense.rows,
+        };
+        self.take_rows(rows, from)
+    }
+
+    /// A layer of `rows` outputs, row `from(r)` of this one as row `r`.
+    pub fn take_rows(self, rows: usize, from: impl Fn(usize) -> usize) -> Result<Self> {
         let weight = match self.weight {
             WeightSource::Ternary { codes, scales } => {
-                let (rows, cols) = (codes.rows(), codes.cols());
+                let cols = codes.cols();
                 let bytes = (0..rows).flat_map(|r| codes.row(from(r))).copied().collect();
-                let scales = scales.reorder_rows(rows, &from);
+                let scales = scales.take_rows(codes.rows(), rows, &from);
                 WeightSource::Ternary { codes: TernaryCodes::new(rows, cols, bytes)?, scales }
             }
-            WeightSource::Dense(dense) => WeightSource::Dense(dense.reorder_rows((0..dense.rows).map(&from))?),
+            WeightSource::Dense(dense) => WeightSource::Dense(dense.take_rows((0..rows).map(&from))?),
         };
-        let bias = self.bias.map(|b| (0..b.len()).map(|r| b[from(r)]).collect());
+        let bias = self.bias.map(|b| (0..rows).map(|r| b[from(r)]).collect());
         Ok(Self { weight, bias, ..self })
     }
+}
+
+/// What a layer of the gated delta rule has beside linear layers and its norm.
+#[derive(Debug)]
+pub struct DeltaSource {
+    /// Of the convolution, `[taps, channels]`.
+    pub conv: Vec<f32>,
+    /// `-exp(A_log)`, `[value_heads]`.
+    pub decay: Vec<f32>,
+    /// `[value_heads]`
+    pub bias: Vec<f32>,
 }
 
 /// The weights of a linear layer.
@@ -215,11 +272,11 @@ impl DenseTensor {
         })
     }
 
-    /// The same matrix with row `order[i]` as row `i`.
-    pub fn reorder_rows(&self, order: impl Iterator<Item = usize>) -> Result<Self> {
-        let len = self.dtype.row_bytes(self.cols);
+    /// The matrix with row `order[i]` as row `i`.
+    pub fn take_rows(&self, order: impl ExactSizeIterator<Item = usize>) -> Result<Self> {
+        let (len, rows) = (self.dtype.row_bytes(self.cols), order.len());
         let bytes = order.flat_map(|row| &self.bytes()[row * len..(row + 1) * len]).copied().collect();
-        Self::owned("reordered", bytes, self.dtype, self.rows, self.cols)
+        Self::owned("reordered", bytes, self.dtype, rows, self.cols)
     }
 }
 
@@ -258,6 +315,10 @@ pub trait Weights: Send + Sync {
     /// What an adapter adds to a linear layer as the model runs.
     fn adapter(&self, _place: Place) -> Option<LowRank> {
         None
+    }
+    /// The rest of a layer of the gated delta rule.
+    fn delta(&self, layer: usize) -> Result<DeltaSource> {
+        Err(ModelError::Config(format!("layer {layer} has no weights of the gated delta rule here")))
     }
     /// Releases the mapped pages of block `layer`, once its weights have been copied.
     fn release(&self, _layer: usize) {}

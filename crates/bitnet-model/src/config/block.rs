@@ -70,6 +70,38 @@ pub struct Experts {
     pub limit: Option<f32>,
 }
 
+/// Sizes of layers that keep a state of fixed size instead of keys and values: a short convolution and the gated delta rule
+/// (Yang et al. 2024; Qwen3.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeltaNet {
+    /// Whether each layer is one; the others attend.
+    pub layers: Vec<bool>,
+    /// Heads of queries and keys.
+    pub key_heads: usize,
+    /// Heads of values, a multiple.
+    pub value_heads: usize,
+    /// Width of a query and a key.
+    pub key_dim: usize,
+    /// Width of a value.
+    pub value_dim: usize,
+    /// Inputs that the convolution sees, the token's own included.
+    pub taps: usize,
+    /// Whether head of values `n` reads key head `n % key_heads` and not `n / (value_heads / key_heads)`: the order of GGUF files.
+    pub tiled: bool,
+}
+
+impl DeltaNet {
+    /// Width of the convolution: queries, keys and values of all heads.
+    pub fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.values()
+    }
+
+    /// Width of the values of all heads.
+    pub fn values(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+}
+
 /// What the decoder blocks of a model compute beside their shape. The default is the block of Llama. Biases are those that the
 /// checkpoint has.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,12 +129,21 @@ pub struct Block {
     pub experts: Option<Experts>,
     /// Logits `l` become `cap * tanh(l / cap)` (Gemma).
     pub logit_cap: Option<f32>,
+    /// Whether what attention mixed is multiplied by the sigmoid of a gate of its width (Qwen3.5).
+    pub attention_gate: bool,
+    /// Layers that keep a state instead of keys and values.
+    pub delta: Option<DeltaNet>,
 }
 
 impl Block {
     /// How many of the last positions a layer attends to; `None`: all.
     pub fn window(&self, layer: usize) -> Option<u32> {
         self.windows.get(layer).copied().flatten()
+    }
+
+    /// The sizes of a layer that keeps a state instead of keys and values; `None`: it attends.
+    pub fn delta(&self, layer: usize) -> Option<&DeltaNet> {
+        self.delta.as_ref().filter(|delta| delta.layers.get(layer) == Some(&true))
     }
 
     /// The row of the checkpoint's query or key, heads of `head_dim`, that [`Weights`](crate::checkpoint::Weights) have as row
@@ -132,32 +173,33 @@ impl Block {
         self.rotary_dim.is_some() || self.rotary_pairs
     }
 
+    /// The row of a matrix that holds, of each head of `head_dim`, the query, then the gate, which is row `row` of the query.
+    pub fn query_with_gate(&self, row: usize, head_dim: usize) -> usize {
+        let row = self.row(row, head_dim);
+        row / head_dim * 2 * head_dim + row % head_dim
+    }
+
+    /// The row of such a matrix that is row `row` of the gate.
+    pub fn gate_with_query(row: usize, head_dim: usize) -> usize {
+        row / head_dim * 2 * head_dim + head_dim + row % head_dim
+    }
+
     /// The first thing that it asks for and Llama's and BitNet's blocks do not, for code that computes or writes only these.
     pub fn beyond_bitnet(&self) -> Option<&'static str> {
-        let Self {
-            norms,
-            inner_norms: _,
-            qk_norm,
-            rotary_dim,
-            rotate_windows_only,
-            rotary_pairs,
-            windows,
-            window_rope,
-            scales,
-            experts,
-            logit_cap,
-        } = self;
+        let Self { norms, inner_norms: _, qk_norm, rotary_dim, rotary_pairs, windows, window_rope, scales, .. } = self;
         [
             (*norms != NormPlacement::Before, "norms after attention and the feed-forward layer"),
             (qk_norm.is_some(), "norms of queries and keys"),
             (
-                rotary_dim.is_some() || *rotary_pairs || *rotate_windows_only,
+                rotary_dim.is_some() || *rotary_pairs || self.rotate_windows_only,
                 "rotation of a part of each head or of neighbouring elements",
             ),
             (windows.iter().any(Option::is_some) || window_rope.is_some(), "attention to a window of positions"),
             (*scales != Scales::default(), "scales of embedding, residual, attention or logits"),
-            (logit_cap.is_some(), "a bound of the logits"),
-            (experts.is_some(), "experts"),
+            (self.logit_cap.is_some(), "a bound of the logits"),
+            (self.experts.is_some(), "experts"),
+            (self.attention_gate, "a gate of attention"),
+            (self.delta.is_some(), "layers that keep a state instead of keys and values"),
         ]
         .into_iter()
         .find_map(|(asked, what)| asked.then_some(what))
@@ -183,10 +225,35 @@ impl Block {
             format!(
                 "a multiplier of embedding, residual, logits and attention, or the bound of the logits, {scales:?}, is not a positive number"
             )
+        } else if let Some(delta) = &self.delta {
+            return delta.validate();
         } else {
             return Ok(());
         };
         Err(ModelError::Config(problem))
+    }
+}
+
+impl DeltaNet {
+    fn validate(&self) -> Result<()> {
+        let Self { layers: _, key_heads, value_heads, key_dim, value_dim, taps, tiled: _ } = *self;
+        for (name, value, most) in [
+            ("linear_num_key_heads", key_heads, 4096),
+            ("linear_num_value_heads", value_heads, 4096),
+            ("linear_key_head_dim", key_dim, 4096),
+            ("linear_value_head_dim", value_dim, 4096),
+            ("linear_conv_kernel_dim", taps, 64),
+        ] {
+            if value == 0 || value > most {
+                return Err(ModelError::Config(format!("{name} is {value}; it must be between 1 and {most}")));
+            }
+        }
+        if !value_heads.is_multiple_of(key_heads) {
+            let problem =
+                format!("linear_num_value_heads {value_heads} is not a multiple of linear_num_key_heads {key_heads}");
+            return Err(ModelError::Config(problem));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The families of decoders: their names and defaults, and the description of their blocks.
 
-use super::{Block, Experts, NormPlacement, QkNorm, Raw, Scales};
+use super::{Block, DeltaNet, Experts, NormPlacement, QkNorm, Raw, Scales};
 use crate::{ModelError, Result};
 use serde_json::Value;
 
@@ -34,6 +34,8 @@ pub enum Architecture {
     Qwen3Moe,
     /// Maple: experts, and positions in layers with a window only.
     Maple,
+    /// Qwen3.5, text: layers of the gated delta rule beside gated attention.
+    Qwen35,
 }
 
 /// What the class of transformers takes for an absent key.
@@ -85,7 +87,7 @@ const QWEN: Defaults = Defaults {
 
 impl Architecture {
     /// All variants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BitNet,
         Self::Llama,
         Self::Qwen2,
@@ -99,6 +101,7 @@ impl Architecture {
         Self::Gemma3,
         Self::Qwen3Moe,
         Self::Maple,
+        Self::Qwen35,
     ];
 
     /// The value of `model_type` in `config.json`.
@@ -126,6 +129,7 @@ impl Architecture {
             Self::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
             Self::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
             Self::Maple => ("maple", "MapleForCausalLM"),
+            Self::Qwen35 => ("qwen3_5_text", "Qwen3_5ForCausalLM"),
         }
     }
 
@@ -178,6 +182,14 @@ impl Architecture {
                 tied: true,
                 ..LLAMA
             },
+            Self::Qwen35 => Defaults {
+                intermediate: 12288,
+                heads: 16,
+                kv_heads: Some(4),
+                head_dim: Some(256),
+                vocab: 248_320,
+                ..QWEN
+            },
             Self::Qwen2 => QWEN,
             Self::Maple => Defaults {
                 hidden: 2048,
@@ -212,9 +224,12 @@ impl Architecture {
     pub(super) fn block(self, raw: &Raw, [layers, hidden, head_dim]: [usize; 3]) -> Result<Block> {
         let inside = |object: &Option<Value>| object.as_ref()?.get("partial_rotary_factor")?.as_f64();
         let part = inside(&raw.rope_scaling).or(inside(&raw.rope_parameters)).or(raw.partial_rotary_factor);
-        let partial = matches!(self, Self::Glm4 | Self::Maple);
-        let part = part.unwrap_or(if partial { 0.5 } else { 1. });
-        if part != 1. && !partial {
+        let part = part.unwrap_or(match self {
+            Self::Glm4 | Self::Maple => 0.5,
+            Self::Qwen35 => 0.25,
+            _ => 1.,
+        });
+        if part != 1. && !matches!(self, Self::Glm4 | Self::Maple | Self::Qwen35) {
             let problem = format!("partial_rotary_factor is {part}; {} rotates whole heads", self.name());
             return Err(ModelError::Config(problem));
         }
@@ -235,7 +250,7 @@ impl Architecture {
             },
             inner_norms: self == Self::BitNet,
             qk_norm: match self {
-                Self::Qwen3 | Self::Gemma3 | Self::Qwen3Moe | Self::Maple => Some(QkNorm::Head),
+                Self::Qwen3 | Self::Gemma3 | Self::Qwen3Moe | Self::Maple | Self::Qwen35 => Some(QkNorm::Head),
                 Self::Olmo2 => Some(QkNorm::All),
                 Self::Hunyuan => Some(QkNorm::RotatedHead),
                 _ => None,
@@ -243,7 +258,7 @@ impl Architecture {
             rotary_dim: (part != 1.).then_some((head_dim as f64 * part) as usize),
             rotary_pairs: self == Self::Glm4,
             rotate_windows_only: self == Self::Maple,
-            windows: self.windows(raw, layers)?,
+            windows: if self == Self::Qwen35 { Vec::new() } else { self.windows(raw, layers)? },
             scales: match self {
                 Self::Granite => Scales {
                     embedding: scale(raw.embedding_multiplier),
@@ -267,6 +282,42 @@ impl Architecture {
             window_rope: None,
             experts: self.experts(raw)?,
             logit_cap: raw.final_logit_softcapping.filter(|_| self == Self::Gemma3),
+            attention_gate: self == Self::Qwen35,
+            delta: if self == Self::Qwen35 { Some(self.delta(raw, layers)?) } else { None },
+        })
+    }
+
+    /// Which layers keep a state, and its sizes.
+    fn delta(self, raw: &Raw, layers: usize) -> Result<DeltaNet> {
+        let kinds = match &raw.layer_types {
+            None => {
+                let interval = raw.full_attention_interval.unwrap_or(4).max(1);
+                (1..=layers).map(|i| i % interval != 0).collect()
+            }
+            Some(kinds) => {
+                let one = |kind: &String| match kind.as_str() {
+                    "linear_attention" => Ok(true),
+                    "full_attention" => Ok(false),
+                    other => {
+                        let problem = format!("layer_types has {other:?}, which {} does not compute", self.name());
+                        Err(ModelError::Config(problem))
+                    }
+                };
+                kinds.iter().map(one).collect::<Result<Vec<_>>>()?
+            }
+        };
+        if kinds.len() != layers {
+            let problem = format!("layer_types names {} layers; there are {layers}", kinds.len());
+            return Err(ModelError::Config(problem));
+        }
+        Ok(DeltaNet {
+            layers: kinds,
+            key_heads: raw.linear_num_key_heads.unwrap_or(16),
+            value_heads: raw.linear_num_value_heads.unwrap_or(32),
+            key_dim: raw.linear_key_head_dim.unwrap_or(128),
+            value_dim: raw.linear_value_head_dim.unwrap_or(128),
+            taps: raw.linear_conv_kernel_dim.unwrap_or(4),
+            tiled: false,
         })
     }
 

@@ -14,6 +14,7 @@ impl Config {
     pub fn to_json(&self) -> Result<Value> {
         let unwritten = match self.architecture {
             Architecture::Glm4 => Some("glm4 keeps gate and up in one matrix"),
+            Architecture::Qwen35 => Some("qwen3_5_text keeps states"),
             Architecture::Gemma3 => {
                 Some("transformers rounds the scale of gemma3's embedding to the dtype of its weights")
             }

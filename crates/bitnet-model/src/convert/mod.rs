@@ -69,6 +69,10 @@ pub fn convert(
     embeddings: Embeddings,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
+    if checkpoint.weights().config().block.delta.is_some() {
+        let problem = "layers that keep a state instead of keys and values can be read but not written";
+        return Err(ModelError::Convert(problem.into()));
+    }
     match target {
         Target::HuggingFace => hf::write(checkpoint, out, hf::Reader::Transformers, progress),
         Target::Mlx => hf::write(checkpoint, out, hf::Reader::Mlx, progress),
