@@ -6,6 +6,7 @@ use bitnet_inference::{Model, Session};
 use bitnet_model::checkpoint::{Checkpoint, OpenOptions};
 use bitnet_model::config::Config;
 use bitnet_model::convert::{Embeddings, Target};
+use bitnet_quant::ActivationRule;
 use bitnet_quant::quantizers::Quantizer;
 use bitnet_training::export::{CONFIG, Masters, Which, online, write_config};
 use bitnet_training::model::{ComputeOptions, Transformer};
@@ -21,7 +22,7 @@ fn config(architecture: &str) -> Config {
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "bos_token_id": null, "eos_token_id": null}}"#
     );
-    Config { quantization: Some(online()), ..Config::from_json(&text).unwrap() }
+    Config { quantization: Some(online()), activations: ActivationRule::Token, ..Config::from_json(&text).unwrap() }
 }
 
 /// A model whose norms are not all 1.
