@@ -136,7 +136,7 @@ fn shared_prefix(c: &mut Criterion) {
         "quantization_config": {"quant_method": "bitnet", "linear_class": "bitlinear", "quantization_mode": "offline"}}"#;
     let weights = RandomWeights::new(Config::from_json(CONFIG).unwrap(), 0);
     let model = Arc::new(Model::load(&weights, &Device::cpu(), |_, _| ()).unwrap());
-    let options = EngineOptions { context: 4096, parallel: 1, kv_type: KvType::F32, cache_tokens: None };
+    let options = EngineOptions { context: 2048, parallel: 1, kv_type: KvType::F32, cache_tokens: Some(8192) };
     let mut engine = Engine::new(model, options).unwrap();
     let mut group = c.benchmark_group("first token of 2016");
     group.sample_size(10);
