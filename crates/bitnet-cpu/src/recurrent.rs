@@ -54,9 +54,8 @@ pub(super) fn gated_delta(
     state: &mut TensorMut,
 ) -> Result<()> {
     const OP: &str = "gated_delta";
-    let DeltaShape { key_heads, value_heads, key_dim, value_dim, tiled } = shape;
     let x = Delta {
-        shape: recurrent::DeltaShape { key_heads, value_heads, key_dim, value_dim, tiled },
+        shape,
         qkv: slice(OP, "qkv", &inputs[0])?,
         a: slice(OP, "a", &inputs[1])?,
         b: slice(OP, "b", &inputs[2])?,

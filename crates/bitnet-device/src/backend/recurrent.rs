@@ -30,6 +30,11 @@ impl DeltaShape {
     pub fn value(&self) -> usize {
         self.value_heads * self.value_dim
     }
+
+    /// Numbers of a state.
+    pub fn state(&self) -> usize {
+        self.value_heads * self.key_dim * self.value_dim
+    }
 }
 
 /// The sequences of rows, and where their states are. The rows of a sequence lie beside each other, in the order of its tokens.
@@ -235,7 +240,7 @@ pub(super) fn gated_delta(
         let mut result = Temp::new(backend, &[value_heads, 1, value_dim], F32)?;
         backend.matmul(q.view(), held.view(), result.view_mut())?;
         backend.copy(result.view().reshape(&[1, shape.value()])?, out.reborrow().narrow(0, t, 1)?)?;
-        row.store(held.view().reshape(&[1, value_heads * key_dim * value_dim])?, states.reborrow())?;
+        row.store(held.view().reshape(&[1, shape.state()])?, states.reborrow())?;
     }
     Ok(())
 }

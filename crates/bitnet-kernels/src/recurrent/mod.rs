@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+pub use bitnet_device::backend::DeltaShape;
+
 use crate::Isa;
 use crate::float::simd::inlined;
 use crate::isa::wide;
@@ -106,33 +108,6 @@ pub fn short_conv(
         // By the library, one number after the other, so that every instruction set gives the same.
         out.iter_mut().for_each(|x| *x /= 1.0 + (-*x).exp());
     });
-}
-
-/// Sizes of the heads of [`gated_delta`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeltaShape {
-    /// Heads of queries and keys.
-    pub key_heads: usize,
-    /// Heads of values, a multiple: value head `n` reads key head `n / (value_heads / key_heads)`.
-    pub value_heads: usize,
-    /// Width of a query and a key.
-    pub key_dim: usize,
-    /// Width of a value.
-    pub value_dim: usize,
-    /// Whether value head `n` reads key head `n % key_heads` instead.
-    pub tiled: bool,
-}
-
-impl DeltaShape {
-    /// Numbers of a row: queries, keys and values of all heads.
-    pub fn row(&self) -> usize {
-        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
-    }
-
-    /// Numbers of a state.
-    pub fn state(&self) -> usize {
-        self.value_heads * self.key_dim * self.value_dim
-    }
 }
 
 /// The gated delta rule (Yang et al. 2024): of each value head, with its state `S`,

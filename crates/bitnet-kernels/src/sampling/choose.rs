@@ -3,10 +3,8 @@
 use super::{Candidates, FRACTION_BITS, most_likely};
 use crate::lengths::elements;
 use crate::threads::{Parts, ThreadPool};
+use bitnet_device::backend::SampleRow;
 use std::cell::RefCell;
-
-/// Numbers of a row of [`Choices::rows`].
-pub const PARAMETERS: usize = 10;
 
 /// Rows of logits, and how the token of each is chosen: the operands of `Op::Sample`.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +13,7 @@ pub struct Choices<'a> {
     pub logits: &'a [f32],
     /// Temperature, top-k, top-p, min-p, typical-p, top-n-sigma, the threshold of XTC, the surprise, and the two halves of the
     /// fraction that draws, `[T]`.
-    pub rows: &'a [[f32; PARAMETERS]],
+    pub rows: &'a [[f32; SampleRow::LEN]],
     /// Tokens whose logits are changed, `[T, L]`; what equals the one before is skipped.
     pub edited: &'a [u32],
     /// `[T, L, 4]`: what is added, the penalty of repetition, and two numbers that are subtracted.
@@ -79,7 +77,7 @@ pub fn choose(pool: &ThreadPool, choices: &Choices, tokens: &mut [u32], probabil
 #[allow(missing_docs)]
 pub struct Choice<'a> {
     pub logits: &'a [f32],
-    pub row: &'a [f32; PARAMETERS],
+    pub row: &'a [f32; SampleRow::LEN],
     pub edited: &'a [u32],
     pub edits: &'a [f32],
     pub mask: &'a [u32],

@@ -13,7 +13,7 @@ mod tests;
 use crate::Isa;
 use crate::float::simd::inlined;
 use crate::isa::wide;
-pub use choose::{Choice, Choices, PARAMETERS, choose};
+pub use choose::{Choice, Choices, choose};
 use select::{Cut, Scratch, UNIT};
 
 /// Bits of a fraction that draws, see [`Candidates::draw`].
